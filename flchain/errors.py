@@ -1,0 +1,124 @@
+"""Every expected error. Whose fault it is shows in its class: the peer's, the operator's or the disk's."""
+
+from __future__ import annotations
+
+
+class FlchainError(Exception):
+    """Base of every error that FLchain raises on purpose."""
+
+
+class InvalidMessage(FlchainError):
+    """A peer's fault: count it under `code`, drop the message, go on. Nothing has changed."""
+
+    code = "invalid"
+
+
+class MalformedMessage(InvalidMessage):
+    """The bytes are not of the form or type that the kind asks for."""
+
+    code = "malformed"
+
+
+class TruncatedMessage(MalformedMessage):
+    """The bytes end before the message does."""
+
+    code = "truncated"
+
+
+class NotCanonical(MalformedMessage):
+    """The same message has another, shorter or sorted, encoding: only that one is accepted."""
+
+    code = "not-canonical"
+
+
+class OversizedMessage(InvalidMessage):
+    """Longer than the limit of its kind; refused before it is decoded."""
+
+    code = "oversized"
+
+
+class UnsignedMessage(InvalidMessage):
+    """No signature where one is required."""
+
+    code = "unsigned"
+
+
+class BadSignature(InvalidMessage):
+    """The signature does not fit the sender, the message, the kind or the chain."""
+
+    code = "bad-signature"
+
+
+class WrongChain(InvalidMessage):
+    """Made for another chain."""
+
+    code = "wrong-chain"
+
+
+class WrongRound(InvalidMessage):
+    """Made for a round, phase, height or view that is not the present one."""
+
+    code = "wrong-round"
+
+
+class UnknownSender(InvalidMessage):
+    """The sender is not registered on this chain, or not in this role."""
+
+    code = "unknown-sender"
+
+
+class DuplicateMessage(InvalidMessage):
+    """The same sender has already said this: a repeat or a replay."""
+
+    code = "duplicate"
+
+
+class BadCommitment(InvalidMessage):
+    """What was revealed does not open what was committed."""
+
+    code = "bad-commitment"
+
+
+class MalformedUpdate(InvalidMessage):
+    """A codec refuses the payload: wrong size, count, position, scale or trailing bytes."""
+
+    code = "malformed-update"
+
+
+class InvalidBlock(InvalidMessage):
+    """A block breaks a rule of the chain."""
+
+    code = "invalid-block"
+
+
+class BadCertificate(InvalidMessage):
+    """A certificate does not carry more than two thirds of the power in valid signatures."""
+
+    code = "bad-certificate"
+
+
+class PoolFull(InvalidMessage):
+    """The bounded pool has no place for this message: the sender may try again later."""
+
+    code = "pool-full"
+
+
+class ConfigError(FlchainError):
+    """The operator's fault. Holds every problem found, each with file and key."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class LedgerCorrupt(FlchainError):
+    """The disk's fault: stop, say which height, offer resync."""
+
+    def __init__(self, height: int, what: str) -> None:
+        super().__init__(f"height {height}: {what}")
+        self.height = height
+        self.what = what
+
+
+class ModelMismatch(FlchainError):
+    """This node computed another model than the chain's certified hash: keep the old model and say so loudly."""

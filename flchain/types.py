@@ -1,0 +1,33 @@
+"""Names for the quantities every room speaks of, so that a height is never passed where a round is meant."""
+
+from __future__ import annotations
+
+from typing import NewType, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Round = NewType("Round", int)
+"""Count of federated-learning rounds, from 1. Round 0 is the genesis model."""
+Height = NewType("Height", int)
+"""Position of a block in the chain, from 1. Height 0 is the genesis."""
+View = NewType("View", int)
+"""One attempt of consensus at a height, from 0 (the paper's "round")."""
+Power = NewType("Power", int)
+"""Voting power of a validator, a positive integer."""
+Millis = NewType("Millis", int)
+"""A duration or an instant of a monotonic clock, in milliseconds."""
+BasisPoints = NewType("BasisPoints", int)
+"""A share of one in ten-thousandths: 0 to 10,000."""
+
+Address = NewType("Address", bytes)
+"""20 bytes that name a node: the head of its public key's tagged hash."""
+Hash = NewType("Hash", bytes)
+"""32 bytes of SHA-256."""
+
+ModelVector: TypeAlias = npt.NDArray[np.int32]
+"""All parameters of a model, or a difference of two, at the fixed scale of `fixedpoint`: shape (P,), int32."""
+
+ADDRESS_BYTES = 20
+HASH_BYTES = 32
+NO_HASH = Hash(b"\x00" * HASH_BYTES)
