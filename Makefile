@@ -1,0 +1,105 @@
+# FLchain: everything a person or CI runs. `make` alone lists the targets.
+PYTHON ?= python3
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+VENV_MODEL := .venv-model
+VENV_ORACLE := .venv-oracle
+VENV_LOCK := .venv-lock
+PIP := -m pip --disable-pip-version-check install --quiet
+# the tool that writes the lock files; not needed to use them
+UV_VERSION := 0.13.9
+# an editable install maps the top-level packages there are, so a new one asks for a new install
+PACKAGES := $(wildcard */__init__.py)
+
+# $(call make_venv,DIR): a fresh environment, or one clear sentence on what is missing
+define make_venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "error: $(PYTHON) is not Python 3.11 or newer; name one with: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "error: $(PYTHON) cannot make virtual environments: apt install python3-venv" >&2; exit 1; }
+	@echo "creating $(1)"; rm -rf $(1); $(PYTHON) -m venv $(1)
+endef
+
+.PHONY: help setup setup-model setup-oracle demo test test-main test-model test-oracle lint format lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: $(VENV)/.installed ## make .venv and install everything the demo and the tests need
+
+setup-model: $(VENV_MODEL)/.installed ## make .venv-model (TensorFlow and the newer TFLite runtime)
+
+setup-oracle: $(VENV_ORACLE)/.installed ## make .venv-oracle (a second COSE library, for the tests)
+
+demo: setup ## run a whole network on this machine
+	$(VENV)/bin/flchain demo $(ARGS)
+
+test: setup setup-model setup-oracle ## run every test
+	$(MAKE) --no-print-directory test-model
+	$(MAKE) --no-print-directory test-oracle
+	$(MAKE) --no-print-directory test-main
+
+test-main: setup ## run the tests that need .venv only
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+test-model: setup-model ## run the tests of training and of the model builder, on the newer runtime
+	$(VENV_MODEL)/bin/python -m pytest tests/tf tests/edge/test_tflite.py $(ARGS)
+
+test-oracle: setup-oracle ## run the tests that read our messages with another library
+	$(VENV_ORACLE)/bin/python -m pytest tests/oracle $(ARGS)
+
+lint: setup ## check style, types and import rules
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy --strict
+	$(VENV)/bin/lint-imports
+
+format: setup ## put the code into the one format
+	$(VENV)/bin/ruff check --fix --exit-zero .
+	$(VENV)/bin/ruff format .
+
+lock: $(VENV_LOCK)/.installed ## resolve the lock files again, for every platform
+	@# pip's and uv's own settings of this machine must not leak into files that others install from
+	@uv() { env -u UV_INDEX_URL -u UV_DEFAULT_INDEX -u UV_INDEX -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS \
+	  $(VENV_LOCK)/bin/uv --no-config pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' "$$@"; }; \
+	uv pyproject.toml --extra tools --extra dev -o requirements/main.lock; \
+	uv requirements/model.in -o requirements/model.lock; \
+	uv --no-deps requirements/data.in -o requirements/data.lock; \
+	uv requirements/oracle.in -o requirements/oracle.lock
+
+clean: ## remove the environments and everything generated
+	rm -rf $(VENV) $(VENV_MODEL) $(VENV_ORACLE) $(VENV_LOCK) build ./*.egg-info \
+	  .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: locked dependencies change rarely, the editable install is quick and follows pyproject.toml.
+$(VENV)/.locked: requirements/main.lock requirements/data.lock
+	$(call make_venv,$(VENV))
+	@echo "installing into $(VENV) (two to four minutes the first time)"
+	@$(VENV)/bin/python $(PIP) --require-hashes -r requirements/main.lock
+	@$(VENV)/bin/python $(PIP) --require-hashes --no-deps -r requirements/data.lock
+	@touch $@
+
+$(VENV_MODEL)/.locked: requirements/model.lock
+	$(call make_venv,$(VENV_MODEL))
+	@echo "installing into $(VENV_MODEL) (TensorFlow is 600 MB to fetch)"
+	@$(VENV_MODEL)/bin/python $(PIP) --require-hashes -r requirements/model.lock
+	@touch $@
+
+$(VENV)/.installed $(VENV_MODEL)/.installed: %/.installed: %/.locked pyproject.toml $(PACKAGES)
+	@$*/bin/python $(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV_ORACLE)/.installed: requirements/oracle.lock
+	$(call make_venv,$(VENV_ORACLE))
+	@$(VENV_ORACLE)/bin/python $(PIP) --require-hashes -r requirements/oracle.lock
+	@touch $@
+
+$(VENV_LOCK)/.installed:
+	$(call make_venv,$(VENV_LOCK))
+	@$(VENV_LOCK)/bin/python $(PIP) uv==$(UV_VERSION)
+	@touch $@
