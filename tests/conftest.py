@@ -1,0 +1,23 @@
+"""What every test run shares: hypothesis profiles, and which folders this environment can run."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+from hypothesis import settings
+
+# Deadlines judge the machine, not the code. CI draws the same examples each time, so that a red run can be repeated.
+settings.register_profile("dev", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+# folder -> (the module it needs, the make target of the environment that has it)
+_ELSEWHERE = {"tf": ("tensorflow", "test-model"), "oracle": ("cwt", "test-oracle")}
+
+collect_ignore = [folder for folder, (module, _) in _ELSEWHERE.items() if importlib.util.find_spec(module) is None]
+
+
+def pytest_report_header() -> list[str]:
+    """Say what is left out here, so that nobody takes a part for the whole."""
+    return [f"not run in this environment: tests/{folder} (make {_ELSEWHERE[folder][1]})" for folder in collect_ignore]
