@@ -65,7 +65,8 @@ lock: $(VENV_LOCK)/.installed ## resolve the lock files again, for every platfor
 	@# pip's and uv's own settings of this machine must not leak into files that others install from
 	@uv() { env -u UV_INDEX_URL -u UV_DEFAULT_INDEX -u UV_INDEX -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS \
 	  $(VENV_LOCK)/bin/uv --no-config pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' "$$@"; }; \
+	  --no-emit-index-url --no-emit-find-links \
+	  --constraint requirements/constraints.in --custom-compile-command 'make lock' "$$@"; }; \
 	uv pyproject.toml --extra tools --extra dev -o requirements/main.lock; \
 	uv requirements/model.in -o requirements/model.lock; \
 	uv --no-deps requirements/data.in -o requirements/data.lock; \
