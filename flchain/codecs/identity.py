@@ -1,0 +1,28 @@
+"""No compression: the vector's canonical bytes. The yardstick for the other codecs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flchain import fixedpoint
+from flchain.codecs.codec import Codec, Encoded
+from flchain.types import ModelVector
+
+
+def encode(delta: ModelVector, residual: ModelVector, level: int) -> Encoded:
+    """All of delta + residual, so nothing stays behind. `level` is ignored."""
+    corrected = fixedpoint.add(delta, residual)
+    return Encoded(fixedpoint.vector_bytes(corrected), np.zeros_like(corrected))
+
+
+def decode(payload: bytes, parameters_count: int, level: int) -> ModelVector:
+    """The (P,) vector sent. Raises MalformedUpdate."""
+    return fixedpoint.vector_from_bytes(payload, parameters_count)
+
+
+def payload_bytes_max(parameters_count: int, level: int) -> int:
+    """Always exactly this long."""
+    return fixedpoint.VALUE_BYTES * parameters_count
+
+
+IDENTITY = Codec(encode, decode, payload_bytes_max)
