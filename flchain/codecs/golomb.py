@@ -34,17 +34,17 @@ def compute_rice_parameter(count: int, parameters_count: int) -> int:
     return max(bound.bit_length() - 1, 0)
 
 
-def compute_bits_max(count_max: int, parameters_count: int) -> int:
-    """Most bits that 1..count_max positions below `parameters_count` can take, both streams together.
+def compute_bits_max(count_max: int, parameters_count: int, extra_bits: int) -> int:
+    """Most bits that 1..count_max positions below `parameters_count` can take, with `extra_bits` more for each.
 
-    With b fixed, n positions take n (b + 1) + (P - n) // 2**b bits at worst, which never falls as n grows. So only
-    the largest n of each b need be looked at, and there are about log2(P) of these.
+    With b fixed, n positions take n (b + 1 + extra) + (P - n) // 2**b bits at worst, which never falls as n grows. So
+    only the largest n of each b need be looked at, and there are about log2(P) of these.
     """
     bits_max = 0
     count = count_max
     while count >= 1:
         rice = compute_rice_parameter(count, parameters_count)
-        bits_max = max(bits_max, count * (rice + 1) + ((parameters_count - count) >> rice))
+        bits_max = max(bits_max, count * (rice + 1 + extra_bits) + ((parameters_count - count) >> rice))
         # The largest count whose parameter is at least rice + 1, from the rule's inequality solved for count.
         weight = (_LN_PHI_DENOMINATOR << (rice + 1)) + _LN_PHI_NUMERATOR
         count = min(count - 1, 2 * _LN_PHI_NUMERATOR * parameters_count // weight)

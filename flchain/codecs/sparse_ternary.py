@@ -119,12 +119,9 @@ def _read_header(payload: bytes, parameters_count: int, level: int) -> tuple[int
 
 
 def payload_bytes_max(parameters_count: int, level: int) -> int:
-    """The exact longest payload: positions at their worst and a sign for each.
-
-    Signs only add to what grows with the count, so the bound of `golomb` carries over with one more bit a position.
-    """
+    """The exact longest payload: positions at their worst, and a sign for each."""
     kept_max = compute_kept_max(parameters_count, level)
-    return HEADER_BYTES + (golomb.compute_bits_max(kept_max, parameters_count) + kept_max + 7) // 8
+    return HEADER_BYTES + (golomb.compute_bits_max(kept_max, parameters_count, extra_bits=1) + 7) // 8
 
 
 SPARSE_TERNARY = Codec(encode, decode, payload_bytes_max)
