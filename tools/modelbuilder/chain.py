@@ -1,0 +1,205 @@
+"""Read a Keras model as a chain of layers, or refuse it with every reason at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flchain.errors import ConfigError
+from tools.modelbuilder import ops
+
+REFUSED_OPTIONS = ("kernel_regularizer", "bias_regularizer", "activity_regularizer", "kernel_constraint", "bias_constraint")
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What the builder needs: the layers, shapes without batch, and the parameters as one vector (P,)."""
+
+    ops: tuple[ops.Op, ...]
+    input_shape: tuple[int, ...]
+    classes: int
+    start: NDArray[np.float32]
+
+
+@dataclass
+class _Reader:
+    """Collects steps and problems while walking the layers."""
+
+    steps: list[ops.Op] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def refuse(self, layer: Any, why: str) -> None:
+        self.problems.append(f"layer {layer.name} ({type(layer).__name__}): {why}")
+
+
+def read_chain(model: Any) -> Chain:
+    """Translate a Keras model. Raises ConfigError that lists every layer and option that cannot be trained on a device."""
+    reader = _Reader()
+    layers = _list_layers(model, reader)
+    shape = tuple(model.input_shape[1:]) if isinstance(model.input_shape, tuple) else ()
+    if not shape or any(not isinstance(size, int) for size in shape) or len(shape) > 3:
+        reader.problems.append(f"input shape {model.input_shape}: one input of 1 to 3 known dimensions is needed")
+    if len(shape) == 2:
+        reader.steps.append(ops.Reshape(shape, (1, *shape)))
+    for position, layer in enumerate(layers):
+        read = _READERS.get(type(layer).__name__) if type(layer).__module__.startswith("keras.") else None
+        if read is None:
+            reader.refuse(layer, f"unsupported layer; supported: {', '.join(sorted(_READERS))}")
+            continue
+        _check_common(layer, reader)
+        read(layer, reader, position == len(layers) - 1)
+    if not layers or not _ends_in_softmax(layers[-1]) or len(layers[-1].output.shape) != 2:
+        reader.problems.append("the last layer must give class probabilities: Dense(activation='softmax') or Softmax")
+    if not reader.problems and not any(step.parameter_shapes for step in reader.steps):
+        reader.problems.append("the model has nothing to learn")
+    if reader.problems:
+        raise ConfigError(tuple(reader.problems))
+    flat = np.concatenate([np.asarray(w, np.float32).ravel() for w in model.get_weights()])
+    return Chain(tuple(reader.steps), shape, int(model.output_shape[1]), flat)
+
+
+def _list_layers(model: Any, reader: _Reader) -> list[Any]:
+    """The layers after the input, each fed by the one before and by nothing else."""
+    layers = [layer for layer in model.layers if type(layer).__name__ != "InputLayer"]
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        reader.problems.append("a model with one input and one output is needed")
+        return layers
+    before = model.inputs[0]
+    for layer in layers:
+        try:
+            is_next, before = layer.input is before, layer.output
+        except (AttributeError, ValueError):  # a layer that is used twice, or never built
+            is_next = False
+        if not is_next:
+            reader.refuse(layer, "not a simple chain: it is not fed by exactly the layer before it")
+            break
+    return layers
+
+
+def _check_common(layer: Any, reader: _Reader) -> None:
+    if getattr(layer, "compute_dtype", "float32") != "float32":
+        reader.refuse(layer, f"dtype {layer.compute_dtype}: only float32")
+    if layer.weights and not layer.trainable:
+        reader.refuse(layer, "trainable=False: all weights are trained and shared")
+    for option in REFUSED_OPTIONS:
+        if getattr(layer, option, None) is not None:
+            reader.refuse(layer, f"{option} is not supported")
+    if getattr(layer, "data_format", "channels_last") != "channels_last":
+        reader.refuse(layer, "data_format: only channels_last")
+
+
+def _get_activation(layer: Any) -> str:
+    return str(getattr(layer.activation, "__name__", layer.activation))
+
+
+def _ends_in_softmax(layer: Any) -> bool:
+    return type(layer).__name__ == "Softmax" or getattr(getattr(layer, "activation", None), "__name__", "") == "softmax"
+
+
+def _add_activation(layer: Any, reader: _Reader, is_last: bool) -> None:
+    name = _get_activation(layer)
+    if name == "relu":
+        reader.steps.append(ops.Relu())
+    elif name == "softmax" and not is_last:
+        reader.refuse(layer, "softmax only on the last layer")
+    elif name not in ("linear", "softmax"):
+        reader.refuse(layer, f"activation {name}: only relu, linear, and softmax at the end")
+
+
+def _read_dense(layer: Any, reader: _Reader, is_last: bool) -> None:
+    if len(layer.input.shape) != 2:
+        reader.refuse(layer, "needs a flat input: put Flatten or GlobalAveragePooling before it")
+        return
+    reader.steps.append(ops.Dense(int(layer.input.shape[1]), int(layer.units), bool(layer.use_bias)))
+    _add_activation(layer, reader, is_last)
+
+
+def _read_conv(layer: Any, reader: _Reader, is_last: bool) -> None:
+    *spatial, channels = (int(size) for size in layer.input.shape[1:])
+    kernel = tuple(int(size) for size in layer.kernel_size)
+    for option, size in (("strides", layer.strides), ("dilation_rate", layer.dilation_rate), ("groups", (layer.groups,))):
+        if any(step != 1 for step in size):
+            reader.refuse(layer, f"{option} {tuple(size)}: only 1")
+    if layer.padding not in ("valid", "same"):
+        reader.refuse(layer, f"padding {layer.padding}: only valid or same")
+    if len(spatial) == 1:
+        spatial, kernel = [1, *spatial], (1, *kernel)
+    total = [size - 1 if layer.padding == "same" else 0 for size in kernel]
+    padding = (total[0] // 2, total[0] - total[0] // 2, total[1] // 2, total[1] - total[1] // 2)
+    reader.steps.append(
+        ops.Conv(
+            (kernel[0], kernel[1]), channels, int(layer.filters), (spatial[0], spatial[1]), padding, bool(layer.use_bias)
+        )
+    )
+    _add_activation(layer, reader, is_last)
+
+
+def _read_max_pool(layer: Any, reader: _Reader, is_last: bool) -> None:
+    if tuple(layer.strides) != tuple(layer.pool_size):
+        reader.refuse(layer, f"strides {tuple(layer.strides)}: only equal to the pool size {tuple(layer.pool_size)}")
+    if layer.padding != "valid":
+        reader.refuse(layer, f"padding {layer.padding}: only valid")
+    shape = _get_image_shape(layer)
+    pool = tuple(int(size) for size in layer.pool_size)
+    reader.steps.append(ops.MaxPool((1, pool[0]) if len(pool) == 1 else (pool[0], pool[1]), shape))
+
+
+def _read_average(layer: Any, reader: _Reader, is_last: bool) -> None:
+    if layer.keepdims:
+        reader.refuse(layer, "keepdims is not supported")
+    reader.steps.append(ops.Average(_get_image_shape(layer)))
+
+
+def _read_flatten(layer: Any, reader: _Reader, is_last: bool) -> None:
+    shape = _get_image_shape(layer)
+    reader.steps.append(ops.Reshape(shape, (int(np.prod(shape)),)))
+
+
+def _read_relu(layer: Any, reader: _Reader, is_last: bool) -> None:
+    if layer.max_value is not None or layer.negative_slope or layer.threshold:
+        reader.refuse(layer, "only plain ReLU: no max_value, negative_slope or threshold")
+    reader.steps.append(ops.Relu())
+
+
+def _read_softmax(layer: Any, reader: _Reader, is_last: bool) -> None:
+    if not is_last or layer.axis not in (-1, 1):
+        reader.refuse(layer, "softmax only at the end and over the classes")
+
+
+def _read_activation(layer: Any, reader: _Reader, is_last: bool) -> None:
+    _add_activation(layer, reader, is_last)
+
+
+def _read_rescaling(layer: Any, reader: _Reader, is_last: bool) -> None:
+    channels = int(layer.input.shape[-1])
+    scale, offset = (np.asarray(value, np.float64).ravel() for value in (layer.scale, layer.offset))
+    if scale.size not in (1, channels) or offset.size not in (1, channels):
+        reader.refuse(layer, f"scale and offset must be one number or one for each of the {channels} channels")
+        return
+    reader.steps.append(ops.Rescale(tuple(map(float, scale)), tuple(map(float, offset))))
+
+
+def _get_image_shape(layer: Any) -> tuple[int, ...]:
+    """Without batch; a series gets its height of 1."""
+    shape = tuple(int(size) for size in layer.input.shape[1:])
+    return (1, *shape) if len(shape) == 2 else shape
+
+
+_READERS: dict[str, Callable[[Any, _Reader, bool], None]] = {
+    "Activation": _read_activation,
+    "Conv1D": _read_conv,
+    "Conv2D": _read_conv,
+    "Dense": _read_dense,
+    "Flatten": _read_flatten,
+    "GlobalAveragePooling1D": _read_average,
+    "GlobalAveragePooling2D": _read_average,
+    "MaxPooling1D": _read_max_pool,
+    "MaxPooling2D": _read_max_pool,
+    "ReLU": _read_relu,
+    "Rescaling": _read_rescaling,
+    "Softmax": _read_softmax,
+}

@@ -1,0 +1,74 @@
+"""`flchain model build` and `flchain model show`."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from flchain.errors import ConfigError
+from flchain_edge.tflite import RUNTIME_NAME, RUNTIME_VERSION, SIGNATURES, TfliteModel, probe_model
+from tools.modelbuilder.zoo import ARCHITECTURES
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `build` or `show`; 0 on success, 2 with every problem on stderr otherwise."""
+    args = _build_parser().parse_args(argv)
+    try:
+        if args.command == "build":
+            return _build(args.keras, Path(args.out), args.seed)
+        return _show(Path(args.file))
+    except ConfigError as error:
+        print("\n".join(error.problems), file=sys.stderr)
+        return 2
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="flchain model", description="Build and inspect models that train on devices.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    build = commands.add_parser("build", help="make a trainable .tflite file from a Keras model (needs TensorFlow)")
+    build.add_argument("--keras", required=True, metavar="NAME|FILE", help=f"{', '.join(ARCHITECTURES)}, or a .keras file")
+    build.add_argument("--out", required=True, metavar="FILE", help="the .tflite file to write")
+    build.add_argument("--seed", type=int, default=0, help="of a built-in model's first weights (default 0)")
+    show = commands.add_parser("show", help="load a .tflite file in a child process, try it, and describe it")
+    show.add_argument("file", metavar="FILE")
+    return parser
+
+
+def _build(source: str, out: Path, seed: int) -> int:
+    from tools.modelbuilder.build import build_tflite, load_keras
+
+    model = build_tflite(load_keras(source, seed))
+    probe_model(model)
+    partial = out.with_name(out.name + ".partial")
+    try:
+        partial.write_bytes(model)
+        os.replace(partial, out)  # never half a model under the final name
+    except OSError as error:
+        raise ConfigError((f"--out {out}: {error.strerror}",)) from error
+    _describe(model)
+    return 0
+
+
+def _show(path: Path) -> int:
+    try:
+        model = path.read_bytes()
+    except OSError as error:
+        raise ConfigError((f"{path}: {error.strerror}",)) from error
+    probe_model(model)
+    _describe(model)
+    return 0
+
+
+def _describe(model: bytes) -> None:
+    loaded = TfliteModel(model)
+    print(f"parameters  {loaded.parameters_count}")
+    print(f"input       {' x '.join(map(str, loaded.input_shape))} float32")
+    print(f"classes     {loaded.classes}")
+    print(f"signatures  {' '.join(SIGNATURES)}")
+    print(f"bytes       {len(model)}")
+    print(f"sha256      {hashlib.sha256(model).hexdigest()}")
+    print(f"runtime     {RUNTIME_NAME} {RUNTIME_VERSION}")
