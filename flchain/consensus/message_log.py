@@ -1,0 +1,137 @@
+"""What one node has heard at one height: the paper's message log, bounded, and the questions asked of it.
+
+Of a sender that contradicts itself the first message is kept, and so are the conflicting ones that can still matter;
+all of them count, as in the paper. Counting the first alone would let one equivocator split honest nodes for ever on
+whether a proof of lock exists (line 28 of Algorithm 1, arXiv 1807.04938).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from flchain.consensus.bft_types import (
+    BftState,
+    Effect,
+    Equivocation,
+    Proposal,
+    Transition,
+    Vote,
+    VoteType,
+)
+from flchain.types import Address, Hash, View
+
+VIEWS_AHEAD_MAX = 16
+"""Messages of views further ahead than this are not kept, but for the votes of each sender's highest view."""
+PROPOSALS_PER_VIEW_MAX = 4
+"""Conflicting proposals kept of one view; beyond that only one that a quorum of that view has voted for."""
+VOTES_PER_SLOT_MAX = 2
+"""Conflicting votes kept of one sender, view and type; beyond that only votes for a proposal that is kept."""
+
+
+def get_certificate_votes(
+    state: BftState, view: View, block_hash: Hash | None, vote_type: VoteType = VoteType.PRECOMMIT
+) -> tuple[Vote, ...]:
+    """The kept votes of one type for one block at one view, ascending by validator; a quorum or not."""
+    slot = state.votes.get((view, vote_type), {})
+    return tuple(vote for sender in sorted(slot) for vote in slot[sender] if vote.block_hash == block_hash)
+
+
+def get_missing_blocks(state: BftState) -> tuple[tuple[View, Hash], ...]:
+    """Blocks that a quorum voted for and of which no proposal is kept: fetch the proposal and the body from a peer."""
+    missing = set()
+    for (view, vote_type), slot in state.votes.items():
+        held = {proposal.block_hash for proposal, _ in state.proposals.get(view, ())}
+        voted = {vote.block_hash for said in slot.values() for vote in said if vote.block_hash is not None}
+        missing |= {(view, h) for h in voted - held if is_quorum_for(state, view, vote_type, h)}
+    return tuple(sorted(missing))
+
+
+def get_gossip(state: BftState) -> tuple[Proposal | Vote, ...]:
+    """What to send again to a peer that may lack it: all of this and the last view, and the proof of the valid block.
+
+    Liveness rests on the paper's gossip property: what one correct node has, every correct node gets in the end.
+    """
+    recent = range(max(0, state.view - 1), state.view + 1)
+    proposals = [p for view in recent for p, _ in state.proposals.get(View(view), ())]
+    slots = [state.votes.get((View(view), kind), {}) for view in recent for kind in VoteType]
+    votes = [vote for slot in slots for said in slot.values() for vote in said]
+    proof: tuple[Vote, ...] = ()
+    if 0 <= state.valid_view < recent.start:
+        proof = get_certificate_votes(state, View(state.valid_view), state.valid_hash, VoteType.PREVOTE)
+    return (*proof, *proposals, *votes)
+
+
+def get_sender(message: Proposal | Vote) -> Address:
+    """Who signed the message."""
+    return message.validator if isinstance(message, Vote) else message.proposer
+
+
+def is_quorum_for(state: BftState, view: View, vote_type: VoteType, block_hash: Hash | None) -> bool:
+    """2f+1 votes of one view and type for one block or for nil."""
+    validators, power = state.config.validators, 0
+    for sender, said in state.votes.get((view, vote_type), {}).items():
+        if any(vote.block_hash == block_hash for vote in said):
+            power += validators.power_of(sender)
+    return validators.is_quorum(power)
+
+
+def is_quorum_of_any(state: BftState, vote_type: VoteType) -> bool:
+    """2f+1 votes of this view for anything (the * of lines 34 and 47); a sender counts once."""
+    validators = state.config.validators
+    return validators.is_quorum(sum(validators.power_of(s) for s in state.votes.get((state.view, vote_type), {})))
+
+
+def record_proposal(state: BftState, proposal: Proposal, is_valid: bool) -> Transition:
+    """Keep a proposal; a conflicting one is evidence."""
+    view, block_hash = proposal.view, proposal.block_hash
+    kept = state.proposals.get(view, ())
+    if any(proposal == earlier for earlier, _ in kept):
+        return state, ()
+    is_wanted = any(is_quorum_for(state, view, kind, block_hash) for kind in VoteType)
+    if len(kept) >= PROPOSALS_PER_VIEW_MAX and not is_wanted:
+        return state, ()
+    evidence = (Equivocation(kept[0][0], proposal),) if kept else ()
+    return replace(state, proposals={**state.proposals, view: (*kept, (proposal, is_valid))}), evidence
+
+
+def record_vote(state: BftState, vote: Vote) -> Transition:
+    """Keep and so count a vote; a conflicting one is evidence."""
+    slot = state.votes.get((vote.view, vote.type), {})
+    said = slot.get(vote.validator, ())
+    if vote in said:
+        return state, ()
+    if len(said) >= VOTES_PER_SLOT_MAX and vote.block_hash not in _iterate_proposed(state):
+        return state, ()
+    votes = {**state.votes, (vote.view, vote.type): {**slot, vote.validator: (*said, vote)}}
+    return replace(state, votes=votes), ((Equivocation(said[0], vote),) if said else ())
+
+
+def _iterate_proposed(state: BftState) -> Iterator[Hash | None]:
+    return (proposal.block_hash for kept in state.proposals.values() for proposal, _ in kept)
+
+
+def keep_far_vote(state: BftState, vote: Vote) -> BftState:
+    """Keep a sender's first vote of each type of its highest far view, so that memory is two votes a validator."""
+    said = state.far_votes.get(vote.validator, ())
+    if said and (vote.view < said[0].view or (vote.view == said[0].view and vote.type in {v.type for v in said})):
+        return state
+    same_view = tuple(v for v in said if v.view == vote.view)
+    return replace(state, far_votes={**state.far_votes, vote.validator: (*same_view, vote)})
+
+
+def absorb_far_votes(state: BftState) -> Transition:
+    """Record the far votes that are near now."""
+    near = {s: said for s, said in state.far_votes.items() if said[0].view <= state.view + VIEWS_AHEAD_MAX}
+    effects: tuple[Effect, ...] = ()
+    for vote in (vote for said in near.values() for vote in said):
+        state, more = record_vote(state, vote)
+        effects += more
+    return replace(state, far_votes={s: v for s, v in state.far_votes.items() if s not in near}), effects
+
+
+def hear(state: BftState, message: Proposal | Vote) -> BftState:
+    """Note the highest view beyond this node's that the sender has shown to have reached (for line 55)."""
+    if message.view <= max(state.view, state.heard.get(get_sender(message), 0)):
+        return state
+    return replace(state, heard={**state.heard, get_sender(message): message.view})
