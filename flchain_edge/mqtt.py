@@ -1,0 +1,236 @@
+"""The MQTT link of agent and miner: MQTT 3.1.1, kept up, on the process's one asyncio loop.
+
+Nothing is kept in memory for later: the durable outbox is the caller's, and it is emptied by signed receipts of
+miners, never by a PUBACK.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import paho.mqtt.client as paho
+
+from flchain.errors import ConfigError
+from flchain_edge.inbox import INBOX_BYTES_MAX, INBOX_MESSAGES_MAX, Connected, Disconnected, Inbox, LinkEvent, Received
+from flchain_edge.mqtt_session import OUTGOING_BYTES_MAX, OUTGOING_MESSAGES_MAX, Session
+from flchain_edge.mqtt_settings import MqttSettings, Will, build_tls_context
+
+__all__ = [
+    "INBOX_BYTES_MAX",
+    "INBOX_MESSAGES_MAX",
+    "OUTGOING_BYTES_MAX",
+    "OUTGOING_MESSAGES_MAX",
+    "PAYLOAD_BYTES_MAX",
+    "Connected",
+    "Disconnected",
+    "Inbox",
+    "LinkCounters",
+    "LinkEvent",
+    "MqttLink",
+    "MqttSettings",
+    "Received",
+    "Will",
+]
+
+log = logging.getLogger(__name__)
+
+PAYLOAD_BYTES_MAX = 1_000_000
+"""Largest payload. A larger one would make the broker hang up; chunk above."""
+BACKOFF_MIN_S = 0.25
+BACKOFF_MAX_S = 30.0
+STABLE_S = 5.0
+"""A connection that lasted this long resets the back-off; a shorter one does not, or two nodes with one client id
+would throw each other out at full speed."""
+STOP_TIMEOUT_S = 2.0
+
+
+@dataclass
+class LinkCounters:
+    """Since the link was made. Bytes are those of PUBLISH and PUBACK packets, without TCP, TLS, pings and CONNECT."""
+
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    messages_sent: int = 0
+    messages_received: int = 0
+    dropped: int = 0
+    """Arrived while the inbox was full, or with a topic that is no UTF-8."""
+    refused: int = 0
+    """Publishes that returned False."""
+    connections: int = 0
+    handler_errors: int = 0
+
+
+PUBACK_BYTES = 4
+
+
+def compute_publish_bytes(topic: str, payload_bytes: int, qos: int) -> int:
+    """Size on the wire of a PUBLISH packet (MQTT 3.1.1, section 3.3), in bytes."""
+    remaining = 2 + len(topic.encode()) + (2 if qos else 0) + payload_bytes
+    length_bytes = 1 if remaining < 1 << 7 else 2 if remaining < 1 << 14 else 3 if remaining < 1 << 21 else 4
+    return 1 + length_bytes + remaining
+
+
+def compute_backoff_s(failures: int, draw: float) -> float:
+    """Seconds to wait after the n-th failure in a row (from 1): doubling, capped, jittered by `draw` of [0, 1).
+
+    The jitter is half of the delay: after a broker's restart a whole field of boards must not come back in one second.
+    """
+    ceiling = min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2.0 ** min(failures - 1, 16))
+    return ceiling * (0.5 + 0.5 * draw)
+
+
+class MqttLink:
+    """A connection that is kept: connects, reconnects, re-subscribes, and tells its owner.
+
+    Use it from the loop's own thread. Events go to `events`, or to `on_event` if given: called in place, and what it
+    raises is logged and counted, never passed on.
+    """
+
+    def __init__(
+        self,
+        settings: MqttSettings,
+        *,
+        will: Will | None = None,
+        on_event: Callable[[LinkEvent], None] | None = None,
+        inbox_messages_max: int = INBOX_MESSAGES_MAX,
+        inbox_bytes_max: int = INBOX_BYTES_MAX,
+    ) -> None:
+        self.counters = LinkCounters()
+        self.events = Inbox(inbox_messages_max, inbox_bytes_max)
+        self._settings = settings
+        self._will = will
+        self._on_event = on_event
+        self._filters: dict[str, int] = {}
+        self._session: Session | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._said = ""
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a publish would be taken now (room permitting)."""
+        return self._session is not None and self._session.is_ready
+
+    @property
+    def is_subscribed(self) -> bool:
+        """Whether the broker has acknowledged every filter on the present connection."""
+        return self.is_connected and self._session is not None and self._session.subscribed >= self._filters.keys()
+
+    async def start(self) -> None:
+        """Begin to connect, without waiting for it. Raises ConfigError if a TLS file cannot be used."""
+        build_tls_context(self._settings)
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="mqtt-link")
+
+    async def stop(self) -> None:
+        """Say goodbye (no will is sent then) and stop; at most STOP_TIMEOUT_S. What is under way may be lost."""
+        task, self._task = self._task, None
+        if task is None:
+            return
+        if self._session is not None and self._session.is_ready:
+            self._session.disconnect()
+            await asyncio.wait((self._session.closed,), timeout=STOP_TIMEOUT_S)
+        task.cancel()
+        await asyncio.wait((task,))
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> bool:
+        """Hand a message to the connection. False while disconnected or while OUTGOING_*_MAX are reached.
+
+        True promises nothing yet: on `Disconnected` repeat what got no receipt. Raises ValueError for a payload above
+        PAYLOAD_BYTES_MAX, a QoS other than 0 and 1, or a topic that is empty or holds a wildcard: those are ours.
+        """
+        if len(payload) > PAYLOAD_BYTES_MAX:
+            raise ValueError(f"payload of {len(payload)} bytes, at most {PAYLOAD_BYTES_MAX}: send it in chunks")
+        if qos not in (0, 1):
+            raise ValueError(f"QoS {qos}: only 0 and 1 are used")
+        if not topic or any(mark in topic for mark in "+#\0"):
+            raise ValueError(f"not a topic to publish to: {topic!r}")
+        session = self._session
+        if session is None or not session.is_ready or not session.publish(topic, payload, retain, qos):
+            self.counters.refused += 1
+            return False
+        self.counters.messages_sent += 1
+        self.counters.bytes_sent += compute_publish_bytes(topic, len(payload), qos)
+        self.counters.bytes_received += PUBACK_BYTES if qos else 0
+        return True
+
+    def subscribe(self, *topic_filters: str, qos: int = 1) -> None:
+        """Want these filters from now on, on this connection and on every later one."""
+        self._filters.update(dict.fromkeys(topic_filters, qos))
+        if self._session is not None and self._session.is_ready:
+            self._session.subscribe(tuple((name, qos) for name in topic_filters))
+
+    def unsubscribe(self, *topic_filters: str) -> None:
+        """Want these filters no more. Unknown ones are ignored."""
+        for name in topic_filters:
+            self._filters.pop(name, None)
+        if self._session is not None and self._session.is_ready:
+            self._session.unsubscribe(topic_filters)
+
+    async def _run(self) -> None:
+        failures = 0
+        while True:
+            lasted_s = 0.0
+            try:
+                lasted_s = await self._run_session()
+            except Exception as error:  # a fault of ours must not leave a board silent in the field
+                log.error("the link failed and starts again", exc_info=error)
+            failures = 1 if lasted_s >= STABLE_S else failures + 1
+            await asyncio.sleep(compute_backoff_s(failures, random.random()))
+
+    async def _run_session(self) -> float:
+        """One connection; returns the seconds for which it was ready."""
+        loop = asyncio.get_running_loop()
+        reason = "stopped"
+        session: Session | None = None
+        try:
+            self._session = session = Session(self, self._settings, self._will)
+            await session.open()
+            reason = await session.run()
+        except (OSError, ValueError, ConfigError) as error:
+            reason = str(error) or type(error).__name__
+        finally:
+            self._session = None
+            if session is not None:
+                session.abort()
+                if session.ready_since is not None:
+                    self._deliver(Disconnected(reason))
+            self._say(logging.WARNING, f"no connection to the broker: {reason}")
+        return 0.0 if session is None or session.ready_since is None else loop.time() - session.ready_since
+
+    def on_session_ready(self, session: Session) -> None:
+        self.counters.connections += 1
+        session.subscribe(tuple(self._filters.items()))
+        self._say(logging.INFO, "connected to the broker")
+        self._deliver(Connected())
+
+    def on_session_message(self, message: paho.MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            self.counters.dropped += 1
+            return
+        payload = bytes(message.payload)
+        self.counters.messages_received += 1
+        self.counters.bytes_received += compute_publish_bytes(topic, len(payload), message.qos)
+        self.counters.bytes_sent += PUBACK_BYTES if message.qos else 0
+        self._deliver(Received(topic, payload, bool(message.retain)))
+
+    def _deliver(self, event: LinkEvent) -> None:
+        if self._on_event is None:
+            self.counters.dropped += 0 if self.events.put(event) else 1
+            return
+        try:
+            self._on_event(event)
+        except Exception as error:  # the owner's fault must not stop the link
+            self.counters.handler_errors += 1
+            log.error("a handler of link events failed", exc_info=error)
+
+    def _say(self, level: int, text: str) -> None:
+        """Log a change of state once: a broker that is down for a night is one line, not ten thousand."""
+        if text != self._said:
+            self._said = text
+            log.log(level, "%s host=%s port=%d", text, self._settings.host, self._settings.port)

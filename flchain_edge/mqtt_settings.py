@@ -1,0 +1,59 @@
+"""Where the broker is, who we are to it, and what it says when we vanish."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flchain.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class MqttSettings:
+    """Where the broker is and who we are to it. Also a section of the configuration file."""
+
+    host: str = field(default="127.0.0.1", metadata={"help": "name or address of the broker", "min": 1})
+    port: int = field(default=1883, metadata={"min": 1, "max": 65535, "help": "1883, or 8883 with TLS"})
+    client_id: str = field(default="", metadata={"max": 64, "help": "empty: the node's own address"})
+    username: str | None = field(default=None, metadata={"help": "only if the broker asks for one"})
+    password: str | None = field(
+        default=None, repr=False, metadata={"secret": True, "help": "better by FLCHAIN_MQTT_PASSWORD than here"}
+    )
+    tls_ca: Path | None = field(
+        default=None, metadata={"help": "PEM of the authority that signed the broker; turns TLS on"}
+    )
+    tls_certificate: Path | None = field(default=None, metadata={"help": "PEM of this node's client certificate"})
+    tls_key: Path | None = field(default=None, metadata={"help": "PEM of its key"})
+    keepalive_s: int = field(default=30, metadata={"min": 1, "max": 3600, "help": "seconds between signs of life"})
+
+
+@dataclass(frozen=True)
+class Will:
+    """What the broker publishes for us, at QoS 1, when we vanish without a goodbye."""
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+
+
+def build_tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
+    """TLS as the settings ask, or None without `tls_ca`. Raises ConfigError when a file cannot be used."""
+    if settings.tls_ca is None:
+        if settings.tls_certificate or settings.tls_key:
+            raise ConfigError(("[mqtt] tls_ca: needed as well when tls_certificate or tls_key is given",))
+        return None
+    if (settings.tls_certificate is None) != (settings.tls_key is None):
+        raise ConfigError(("[mqtt] tls_certificate and tls_key: give both or none",))
+    try:
+        context = ssl.create_default_context(cafile=str(settings.tls_ca))
+    except OSError as error:
+        raise ConfigError((f"[mqtt] tls_ca: {settings.tls_ca}: {error.strerror or error}",)) from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if settings.tls_certificate is not None and settings.tls_key is not None:
+        try:
+            # An empty passphrase: a key that has one must fail here, not ask on the terminal.
+            context.load_cert_chain(str(settings.tls_certificate), str(settings.tls_key), password="")
+        except OSError as error:
+            raise ConfigError((f"[mqtt] tls_certificate or tls_key: {error.strerror or error}",)) from error
+    return context

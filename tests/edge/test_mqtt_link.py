@@ -1,0 +1,352 @@
+"""The MQTT link against a real broker on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flchain.errors import ConfigError
+from flchain_edge import mqtt_session
+from flchain_edge.inbox import Connected, Disconnected, Inbox, LinkEvent, Received
+from flchain_edge.mqtt import (
+    BACKOFF_MAX_S,
+    PAYLOAD_BYTES_MAX,
+    MqttLink,
+    MqttSettings,
+    Will,
+    compute_backoff_s,
+    compute_publish_bytes,
+)
+from tools.broker import Broker, find_free_port, start_broker
+
+DEADLINE_S = 30.0
+Event = TypeVar("Event", bound=LinkEvent)
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    with start_broker("nats", tmp_path_factory.mktemp("broker")) as running:
+        yield running
+
+
+def settings_for(broker: Broker, client_id: str = "") -> MqttSettings:
+    return MqttSettings(host=broker.host, port=broker.port, client_id=client_id)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return when `condition` holds; fail when it does not in DEADLINE_S."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, "the condition never came true"
+        await asyncio.sleep(0.005)
+
+
+async def wait_for(link: MqttLink, kind: type[Event]) -> Event:
+    """The next event of `kind`; others before it are passed over."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not isinstance(event := await link.events.get(), kind):
+            pass
+        return event
+
+
+@contextlib.asynccontextmanager
+async def started(link: MqttLink, *filters: str) -> AsyncIterator[MqttLink]:
+    """A link that is connected and whose subscriptions the broker has acknowledged."""
+    link.subscribe(*filters)
+    await link.start()
+    try:
+        await until(lambda: link.is_subscribed)
+        yield link
+    finally:
+        await link.stop()
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_round_trip(broker: Broker, qos: int) -> None:
+    """What one node publishes another receives unchanged, up to the largest payload, and both count the same bytes."""
+
+    async def scenario() -> None:
+        topic = f"flchain/v1/round-trip-{qos}/x"
+        async with (
+            started(MqttLink(settings_for(broker)), topic) as reader,
+            started(MqttLink(settings_for(broker))) as writer,
+        ):
+            for payload in (b"", b"hello", bytes(range(256)) * 100, b"\xff" * PAYLOAD_BYTES_MAX):
+                assert writer.publish(topic, payload, qos=qos)
+                assert await wait_for(reader, Received) == Received(topic, payload, False)
+            assert reader.counters.messages_received == writer.counters.messages_sent == 4
+            assert reader.counters.bytes_received + reader.counters.bytes_sent >= PAYLOAD_BYTES_MAX
+            assert writer.counters.bytes_sent == sum(
+                compute_publish_bytes(topic, size, qos) for size in (0, 5, 25_600, PAYLOAD_BYTES_MAX)
+            )
+
+    asyncio.run(scenario())
+
+
+def test_retained_is_told_from_live(broker: Broker) -> None:
+    """A message stored at the broker comes marked as retained; the same message live does not."""
+
+    async def scenario() -> None:
+        topic = "flchain/v1/retained/head"
+        async with started(MqttLink(settings_for(broker)), topic) as writer:
+            assert writer.publish(topic, b"head 1", retain=True)
+            assert await wait_for(writer, Received) == Received(topic, b"head 1", False)
+            async with started(MqttLink(settings_for(broker)), "flchain/v1/retained/+") as late:
+                assert await wait_for(late, Received) == Received(topic, b"head 1", True)
+
+    asyncio.run(scenario())
+
+
+def test_killed_broker_is_survived(tmp_path: Path) -> None:
+    """After kill -9 and restart of the broker the link tells of both, refuses publishes between, and hears again."""
+
+    async def scenario(broker: Broker) -> None:
+        topic = "flchain/v1/killed/x"
+        async with started(MqttLink(settings_for(broker)), topic) as link:
+            await wait_for(link, Connected)
+            await asyncio.to_thread(broker.kill)
+            await wait_for(link, Disconnected)
+            assert not link.publish(topic, b"lost")
+            assert link.counters.refused == 1
+            await asyncio.to_thread(broker.start)
+            await wait_for(link, Connected)
+            await until(lambda: link.is_subscribed)
+            assert link.publish(topic, b"after")
+            assert (await wait_for(link, Received)).payload == b"after"
+            assert link.counters.connections == 2
+
+    with start_broker("nats", tmp_path) as broker:
+        asyncio.run(scenario(broker))
+
+
+def test_unsubscribed_is_not_heard(broker: Broker) -> None:
+    """After an unsubscribe a topic's messages stop; other filters go on."""
+
+    async def scenario() -> None:
+        async with started(MqttLink(settings_for(broker)), "flchain/v1/un/a", "flchain/v1/un/b") as link:
+            link.unsubscribe("flchain/v1/un/a", "never/asked")
+            assert link.publish("flchain/v1/un/a", b"a")
+            assert link.publish("flchain/v1/un/b", b"b")
+            assert (await wait_for(link, Received)).payload == b"b"
+            assert link.is_subscribed
+
+    asyncio.run(scenario())
+
+
+def test_will_is_sent_for_the_vanished_only(broker: Broker) -> None:
+    """The broker sends the will of a node whose connection breaks, and not of one that says goodbye."""
+
+    async def scenario() -> None:
+        async with started(MqttLink(settings_for(broker)), "flchain/v1/will/+") as watcher:
+            polite = MqttLink(settings_for(broker), will=Will("flchain/v1/will/polite", b"gone"))
+            async with started(polite):
+                pass
+            broken = MqttLink(settings_for(broker), will=Will("flchain/v1/will/broken", b"gone"))
+            async with started(broken):
+                assert broken._session is not None
+                broken._session.abort()
+                assert (await wait_for(watcher, Received)).topic == "flchain/v1/will/broken"
+
+    asyncio.run(scenario())
+
+
+def test_dead_broker_is_tried_quietly(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that is down at the start costs one log line over many attempts, no traceback, and stop is prompt."""
+    monkeypatch.setattr("flchain_edge.mqtt.BACKOFF_MAX_S", 0.01)
+    attempts = 0
+    connect = mqtt_session.Session.open
+
+    async def counted(session: mqtt_session.Session) -> None:
+        nonlocal attempts
+        attempts += 1
+        await connect(session)
+
+    monkeypatch.setattr(mqtt_session.Session, "open", counted)
+
+    async def scenario() -> None:
+        link = MqttLink(MqttSettings(port=find_free_port()))
+        await link.start()
+        await until(lambda: attempts >= 5)
+        assert not link.is_connected
+        assert not link.publish("flchain/v1/x", b"")
+        await link.stop()
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(scenario())
+    said = [record for record in caplog.records if "no connection" in record.getMessage()]
+    assert len(said) == 1
+    assert not any(record.exc_info for record in caplog.records)
+
+
+def test_broker_that_talks_nonsense_cannot_stop_the_link(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever bytes the other end sends, the link drops that connection and tries the next."""
+    monkeypatch.setattr("flchain_edge.mqtt.BACKOFF_MAX_S", 0.01)
+    answers = [b"", b"\x20\x02\x00\x05", b"\xff" * 64, b"\x20\x00", b"\x20\x02\x00\x00\x30\x00", b"\x30\x05\x00\xff"]
+    answers += [b"\x20\x02\x00\x00\x30\x04\x00\x02\xff\xfe", b"\x20\x02\x00\x00\x90\x01\x00\x40\x00"]
+    server = socket.create_server(("127.0.0.1", 0))
+    served: list[bytes] = []
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                peer, _ = server.accept()
+                with peer:
+                    peer.recv(1024)
+                    answer = answers[len(served) % len(answers)]
+                    served.append(answer)
+                    peer.sendall(answer)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+
+    async def scenario() -> None:
+        link = MqttLink(MqttSettings(port=server.getsockname()[1]))
+        link.subscribe("flchain/v1/+")
+        await link.start()
+        await until(lambda: len(served) > 2 * len(answers))
+        assert link._task is not None
+        assert not link._task.done()
+        await link.stop()
+
+    asyncio.run(scenario())
+    server.shutdown(socket.SHUT_RDWR)
+    server.close()
+    thread.join(DEADLINE_S)
+
+
+def test_our_own_mistakes_are_refused_at_once(broker: Broker) -> None:
+    """An oversized payload, a wildcard topic and QoS 2 raise ValueError, connected or not, and break nothing."""
+
+    async def scenario() -> None:
+        link = MqttLink(settings_for(broker))
+        with pytest.raises(ValueError, match="chunks"):
+            link.publish("flchain/v1/x", bytes(PAYLOAD_BYTES_MAX + 1))
+        async with started(link, "flchain/v1/mistakes"):
+            with pytest.raises(ValueError, match="chunks"):
+                link.publish("flchain/v1/x", bytes(PAYLOAD_BYTES_MAX + 1))
+            with pytest.raises(ValueError, match="topic"):
+                link.publish("flchain/v1/+", b"")
+            with pytest.raises(ValueError, match="QoS"):
+                link.publish("flchain/v1/x", b"", qos=2)
+            assert link.publish("flchain/v1/mistakes", b"fine")
+            assert (await wait_for(link, Received)).payload == b"fine"
+
+    asyncio.run(scenario())
+
+
+def test_full_inbox_drops_and_counts(broker: Broker) -> None:
+    """An owner who does not read costs the newest messages, counted; those that waited are kept in order."""
+
+    async def scenario() -> None:
+        topic = "flchain/v1/full/x"
+        async with started(MqttLink(settings_for(broker), inbox_messages_max=3), topic) as link:
+            for number in range(8):
+                assert link.publish(topic, bytes([number]))
+            await until(lambda: link.counters.messages_received == 8)
+            assert link.counters.dropped == 5
+            assert [(await wait_for(link, Received)).payload for _ in range(3)] == [b"\0", b"\1", b"\2"]
+
+    asyncio.run(scenario())
+
+
+def test_outgoing_is_bounded(broker: Broker) -> None:
+    """Publishing faster than the broker takes it ends in False, never in unbounded memory, and recovers."""
+
+    async def scenario() -> None:
+        async with started(MqttLink(settings_for(broker))) as link:
+            accepted = sum(link.publish("flchain/v1/bound/x", bytes(PAYLOAD_BYTES_MAX)) for _ in range(20))
+            assert accepted == mqtt_session.OUTGOING_BYTES_MAX // PAYLOAD_BYTES_MAX
+            assert link.counters.refused == 20 - accepted
+            await until(lambda: link.publish("flchain/v1/bound/x", bytes(PAYLOAD_BYTES_MAX)))
+
+    asyncio.run(scenario())
+
+
+def test_failing_handler_does_not_kill(broker: Broker) -> None:
+    """A handler that raises is counted, and the next message still reaches it."""
+    seen: list[bytes] = []
+
+    def handler(event: LinkEvent) -> None:
+        if isinstance(event, Received):
+            seen.append(event.payload)
+        raise RuntimeError("a fault of the owner")
+
+    async def scenario() -> None:
+        topic = "flchain/v1/handler/x"
+        async with started(MqttLink(settings_for(broker), on_event=handler), topic) as link:
+            assert link.publish(topic, b"1")
+            assert link.publish(topic, b"2")
+            await until(lambda: seen == [b"1", b"2"])
+            assert link.counters.handler_errors == 3
+            assert link.is_connected
+
+    asyncio.run(scenario())
+
+
+def test_small_messages_are_not_held_back(broker: Broker) -> None:
+    """The socket has TCP_NODELAY, and the process no thread for MQTT once it is connected."""
+
+    async def scenario() -> None:
+        async with started(MqttLink(settings_for(broker))) as link:
+            assert link._session is not None
+            sock = link._session._client.socket()
+            assert isinstance(sock, socket.socket)
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            await until(lambda: not any("mqtt" in thread.name for thread in threading.enumerate()))
+
+    asyncio.run(scenario())
+
+
+def test_unusable_tls_files_are_told_at_start(tmp_path: Path) -> None:
+    """A missing or broken certificate file is a ConfigError at start, not an endless retry."""
+    broken = tmp_path / "ca.pem"
+    broken.write_text("no certificate")
+
+    async def start(settings: MqttSettings) -> None:
+        await MqttLink(settings).start()
+
+    for settings in (
+        MqttSettings(tls_ca=tmp_path / "missing.pem"),
+        MqttSettings(tls_ca=broken),
+        MqttSettings(tls_key=broken),
+        MqttSettings(tls_ca=broken, tls_certificate=broken),
+    ):
+        with pytest.raises(ConfigError, match="tls_"):
+            asyncio.run(start(settings))
+
+
+@given(st.lists(st.sampled_from(["up", "down", "message", "read"]), max_size=60))
+def test_inbox_is_bounded_whatever_happens(steps: list[str]) -> None:
+    """Flapping and flooding without a reader never hold more than the maximum, and the last state is never lost."""
+    inbox, is_up, is_up_told = Inbox(messages_max=2, bytes_max=3), False, False
+    for step in steps:
+        if step == "message":
+            inbox.put(Received("t", b"xx", False))
+        elif step == "read":
+            event = inbox.get_nowait()
+            is_up_told = isinstance(event, Connected) or (is_up_told and not isinstance(event, Disconnected))
+        elif (step == "up") != is_up:
+            is_up = not is_up
+            assert inbox.put(Connected() if is_up else Disconnected("x"))
+        assert len(inbox) <= 1 + 3 * 2
+    while (event := inbox.get_nowait()) is not None:
+        is_up_told = isinstance(event, Connected) or (is_up_told and not isinstance(event, Disconnected))
+    assert is_up_told == is_up
+
+
+@given(st.integers(1, 10_000), st.floats(0, 1, exclude_max=True))
+def test_backoff_is_capped_and_spread(failures: int, draw: float) -> None:
+    """The delay never exceeds its cap and never falls below half of what the failures ask for."""
+    ceiling = compute_backoff_s(failures, 1.0)
+    assert 0 < ceiling / 2 <= compute_backoff_s(failures, draw) <= ceiling <= BACKOFF_MAX_S
