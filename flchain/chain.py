@@ -1,0 +1,322 @@
+"""The rules of the chain. `apply_block` reads as a table of contents: form, transactions, phase, header."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from flchain import merkle
+from flchain.codecs import CODECS
+from flchain.consensus import PROPOSER_RULES
+from flchain.consensus.proposer import advance, compute_proposer
+from flchain.crypto import hash_tagged
+from flchain.errors import (
+    BadCommitment,
+    DuplicateMessage,
+    InvalidBlock,
+    InvalidMessage,
+    MalformedMessage,
+    UnknownSender,
+    WrongRound,
+)
+from flchain.messages import (
+    AnyMessage,
+    Body,
+    Commit,
+    Header,
+    Kind,
+    Phase,
+    Reveal,
+    ScoreCommit,
+    ScoreReveal,
+    compute_score_commitment,
+    compute_update_commitment,
+)
+from flchain.settle import compute_settlement, process_settlement
+from flchain.state import (
+    ChainState,
+    RevealedScores,
+    RevealedUpdate,
+    RoundState,
+    compute_state_root,
+    compute_validators_hash,
+    find_device,
+    find_validator,
+    get_expected,
+    get_present,
+)
+from flchain.types import Address, Hash, Height, View
+from flchain.wire import (
+    BODY_BYTES_MAX,
+    HEADER_BYTES_MAX,
+    Envelope,
+    decode_struct,
+    encode_struct,
+    open_envelope,
+    verify_envelope,
+)
+
+PHASE_KINDS: dict[Phase, Kind] = {
+    Phase.COMMIT: Kind.COMMIT,
+    Phase.REVEAL: Kind.REVEAL,
+    Phase.SCORE: Kind.SCORE_COMMIT,
+    Phase.SETTLE: Kind.SCORE_REVEAL,
+}
+"""The one kind of message that a block of each phase carries."""
+NEXT_PHASES = {Phase.COMMIT: Phase.REVEAL, Phase.REVEAL: Phase.SCORE, Phase.SCORE: Phase.SETTLE}
+DEVICE_KINDS = frozenset({Kind.COMMIT, Kind.REVEAL})
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block as it travels and as it is stored: canonical bytes of header and body."""
+
+    header: Header
+    header_bytes: bytes
+    body_bytes: bytes
+
+    @property
+    def hash(self) -> Hash:
+        """What validators vote for."""
+        return hash_header(self.header_bytes)
+
+
+def hash_header(header_bytes: bytes) -> Hash:
+    """The block hash: the tagged hash of the header's canonical bytes."""
+    return hash_tagged("block", header_bytes)
+
+
+def decode_block(header_bytes: bytes, body_bytes: bytes) -> tuple[Block, Body]:
+    """Decode and check a block's form and that the body is the header's. Raises InvalidMessage's subclasses."""
+    header = decode_struct(header_bytes, Header, HEADER_BYTES_MAX)
+    body = decode_struct(body_bytes, Body, BODY_BYTES_MAX)
+    if compute_body_root(body) != header.body_root:
+        raise InvalidBlock("the body is not the one the header names")
+    return Block(header, header_bytes, body_bytes), body
+
+
+def compute_body_root(body: Body) -> Hash:
+    """RFC 6962 root over the transactions, the settlement as the last leaf (empty for none)."""
+    settlement = encode_struct(body.settlement) if body.settlement is not None else b""
+    return merkle.compute_root((*body.transactions, settlement))
+
+
+def build_block(state: ChainState, proposer: Address, transactions: Iterable[bytes]) -> tuple[Block, ChainState]:
+    """The block that extends `state` with these transactions (checked already), and the state after it."""
+    ordered = tuple(sorted(transactions, key=lambda raw: open_envelope(raw, state.chain).sender))
+    after = _process_transactions(state, ordered)
+    settlement = compute_settlement(after) if is_round_over(after) else None
+    body = Body(ordered, settlement)
+    after = _advance(after, body)
+    header = _build_header(state, after, proposer, compute_body_root(body))
+    header_bytes = encode_struct(header)
+    block = Block(header, header_bytes, encode_struct(body))
+    return block, replace(after, height=Height(header.height), head=block.hash)
+
+
+def apply_block(state: ChainState, header_bytes: bytes, body_bytes: bytes) -> tuple[Block, ChainState]:
+    """Check a block against the state before it; the block and the state after. Raises InvalidMessage's subclasses."""
+    block, body = decode_block(header_bytes, body_bytes)
+    _verify_position(state, block.header)
+    after = _process_transactions(state, body.transactions)
+    _verify_settlement(after, body)
+    after = _advance(after, body)
+    if find_validator(state, block.header.proposer) is None:
+        raise InvalidBlock("the proposer is no validator")
+    expected = _build_header(state, after, Address(block.header.proposer), Hash(block.header.body_root))
+    if expected != block.header:
+        raise InvalidBlock(f"wrong {_name_difference(expected, block.header)} in the header")
+    return block, replace(after, height=Height(block.header.height), head=block.hash)
+
+
+def _verify_position(state: ChainState, header: Header) -> None:
+    if header.chain != state.chain:
+        raise InvalidBlock("a block of another chain")
+    if header.height != state.height + 1:
+        raise WrongRound(f"block {header.height} does not follow height {state.height}")
+    if header.previous != state.head:
+        raise InvalidBlock("the block does not extend the head")
+
+
+def _process_transactions(state: ChainState, transactions: tuple[bytes, ...]) -> ChainState:
+    last = b""
+    kind = PHASE_KINDS.get(state.round.phase)
+    for raw in transactions:
+        envelope = open_envelope(raw, state.chain)
+        if envelope.kind is not kind:
+            raise InvalidBlock(f"a {envelope.kind.name} in a block of phase {state.round.phase.name}")
+        if envelope.sender <= last:
+            raise InvalidBlock("transactions are not in order of their senders")
+        last = envelope.sender
+        state = process_transaction(state, verify_transaction(state, envelope), envelope.sender)
+    return replace(state, round=replace(state.round, heights=state.round.heights + 1))
+
+
+def verify_transaction(state: ChainState, envelope: Envelope) -> AnyMessage:
+    """Round, known sender in the right role, signature, fields: in this order. Raises InvalidMessage's subclasses."""
+    if envelope.number != state.round.number:
+        raise WrongRound(f"round {envelope.number} is not the open round {state.round.number}")
+    device_or_validator = find_device if envelope.kind in DEVICE_KINDS else find_validator
+    sender = device_or_validator(state, envelope.sender)
+    if sender is None:
+        raise UnknownSender(f"{envelope.sender.hex()} may not send a {envelope.kind.name}")
+    return verify_envelope(envelope, state.chain, sender.public_key)
+
+
+def process_transaction(state: ChainState, message: AnyMessage, sender: Address) -> ChainState:
+    """The state after one message of the present phase. Raises InvalidMessage's subclasses."""
+    if PHASE_KINDS.get(state.round.phase) is not message.kind:
+        raise WrongRound(f"a {message.kind.name} is not for phase {state.round.phase.name}")
+    if sender in get_present(state):
+        raise DuplicateMessage(f"{sender.hex()} has already sent a {message.kind.name} in this round")
+    rule = TRANSACTION_RULES[message.kind]
+    return replace(state, round=rule(state, message, sender))
+
+
+def _process_commit(state: ChainState, message: AnyMessage, sender: Address) -> RoundState:
+    assert isinstance(message, Commit)
+    commits = sorted((*state.round.commits, (sender, Hash(message.commitment))))
+    return replace(state.round, commits=tuple(commits))
+
+
+def _process_reveal(state: ChainState, message: AnyMessage, sender: Address) -> RoundState:
+    assert isinstance(message, Reveal)
+    round_, params = state.round, state.params
+    if dict(round_.commits).get(sender) != compute_update_commitment(state.chain, sender, message):
+        raise BadCommitment(f"the update of {sender.hex()} does not open its commitment")
+    CODECS[params.codec].decode(message.update, params.parameters_count, params.codec_level)
+    reveal = RevealedUpdate(sender, min(message.samples, params.samples_cap), message.update)
+    reveals = sorted((*round_.reveals, reveal), key=lambda update: update.sender)
+    return replace(round_, reveals=tuple(reveals))
+
+
+def _process_score_commit(state: ChainState, message: AnyMessage, sender: Address) -> RoundState:
+    assert isinstance(message, ScoreCommit)
+    commits = sorted((*state.round.score_commits, (sender, Hash(message.commitment))))
+    return replace(state.round, score_commits=tuple(commits))
+
+
+def _process_score_reveal(state: ChainState, message: AnyMessage, sender: Address) -> RoundState:
+    assert isinstance(message, ScoreReveal)
+    round_ = state.round
+    if dict(round_.score_commits).get(sender) != compute_score_commitment(state.chain, sender, message):
+        raise BadCommitment(f"the scores of {sender.hex()} do not open their commitment")
+    if tuple(address for address, _ in message.scores) != tuple(update.sender for update in round_.reveals):
+        raise MalformedMessage("scores must name each revealed update once, in order of address")
+    scores = RevealedScores(sender, message.base_score, tuple(score for _, score in message.scores))
+    reveals = sorted((*round_.score_reveals, scores), key=lambda item: item.scorer)
+    return replace(round_, score_reveals=tuple(reveals))
+
+
+TRANSACTION_RULES: dict[Kind, Callable[[ChainState, AnyMessage, Address], RoundState]] = {
+    Kind.COMMIT: _process_commit,
+    Kind.REVEAL: _process_reveal,
+    Kind.SCORE_COMMIT: _process_score_commit,
+    Kind.SCORE_REVEAL: _process_score_reveal,
+}
+
+
+def is_phase_complete(state: ChainState) -> bool:
+    """True if everyone the phase waits for has done their part."""
+    expected = get_expected(state)
+    return bool(expected) and expected <= get_present(state)
+
+
+def is_phase_over(state: ChainState) -> bool:
+    """True if the phase closes with its newest block: enough took part, and all did or its heights are used up."""
+    if state.round.phase is Phase.OPEN:
+        return True
+    is_last_height = state.round.heights >= state.params.phase_heights_max
+    return _has_quorum(state) and (is_phase_complete(state) or is_last_height)
+
+
+def is_round_over(state: ChainState) -> bool:
+    """True if the newest block settles the round: its last phase is over, or too few took part for far too long."""
+    if state.round.phase is Phase.SETTLE and is_phase_over(state):
+        return True
+    is_stuck = state.round.heights >= 2 * state.params.phase_heights_max and not _has_quorum(state)
+    return is_stuck and state.round.phase in (Phase.REVEAL, Phase.SETTLE)
+
+
+def _has_quorum(state: ChainState) -> bool:
+    """One device is enough to go on; scorers need more than two thirds of the power."""
+    present = get_present(state)
+    if state.round.phase in (Phase.COMMIT, Phase.REVEAL):
+        return bool(present)
+    total = sum(validator.power for validator in state.validators)
+    return 3 * sum(validator.power for validator in state.validators if validator.address in present) > 2 * total
+
+
+def _verify_settlement(after: ChainState, body: Body) -> None:
+    expected = compute_settlement(after) if is_round_over(after) else None
+    if body.settlement != expected:
+        raise InvalidBlock("the settlement is not what the scores give")
+
+
+def _advance(state: ChainState, body: Body) -> ChainState:
+    """Open the next round or phase if this block closes the present one, and pass the proposer's turn on."""
+    if body.settlement is not None:
+        state = process_settlement(state, body.settlement)
+    elif state.round.phase is Phase.OPEN:
+        state = replace(state, round=RoundState(state.round.number, Phase.COMMIT))
+    elif is_phase_over(state):
+        state = replace(state, round=replace(state.round, phase=NEXT_PHASES[state.round.phase], heights=0))
+    priorities, _ = advance(_get_priorities(state), _get_weights(state), 1)
+    turns = dict(priorities)
+    return replace(state, validators=tuple(replace(v, priority=turns[v.address]) for v in state.validators))
+
+
+def _get_priorities(state: ChainState) -> tuple[tuple[Address, int], ...]:
+    return tuple((validator.address, validator.priority) for validator in state.validators)
+
+
+def _get_weights(state: ChainState) -> tuple[tuple[Address, int], ...]:
+    rule = PROPOSER_RULES[state.params.proposer_rule]
+    return tuple((v.address, rule(v.power, v.knowledge)) for v in state.validators)
+
+
+def get_proposer(state: ChainState, view: View) -> Address:
+    """Who proposes at the next height in this view: a pure function of the final state."""
+    return compute_proposer(_get_priorities(state), _get_weights(state), view)
+
+
+def _build_header(state: ChainState, after: ChainState, proposer: Address, body_root: Hash) -> Header:
+    return Header(
+        version=1,
+        chain=state.chain,
+        height=state.height + 1,
+        round=state.round.number,
+        phase=state.round.phase,
+        next_round=after.round.number,
+        next_phase=after.round.phase,
+        previous=state.head,
+        proposer=proposer,
+        body_root=body_root,
+        state_root=compute_state_root(after),
+        model_hash=after.model_hash,
+        validators_hash=compute_validators_hash(state.validators),
+        next_validators_hash=compute_validators_hash(after.validators),
+    )
+
+
+def _name_difference(expected: Header, found: Header) -> str:
+    names = [name for name in Header.__struct_fields__ if getattr(expected, name) != getattr(found, name)]
+    return ", ".join(names)
+
+
+def select_transactions(state: ChainState, candidates: Iterable[bytes]) -> tuple[tuple[bytes, ...], dict[Hash, str]]:
+    """Of the candidates those that the next block may carry, in order of sender; and why others never will."""
+    kind = PHASE_KINDS.get(state.round.phase)
+    chosen: list[bytes] = []
+    refused: dict[Hash, str] = {}
+    for raw in candidates:
+        envelope = open_envelope(raw, state.chain)
+        if envelope.kind is not kind or envelope.number != state.round.number:
+            continue
+        try:
+            state = process_transaction(state, verify_transaction(state, envelope), envelope.sender)
+        except InvalidMessage as error:
+            refused[envelope.digest()] = error.code
+        else:
+            chosen.append(raw)
+    return tuple(chosen), refused

@@ -1,0 +1,58 @@
+"""The genesis: what a chain starts from. Its hash is the chain's name in every message."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from flchain.crypto import compute_address, hash_tagged, is_public_key
+from flchain.errors import ConfigError, InvalidMessage
+from flchain.messages import DeviceEntry, ValidatorEntry
+from flchain.params import UPDATES_MAX, VALIDATORS_MAX, ChainParams, check_params
+from flchain.types import Hash
+from flchain.wire import decode_struct, encode_struct
+
+GENESIS_BYTES_MAX = 1_000_000
+
+
+class Genesis(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Version, a name for people, the agreed numbers, and who takes part."""
+
+    version: Annotated[int, msgspec.Meta(ge=1, le=1)]
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern="^[A-Za-z0-9_-]+$")]
+    params: ChainParams
+    validators: Annotated[tuple[ValidatorEntry, ...], msgspec.Meta(min_length=1, max_length=VALIDATORS_MAX)]
+    devices: Annotated[tuple[DeviceEntry, ...], msgspec.Meta(max_length=UPDATES_MAX)]
+
+    def chain_id(self) -> Hash:
+        """The 32-byte name of the chain: the hash of the genesis."""
+        return hash_tagged("genesis", encode_struct(self))
+
+
+def encode_genesis(genesis: Genesis) -> bytes:
+    """The canonical bytes of a genesis file."""
+    return encode_struct(genesis)
+
+
+def decode_genesis(data: bytes) -> Genesis:
+    """Read a genesis file. Raises ConfigError listing what is wrong: form, unknown plug-ins, keys, homes."""
+    try:
+        genesis = decode_struct(data, Genesis, GENESIS_BYTES_MAX)
+    except InvalidMessage as error:
+        raise ConfigError((f"genesis: not a genesis file: {error}",)) from error
+    check_params(genesis.params)
+    problems = []
+    keys = [entry.public_key for entry in genesis.validators] + [entry.public_key for entry in genesis.devices]
+    problems += [f"genesis: {key.hex()} is no Ed25519 public key" for key in keys if not is_public_key(key)]
+    if len(set(keys)) != len(keys):
+        problems.append("genesis: the same public key appears twice")
+    miners = {compute_address(entry.public_key) for entry in genesis.validators}
+    problems += [
+        f"genesis: device {compute_address(entry.public_key).hex()} has a home that is no validator"
+        for entry in genesis.devices
+        if entry.home not in miners
+    ]
+    if problems:
+        raise ConfigError(tuple(problems))
+    return genesis

@@ -1,0 +1,220 @@
+"""The light client: follow headers with certificates, gather a round's updates, compute the model, compare its hash."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from flchain.certificate import verify_certificate
+from flchain.chain import compute_body_root, hash_header
+from flchain.crypto import compute_address
+from flchain.errors import BadCertificate, InvalidBlock, InvalidMessage, MalformedMessage, ModelMismatch, WrongRound
+from flchain.fixedpoint import vector_from_bytes
+from flchain.genesis import Genesis
+from flchain.messages import Body, Header, Phase, Reveal
+from flchain.params import ChainParams
+from flchain.settle import compute_next_model
+from flchain.state import (
+    ChainState,
+    RevealedUpdate,
+    Validator,
+    build_genesis_state,
+    compute_validators_hash,
+    hash_model,
+)
+from flchain.types import Address, Hash, Height, ModelVector, Round
+from flchain.wire import BODY_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, open_envelope, verify_envelope
+
+HEADERS_WANTED_MAX = 64
+"""Headers whose bodies are awaited; the lowest are given up for newer ones, a snapshot then stands in."""
+BODIES_WAITING_MAX = 8
+"""Bodies that wait for their header or for a lower body; the highest is dropped for a ninth."""
+
+
+@dataclass(frozen=True, eq=False)
+class LightState:
+    """What a device knows: the newest final header, the model it has computed, and the open round's updates."""
+
+    chain: Hash
+    params: ChainParams
+    validators: tuple[Validator, ...]
+    device_keys: dict[Address, bytes]
+    height: Height
+    head: Hash
+    round: Round
+    phase: Phase
+    chain_model_hash: Hash
+    """The model hash in the newest header; differs from `model_hash` while bodies are missing."""
+    model_round: Round
+    """The newest round whose model this device holds."""
+    model: ModelVector = field(repr=False)
+    model_hash: Hash
+    reveals: dict[Address, RevealedUpdate] = field(default_factory=dict)
+    accepted: tuple[bytes, ...] = ()
+    """The accepted set of the newest settlement applied."""
+    wanted: dict[Height, Header] = field(default_factory=dict)
+    """Headers whose bodies are needed to compute the next model."""
+    waiting: dict[Height, bytes] = field(default_factory=dict)
+    """Bodies that came before their header or before a lower height's body: they are taken in order of height."""
+
+    @property
+    def is_synced(self) -> bool:
+        """True if this device's own model is the one the newest final header names, and its round the open one."""
+        return self.model_hash == self.chain_model_hash and self.model_round == self.round - 1
+
+
+def build_light_state(genesis: Genesis, initial_model: ModelVector) -> LightState:
+    """Start from the genesis, which is the trust anchor. Raises ConfigError if the model is not the genesis's."""
+    state: ChainState = build_genesis_state(genesis, initial_model)
+    return LightState(
+        chain=state.chain,
+        params=state.params,
+        validators=state.validators,
+        device_keys={compute_address(entry.public_key): entry.public_key for entry in genesis.devices},
+        height=state.height,
+        head=state.head,
+        round=state.round.number,
+        phase=state.round.phase,
+        chain_model_hash=state.model_hash,
+        model_round=Round(0),
+        model=state.model,
+        model_hash=state.model_hash,
+    )
+
+
+def verify_head(light: LightState, header_bytes: bytes, certificate_bytes: bytes) -> Header:
+    """Check that a header is final under the validators this device trusts. Raises InvalidMessage's subclasses."""
+    header = decode_struct(header_bytes, Header, HEADER_BYTES_MAX)
+    if header.chain != light.chain:
+        raise InvalidBlock("a header of another chain")
+    if header.validators_hash != compute_validators_hash(light.validators):
+        raise BadCertificate("the header is signed by validators this device does not know")
+    height, block_hash = Height(header.height), hash_header(header_bytes)
+    verify_certificate(light.chain, light.validators, height, block_hash, certificate_bytes)
+    return header
+
+
+def process_head(light: LightState, header_bytes: bytes, certificate_bytes: bytes) -> LightState:
+    """Follow a newer final header; heights may be skipped, since the certificate proves it alone.
+
+    Raises WrongRound for one that is not newer, InvalidMessage's subclasses for one that does not check.
+    """
+    header = decode_struct(header_bytes, Header, HEADER_BYTES_MAX)
+    if header.height <= light.height:
+        raise WrongRound(f"height {header.height} is not newer than {light.height}")
+    header = verify_head(light, header_bytes, certificate_bytes)
+    if header.height == light.height + 1 and header.previous != light.head:
+        raise InvalidBlock("the header does not extend the head this device knows")
+    wanted = dict(light.wanted)
+    if header.phase is Phase.REVEAL or header.next_round > header.round:
+        wanted[Height(header.height)] = header
+    light = replace(
+        light,
+        height=Height(header.height),
+        head=hash_header(header_bytes),
+        round=Round(header.next_round),
+        phase=Phase(header.next_phase),
+        chain_model_hash=Hash(header.model_hash),
+        wanted=dict(sorted(wanted.items())[-HEADERS_WANTED_MAX:]),
+    )
+    return _process_waiting(light)
+
+
+def process_body(light: LightState, height: int, body_bytes: bytes) -> LightState:
+    """Take the body of a block; computes the new model when the round's last one is there.
+
+    A body that comes too early waits; one that nobody wants changes nothing. Raises InvalidMessage's subclasses, and
+    ModelMismatch if the model computed here is not the chain's.
+    """
+    height = Height(height)
+    header = light.wanted.get(height)
+    if header is None and height <= light.height:
+        return light
+    if header is not None:
+        _decode_body(header, body_bytes)
+    waiting = dict(sorted({**light.waiting, height: body_bytes}.items())[:BODIES_WAITING_MAX])
+    return _process_waiting(replace(light, waiting=waiting))
+
+
+def _decode_body(header: Header, body_bytes: bytes) -> Body:
+    body = decode_struct(body_bytes, Body, BODY_BYTES_MAX)
+    if compute_body_root(body) != header.body_root:
+        raise InvalidBlock("the body is not the one the header names")
+    return body
+
+
+def _process_waiting(light: LightState) -> LightState:
+    """Apply the bodies that are there, from the lowest wanted height on, and forget those below it."""
+    while light.wanted and (height := min(light.wanted)) in light.waiting:
+        header, body_bytes = light.wanted[height], light.waiting[height]
+        light = replace(
+            light,
+            wanted={h: other for h, other in light.wanted.items() if h != height},
+            waiting={h: other for h, other in light.waiting.items() if h != height},
+        )
+        body = _decode_body(header, body_bytes)
+        if header.phase is Phase.REVEAL:
+            light = _take_updates(light, header, body)
+        if body.settlement is not None:
+            light = _settle(light, header, body)
+    lowest = min(light.wanted, default=Height(light.height + 1))
+    return replace(light, waiting={h: body for h, body in light.waiting.items() if h >= lowest})
+
+
+def _take_updates(light: LightState, header: Header, body: Body) -> LightState:
+    """The block is final, so its signatures were checked by the validators; this device checks them once more."""
+    reveals = dict(light.reveals)
+    for raw in body.transactions:
+        envelope = open_envelope(raw, light.chain)
+        key = light.device_keys.get(envelope.sender)
+        if key is None or envelope.number != header.round:
+            raise InvalidBlock("a final block holds an update that is no update")
+        message = verify_envelope(envelope, light.chain, key)
+        if not isinstance(message, Reveal):
+            raise InvalidBlock("a final block holds an update that is no update")
+        samples = min(message.samples, light.params.samples_cap)
+        reveals[envelope.sender] = RevealedUpdate(envelope.sender, samples, message.update)
+    return replace(light, reveals=reveals)
+
+
+def _settle(light: LightState, header: Header, body: Body) -> LightState:
+    assert body.settlement is not None
+    accepted = body.settlement.accepted
+    is_usable = light.model_round == header.round - 1 and all(address in light.reveals for address in accepted)
+    after = replace(light, reveals={}, accepted=accepted)
+    if not is_usable:
+        return replace(light, reveals={})  # behind by more than this round: a snapshot will come
+    reveals = tuple(light.reveals[Address(address)] for address in sorted(light.reveals))
+    try:
+        model = compute_next_model(light.params, light.model, reveals, accepted)
+    except InvalidMessage as error:
+        raise ModelMismatch(f"round {header.round}: a final block's update does not decode: {error}") from error
+    model_hash = hash_model(model)
+    if model_hash != header.model_hash:
+        raise ModelMismatch(
+            f"round {header.round}: computed model {model_hash.hex()}, the chain says {header.model_hash.hex()}"
+        )
+    return replace(after, model=model, model_hash=model_hash, model_round=Round(header.round))
+
+
+def process_snapshot(light: LightState, header_bytes: bytes, certificate_bytes: bytes, vector: bytes) -> LightState:
+    """Take a whole model from a certified header, for a device that missed rounds. Raises InvalidMessage's subclasses.
+
+    The vector is not trusted: its hash must be the one the header holds.
+    """
+    header = verify_head(light, header_bytes, certificate_bytes)
+    model = vector_from_bytes(vector, light.params.parameters_count)
+    if hash_model(model) != header.model_hash:
+        raise MalformedMessage("the snapshot is not the model the header names")
+    if header.next_round - 1 <= light.model_round:
+        return light
+    if header.height > light.height:
+        light = replace(process_head(light, header_bytes, certificate_bytes), wanted={})
+    is_current = header.next_round == light.round
+    return replace(
+        light,
+        model=model,
+        model_hash=Hash(header.model_hash),
+        model_round=Round(header.next_round - 1),
+        wanted=light.wanted if is_current else {},
+        reveals=light.reveals if is_current else {},
+    )

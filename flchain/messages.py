@@ -1,0 +1,231 @@
+"""Frozen typed messages. Field order is the order on the wire; `wire` turns them into signed bytes and back."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Annotated, ClassVar, TypeAlias
+
+import msgspec
+
+from flchain.crypto import hash_tagged
+from flchain.params import SAMPLES_CAP_MAX
+from flchain.types import ADDRESS_BYTES, HASH_BYTES, Address, Hash
+
+SALT_BYTES = 16
+SCORE_MAX = 10_000
+
+Bytes32 = Annotated[bytes, msgspec.Meta(min_length=HASH_BYTES, max_length=HASH_BYTES)]
+Bytes20 = Annotated[bytes, msgspec.Meta(min_length=ADDRESS_BYTES, max_length=ADDRESS_BYTES)]
+Salt = Annotated[bytes, msgspec.Meta(min_length=SALT_BYTES, max_length=SALT_BYTES)]
+Counter = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Score = Annotated[int, msgspec.Meta(ge=0, le=SCORE_MAX)]
+
+
+class Kind(IntEnum):
+    """The first field of every signed payload, and the message's domain."""
+
+    COMMIT = 1
+    REVEAL = 2
+    SCORE_COMMIT = 3
+    SCORE_REVEAL = 4
+    PROPOSAL = 5
+    VOTE = 6
+    RECEIPT = 7
+    STATUS = 8
+    ASK = 9
+
+
+class Phase(IntEnum):
+    """Where a round stands. A block belongs to the phase in which it was made."""
+
+    OPEN = 0
+    COMMIT = 1
+    REVEAL = 2
+    SCORE = 3
+    SETTLE = 4
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What every message has: a kind, and a first field that says which round or height it is for."""
+
+    kind: ClassVar[Kind]
+
+
+class Commit(Message, frozen=True):
+    """A device binds itself to an update before anybody has seen one."""
+
+    kind: ClassVar[Kind] = Kind.COMMIT
+    round: Counter
+    commitment: Bytes32
+
+
+class Reveal(Message, frozen=True):
+    """The update that was committed: `update` is the codec's payload, `samples` the rows it was trained on."""
+
+    kind: ClassVar[Kind] = Kind.REVEAL
+    round: Counter
+    salt: Salt
+    samples: Annotated[int, msgspec.Meta(ge=1, le=SAMPLES_CAP_MAX)]
+    update: bytes
+
+
+class ScoreCommit(Message, frozen=True):
+    """A scorer binds itself to its scores before it has seen another's."""
+
+    kind: ClassVar[Kind] = Kind.SCORE_COMMIT
+    round: Counter
+    commitment: Bytes32
+
+
+class ScoreReveal(Message, frozen=True):
+    """Scores in basis points of accuracy on the scorer's own data: the base model's, then one per revealed update.
+
+    `scores` has one (device address, score) per update of the round, in order of address.
+    """
+
+    kind: ClassVar[Kind] = Kind.SCORE_REVEAL
+    round: Counter
+    salt: Salt
+    base_score: Score
+    scores: tuple[tuple[Bytes20, Score], ...]
+
+
+class Proposal(Message, frozen=True):
+    """A proposer's block for one view (arXiv 1807.04938, line 19). `valid_view` is -1 for none."""
+
+    kind: ClassVar[Kind] = Kind.PROPOSAL
+    height: Counter
+    view: Counter
+    valid_view: Annotated[int, msgspec.Meta(ge=-1, le=2**53)]
+    block_hash: Bytes32
+
+
+class Vote(Message, frozen=True):
+    """A prevote (1) or precommit (2); `block_hash` is None for nil."""
+
+    kind: ClassVar[Kind] = Kind.VOTE
+    height: Counter
+    view: Counter
+    step: Annotated[int, msgspec.Meta(ge=1, le=2)]
+    block_hash: Bytes32 | None
+
+
+class Receipt(Message, frozen=True):
+    """A miner's word on a message of a device: `code` is "ok" or the reason it was refused for good."""
+
+    kind: ClassVar[Kind] = Kind.RECEIPT
+    round: Counter
+    digest: Bytes32
+    code: Annotated[str, msgspec.Meta(max_length=32)]
+
+
+class Status(Message, frozen=True):
+    """What a device tells about itself after a round: its own model's hash, and what the round cost it."""
+
+    kind: ClassVar[Kind] = Kind.STATUS
+    round: Counter
+    """Newest round whose model this device has computed."""
+    model_hash: Bytes32
+    is_mismatch: bool
+    """True if the device computed another model than the chain's: it keeps its old one."""
+    training_ms: Counter
+    bytes_up: Counter
+    bytes_down: Counter
+    """Since the process started, MQTT payloads and topics."""
+
+
+class Ask(Message, frozen=True):
+    """A node asks the miner `to` for final blocks from `height` on; `with_model` also for a model snapshot."""
+
+    kind: ClassVar[Kind] = Kind.ASK
+    height: Counter
+    to: Bytes20
+    with_model: bool
+
+
+AnyMessage: TypeAlias = Commit | Reveal | ScoreCommit | ScoreReveal | Proposal | Vote | Receipt | Status | Ask
+
+MESSAGE_TYPES: dict[Kind, type[AnyMessage]] = {
+    Kind.COMMIT: Commit,
+    Kind.REVEAL: Reveal,
+    Kind.SCORE_COMMIT: ScoreCommit,
+    Kind.SCORE_REVEAL: ScoreReveal,
+    Kind.PROPOSAL: Proposal,
+    Kind.VOTE: Vote,
+    Kind.RECEIPT: Receipt,
+    Kind.STATUS: Status,
+    Kind.ASK: Ask,
+}
+
+
+class Header(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What validators sign. `round` and `phase` say what the block is part of, `next_*` what it leaves behind."""
+
+    version: Annotated[int, msgspec.Meta(ge=1, le=1)]
+    chain: Bytes32
+    height: Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+    round: Counter
+    phase: Phase
+    next_round: Counter
+    next_phase: Phase
+    previous: Bytes32
+    proposer: Bytes20
+    body_root: Bytes32
+    state_root: Bytes32
+    model_hash: Bytes32
+    validators_hash: Bytes32
+    """The set whose certificate makes this block final."""
+    next_validators_hash: Bytes32
+
+
+class Settlement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """How a round ended: the accepted updates' devices in order of address. With none the model stays as it was."""
+
+    accepted: tuple[Bytes20, ...]
+
+
+class Body(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The signed messages of a block in order of their senders, and the settlement if the block closes a round."""
+
+    transactions: tuple[bytes, ...]
+    settlement: Settlement | None
+
+
+class Certificate(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Precommits of more than two thirds of the power, as (index in the validator set, signature), indices rising."""
+
+    view: Counter
+    signatures: tuple[
+        tuple[
+            Annotated[int, msgspec.Meta(ge=0, le=63)],
+            Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)],
+        ],
+        ...,
+    ]
+
+
+class ValidatorEntry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A validator at genesis."""
+
+    public_key: Bytes32
+    power: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+
+
+class DeviceEntry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A device at genesis and the miner it is associated with, its home."""
+
+    public_key: Bytes32
+    home: Bytes20
+
+
+def compute_update_commitment(chain: bytes, sender: Address, reveal: Reveal) -> Hash:
+    """What a device commits to. The address is part of it, so that a copied commitment cannot be opened."""
+    numbers = reveal.round.to_bytes(8, "big") + reveal.samples.to_bytes(4, "big")
+    return hash_tagged("update-commitment", chain + sender + numbers + reveal.salt + reveal.update)
+
+
+def compute_score_commitment(chain: bytes, sender: Address, reveal: ScoreReveal) -> Hash:
+    """What a scorer commits to, its address included."""
+    numbers = reveal.round.to_bytes(8, "big") + reveal.base_score.to_bytes(2, "big")
+    listed = b"".join(address + score.to_bytes(2, "big") for address, score in reveal.scores)
+    return hash_tagged("score-commitment", chain + sender + numbers + reveal.salt + listed)

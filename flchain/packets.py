@@ -1,0 +1,180 @@
+"""What travels in one MQTT payload, on which topic: packets, topics, and chunks of packets too long for a broker.
+
+Whatever a node publishes is under its own address, so a broker's rules are one line a node. A packet is a canonical
+CBOR array that starts with its type. Signed messages and certified blocks prove themselves; a packet adds no trust.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import Any
+
+from flchain.errors import MalformedMessage, OversizedMessage
+from flchain.types import ADDRESS_BYTES, Address
+from flchain.wire import BODY_BYTES_MAX, CERTIFICATE_BYTES_MAX, HEADER_BYTES_MAX, decode, encode
+
+CHUNK_BYTES = 131_072
+"""Longest piece of a packet in one MQTT payload; brokers are asked for 1,000,000."""
+PAYLOAD_BYTES_MAX = 1_000_000
+PACKET_BYTES_MAX = BODY_BYTES_MAX + HEADER_BYTES_MAX + CERTIFICATE_BYTES_MAX + 4_096
+PARTIAL_PACKETS_MAX = 4
+"""Unfinished packets kept for one sender; the oldest is dropped for a fifth."""
+
+
+class PacketType(IntEnum):
+    """First field of a packet."""
+
+    MESSAGE = 0  # signed message
+    PROPOSAL = 1  # signed proposal, header, body
+    HEAD = 2  # header, certificate
+    BODY = 3  # height, body of the block at that height
+    MODEL = 4  # header, certificate, the model vector whose hash the header holds
+    BLOCK = 5  # header, certificate, body
+    CHUNK = 9  # digest of the packet, index, count, piece
+
+
+FIELD_TYPES: dict[PacketType, tuple[type, ...]] = {
+    PacketType.MESSAGE: (bytes,),
+    PacketType.PROPOSAL: (bytes, bytes, bytes),
+    PacketType.HEAD: (bytes, bytes),
+    PacketType.BODY: (int, bytes),
+    PacketType.MODEL: (bytes, bytes, bytes),
+    PacketType.BLOCK: (bytes, bytes, bytes),
+    PacketType.CHUNK: (bytes, int, int, bytes),
+}
+
+
+@dataclass(frozen=True)
+class Packet:
+    """A decoded packet: its type and its fields, typed as FIELD_TYPES says."""
+
+    type: PacketType
+    fields: tuple[Any, ...]
+
+
+def encode_packet(type: PacketType, *fields: object) -> bytes:
+    """The bytes of a packet, of any length."""
+    return encode([int(type), *fields])
+
+
+def decode_packet(data: bytes) -> Packet:
+    """Raises InvalidMessage's subclasses: wrong size, form, type or fields."""
+    value = decode(data, PACKET_BYTES_MAX)
+    if not isinstance(value, list) or not value or type(value[0]) is not int or value[0] not in FIELD_TYPES:
+        raise MalformedMessage("not a packet")
+    kind, fields = PacketType(value[0]), tuple(value[1:])
+    if tuple(type(item) for item in fields) != FIELD_TYPES[kind]:
+        raise MalformedMessage(f"fields of the wrong type for {kind.name}")
+    return Packet(kind, fields)
+
+
+def split_packet(packet: bytes) -> tuple[bytes, ...]:
+    """The MQTT payloads that carry a packet: itself, or chunks of at most CHUNK_BYTES."""
+    if len(packet) <= CHUNK_BYTES:
+        return (packet,)
+    digest = hashlib.sha256(packet).digest()
+    count = -(-len(packet) // CHUNK_BYTES)
+    return tuple(
+        encode_packet(PacketType.CHUNK, digest, index, count, packet[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES])
+        for index in range(count)
+    )
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """Unfinished packets of one sender: digest -> (count, pieces by index), oldest first."""
+
+    partial: dict[bytes, tuple[int, dict[int, bytes]]] = field(default_factory=dict)
+
+
+def process_chunk(assembly: Assembly, packet: Packet) -> tuple[Assembly, Packet | None]:
+    """Add a chunk in any order, repeats included; the packet when it is whole. Raises InvalidMessage's subclasses."""
+    digest, index, count, piece = packet.fields
+    if not 0 <= index < count or not piece or len(piece) > CHUNK_BYTES or len(digest) != hashlib.sha256().digest_size:
+        raise MalformedMessage("a chunk out of range")
+    if count * CHUNK_BYTES > PACKET_BYTES_MAX + CHUNK_BYTES:
+        raise OversizedMessage(f"a packet of {count} chunks")
+    known_count, pieces = assembly.partial.get(digest, (count, {}))
+    if known_count != count:
+        raise MalformedMessage("chunks of one packet disagree on their count")
+    pieces = {**pieces, index: piece}
+    others = {key: value for key, value in assembly.partial.items() if key != digest}
+    if len(pieces) < count:
+        kept = list(others.items())[-(PARTIAL_PACKETS_MAX - 1) :]
+        return replace(assembly, partial={**dict(kept), digest: (count, pieces)}), None
+    whole = b"".join(pieces[i] for i in range(count))
+    assembly = replace(assembly, partial=others)
+    if hashlib.sha256(whole).digest() != digest:
+        raise MalformedMessage("chunks that do not make the packet they name")
+    inner = decode_packet(whole)
+    if inner.type is PacketType.CHUNK:
+        raise MalformedMessage("a chunk inside chunks")
+    return assembly, inner
+
+
+@dataclass(frozen=True)
+class Topics:
+    """The topics of one chain: `flchain/v1/<chain>/<role>/<address>/<channel>`, levels of [a-z0-9] only."""
+
+    prefix: str
+
+    @classmethod
+    def of_chain(cls, chain: bytes) -> Topics:
+        """Topics of the chain with this 32-byte id; 8 bytes of it are enough to tell chains apart on one broker."""
+        return cls(f"flchain/v1/{chain[:8].hex()}")
+
+    def device_up(self, device: bytes) -> str:
+        """A device's messages to all miners."""
+        return f"{self.prefix}/device/{device.hex()}/up"
+
+    def device_status(self, device: bytes) -> str:
+        """A device's newest status, retained."""
+        return f"{self.prefix}/device/{device.hex()}/status"
+
+    def miner_bft(self, miner: bytes) -> str:
+        """A miner's proposals, votes, scores and questions, for the other miners."""
+        return f"{self.prefix}/miner/{miner.hex()}/bft"
+
+    def miner_head(self, miner: bytes) -> str:
+        """A miner's newest header and certificate, retained."""
+        return f"{self.prefix}/miner/{miner.hex()}/head"
+
+    def miner_body(self, miner: bytes) -> str:
+        """Bodies that devices need: updates and settlements."""
+        return f"{self.prefix}/miner/{miner.hex()}/body"
+
+    def miner_to(self, miner: bytes, node: bytes) -> str:
+        """A miner's answers to one node."""
+        return f"{self.prefix}/miner/{miner.hex()}/to/{node.hex()}"
+
+    def all_devices(self, channel: str) -> str:
+        """Filter for a channel of every device."""
+        return f"{self.prefix}/device/+/{channel}"
+
+    def all_miners(self, channel: str) -> str:
+        """Filter for a channel of every miner."""
+        return f"{self.prefix}/miner/+/{channel}"
+
+    def answers_to(self, node: bytes) -> str:
+        """Filter for every miner's answers to one node."""
+        return f"{self.prefix}/miner/+/to/{node.hex()}"
+
+
+def read_topic_owner(topic: str) -> Address:
+    """The address under which a topic was published. Raises MalformedMessage for a topic that is none of ours."""
+    levels = topic.split("/")
+    try:
+        owner = bytes.fromhex(levels[4])
+    except (IndexError, ValueError) as error:
+        raise MalformedMessage(f"not a topic of ours: {topic[:80]!r}") from error
+    if len(owner) != ADDRESS_BYTES:
+        raise MalformedMessage(f"not a topic of ours: {topic[:80]!r}")
+    return Address(owner)
+
+
+def read_topic_channel(topic: str) -> str:
+    """The channel of a topic: up, status, bft, head, body or to."""
+    levels = topic.split("/")
+    return levels[5] if len(levels) > 5 else ""

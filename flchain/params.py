@@ -1,0 +1,129 @@
+"""ChainParams: every rule's numbers and names, agreed at genesis and never a node's own choice."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from flchain.aggregation import AGGREGATION_RULES
+from flchain.codecs import CODECS
+from flchain.consensus import PROPOSER_RULES
+from flchain.errors import ConfigError
+from flchain.incentives import REWARD_RULES
+from flchain.privacy import MECHANISMS
+from flchain.types import HASH_BYTES
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=32, pattern="^[a-z0-9-]+$")]
+Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+CountOrZero = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+Digest = Annotated[bytes, msgspec.Meta(min_length=HASH_BYTES, max_length=HASH_BYTES)]
+
+UPDATES_MAX = 1024
+"""Most devices on one chain: an int64 sum of so many capped updates cannot overflow (see `aggregation`)."""
+VALIDATORS_MAX = 64
+SAMPLES_CAP_MAX = 2**20 - 1
+
+
+class ChainParams(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True):
+    """The agreed numbers. No floats: shares are basis points, other fractions are millionths or thousandths."""
+
+    codec: Name
+    """Update compression, a key of CODECS."""
+    codec_level: Count
+    """The codec's own number: for sparse-ternary one parameter in `codec_level` is sent."""
+    aggregation: Name
+    """How accepted updates become one, a key of AGGREGATION_RULES."""
+    privacy: Name
+    """What a device does to its update before the codec, a key of MECHANISMS."""
+    clip_norm_thousandths: Count
+    """L2 norm to which every update is clipped, in thousandths."""
+    noise_multiplier_thousandths: CountOrZero
+    """Standard deviation of the noise in units of the clip norm, in thousandths."""
+    proposer_rule: Name
+    """Whose turn it is to propose, a key of PROPOSER_RULES."""
+
+    model_digest: Digest
+    """SHA-256 of the .tflite file that every node trains and scores with."""
+    parameters_count: Count
+    """Length of the model vector."""
+    initial_model_hash: Digest
+    """Hash of the model of round 0."""
+    local_epochs: Count
+    """Passes over its own data that a device makes in a round."""
+    batch_size: Count
+    learning_rate_millionths: Count
+
+    samples_cap: Annotated[int, msgspec.Meta(ge=1, le=SAMPLES_CAP_MAX)]
+    """Largest weight an update may claim; higher claims count as this."""
+    score_margin_bp: Annotated[int, msgspec.Meta(ge=0, le=10_000)]
+    """An update is accepted if its median score is at most this far below the base model's, in basis points."""
+    reward_rule: Name
+    """How a settled round pays, a key of REWARD_RULES."""
+    reward_per_update: CountOrZero
+    """Minted for each accepted update, in the chain's smallest unit."""
+
+    phase_heights_max: Count
+    """Heights after which a phase closes without those who are missing, if enough took part."""
+    absent_rounds_max: Count
+    """Rounds a device or scorer may miss in a row before a phase no longer waits for it."""
+    timeout_propose_ms: Count
+    timeout_vote_ms: Count
+    timeout_growth_ms: CountOrZero
+    """The three waits of Tendermint (arXiv 1807.04938), each attempt longer by the growth."""
+    patience_ms: Count
+    """How long a miner waits for the missing before it wants a block without them."""
+    commit_patience_ms: Count
+    """The same while devices train, counted from the first commitment."""
+
+
+PRESETS: dict[str, dict[str, int]] = {
+    # For tests: nothing waits longer than a loaded CI machine needs.
+    "minimal": {
+        "phase_heights_max": 2,
+        "absent_rounds_max": 1,
+        "timeout_propose_ms": 1_000,
+        "timeout_vote_ms": 500,
+        "timeout_growth_ms": 500,
+        "patience_ms": 1_500,
+        "commit_patience_ms": 3_000,
+    },
+    # Boards and servers on one site.
+    "edge": {
+        "phase_heights_max": 2,
+        "absent_rounds_max": 2,
+        "timeout_propose_ms": 1_500,
+        "timeout_vote_ms": 750,
+        "timeout_growth_ms": 750,
+        "patience_ms": 2_500,
+        "commit_patience_ms": 15_000,
+    },
+    # Mobile links and UAVs: minutes of absence are normal.
+    "field": {
+        "phase_heights_max": 6,
+        "absent_rounds_max": 3,
+        "timeout_propose_ms": 5_000,
+        "timeout_vote_ms": 3_000,
+        "timeout_growth_ms": 2_000,
+        "patience_ms": 30_000,
+        "commit_patience_ms": 600_000,
+    },
+}
+
+
+def check_params(params: ChainParams) -> None:
+    """Raise ConfigError naming every plug-in this build does not know, each with the known ones."""
+    registries = (
+        ("codec", params.codec, CODECS),
+        ("aggregation", params.aggregation, AGGREGATION_RULES),
+        ("privacy", params.privacy, MECHANISMS),
+        ("proposer_rule", params.proposer_rule, PROPOSER_RULES),
+        ("reward_rule", params.reward_rule, REWARD_RULES),
+    )
+    problems = tuple(
+        f"genesis: {key}: unknown name {name!r}; known: {', '.join(sorted(known))}"
+        for key, name, known in registries
+        if name not in known
+    )
+    if problems:
+        raise ConfigError(problems)

@@ -1,0 +1,1 @@
+"""The edge server: ingest updates, score them, agree on blocks."""

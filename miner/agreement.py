@@ -1,0 +1,296 @@
+"""The miner's way to a final block: when to start a height, what to propose, how to vote, what follows the decision."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from flchain import messages
+from flchain.certificate import build_certificate, verify_certificate
+from flchain.chain import (
+    PHASE_KINDS,
+    Block,
+    apply_block,
+    build_block,
+    decode_block,
+    get_proposer,
+    is_phase_complete,
+    process_transaction,
+    select_transactions,
+)
+from flchain.consensus import bft
+from flchain.errors import InvalidMessage, MalformedMessage, UnknownSender, WrongRound
+from flchain.messages import Phase
+from flchain.packets import PacketType, encode_packet
+from flchain.state import ChainState, find_device, find_validator, get_present
+from flchain.types import Address, Hash, Height, Millis, View
+from flchain.wire import Envelope, get_signature, open_envelope, seal, verify_envelope
+from miner import mempool, scoring
+from miner.values import (
+    Candidate,
+    Effect,
+    MinerConfig,
+    MinerState,
+    Note,
+    Publish,
+    SaveBlock,
+    SaveVote,
+    StartTimer,
+    Timer,
+    Tip,
+)
+
+GOSSIP_MS = 1_000
+Transition = tuple[MinerState, tuple[Effect, ...]]
+
+
+def build_bft_config(config: MinerConfig, chain: ChainState) -> bft.BftConfig:
+    """Consensus at the height after `chain`: who votes, who leads, how long to wait."""
+    params = chain.params
+    return bft.BftConfig(
+        me=config.identity.address,
+        validators=bft.ValidatorSet(tuple((v.address, v.power) for v in chain.validators)),
+        proposer_of=lambda view: get_proposer(chain, view),
+        timeout_propose_ms=Millis(params.timeout_propose_ms),
+        timeout_vote_ms=Millis(params.timeout_vote_ms),
+        timeout_growth_ms=Millis(params.timeout_growth_ms),
+    )
+
+
+def get_transactions(state: MinerState) -> tuple[bytes, ...]:
+    """What a block of this miner would carry now."""
+    kind = PHASE_KINDS.get(state.chain.round.phase)
+    candidates = mempool.get_candidates(state.mempool, state.chain.round.number, kind)
+    return select_transactions(state.chain, candidates)[0]
+
+
+def is_paused(state: MinerState) -> bool:
+    """True once the rounds that the operator asked for are settled."""
+    return 0 < state.config.until_round < state.chain.round.number
+
+
+def consider(state: MinerState) -> Transition:
+    """Start agreement on the next block if it is worth one: the phase can close, or waiting has an end."""
+    if state.bft.is_started or is_paused(state):
+        return state, ()
+    transactions = get_transactions(state)
+    phase = state.chain.round.phase
+    if phase is Phase.OPEN or state.is_patience_over or _would_complete(state.chain, transactions):
+        return start(state)
+    is_waiting = bool(transactions or get_present(state.chain) or phase in (Phase.REVEAL, Phase.SETTLE))
+    if state.is_patience_running or not is_waiting:
+        return state, ()
+    params = state.chain.params
+    patience_ms = params.commit_patience_ms if phase is Phase.COMMIT else params.patience_ms
+    return replace(state, is_patience_running=True), (StartTimer(Timer.PATIENCE, patience_ms),)
+
+
+def _would_complete(chain: ChainState, transactions: tuple[bytes, ...]) -> bool:
+    for raw in transactions:
+        envelope = open_envelope(raw, chain.chain)
+        chain = process_transaction(chain, get_message(chain, envelope), envelope.sender)
+    return is_phase_complete(chain)
+
+
+def get_message(chain: ChainState, envelope: Envelope) -> messages.AnyMessage:
+    """The typed message of a device or validator. Raises UnknownSender, BadSignature or MalformedMessage."""
+    sender = find_device(chain, envelope.sender) or find_validator(chain, envelope.sender)
+    if sender is None:
+        raise UnknownSender(f"{envelope.sender.hex()} is neither device nor validator")
+    return verify_envelope(envelope, chain.chain, sender.public_key)
+
+
+def start(state: MinerState) -> Transition:
+    """Begin agreement at this height, if it has not begun."""
+    if state.bft.is_started or is_paused(state):
+        return state, ()
+    return carry_out(state, *bft.on_start(state.bft), extra=(StartTimer(Timer.GOSSIP, GOSSIP_MS),))
+
+
+def carry_out(
+    state: MinerState, after: bft.BftState, effects: tuple[bft.Effect, ...], extra: tuple[Effect, ...] = ()
+) -> Transition:
+    """Turn what consensus wants into the miner's own effects, in order."""
+    state = replace(state, bft=after)
+    done: tuple[Effect, ...] = extra
+    for effect in effects:
+        match effect:
+            case bft.Propose(view):
+                state, more = _propose(state, view)
+            case bft.SendProposal(proposal):
+                state, more = _send_proposal(state, proposal)
+            case bft.CastVote(vote):
+                state, more = _cast_vote(state, vote)
+            case bft.ScheduleTimeout(timeout, timeout_ms):
+                more = (StartTimer(timeout, timeout_ms),)
+            case bft.Equivocation(first, _):
+                guilty = first.validator if isinstance(first, bft.Vote) else first.proposer
+                more = (Note("a validator has signed twice", {"validator": guilty.hex(), "height": first.height}),)
+            case bft.Decide(view, block_hash):
+                state, more = _decide(state, view, block_hash)
+        done += more
+    return state, done
+
+
+def _propose(state: MinerState, view: View) -> Transition:
+    block, after = build_block(state.chain, state.config.identity.address, get_transactions(state))
+    state = replace(state, candidates={**state.candidates, block.hash: Candidate(block, after)})
+    return carry_out(state, *bft.on_value(state.bft, view, block.hash))
+
+
+def _send_proposal(state: MinerState, proposal: bft.Proposal) -> Transition:
+    message = messages.Proposal(proposal.height, proposal.view, proposal.valid_view, proposal.block_hash)
+    raw = state.raws.get(proposal) or seal(message, state.chain.chain, state.config.identity)
+    state = replace(state, raws={**state.raws, proposal: raw})
+    block = state.candidates[proposal.block_hash].block
+    return state, (SaveVote(proposal.height, raw, block), _publish_proposal(state, proposal))
+
+
+def _publish_proposal(state: MinerState, proposal: bft.Proposal) -> Publish:
+    block = state.candidates[proposal.block_hash].block
+    packet = encode_packet(PacketType.PROPOSAL, state.raws[proposal], block.header_bytes, block.body_bytes)
+    return Publish(state.topics.miner_bft(state.config.identity.address), packet)
+
+
+def _cast_vote(state: MinerState, vote: bft.Vote) -> Transition:
+    message = messages.Vote(vote.height, vote.view, int(vote.type), vote.block_hash)
+    raw = state.raws.get(vote) or seal(message, state.chain.chain, state.config.identity)
+    state = replace(state, raws={**state.raws, vote: raw})
+    candidate = state.candidates.get(vote.block_hash) if vote.block_hash is not None else None
+    packet = encode_packet(PacketType.MESSAGE, raw)
+    topic = state.topics.miner_bft(state.config.identity.address)
+    return state, (SaveVote(vote.height, raw, candidate.block if candidate else None), Publish(topic, packet))
+
+
+def _decide(state: MinerState, view: View, block_hash: Hash) -> Transition:
+    votes = bft.get_certificate_votes(state.bft, view, block_hash)
+    signatures = ((vote.validator, get_signature(state.raws[vote])) for vote in votes)
+    certificate = build_certificate(state.chain.validators, view, signatures)
+    candidate = state.candidates[block_hash]
+    assert candidate.after is not None, "consensus decides valid blocks only"
+    return advance(state, candidate.block, candidate.after, certificate)
+
+
+def advance(state: MinerState, block: Block, after: ChainState, certificate: bytes) -> Transition:
+    """Go to the next height: store the final block, tell devices and peers, score what is new."""
+    has_news = block.header.phase is Phase.REVEAL or block.header.next_round > block.header.round
+    tip = Tip(block.header_bytes, certificate, block.body_bytes if has_news else None)
+    is_new_round = after.round.number != state.chain.round.number
+    state = replace(
+        state,
+        chain=after,
+        bft=bft.BftState(build_bft_config(state.config, after), Height(after.height + 1)),
+        mempool=mempool.prune(state.mempool, after.round.number),
+        candidates={},
+        raws={},
+        is_patience_over=False,
+        is_patience_running=False,
+        tip=tip,
+        scores={} if is_new_round else state.scores,
+        scores_asked=frozenset() if is_new_round else state.scores_asked,
+    )
+    note = Note("final", {"height": after.height, "round": block.header.round, "phase": block.header.phase.name})
+    effects: tuple[Effect, ...] = (SaveBlock(block, certificate), *publish_tip(state), note)
+    state, more = scoring.process_phase(state)
+    state, begun = consider(state)
+    return state, effects + more + begun
+
+
+def publish_tip(state: MinerState) -> tuple[Effect, ...]:
+    """The newest header and certificate, retained, and its body if devices need it."""
+    if state.tip is None:
+        return ()
+    me, tip = state.config.identity.address, state.tip
+    head = encode_packet(PacketType.HEAD, tip.header, tip.certificate)
+    effects: tuple[Effect, ...] = (Publish(state.topics.miner_head(me), head, retain=True),)
+    if tip.body is not None:
+        body = encode_packet(PacketType.BODY, state.chain.height, tip.body)
+        effects += (Publish(state.topics.miner_body(me), body),)
+    return effects
+
+
+def _verify(state: MinerState, envelope: Envelope) -> messages.AnyMessage:
+    if envelope.number != state.chain.height + 1:
+        raise WrongRound(f"height {envelope.number}, agreement is on {state.chain.height + 1}")
+    validator = find_validator(state.chain, envelope.sender)
+    if validator is None:
+        raise UnknownSender(f"{envelope.sender.hex()} is no validator")
+    return verify_envelope(envelope, state.chain.chain, validator.public_key)
+
+
+def read_vote(message: messages.Vote, sender: Address) -> bft.Vote:
+    """A vote as consensus knows it."""
+    block_hash = Hash(message.block_hash) if message.block_hash is not None else None
+    return bft.Vote(Height(message.height), View(message.view), bft.VoteType(message.step), block_hash, sender)
+
+
+def read_proposal(message: messages.Proposal, sender: Address) -> bft.Proposal:
+    """A proposal as consensus knows it."""
+    height, view = Height(message.height), View(message.view)
+    return bft.Proposal(height, view, message.valid_view, Hash(message.block_hash), sender)
+
+
+def on_vote_message(state: MinerState, envelope: Envelope) -> Transition:
+    """A peer's vote at this height. Raises InvalidMessage's subclasses."""
+    message = _verify(state, envelope)
+    if not isinstance(message, messages.Vote):
+        raise MalformedMessage("not a vote")
+    vote = read_vote(message, envelope.sender)
+    state = replace(state, raws={**state.raws, vote: envelope.raw})
+    state, effects = carry_out(state, *bft.on_vote(state.bft, vote))
+    return _start_too(state, effects)
+
+
+def on_proposal_packet(state: MinerState, envelope: Envelope, header: bytes, body: bytes) -> Transition:
+    """A peer's proposal with its block. Raises InvalidMessage's subclasses; a block that breaks a rule is voted nil."""
+    message = _verify(state, envelope)
+    if not isinstance(message, messages.Proposal):
+        raise MalformedMessage("not a proposal")
+    block, _ = decode_block(header, body)
+    if block.hash != message.block_hash:
+        raise MalformedMessage("the block is not the one that was proposed")
+    candidate = state.candidates.get(block.hash) or check_block(state.chain, block)
+    proposal = read_proposal(message, envelope.sender)
+    is_own_block = message.valid_view >= 0 or block.header.proposer == envelope.sender
+    after, effects = bft.on_proposal(state.bft, proposal, candidate.after is not None and is_own_block)
+    state = replace(
+        state,
+        candidates={**state.candidates, block.hash: candidate},
+        raws={**state.raws, proposal: envelope.raw},
+    )
+    state, done = carry_out(state, after, effects)
+    return _start_too(state, done)
+
+
+def check_block(chain: ChainState, block: Block) -> Candidate:
+    """The block with the state after it, or without one if it breaks a rule of the chain."""
+    try:
+        return Candidate(block, apply_block(chain, block.header_bytes, block.body_bytes)[1])
+    except InvalidMessage:
+        return Candidate(block, None)
+
+
+def _start_too(state: MinerState, effects: tuple[Effect, ...]) -> Transition:
+    """A peer has begun this height, so it is worth beginning."""
+    state, more = start(state)
+    return state, effects + more
+
+
+def on_final_block(state: MinerState, header: bytes, certificate: bytes, body: bytes) -> Transition:
+    """A block that the others have made final without this node. Raises InvalidMessage's subclasses."""
+    block, after = apply_block(state.chain, header, body)
+    verify_certificate(state.chain.chain, state.chain.validators, after.height, block.hash, certificate)
+    return advance(state, block, after, certificate)
+
+
+def on_gossip_timer(state: MinerState) -> Transition:
+    """Nothing final for a while: say again what the others may lack, in their words and this node's own."""
+    if not state.bft.is_started:
+        return state, ()
+    effects: list[Effect] = []
+    for said in bft.get_gossip(state.bft):
+        if isinstance(said, bft.Proposal):
+            effects.append(_publish_proposal(state, said))
+        else:
+            packet = encode_packet(PacketType.MESSAGE, state.raws[said])
+            effects.append(Publish(state.topics.miner_bft(state.config.identity.address), packet))
+    return state, (*effects, StartTimer(Timer.GOSSIP, GOSSIP_MS))

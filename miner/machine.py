@@ -1,0 +1,320 @@
+"""The miner as a pure machine: step(state, event, now_ms) -> (state, effects). Nothing here waits, reads or sends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from flchain import messages
+from flchain.chain import DEVICE_KINDS, Block
+from flchain.consensus import bft
+from flchain.errors import (
+    DuplicateMessage,
+    InvalidMessage,
+    MalformedMessage,
+    PoolFull,
+    UnknownSender,
+    WrongRound,
+)
+from flchain.fixedpoint import vector_bytes
+from flchain.messages import Header, Kind, Phase
+from flchain.packets import (
+    Assembly,
+    Packet,
+    PacketType,
+    Topics,
+    decode_packet,
+    encode_packet,
+    process_chunk,
+    read_topic_channel,
+    read_topic_owner,
+)
+from flchain.state import ChainState, find_device, find_validator
+from flchain.types import Address, Height, Millis
+from flchain.wire import HEADER_BYTES_MAX, Envelope, decode_struct, open_envelope, seal, verify_envelope
+from miner import agreement, mempool, scoring
+from miner.values import (
+    Connected,
+    Effect,
+    Event,
+    MinerConfig,
+    MinerState,
+    PacketReceived,
+    Publish,
+    Refuse,
+    ScoreComputed,
+    SendBlocks,
+    StartTimer,
+    Timer,
+    TimerFired,
+    Tip,
+)
+
+EARLY_MAX = 256
+"""Consensus packets of the next height that are kept; further ones are dropped, since gossip repeats them."""
+BLOCKS_PER_ANSWER_MAX = 64
+ASK_AGAIN_MS = 1_000
+SCORE_KINDS = frozenset({Kind.SCORE_COMMIT, Kind.SCORE_REVEAL})
+BFT_KINDS = frozenset({Kind.VOTE, Kind.PROPOSAL})
+
+Transition = tuple[MinerState, tuple[Effect, ...]]
+
+
+def build_miner_state(
+    config: MinerConfig,
+    chain: ChainState,
+    tip: Tip | None = None,
+    own_messages: tuple[bytes, ...] = (),
+    own_blocks: tuple[Block, ...] = (),
+) -> MinerState:
+    """The state after a start or a crash: the chain replayed from the ledger, and what this node said at the next one.
+
+    Raises LedgerCorrupt if the stored votes contradict each other.
+    """
+    height = Height(chain.height + 1)
+    votes: dict[bft.Vote, bytes] = {}
+    proposals: dict[bft.Proposal, bytes] = {}
+    for raw in own_messages:
+        envelope = open_envelope(raw, chain.chain)
+        message = verify_envelope(envelope, chain.chain, config.identity.public_key)
+        if isinstance(message, messages.Vote):
+            votes[agreement.read_vote(message, envelope.sender)] = raw
+        elif isinstance(message, messages.Proposal):
+            proposals[agreement.read_proposal(message, envelope.sender)] = raw
+    candidates = {block.hash: agreement.check_block(chain, block) for block in own_blocks}
+    return MinerState(
+        config=config,
+        topics=Topics.of_chain(chain.chain),
+        chain=chain,
+        bft=bft.restore(agreement.build_bft_config(config, chain), height, tuple(votes), tuple(proposals)),
+        candidates=candidates,
+        raws=dict[object, bytes](votes) | dict[object, bytes](proposals),
+        tip=tip,
+    )
+
+
+def step(state: MinerState, event: Event, now_ms: Millis) -> Transition:
+    """One event in, the next state and what is wanted out. A peer's fault becomes a Refuse and changes nothing."""
+    try:
+        match event:
+            case PacketReceived():
+                return on_packet(state, event)
+            case TimerFired(Timer.PATIENCE):
+                return agreement.consider(replace(state, is_patience_over=state.is_patience_running))
+            case TimerFired(Timer.GOSSIP):
+                return _on_gossip(state)
+            case TimerFired(Timer.ASK):
+                return replace(state, is_asking=False), ()
+            case TimerFired(bft.Timeout() as timeout):
+                return agreement.carry_out(state, *bft.on_timeout(state.bft, timeout))
+            case ScoreComputed():
+                return _on_score(state, event)
+            case Connected():
+                return _on_connected(state)
+    except InvalidMessage as error:
+        return state, (Refuse(error.code, str(error)),)
+    raise AssertionError(f"an event that nobody handles: {event}")
+
+
+def _on_connected(state: MinerState) -> Transition:
+    repeated = scoring.repeat_scores(state)
+    tip = agreement.publish_tip(state)
+    state, scored = scoring.process_phase(state)
+    state, said = agreement.on_gossip_timer(state)
+    state, begun = agreement.consider(state)
+    return state, (*tip, *repeated, *scored, *said, *begun)
+
+
+def _on_gossip(state: MinerState) -> Transition:
+    state, effects = agreement.on_gossip_timer(state)
+    return state, effects + (scoring.repeat_scores(state) if effects else ())
+
+
+def _on_score(state: MinerState, event: ScoreComputed) -> Transition:
+    if event.round != state.chain.round.number:
+        return state, ()
+    state = replace(state, scores={**state.scores, event.sender: event.score})
+    state, effects = scoring.process_phase(state)
+    state, begun = agreement.consider(state)
+    return state, effects + begun
+
+
+def on_packet(state: MinerState, event: PacketReceived) -> Transition:
+    """A payload from the broker. Raises InvalidMessage's subclasses."""
+    owner = read_topic_owner(event.topic)
+    if owner == state.config.identity.address:
+        return state, ()  # the broker returns what this node has said
+    packet = decode_packet(event.payload)
+    if packet.type is PacketType.CHUNK:
+        if find_device(state.chain, owner) is None and find_validator(state.chain, owner) is None:
+            raise UnknownSender(f"chunks of {owner.hex()}")
+        assembly, whole = process_chunk(state.assemblies.get(owner, Assembly()), packet)
+        state = replace(state, assemblies={**state.assemblies, owner: assembly})
+        if whole is None:
+            return state, ()
+        packet = whole
+    channel = read_topic_channel(event.topic)
+    handler = PACKET_RULES.get((channel, packet.type))
+    if handler is None:
+        raise MalformedMessage(f"a {packet.type.name} on channel {channel[:16]!r}")
+    try:
+        return handler(state, owner, packet)
+    except WrongRound:
+        return _keep_early(state, event, packet)
+
+
+def _keep_early(state: MinerState, event: PacketReceived, packet: Packet) -> Transition:
+    """A consensus message of the next height came before this node was done with this one; anything else is refused."""
+    if packet.type in (PacketType.MESSAGE, PacketType.PROPOSAL):
+        envelope = open_envelope(packet.fields[0], state.chain.chain)
+        is_next = envelope.kind in BFT_KINDS and envelope.number == state.chain.height + 2
+        if is_next and len(state.early) < EARLY_MAX and find_validator(state.chain, envelope.sender):
+            return replace(state, early=(*state.early, event)), ()
+        if envelope.kind in BFT_KINDS and envelope.number <= state.chain.height:
+            return state, ()  # gossip of what is final here: neither news nor anybody's fault
+    raise WrongRound("not for this round or height")
+
+
+def _take_early(state: MinerState, effects: tuple[Effect, ...], height: Height) -> Transition:
+    """After a new height: the messages that came too early are due now."""
+    if state.chain.height == height or not state.early:
+        return state, effects
+    due, state = state.early, replace(state, early=())
+    for event in due:
+        before = state.chain.height
+        try:
+            state, more = on_packet(state, event)
+        except InvalidMessage as error:
+            more = (Refuse(error.code, str(error)),)
+        state, effects = _take_early(state, effects + more, before)
+    return state, effects
+
+
+def _on_message(state: MinerState, owner: Address, packet: Packet) -> Transition:
+    envelope = open_envelope(packet.fields[0], state.chain.chain)
+    if envelope.kind in BFT_KINDS:
+        before = state.chain.height
+        state, effects = agreement.on_vote_message(state, envelope)
+        return _take_early(state, effects, before)
+    if envelope.kind is Kind.ASK:
+        return _on_ask(state, envelope, find_validator(state.chain, envelope.sender) is not None)
+    if envelope.kind not in SCORE_KINDS:
+        raise MalformedMessage(f"a {envelope.kind.name} among miners")
+    return _add_to_pool(state, envelope)
+
+
+def _on_proposal(state: MinerState, owner: Address, packet: Packet) -> Transition:
+    raw, header, body = packet.fields
+    before = state.chain.height
+    state, effects = agreement.on_proposal_packet(state, open_envelope(raw, state.chain.chain), header, body)
+    return _take_early(state, effects, before)
+
+
+def _on_device_message(state: MinerState, owner: Address, packet: Packet) -> Transition:
+    envelope = open_envelope(packet.fields[0], state.chain.chain)
+    if envelope.sender != owner:
+        raise UnknownSender("a device publishes under its own address only")
+    if envelope.kind is Kind.ASK:
+        return _on_ask(state, envelope, False)
+    if envelope.kind not in DEVICE_KINDS:
+        raise MalformedMessage(f"a {envelope.kind.name} of a device")
+    device = find_device(state.chain, envelope.sender)
+    if device is None:
+        raise UnknownSender(f"{owner.hex()} is no device of this chain")
+    try:
+        is_repeat = mempool.is_known(state.mempool, envelope)
+        if is_repeat:
+            return state, (_build_receipt(state, envelope, "ok"),)
+        state, effects = _add_to_pool(state, envelope)
+    except (WrongRound, DuplicateMessage) as error:
+        verify_envelope(envelope, state.chain.chain, device.public_key)
+        return state, (_build_receipt(state, envelope, error.code), Refuse(error.code, str(error)))
+    except PoolFull as error:
+        return state, (Refuse(error.code, str(error)),)  # no receipt: the device sends it again
+    if device.home == state.config.identity.address:
+        effects = (_build_receipt(state, envelope, "ok"), *effects)
+    return state, effects
+
+
+def _build_receipt(state: MinerState, envelope: Envelope, code: str) -> Effect:
+    """The signed word that lets a device empty its outbox."""
+    receipt = messages.Receipt(envelope.number, envelope.digest(), code)
+    raw = seal(receipt, state.chain.chain, state.config.identity)
+    topic = state.topics.miner_to(state.config.identity.address, envelope.sender)
+    return Publish(topic, encode_packet(PacketType.MESSAGE, raw))
+
+
+def _add_to_pool(state: MinerState, envelope: Envelope) -> Transition:
+    """Cheap checks, then the signature, then into the pool; the round may be the next one, if this node is behind."""
+    number = state.chain.round.number
+    is_past = envelope.number == number and _is_phase_past(state, envelope.kind)
+    if not number <= envelope.number <= number + 1 or is_past:
+        raise WrongRound(f"a {envelope.kind.name} of round {envelope.number} came in round {number}")
+    if mempool.is_known(state.mempool, envelope):
+        return state, ()
+    find: Callable[[ChainState, bytes], object] = find_device if envelope.kind in DEVICE_KINDS else find_validator
+    if find(state.chain, envelope.sender) is None:
+        raise UnknownSender(f"{envelope.sender.hex()} may not send a {envelope.kind.name}")
+    agreement.get_message(state.chain, envelope)
+    pool, _ = mempool.insert(state.mempool, state.chain, envelope)
+    state, effects = scoring.process_phase(replace(state, mempool=pool))
+    state, begun = agreement.consider(state)
+    return state, effects + begun
+
+
+def _is_phase_past(state: MinerState, kind: Kind) -> bool:
+    phases = {Kind.COMMIT: Phase.COMMIT, Kind.REVEAL: Phase.REVEAL}
+    phases |= {Kind.SCORE_COMMIT: Phase.SCORE, Kind.SCORE_REVEAL: Phase.SETTLE}
+    return state.chain.round.phase > phases[kind]
+
+
+def _on_ask(state: MinerState, envelope: Envelope, is_miner: bool) -> Transition:
+    message = agreement.get_message(state.chain, envelope)
+    me = state.config.identity.address
+    if not isinstance(message, messages.Ask) or message.to != me:
+        return state, ()
+    topic = state.topics.miner_to(me, envelope.sender)
+    if is_miner:
+        return state, (SendBlocks(topic, Height(message.height), BLOCKS_PER_ANSWER_MAX),)
+    if state.tip is None:
+        return state, ()
+    if not message.with_model:
+        return state, (Publish(topic, encode_packet(PacketType.HEAD, state.tip.header, state.tip.certificate)),)
+    vector = vector_bytes(state.chain.model)
+    return state, (Publish(topic, encode_packet(PacketType.MODEL, state.tip.header, state.tip.certificate, vector)),)
+
+
+def _on_head(state: MinerState, owner: Address, packet: Packet) -> Transition:
+    """A peer's newest header: if it is beyond this node's, ask that peer for the blocks between."""
+    header = decode_struct(packet.fields[0], Header, HEADER_BYTES_MAX)
+    if header.height <= state.chain.height or state.is_asking or find_validator(state.chain, owner) is None:
+        return state, ()
+    if header.height == state.chain.height + 1 and state.bft.is_started:
+        return state, ()  # this node is about to decide it too; if not, the next head or gossip comes back here
+    return _ask(state, owner)
+
+
+def _ask(state: MinerState, owner: Address) -> Transition:
+    ask = messages.Ask(state.chain.height + 1, owner, False)
+    raw = seal(ask, state.chain.chain, state.config.identity)
+    topic = state.topics.miner_bft(state.config.identity.address)
+    publish = Publish(topic, encode_packet(PacketType.MESSAGE, raw))
+    return replace(state, is_asking=True), (publish, StartTimer(Timer.ASK, ASK_AGAIN_MS))
+
+
+def _on_block(state: MinerState, owner: Address, packet: Packet) -> Transition:
+    header, certificate, body = packet.fields
+    if decode_struct(header, Header, HEADER_BYTES_MAX).height <= state.chain.height:
+        return state, ()
+    before = state.chain.height
+    state, effects = agreement.on_final_block(state, header, certificate, body)
+    return _take_early(state, effects, before)
+
+
+PACKET_RULES: dict[tuple[str, PacketType], Callable[[MinerState, Address, Packet], Transition]] = {
+    ("up", PacketType.MESSAGE): _on_device_message,
+    ("bft", PacketType.MESSAGE): _on_message,
+    ("bft", PacketType.PROPOSAL): _on_proposal,
+    ("head", PacketType.HEAD): _on_head,
+    ("to", PacketType.BLOCK): _on_block,
+}

@@ -1,0 +1,176 @@
+"""The miner's state, the events that change it, and the effects it wants: plain frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeAlias
+
+from flchain.chain import Block
+from flchain.consensus.bft import BftState, Timeout
+from flchain.crypto import Identity
+from flchain.packets import Assembly, Topics
+from flchain.state import ChainState
+from flchain.types import Address, Hash, Height, ModelVector, Round
+from miner.mempool import Mempool
+
+
+class Timer(Enum):
+    """Timers besides the three of consensus. Starting one again replaces it."""
+
+    PATIENCE = "patience"  # wait no longer for those who are missing
+    GOSSIP = "gossip"  # say again what this height needs
+    ASK = "ask"  # a question for blocks may be asked again
+
+
+@dataclass(frozen=True)
+class PacketReceived:
+    """An MQTT payload as it came."""
+
+    topic: str
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class TimerFired:
+    """A timer of this machine, or a timeout of consensus."""
+
+    timer: Timer | Timeout
+
+
+@dataclass(frozen=True)
+class ScoreComputed:
+    """The scorer's answer: basis points of accuracy; `sender` is None for the base model."""
+
+    round: Round
+    sender: Address | None
+    score: int
+
+
+@dataclass(frozen=True)
+class Connected:
+    """The link to the broker is up (again): what others missed is said again."""
+
+
+Event: TypeAlias = PacketReceived | TimerFired | ScoreComputed | Connected
+
+
+@dataclass(frozen=True)
+class Publish:
+    """Send a packet, in chunks if it is long."""
+
+    topic: str
+    packet: bytes
+    retain: bool = False
+
+
+@dataclass(frozen=True)
+class SaveVote:
+    """Make a vote or proposal of this node durable, with the block it is for, before anything after this effect."""
+
+    height: Height
+    raw: bytes
+    block: Block | None
+
+
+@dataclass(frozen=True)
+class SaveBlock:
+    """Append a final block to the ledger."""
+
+    block: Block
+    certificate: bytes
+
+
+@dataclass(frozen=True)
+class SendBlocks:
+    """Answer a question with final blocks from the ledger, from `height` on, at most `count`."""
+
+    topic: str
+    height: Height
+    count: int
+
+
+@dataclass(frozen=True)
+class StartTimer:
+    """Bring `timer` back as TimerFired after `delay_ms`."""
+
+    timer: Timer | Timeout
+    delay_ms: int
+
+
+@dataclass(frozen=True)
+class ComputeScore:
+    """Evaluate a model, shape (P,), on this miner's own data and answer with ScoreComputed."""
+
+    round: Round
+    sender: Address | None
+    model: ModelVector
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """A peer's message was dropped and changed nothing: count it under `code`."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something an operator wants to read: a log line with its fields."""
+
+    text: str
+    fields: dict[str, object]
+
+
+Effect: TypeAlias = Publish | SaveVote | SaveBlock | SendBlocks | StartTimer | ComputeScore | Refuse | Note
+
+
+@dataclass(frozen=True)
+class MinerConfig:
+    """What a miner is told at start. `until_round` 0 is for ever; else it stops opening rounds after that one."""
+
+    identity: Identity
+    until_round: int = 0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A block proposed at the present height and the state after it; None if it breaks a rule."""
+
+    block: Block
+    after: ChainState | None
+
+
+@dataclass(frozen=True)
+class Tip:
+    """The newest final block as devices and peers want it."""
+
+    header: bytes
+    certificate: bytes
+    body: bytes | None
+    """Only if devices need it: updates or a settlement."""
+
+
+@dataclass(frozen=True)
+class MinerState:
+    """Everything a miner holds in memory; chain and votes can be rebuilt from its ledger."""
+
+    config: MinerConfig
+    topics: Topics
+    chain: ChainState
+    bft: BftState
+    mempool: Mempool = field(default_factory=Mempool)
+    candidates: dict[Hash, Candidate] = field(default_factory=dict)
+    raws: dict[object, bytes] = field(default_factory=dict)
+    """Signed bytes of this height's votes and proposals, by the value that consensus knows."""
+    is_patience_over: bool = False
+    is_patience_running: bool = False
+    is_asking: bool = False
+    tip: Tip | None = None
+    scores: dict[Address | None, int] = field(default_factory=dict)
+    """Scores of the open round that are computed."""
+    scores_asked: frozenset[Address | None] = frozenset()
+    early: tuple[PacketReceived, ...] = ()
+    """Consensus messages of the next height, taken when this one is decided."""
+    assemblies: dict[Address, Assembly] = field(default_factory=dict)
