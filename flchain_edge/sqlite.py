@@ -1,0 +1,145 @@
+"""SQLite for agent and miner: opened safely, migrated from the first version on, errors that say whose fault.
+
+Every statement runs in aiosqlite's one thread per connection, so the loop never waits for the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+import aiosqlite
+
+from flchain.errors import ConfigError, FlchainError, LedgerCorrupt
+
+BUSY_TIMEOUT_MS = 5_000
+JOURNAL_BYTES_MAX = 16 * 1024 * 1024
+"""The write-ahead log is cut back to this after a checkpoint: it would else keep the size of its worst day."""
+SYNCHRONOUS = ("FULL", "NORMAL", "EXTRA", "OFF")
+
+_CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_UNUSABLE = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM})
+_locks: WeakKeyDictionary[aiosqlite.Connection, asyncio.Lock] = WeakKeyDictionary()
+
+
+class StoreFull(FlchainError):
+    """The disk, or the database's own page limit, has no room: nothing of the transaction was written."""
+
+
+def explain(error: sqlite3.Error, path: str = "") -> FlchainError | None:
+    """The error of ours for a SQLite error, or None if it is not the disk's or the operator's fault (a bug, a lock)."""
+    code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF  # the low byte is the primary code
+    if code == sqlite3.SQLITE_FULL:
+        return StoreFull(f"no room to write to the database {path}".rstrip())
+    if code in _CORRUPT:
+        return LedgerCorrupt(0, f"{path}: {error}" if path else str(error))
+    if code in _UNUSABLE:
+        return ConfigError((f"database {path}: {error}",))
+    return None
+
+
+@contextlib.contextmanager
+def store_errors(path: str = "") -> Iterator[None]:
+    """Turn SQLite's errors into StoreFull, LedgerCorrupt or ConfigError. `transaction` does so already."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        explained = explain(error, path)
+        if explained is None:
+            raise
+        raise explained from error
+
+
+@contextlib.asynccontextmanager
+async def transaction(db: aiosqlite.Connection) -> AsyncIterator[aiosqlite.Connection]:
+    """All or nothing: BEGIN IMMEDIATE, then COMMIT, or ROLLBACK on any exception, cancellation included.
+
+    Transactions of one connection wait for each other, so tasks that share it never write into each other's; do not
+    nest them. Raises StoreFull and LedgerCorrupt; in both cases nothing of the transaction was written.
+    """
+    async with _locks.setdefault(db, asyncio.Lock()):
+        with store_errors():
+            try:
+                await db.execute("BEGIN IMMEDIATE")
+                yield db
+                await db.execute("COMMIT")
+            except BaseException:
+                # A cancelled BEGIN may still be on its way in the worker thread; this is queued behind it. Without an
+                # open transaction it does nothing.
+                await asyncio.shield(db.rollback())
+                raise
+
+
+def split_statements(script: str) -> list[str]:
+    """The statements of an SQL script, triggers with their inner semicolons in one piece."""
+    statements: list[str] = []
+    pending = ""
+    for piece in script.split(";"):
+        pending += piece + ";"
+        if sqlite3.complete_statement(pending):
+            statements.append(pending.strip())
+            pending = ""
+    # What follows the last semicolon was given one above; an empty or unfinished rest is told by SQLite itself.
+    return [statement for statement in [*statements, pending.strip()] if statement.strip("; \n\t")]
+
+
+async def open_database(
+    path: Path | str, migrations: tuple[str, ...], *, synchronous: str = "FULL"
+) -> aiosqlite.Connection:
+    """Open or create a database and bring its schema to version `len(migrations)`.
+
+    `migrations[n]` is the SQL script from version n to n + 1; each runs in a transaction of its own. Published ones
+    are never edited. `synchronous` FULL survives a power cut with every commit; NORMAL may lose the latest ones.
+    Raises ConfigError (unusable path, or a schema newer than this program), LedgerCorrupt(0, ...) and StoreFull.
+    The connection is in autocommit mode: write inside `transaction`.
+    """
+    if synchronous not in SYNCHRONOUS:
+        raise ValueError(f"synchronous is one of {', '.join(SYNCHRONOUS)}")
+    where = str(path)
+    connecting = aiosqlite.connect(where, isolation_level=None)
+    # A crash of the loop must end the process, so that it is started again, and not wait for this thread for ever.
+    connecting._thread.daemon = True
+    with store_errors(where):
+        db = await connecting
+    try:
+        with store_errors(where):
+            await db.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+            await _refuse_newer(db, len(migrations), where)
+            await db.execute("PRAGMA journal_mode = WAL")
+            await db.execute(f"PRAGMA synchronous = {synchronous}")
+            await db.execute("PRAGMA foreign_keys = ON")
+            await db.execute(f"PRAGMA journal_size_limit = {JOURNAL_BYTES_MAX}")
+            await _migrate(db, migrations)
+    except BaseException:
+        await asyncio.shield(db.close())
+        raise
+    return db
+
+
+async def get_schema_version(db: aiosqlite.Connection) -> int:
+    """Number of migrations this database has seen; 0 for a new one."""
+    async with db.execute("PRAGMA user_version") as cursor:
+        row = await cursor.fetchone()
+    return int(row[0]) if row is not None else 0
+
+
+async def _refuse_newer(db: aiosqlite.Connection, known: int, where: str) -> None:
+    version = await get_schema_version(db)
+    if version > known:
+        raise ConfigError(
+            (f"database {where}: has schema version {version}, this program knows up to {known}: update the program",)
+        )
+
+
+async def _migrate(db: aiosqlite.Connection, migrations: tuple[str, ...]) -> None:
+    for number, script in enumerate(migrations, start=1):
+        async with transaction(db):
+            if await get_schema_version(db) >= number:
+                continue
+            for statement in split_statements(script):
+                await db.execute(statement)
+            await db.execute(f"PRAGMA user_version = {number}")

@@ -1,0 +1,219 @@
+"""The database on both sides: migrations, transactions, and errors that say whose fault."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import aiosqlite
+import pytest
+
+from flchain.errors import ConfigError, LedgerCorrupt
+from flchain_edge.sqlite import (
+    StoreFull,
+    get_schema_version,
+    open_database,
+    split_statements,
+    store_errors,
+    transaction,
+)
+
+V1 = """
+-- what a node keeps; the comment's semicolon is no end
+CREATE TABLE item (number INTEGER PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE log (text TEXT);
+CREATE TRIGGER item_added AFTER INSERT ON item BEGIN
+  INSERT INTO log VALUES ('added');
+  INSERT INTO log VALUES ('again');
+END;
+INSERT INTO log VALUES ('a ; b');
+"""
+V2 = "ALTER TABLE item ADD COLUMN note TEXT NOT NULL DEFAULT 'old'"
+V3_BROKEN = "CREATE TABLE third (x); INSERT INTO nowhere VALUES (1);"
+
+
+async def fetch(db: aiosqlite.Connection, sql: str) -> list[tuple[object, ...]]:
+    return [tuple(row) for row in await db.execute_fetchall(sql)]
+
+
+async def write_item(db: aiosqlite.Connection, number: int, body: bytes) -> None:
+    async with transaction(db):
+        await db.execute("INSERT INTO item (number, body) VALUES (?, ?)", (number, body))
+
+
+def test_migrates_from_the_first_version_on(tmp_path: Path) -> None:
+    """A database of version 1 keeps its rows when a program of version 2 opens it; again changes nothing."""
+
+    async def scenario() -> None:
+        path = tmp_path / "store.db"
+        db = await open_database(path, (V1,))
+        await write_item(db, 7, b"seven")
+        assert await get_schema_version(db) == 1
+        await db.close()
+        for _ in range(2):
+            db = await open_database(path, (V1, V2))
+            assert await get_schema_version(db) == 2
+            assert await fetch(db, "SELECT number, body, note FROM item") == [(7, b"seven", "old")]
+            assert await fetch(db, "SELECT text FROM log") == [("a ; b",), ("added",), ("again",)]
+            await db.close()
+
+    asyncio.run(scenario())
+
+
+def test_failed_migration_leaves_no_half(tmp_path: Path) -> None:
+    """A migration that fails in its middle is undone whole, and the version says so."""
+
+    async def scenario() -> None:
+        path = tmp_path / "store.db"
+        with pytest.raises(sqlite3.OperationalError, match="nowhere"):
+            await open_database(path, (V1, V2, V3_BROKEN))
+        db = await open_database(path, (V1, V2))
+        assert await get_schema_version(db) == 2
+        assert await fetch(db, "SELECT name FROM sqlite_master WHERE name = 'third'") == []
+        await db.close()
+
+    asyncio.run(scenario())
+
+
+def test_newer_database_is_refused(tmp_path: Path) -> None:
+    """A program never opens a database whose schema it does not know: the operator is told to update."""
+
+    async def scenario() -> None:
+        path = tmp_path / "store.db"
+        await (await open_database(path, (V1, V2))).close()
+        with pytest.raises(ConfigError, match="version 2"):
+            await open_database(path, (V1,))
+
+    asyncio.run(scenario())
+
+
+def test_garbage_is_corrupt_and_kept(tmp_path: Path) -> None:
+    """A file that is no database raises LedgerCorrupt and is left for whoever wants to look at it."""
+    path = tmp_path / "store.db"
+    garbage = b"this is no database, " * 500
+    path.write_bytes(garbage)
+    with pytest.raises(LedgerCorrupt):
+        asyncio.run(open_database(path, (V1,)))
+    assert path.read_bytes() == garbage
+
+
+def test_damaged_page_is_corrupt(tmp_path: Path) -> None:
+    """Damage behind an intact first page is told as LedgerCorrupt when the rows are read."""
+
+    async def write() -> None:
+        db = await open_database(path, (V1,))
+        for number in range(20):
+            await write_item(db, number, bytes(4000))
+        await db.close()
+
+    async def read() -> None:
+        db = await open_database(path, (V1,))
+        try:
+            with store_errors(str(path)):
+                await fetch(db, "SELECT * FROM item")
+        finally:
+            await db.close()
+
+    path = tmp_path / "store.db"
+    asyncio.run(write())
+    content = bytearray(path.read_bytes())
+    content[4096:] = b"\xa5" * (len(content) - 4096)
+    path.write_bytes(content)
+    with pytest.raises(LedgerCorrupt, match=r"store\.db"):
+        asyncio.run(read())
+
+
+def test_unusable_path_is_the_operators_fault(tmp_path: Path) -> None:
+    """A folder that does not exist is a ConfigError that names the path."""
+    with pytest.raises(ConfigError, match="missing"):
+        asyncio.run(open_database(tmp_path / "missing" / "store.db", (V1,)))
+
+
+def test_full_disk_loses_nothing_old(tmp_path: Path) -> None:
+    """When the database can grow no more, StoreFull is raised, earlier rows stay, and small writes work again later."""
+
+    async def scenario() -> None:
+        db = await open_database(tmp_path / "store.db", (V1,))
+        await write_item(db, 1, b"kept")
+        pages = (await fetch(db, "PRAGMA page_count"))[0][0]
+        await db.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(StoreFull):
+            async with transaction(db):
+                await db.execute("INSERT INTO item (number, body) VALUES (2, ?)", (b"small",))
+                await db.execute("INSERT INTO item (number, body) VALUES (3, ?)", (bytes(1_000_000),))
+        assert await fetch(db, "SELECT number, body FROM item") == [(1, b"kept")]
+        await db.execute("PRAGMA max_page_count = 100000")
+        await write_item(db, 3, bytes(1_000_000))
+        assert await fetch(db, "SELECT number FROM item") == [(1,), (3,)]
+        await db.close()
+
+    asyncio.run(scenario())
+
+
+def test_tasks_do_not_write_into_each_others_transactions(tmp_path: Path) -> None:
+    """Of two tasks on one connection, the one that fails takes nothing of the other with it."""
+
+    async def scenario() -> None:
+        db = await open_database(tmp_path / "store.db", (V1,))
+        inside, release = asyncio.Event(), asyncio.Event()
+
+        async def fail() -> None:
+            async with transaction(db):
+                await db.execute("INSERT INTO item (number, body) VALUES (1, x'00')")
+                inside.set()
+                await release.wait()
+                raise RuntimeError("changed my mind")
+
+        failing = asyncio.create_task(fail())
+        await inside.wait()
+        writing = asyncio.create_task(write_item(db, 2, b""))
+        release.set()
+        with pytest.raises(RuntimeError):
+            await failing
+        await writing
+        assert await fetch(db, "SELECT number FROM item") == [(2,)]
+        await db.close()
+
+    asyncio.run(scenario())
+
+
+def test_cancelled_transaction_is_rolled_back(tmp_path: Path) -> None:
+    """Cancelling at any of the first steps of a transaction leaves no row and no open transaction behind."""
+
+    async def scenario() -> None:
+        db = await open_database(tmp_path / "store.db", (V1,))
+        for turns in range(6):
+            task = asyncio.create_task(write_item(db, 1, b""))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait((task,))
+            assert not db.in_transaction
+            await write_item(db, 100 + turns, b"")
+            async with transaction(db):
+                await db.execute("DELETE FROM item WHERE number = 1")
+        assert len(await fetch(db, "SELECT * FROM item")) == 6
+        await db.close()
+
+    asyncio.run(scenario())
+
+
+def test_durable_settings_hold(tmp_path: Path) -> None:
+    """A commit is on disk when it returns (WAL, synchronous FULL), foreign keys are enforced, the log bounded."""
+
+    async def scenario() -> None:
+        db = await open_database(tmp_path / "store.db", (V1,))
+        found = [(await fetch(db, f"PRAGMA {name}"))[0][0] for name in ("journal_mode", "synchronous", "foreign_keys")]
+        assert found == ["wal", 2, 1]
+        assert (await fetch(db, "PRAGMA journal_size_limit"))[0][0] == 16 * 1024 * 1024
+        await db.close()
+
+    asyncio.run(scenario())
+
+
+def test_statements_are_split_where_sqlite_would() -> None:
+    """Semicolons in triggers, texts and comments end no statement; empty pieces vanish; a last one needs none."""
+    assert len(split_statements(V1)) == 4
+    assert split_statements(" ; ;; ") == []
+    assert split_statements("SELECT 1; SELECT ';'") == ["SELECT 1;", "SELECT ';';"]
