@@ -70,11 +70,13 @@ def is_paused(state: MinerState) -> bool:
 
 def consider(state: MinerState) -> Transition:
     """Start agreement on the next block if it is worth one: the phase can close, or waiting has an end."""
-    if state.bft.is_started or is_paused(state):
+    if is_paused(state):
         return state, ()
+    if state.bft.is_started:
+        return _propose(state, state.proposing_view) if state.proposing_view is not None else (state, ())
     transactions = get_transactions(state)
     phase = state.chain.round.phase
-    if phase is Phase.OPEN or state.is_patience_over or _would_complete(state.chain, transactions):
+    if _is_worth_a_block(state, transactions):
         return start(state)
     is_waiting = bool(transactions or get_present(state.chain) or phase in (Phase.REVEAL, Phase.SETTLE))
     if state.is_patience_running or not is_waiting:
@@ -84,7 +86,10 @@ def consider(state: MinerState) -> Transition:
     return replace(state, is_patience_running=True), (StartTimer(Timer.PATIENCE, patience_ms),)
 
 
-def _would_complete(chain: ChainState, transactions: tuple[bytes, ...]) -> bool:
+def _is_worth_a_block(state: MinerState, transactions: tuple[bytes, ...]) -> bool:
+    if state.chain.round.phase is Phase.OPEN or state.is_patience_over:
+        return True
+    chain = state.chain
     for raw in transactions:
         envelope = open_envelope(raw, chain.chain)
         chain = process_transaction(chain, get_message(chain, envelope), envelope.sender)
@@ -131,10 +136,22 @@ def carry_out(
     return state, done
 
 
-def _propose(state: MinerState, view: View) -> Transition:
-    block, after = build_block(state.chain, state.config.identity.address, get_transactions(state))
-    state = replace(state, candidates={**state.candidates, block.hash: Candidate(block, after)})
+def _propose(state: MinerState, view: View, is_due: bool = False) -> Transition:
+    """Build a block; one that cannot close the phase waits half of the others' patience for what is under way."""
+    transactions = get_transactions(state)
+    if not is_due and not _is_worth_a_block(state, transactions):
+        is_waiting = state.proposing_view == view
+        timer = StartTimer(Timer.PROPOSE, state.chain.params.timeout_propose_ms // 2)
+        return replace(state, proposing_view=view), (() if is_waiting else (timer,))
+    block, after = build_block(state.chain, state.config.identity.address, transactions)
+    candidates = {**state.candidates, block.hash: Candidate(block, after)}
+    state = replace(state, candidates=candidates, proposing_view=None)
     return carry_out(state, *bft.on_value(state.bft, view, block.hash))
+
+
+def on_propose_timer(state: MinerState) -> Transition:
+    """What was under way has not come: propose what is there."""
+    return _propose(state, state.proposing_view, is_due=True) if state.proposing_view is not None else (state, ())
 
 
 def _send_proposal(state: MinerState, proposal: bft.Proposal) -> Transition:
@@ -182,6 +199,7 @@ def advance(state: MinerState, block: Block, after: ChainState, certificate: byt
         mempool=mempool.prune(state.mempool, after.round.number),
         candidates={},
         raws={},
+        proposing_view=None,
         is_patience_over=False,
         is_patience_running=False,
         tip=tip,

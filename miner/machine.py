@@ -72,23 +72,24 @@ def build_miner_state(
     Raises LedgerCorrupt if the stored votes contradict each other.
     """
     height = Height(chain.height + 1)
-    votes: dict[bft.Vote, bytes] = {}
-    proposals: dict[bft.Proposal, bytes] = {}
+    raws: dict[bft.Vote | bft.Proposal, bytes] = {}
     for raw in own_messages:
         envelope = open_envelope(raw, chain.chain)
         message = verify_envelope(envelope, chain.chain, config.identity.public_key)
         if isinstance(message, messages.Vote):
-            votes[agreement.read_vote(message, envelope.sender)] = raw
+            raws[agreement.read_vote(message, envelope.sender)] = raw
         elif isinstance(message, messages.Proposal):
-            proposals[agreement.read_proposal(message, envelope.sender)] = raw
+            raws[agreement.read_proposal(message, envelope.sender)] = raw
+    votes = tuple(said for said in raws if isinstance(said, bft.Vote))
+    proposals = tuple(said for said in raws if isinstance(said, bft.Proposal))
     candidates = {block.hash: agreement.check_block(chain, block) for block in own_blocks}
     return MinerState(
         config=config,
         topics=Topics.of_chain(chain.chain),
         chain=chain,
-        bft=bft.restore(agreement.build_bft_config(config, chain), height, tuple(votes), tuple(proposals)),
+        bft=bft.restore(agreement.build_bft_config(config, chain), height, votes, proposals),
         candidates=candidates,
-        raws=dict[object, bytes](votes) | dict[object, bytes](proposals),
+        raws=raws,
         tip=tip,
     )
 
@@ -101,6 +102,8 @@ def step(state: MinerState, event: Event, now_ms: Millis) -> Transition:
                 return on_packet(state, event)
             case TimerFired(Timer.PATIENCE):
                 return agreement.consider(replace(state, is_patience_over=state.is_patience_running))
+            case TimerFired(Timer.PROPOSE):
+                return agreement.on_propose_timer(state)
             case TimerFired(Timer.GOSSIP):
                 return _on_gossip(state)
             case TimerFired(Timer.ASK):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from flchain.chain import process_transaction, verify_transaction
+from flchain.chain import PHASE_KINDS, process_transaction, verify_transaction
 from flchain.codecs import CODECS
 from flchain.crypto import hash_tagged
 from flchain.errors import InvalidMessage
@@ -118,9 +118,10 @@ def _say(state: MinerState, message: AnyMessage) -> Transition:
 def repeat_scores(state: MinerState) -> tuple[Effect, ...]:
     """Say again what this miner has scored in this round: a peer may have been away."""
     me, number = state.config.identity.address, state.chain.round.number
+    due = PHASE_KINDS.get(state.chain.round.phase)
     topic = state.topics.miner_bft(me)
     return tuple(
         Publish(topic, encode_packet(PacketType.MESSAGE, raw))
         for (round_number, kind, sender), raw in sorted(state.mempool.messages.items())
-        if round_number == number and sender == me and kind in (Kind.SCORE_COMMIT, Kind.SCORE_REVEAL)
+        if round_number == number and sender == me and kind is due
     )

@@ -7,11 +7,11 @@ from enum import Enum
 from typing import TypeAlias
 
 from flchain.chain import Block
-from flchain.consensus.bft import BftState, Timeout
+from flchain.consensus.bft import BftState, Proposal, Timeout, Vote
 from flchain.crypto import Identity
 from flchain.packets import Assembly, Topics
 from flchain.state import ChainState
-from flchain.types import Address, Hash, Height, ModelVector, Round
+from flchain.types import Address, Hash, Height, ModelVector, Round, View
 from miner.mempool import Mempool
 
 
@@ -19,6 +19,7 @@ class Timer(Enum):
     """Timers besides the three of consensus. Starting one again replaces it."""
 
     PATIENCE = "patience"  # wait no longer for those who are missing
+    PROPOSE = "propose"  # propose what is there
     GOSSIP = "gossip"  # say again what this height needs
     ASK = "ask"  # a question for blocks may be asked again
 
@@ -162,8 +163,10 @@ class MinerState:
     bft: BftState
     mempool: Mempool = field(default_factory=Mempool)
     candidates: dict[Hash, Candidate] = field(default_factory=dict)
-    raws: dict[object, bytes] = field(default_factory=dict)
+    raws: dict[Vote | Proposal, bytes] = field(default_factory=dict)
     """Signed bytes of this height's votes and proposals, by the value that consensus knows."""
+    proposing_view: View | None = None
+    """This node leads this view and waits a little, so that its block can close the phase."""
     is_patience_over: bool = False
     is_patience_running: bool = False
     is_asking: bool = False
