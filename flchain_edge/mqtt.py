@@ -198,7 +198,10 @@ class MqttLink:
                 session.abort()
                 if session.ready_since is not None:
                     self._deliver(Disconnected(reason))
-            self._say(logging.WARNING, f"no connection to the broker: {reason}")
+            if self._task is None:
+                self._say(logging.INFO, "left the broker")
+            else:
+                self._say(logging.WARNING, f"no connection to the broker: {reason}")
         return 0.0 if session is None or session.ready_since is None else loop.time() - session.ready_since
 
     def on_session_ready(self, session: Session) -> None:

@@ -17,6 +17,7 @@ import aiosqlite
 from flchain.errors import ConfigError, FlchainError, LedgerCorrupt
 
 BUSY_TIMEOUT_MS = 5_000
+WORKER_TIMEOUT_S = 5.0
 JOURNAL_BYTES_MAX = 16 * 1024 * 1024
 """The write-ahead log is cut back to this after a checkpoint: it would else keep the size of its worst day."""
 SYNCHRONOUS = ("FULL", "NORMAL", "EXTRA", "OFF")
@@ -103,8 +104,13 @@ async def open_database(
     connecting = aiosqlite.connect(where, isolation_level=None)
     # A crash of the loop must end the process, so that it is started again, and not wait for this thread for ever.
     connecting._thread.daemon = True
-    with store_errors(where):
-        db = await connecting
+    try:
+        with store_errors(where):
+            db = await connecting
+    except BaseException:
+        # aiosqlite does not wait for its thread here, which would then report to a loop that may be closed.
+        await asyncio.to_thread(connecting._thread.join, WORKER_TIMEOUT_S)
+        raise
     try:
         with store_errors(where):
             await db.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")

@@ -11,7 +11,7 @@ import pytest
 from Crypto.PublicKey import ECC
 
 from flchain.errors import ConfigError
-from flchain_edge.keystore import load_or_create_identity, load_passphrase
+from flchain_edge.keystore import _create_key_file, load_or_create_identity, load_passphrase
 
 
 @pytest.mark.parametrize("passphrase", [None, "correct horse ü"])
@@ -104,6 +104,15 @@ def test_simultaneous_first_starts_agree(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         identities = list(pool.map(lambda _: load_or_create_identity(path, None), range(16)))
     assert len({identity.seed for identity in identities}) == 1
+    assert os.listdir(tmp_path) == ["device.pem"]
+
+
+def test_key_that_is_there_is_never_replaced(tmp_path: Path) -> None:
+    """Who loses the race to create the file takes the winner's key, however late it comes."""
+    path = tmp_path / "device.pem"
+    winner = load_or_create_identity(path, None)
+    _create_key_file(path, "the loser's")
+    assert load_or_create_identity(path, None) == winner
     assert os.listdir(tmp_path) == ["device.pem"]
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -189,7 +192,9 @@ def test_dead_broker_is_tried_quietly(caplog: pytest.LogCaptureFixture, monkeypa
     assert not any(record.exc_info for record in caplog.records)
 
 
-def test_broker_that_talks_nonsense_cannot_stop_the_link(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broker_that_talks_nonsense_cannot_stop_the_link(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Whatever bytes the other end sends, the link drops that connection and tries the next."""
     monkeypatch.setattr("flchain_edge.mqtt.BACKOFF_MAX_S", 0.01)
     answers = [b"", b"\x20\x02\x00\x05", b"\xff" * 64, b"\x20\x00", b"\x20\x02\x00\x00\x30\x00", b"\x30\x05\x00\xff"]
@@ -219,10 +224,34 @@ def test_broker_that_talks_nonsense_cannot_stop_the_link(monkeypatch: pytest.Mon
         assert not link._task.done()
         await link.stop()
 
-    asyncio.run(scenario())
+    with caplog.at_level(logging.INFO):
+        asyncio.run(scenario())
+    # An exception that gets past the link is what asyncio logs as an error.
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
     server.shutdown(socket.SHUT_RDWR)
     server.close()
     thread.join(DEADLINE_S)
+
+
+def test_failure_inside_paho_costs_one_connection(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the MQTT library itself raises, that connection ends and the next one works."""
+
+    def fail() -> None:
+        raise IndexError("inside the library")
+
+    async def scenario() -> None:
+        topic = "flchain/v1/inside/x"
+        async with started(MqttLink(settings_for(broker)), topic) as link:
+            await wait_for(link, Connected)
+            assert link._session is not None
+            monkeypatch.setattr(link._session._client, "loop_read", fail)
+            assert link.publish(topic, b"read by nobody")
+            assert (await wait_for(link, Disconnected)).reason == "IndexError: inside the library"
+            await until(lambda: link.is_subscribed)
+            assert link.publish(topic, b"read")
+            assert (await wait_for(link, Received)).payload == b"read"
+
+    asyncio.run(scenario())
 
 
 def test_our_own_mistakes_are_refused_at_once(broker: Broker) -> None:
@@ -304,6 +333,60 @@ def test_small_messages_are_not_held_back(broker: Broker) -> None:
             assert isinstance(sock, socket.socket)
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             await until(lambda: not any("mqtt" in thread.name for thread in threading.enumerate()))
+
+    asyncio.run(scenario())
+
+
+@contextlib.asynccontextmanager
+async def tls_in_front_of(broker: Broker, certificate: Path, key: Path) -> AsyncIterator[int]:
+    """A port that speaks TLS, asks for a client certificate, and passes everything on to the broker."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(certificate))
+    context.load_cert_chain(str(certificate), str(key))
+    context.verify_mode = ssl.CERT_REQUIRED
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := await reader.read(65536):
+                writer.write(chunk)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_connection(broker.host, broker.port)
+        await asyncio.gather(pump(reader, inner_writer), pump(inner_reader, writer))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with the openssl program")
+def test_tls_with_client_certificate(broker: Broker, tmp_path: Path) -> None:
+    """Over TLS small bursts and the largest payload arrive whole; a node without a certificate does not get in."""
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    request = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=127.0.0.1"
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(["openssl", *request.split(), *names], check=True, capture_output=True)
+
+    async def scenario() -> None:
+        topic = "flchain/v1/tls/x"
+        async with tls_in_front_of(broker, certificate, key) as port:
+            settings = MqttSettings(port=port, tls_ca=certificate, tls_certificate=certificate, tls_key=key)
+            async with started(MqttLink(settings), topic) as link:
+                # In one TLS record many packets come at once; none may wait for the next to arrive.
+                for number in range(200):
+                    assert link.publish(topic, bytes([number]), qos=0)
+                assert [(await wait_for(link, Received)).payload[0] for _ in range(200)] == list(range(200))
+                assert link.publish(topic, b"x" * PAYLOAD_BYTES_MAX)
+                assert len((await wait_for(link, Received)).payload) == PAYLOAD_BYTES_MAX
+                stranger = MqttLink(MqttSettings(port=port, tls_ca=certificate))
+                await stranger.start()
+                await until(lambda: "no connection" in stranger._said)
+                assert not stranger.is_connected
+                assert stranger.counters.connections == 0
+                await stranger.stop()
 
     asyncio.run(scenario())
 
