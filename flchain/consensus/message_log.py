@@ -24,9 +24,11 @@ from flchain.types import Address, Hash, View
 VIEWS_AHEAD_MAX = 16
 """Messages of views further ahead than this are not kept, but for the votes of each sender's highest view."""
 PROPOSALS_PER_VIEW_MAX = 4
-"""Conflicting proposals kept of one view; beyond that only one that a quorum of that view has voted for."""
+"""Conflicting proposals kept of one view; beyond that only one that f+1 of power voted for in that view."""
 VOTES_PER_SLOT_MAX = 2
-"""Conflicting votes kept of one sender, view and type; beyond that only votes for a proposal that is kept."""
+"""Conflicting votes kept of one sender, view and type; beyond that only for a kept proposal or with f+1 of power.
+
+A vote dropped by this limit is needed again only once one of the two holds: peers repeat it (`get_gossip`)."""
 
 
 def get_certificate_votes(
@@ -38,26 +40,27 @@ def get_certificate_votes(
 
 
 def get_missing_blocks(state: BftState) -> tuple[tuple[View, Hash], ...]:
-    """Blocks that a quorum voted for and of which no proposal is kept: fetch the proposal and the body from a peer."""
+    """Blocks that f+1 of power voted for and of which no proposal is kept: fetch proposal and body from a peer."""
     missing = set()
-    for (view, vote_type), slot in state.votes.items():
+    for (view, _), slot in state.votes.items():
         held = {proposal.block_hash for proposal, _ in state.proposals.get(view, ())}
         voted = {vote.block_hash for said in slot.values() for vote in said if vote.block_hash is not None}
-        missing |= {(view, h) for h in voted - held if is_quorum_for(state, view, vote_type, h)}
+        missing |= {(view, h) for h in voted - held if _is_backed(state, view, h)}
     return tuple(sorted(missing))
 
 
 def get_gossip(state: BftState) -> tuple[Proposal | Vote, ...]:
-    """What to send again to a peer that may lack it: all of this and the last view, and the proof of the valid block.
+    """What to send again and again to peers that may lack it: all of this view, the last and the decided one, and the
+    proof of the valid block.
 
     Liveness rests on the paper's gossip property: what one correct node has, every correct node gets in the end.
     """
-    recent = range(max(0, state.view - 1), state.view + 1)
-    proposals = [p for view in recent for p, _ in state.proposals.get(View(view), ())]
-    slots = [state.votes.get((View(view), kind), {}) for view in recent for kind in VoteType]
+    views = {state.view, View(max(0, state.view - 1))} | ({state.decided.view} if state.decided else set())
+    proposals = [p for view in sorted(views) for p, _ in state.proposals.get(view, ())]
+    slots = [state.votes.get((view, kind), {}) for view in sorted(views) for kind in VoteType]
     votes = [vote for slot in slots for said in slot.values() for vote in said]
     proof: tuple[Vote, ...] = ()
-    if 0 <= state.valid_view < recent.start:
+    if state.valid_view >= 0 and state.valid_view not in views:
         proof = get_certificate_votes(state, View(state.valid_view), state.valid_hash, VoteType.PREVOTE)
     return (*proof, *proposals, *votes)
 
@@ -69,11 +72,15 @@ def get_sender(message: Proposal | Vote) -> Address:
 
 def is_quorum_for(state: BftState, view: View, vote_type: VoteType, block_hash: Hash | None) -> bool:
     """2f+1 votes of one view and type for one block or for nil."""
-    validators, power = state.config.validators, 0
+    return state.config.validators.is_quorum(_compute_power_for(state, view, vote_type, block_hash))
+
+
+def _compute_power_for(state: BftState, view: View, vote_type: VoteType, block_hash: Hash | None) -> int:
+    power = 0
     for sender, said in state.votes.get((view, vote_type), {}).items():
         if any(vote.block_hash == block_hash for vote in said):
-            power += validators.power_of(sender)
-    return validators.is_quorum(power)
+            power += state.config.validators.power_of(sender)
+    return power
 
 
 def is_quorum_of_any(state: BftState, vote_type: VoteType) -> bool:
@@ -88,8 +95,7 @@ def record_proposal(state: BftState, proposal: Proposal, is_valid: bool) -> Tran
     kept = state.proposals.get(view, ())
     if any(proposal == earlier for earlier, _ in kept):
         return state, ()
-    is_wanted = any(is_quorum_for(state, view, kind, block_hash) for kind in VoteType)
-    if len(kept) >= PROPOSALS_PER_VIEW_MAX and not is_wanted:
+    if len(kept) >= PROPOSALS_PER_VIEW_MAX and not _is_backed(state, view, block_hash):
         return state, ()
     evidence = (Equivocation(kept[0][0], proposal),) if kept else ()
     return replace(state, proposals={**state.proposals, view: (*kept, (proposal, is_valid))}), evidence
@@ -101,10 +107,19 @@ def record_vote(state: BftState, vote: Vote) -> Transition:
     said = slot.get(vote.validator, ())
     if vote in said:
         return state, ()
-    if len(said) >= VOTES_PER_SLOT_MAX and vote.block_hash not in _iterate_proposed(state):
+    is_proposed = vote.block_hash in _iterate_proposed(state)
+    if len(said) >= VOTES_PER_SLOT_MAX and not is_proposed and not _is_backed(state, vote.view, vote.block_hash):
         return state, ()
     votes = {**state.votes, (vote.view, vote.type): {**slot, vote.validator: (*said, vote)}}
     return replace(state, votes=votes), ((Equivocation(said[0], vote),) if said else ())
+
+
+def _is_backed(state: BftState, view: View, block_hash: Hash | None) -> bool:
+    """f+1 of power voted for it, so an honest node did. Any quorum shows this much even before the votes that an
+    equivocator can keep from being counted."""
+    validators = state.config.validators
+    powers = (_compute_power_for(state, view, kind, block_hash) for kind in VoteType)
+    return any(validators.is_one_honest(power) for power in powers)
 
 
 def _iterate_proposed(state: BftState) -> Iterator[Hash | None]:

@@ -362,6 +362,16 @@ def test_equivocator_cannot_hide_a_proof_of_lock() -> None:
     assert cast(feed(state, vote(3, PREVOTE, A))[1]) == [vote(0, PREVOTE, A, 1)]
 
 
+def test_votes_that_an_equivocator_crowds_out_count_when_repeated() -> None:
+    """Its third vote, for the block that is decided, is dropped while nothing speaks for it, and counts later."""
+    third = vote(3, PRECOMMIT, A)
+    state, _ = start(vote(3, PRECOMMIT, None), vote(3, PRECOMMIT, B), third)
+    state, _ = feed(state, vote(1, PRECOMMIT, A), vote(2, PRECOMMIT, A), third)
+    assert len(bft.get_certificate_votes(state, View(0), A)) == 3
+    assert bft.get_missing_blocks(state) == ((View(0), A),)
+    assert feed(state, propose())[0].decided == Decide(View(0), A)
+
+
 def test_conflicting_proposals_are_evidence_and_either_can_be_decided() -> None:
     """The first is prevoted; the second is evidence, and is decided if that is what the others precommitted."""
     state, effects = start(propose(0, A), propose(0, B))
@@ -371,7 +381,7 @@ def test_conflicting_proposals_are_evidence_and_either_can_be_decided() -> None:
 
 
 def test_flood_of_proposals_is_bounded_and_cannot_crowd_out_the_decision() -> None:
-    """One view keeps a few conflicting proposals; one that a quorum voted for still gets in."""
+    """One view keeps a few conflicting proposals; one that f+1 voted for still gets in."""
     flood = [propose(0, Hash(bytes([n]) * 32)) for n in range(50)]
     state, _ = start(*flood)
     assert len(state.proposals[View(0)]) == message_log.PROPOSALS_PER_VIEW_MAX
@@ -433,7 +443,7 @@ def test_refused_messages() -> None:
 
 
 def test_restore_keeps_its_word_and_its_lock() -> None:
-    """After a crash in view 2 a node says again its last votes and the one that its lock rests on, and votes no other."""
+    """After a crash in view 2 a node repeats its last votes and the one its lock rests on, and votes no other."""
     own = (vote(0, PREVOTE, A), vote(0, PRECOMMIT, A), vote(0, PRECOMMIT, None, 1), vote(0, PREVOTE, None, 2))
     state = bft.restore(configure(), HEIGHT, own, ())
     assert (state.view, state.step) == (2, Step.PREVOTE)
@@ -443,7 +453,7 @@ def test_restore_keeps_its_word_and_its_lock() -> None:
     state, effects_after = feed(state, propose(2, B), fire(Step.PROPOSE, 2))
     assert cast(effects_after) == []
     state, effects_after = feed(state, fire(Step.PRECOMMIT, 2), vote(1, PREVOTE, None, 4), vote(2, PREVOTE, None, 4))
-    assert cast(feed(state, propose(4, B))[1]) == [vote(0, PREVOTE, None, 4)], "the lock holds after the restart"
+    assert cast(feed(state, propose(4, B))[1])[0] == vote(0, PREVOTE, None, 4), "the lock holds after the restart"
 
 
 def test_restored_proposer_repeats_its_proposal() -> None:
