@@ -71,6 +71,10 @@ class Identity:
         public_key, _ = bindings.crypto_sign_seed_keypair(seed)
         return cls(seed, public_key, compute_address(public_key))
 
+    def derive_secret(self, tag: str, context: bytes) -> bytes:
+        """32 bytes that only the holder of the key can compute, the same after a restart (a PRF of the seed)."""
+        return hash_tagged("secret/" + tag, self.seed + context)
+
     def sign(self, message: bytes) -> bytes:
         """The deterministic Ed25519 signature of `message`, 64 bytes."""
         return bindings.crypto_sign(message, self.seed + self.public_key)[:SIGNATURE_BYTES]

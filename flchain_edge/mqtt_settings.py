@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from flchain.errors import ConfigError
@@ -57,3 +57,8 @@ def build_tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
         except OSError as error:
             raise ConfigError((f"[mqtt] tls_certificate or tls_key: {error.strerror or error}",)) from error
     return context
+
+
+def with_client_id(settings: MqttSettings, client_id: str) -> MqttSettings:
+    """The settings with `client_id` where the configuration names none."""
+    return settings if settings.client_id else replace(settings, client_id=client_id)

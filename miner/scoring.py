@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from flchain.chain import PHASE_KINDS, process_transaction, verify_transaction
 from flchain.codecs import CODECS
-from flchain.crypto import hash_tagged
 from flchain.errors import InvalidMessage
 from flchain.fixedpoint import add
 from flchain.messages import (
@@ -84,8 +83,7 @@ def _build_reveal(state: MinerState) -> ScoreReveal | None:
     if None not in state.scores or any(sender not in state.scores for sender in wanted):
         return None
     identity = state.config.identity
-    secret = identity.seed + state.chain.chain + round_.number.to_bytes(8, "big")
-    salt = hash_tagged("score-salt", secret)[:SALT_BYTES]
+    salt = identity.derive_secret("score-salt", state.chain.chain + round_.number.to_bytes(8, "big"))[:SALT_BYTES]
     scores = tuple((bytes(sender), state.scores[sender]) for sender in wanted)
     return ScoreReveal(round_.number, salt, state.scores[None], scores)
 

@@ -1,0 +1,1 @@
+"""The device's I/O: trainer and store."""

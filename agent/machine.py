@@ -1,0 +1,240 @@
+"""The agent as a pure machine: step(state, event, now_ms) -> (state, effects). Nothing here waits, reads or sends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from agent import work
+from agent.values import (
+    AgentConfig,
+    AgentState,
+    Connected,
+    DropOutbox,
+    Effect,
+    Event,
+    Follow,
+    Note,
+    PacketReceived,
+    Publish,
+    Refuse,
+    Report,
+    SavePosition,
+    StartTimer,
+    Timer,
+    TimerFired,
+    TrainingDone,
+    TrainingFailed,
+    Work,
+)
+from flchain import light
+from flchain.errors import InvalidMessage, MalformedMessage, ModelMismatch, UnknownSender, WrongRound
+from flchain.light import LightState
+from flchain.messages import Ask, Receipt
+from flchain.packets import (
+    Assembly,
+    Packet,
+    PacketType,
+    Topics,
+    decode_packet,
+    encode_packet,
+    process_chunk,
+    read_topic_channel,
+    read_topic_owner,
+)
+from flchain.types import Address, Hash, Millis, ModelVector, Round
+from flchain.wire import open_envelope, seal, verify_envelope
+
+Transition = tuple[AgentState, tuple[Effect, ...]]
+
+
+def build_agent_state(
+    config: AgentConfig,
+    light_state: LightState,
+    residual: ModelVector,
+    saved_work: Work | None = None,
+    outbox: dict[Hash, tuple[Round, bytes]] | None = None,
+) -> AgentState:
+    """The state after a start: what the store holds, or the genesis and an empty residual."""
+    return AgentState(
+        config=config,
+        topics=Topics.of_chain(light_state.chain),
+        light=light_state,
+        residual=residual,
+        work=saved_work,
+        outbox=outbox or {},
+    )
+
+
+def step(state: AgentState, event: Event, now_ms: Millis) -> Transition:
+    """One event in, the next state and what is wanted out. A peer's fault becomes a Refuse and changes nothing."""
+    try:
+        match event:
+            case PacketReceived():
+                return _on_packet(state, event, now_ms)
+            case TrainingDone():
+                return work.on_training_done(state, event)
+            case TrainingFailed(round_number, reason):
+                note = Note("training failed", {"round": round_number, "cause": reason}, is_fault=True)
+                return state, (note,)
+            case Connected():
+                return _on_connected(state, now_ms)
+            case TimerFired(Timer.RESEND):
+                return work.resend(state)
+            case TimerFired(Timer.RESYNC):
+                return _on_resync_timer(state)
+            case TimerFired(Timer.SILENCE):
+                return _on_silence_timer(state, now_ms)
+    except InvalidMessage as error:
+        return state, (Refuse(error.code, str(error)),)
+    raise AssertionError(f"an event that nobody handles: {event}")
+
+
+def _on_connected(state: AgentState, now_ms: Millis) -> Transition:
+    """Say what waits, and ask where the chain is; the retained header usually comes first."""
+    miner = state.config.miners[state.followed][0]
+    state, effects = work.resend(replace(state, heard_ms=now_ms))
+    state, more = work.pursue(state)
+    timer = StartTimer(Timer.SILENCE, state.config.failover_ms)
+    return state, (Follow(None, miner), *effects, *more, timer)
+
+
+def _on_packet(state: AgentState, event: PacketReceived, now_ms: Millis) -> Transition:
+    owner = read_topic_owner(event.topic)
+    if owner not in dict(state.config.miners):
+        raise UnknownSender(f"{owner.hex()} is no miner of this chain")
+    packet = decode_packet(event.payload)
+    if packet.type is PacketType.CHUNK:
+        assembly, whole = process_chunk(state.assemblies.get(owner, Assembly()), packet)
+        state = replace(state, assemblies={**state.assemblies, owner: assembly})
+        if whole is None:
+            return state, ()
+        packet = whole
+    handler = PACKET_RULES.get((read_topic_channel(event.topic), packet.type))
+    if handler is None:
+        raise MalformedMessage(f"a {packet.type.name} on channel {read_topic_channel(event.topic)[:16]!r}")
+    state, effects = handler(state, owner, packet)
+    if owner == state.config.miners[state.followed][0]:
+        state = replace(state, heard_ms=now_ms)
+    return state, effects
+
+
+def _on_head(state: AgentState, owner: Address, packet: Packet) -> Transition:
+    header, certificate = packet.fields
+    try:
+        after = light.process_head(state.light, header, certificate)
+    except WrongRound:
+        return state, ()  # known already: a repeat, or a miner that is behind
+    except ModelMismatch as error:
+        return _on_mismatch(state, error)
+    return _follow_light(replace(state, head=(header, certificate)), after)
+
+
+def _on_body(state: AgentState, owner: Address, packet: Packet) -> Transition:
+    try:
+        after = light.process_body(state.light, *packet.fields)
+    except ModelMismatch as error:
+        return _on_mismatch(state, error)
+    return _follow_light(state, after)
+
+
+def _on_snapshot(state: AgentState, owner: Address, packet: Packet) -> Transition:
+    header, certificate, vector = packet.fields
+    after = light.process_snapshot(state.light, header, certificate, vector)
+    if after.height > state.light.height:
+        state = replace(state, head=(header, certificate))
+    return _follow_light(state, after)
+
+
+def _on_mismatch(state: AgentState, error: ModelMismatch) -> Transition:
+    """Say so loudly, keep the old model, take part no more: either this device or two thirds of the miners are wrong."""
+    if state.is_mismatch:
+        return state, ()
+    state = replace(state, is_mismatch=True)
+    note = Note("THIS DEVICE COMPUTED ANOTHER MODEL THAN THE CHAIN; it keeps its old one", {"cause": str(error)}, True)
+    return state, (note, Report(state.light.model_round, state.light.model_hash, True, False, None))
+
+
+def _follow_light(state: AgentState, after: LightState) -> Transition:
+    """After news from the chain: keep a new model, then do what the phase asks for."""
+    before, state = state.light, replace(state, light=after)
+    effects: tuple[Effect, ...] = ()
+    if after.model_round > before.model_round:
+        state, effects = _on_new_model(state)
+    if not after.is_synced and not state.is_resyncing:
+        state = replace(state, is_resyncing=True)
+        effects += (StartTimer(Timer.RESYNC, state.config.resync_ms),)
+    state, dropped = work.drop_stale(state)
+    state, more = work.pursue(state)
+    return state, effects + dropped + more
+
+
+def _on_new_model(state: AgentState) -> Transition:
+    """This device holds the model of a settled round. Its residual moves on only if its update was accepted."""
+    after = state.light
+    done = state.work if state.work is not None and state.work.round == after.model_round else None
+    is_accepted = done is not None and state.config.identity.address in after.accepted
+    if done is not None and is_accepted:
+        state = replace(state, residual=done.residual)
+    assert state.head is not None, "a model comes with a header"
+    fields = {"round": after.model_round, "model": after.model_hash.hex()[:16], "accepted": is_accepted}
+    return state, (
+        SavePosition(after, *state.head, state.residual),
+        Report(after.model_round, after.model_hash, False, is_accepted, done),
+        Note("computed the global model", fields),
+    )
+
+
+def _on_resync_timer(state: AgentState) -> Transition:
+    """Bodies did not come, or this device missed rounds: ask for the whole model."""
+    state = replace(state, is_resyncing=False)
+    if state.light.is_synced or state.is_mismatch:
+        return state, ()
+    return replace(state, is_resyncing=True), (_ask(state), StartTimer(Timer.RESYNC, 4 * state.config.resync_ms))
+
+
+def _ask(state: AgentState) -> Effect:
+    me, miner = state.config.identity, state.config.miners[state.followed][0]
+    ask = Ask(state.light.height + 1, miner, not state.light.is_synced)
+    raw = seal(ask, state.light.chain, me)
+    return Publish(state.topics.device_up(me.address), encode_packet(PacketType.MESSAGE, raw))
+
+
+def _on_silence_timer(state: AgentState, now_ms: Millis) -> Transition:
+    """Turn to the next miner if this device waits for something and the followed one says nothing."""
+    timer = StartTimer(Timer.SILENCE, state.config.failover_ms)
+    is_waiting = bool(state.outbox) or not state.light.is_synced or work.is_due(state)
+    if not is_waiting or now_ms - state.heard_ms < state.config.failover_ms:
+        return state, (timer,)
+    before = state.config.miners[state.followed][0]
+    state = replace(state, followed=(state.followed + 1) % len(state.config.miners), heard_ms=now_ms)
+    miner = state.config.miners[state.followed][0]
+    note = Note("a miner is silent, following the next", {"silent": before.hex()[:8], "next": miner.hex()[:8]})
+    return state, (note, Follow(before, miner), _ask(state), timer)
+
+
+def _on_receipt(state: AgentState, owner: Address, packet: Packet) -> Transition:
+    envelope = open_envelope(packet.fields[0], state.light.chain)
+    if envelope.sender != owner:
+        raise UnknownSender("a receipt under another miner's topic")
+    receipt = verify_envelope(envelope, state.light.chain, dict(state.config.miners)[owner])
+    if not isinstance(receipt, Receipt):
+        raise MalformedMessage("not a receipt")
+    digest = Hash(receipt.digest)
+    if digest not in state.outbox:
+        return state, ()  # a second miner's receipt
+    outbox = {key: value for key, value in state.outbox.items() if key != digest}
+    state = replace(state, outbox=outbox, said=state.said | {digest})
+    effects: tuple[Effect, ...] = (DropOutbox(digest, receipt.code),)
+    if receipt.code != "ok":
+        effects += (Note("a miner refused a message", {"round": receipt.round, "cause": receipt.code}),)
+    return state, effects
+
+
+PACKET_RULES: dict[tuple[str, PacketType], Callable[[AgentState, Address, Packet], Transition]] = {
+    ("head", PacketType.HEAD): _on_head,
+    ("body", PacketType.BODY): _on_body,
+    ("to", PacketType.HEAD): _on_head,
+    ("to", PacketType.MODEL): _on_snapshot,
+    ("to", PacketType.MESSAGE): _on_receipt,
+}

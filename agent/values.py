@@ -1,0 +1,215 @@
+"""The agent's state, the events that change it, and the effects it wants: plain frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from flchain.crypto import Identity
+from flchain.light import LightState
+from flchain.packets import Assembly, Topics
+from flchain.types import Address, Hash, ModelVector, Round
+
+
+class Timer(Enum):
+    """The agent's timers. Starting one again replaces it."""
+
+    RESEND = "resend"  # no receipt yet: say it again
+    RESYNC = "resync"  # the model is behind: ask for it
+    SILENCE = "silence"  # is the followed miner still there?
+
+
+@dataclass(frozen=True)
+class PacketReceived:
+    """An MQTT payload as it came."""
+
+    topic: str
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class TimerFired:
+    """A timer of this machine."""
+
+    timer: Timer
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingDone:
+    """The trainer's answer: what training added to the model, float32 (P,), and the standard normals for the noise."""
+
+    round: Round
+    delta: npt.NDArray[np.float32]
+    samples: int
+    training_ms: int
+    loss: float
+    standard_normals: npt.NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class TrainingFailed:
+    """Training gave no usable update."""
+
+    round: Round
+    reason: str
+
+
+@dataclass(frozen=True)
+class Connected:
+    """The link to the broker is up (again)."""
+
+
+Event: TypeAlias = PacketReceived | TimerFired | TrainingDone | TrainingFailed | Connected
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train on this model, shape (P,); a training that still runs is for nothing now."""
+
+    round: Round
+    model: ModelVector
+
+
+@dataclass(frozen=True)
+class Publish:
+    """Send a packet, in chunks if it is long."""
+
+    topic: str
+    packet: bytes
+
+
+@dataclass(frozen=True, eq=False)
+class SaveWork:
+    """Make this round's update durable before anything after this effect."""
+
+    work: Work
+
+
+@dataclass(frozen=True)
+class SaveOutbox:
+    """Keep a message until a miner's receipt for it comes."""
+
+    digest: Hash
+    round: Round
+    raw: bytes
+
+
+@dataclass(frozen=True)
+class DropOutbox:
+    """A message needs no sending any more; `reason` says why."""
+
+    digest: Hash
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class SavePosition:
+    """Make the new model and the place in the chain durable."""
+
+    light: LightState
+    header: bytes
+    certificate: bytes
+    residual: ModelVector
+
+
+@dataclass(frozen=True)
+class Report:
+    """Tell what this device has computed, and what the round cost it."""
+
+    round: Round
+    model_hash: Hash
+    is_mismatch: bool
+    is_accepted: bool
+    work: Work | None
+
+
+@dataclass(frozen=True)
+class Follow:
+    """Listen to another miner's headers and bodies."""
+
+    before: Address | None
+    miner: Address
+
+
+@dataclass(frozen=True)
+class StartTimer:
+    """Bring `timer` back as TimerFired after `delay_ms`."""
+
+    timer: Timer
+    delay_ms: int
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """A peer's message was dropped and changed nothing: count it under `code`."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something a person wants to read; `is_fault` if somebody should look after it."""
+
+    text: str
+    fields: dict[str, object] = field(default_factory=dict)
+    is_fault: bool = False
+
+
+Effect: TypeAlias = (
+    Train | Publish | SaveWork | SaveOutbox | DropOutbox | SavePosition | Report | Follow | StartTimer | Refuse | Note
+)
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """What an agent is told at start. `miners` in the order in which it follows them, its home first."""
+
+    identity: Identity
+    miners: tuple[tuple[Address, bytes], ...]
+    """(address, public key)"""
+    until_round: int = 0
+    resend_ms: int = 2_000
+    resync_ms: int = 1_000
+    failover_ms: int = 10_000
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """This device's update of a round: its two signed messages, and the residual if the update is accepted."""
+
+    round: Round
+    commit: bytes
+    reveal: bytes
+    residual: ModelVector
+    samples: int
+    training_ms: int
+
+
+@dataclass(frozen=True, eq=False)
+class AgentState:
+    """Everything an agent holds in memory."""
+
+    config: AgentConfig
+    topics: Topics
+    light: LightState
+    residual: ModelVector
+    """What the codec left out of earlier updates, shape (P,)."""
+    head: tuple[bytes, bytes] | None = None
+    """The newest header and certificate."""
+    work: Work | None = None
+    training_round: Round | None = None
+    outbox: dict[Hash, tuple[Round, bytes]] = field(default_factory=dict)
+    said: frozenset[Hash] = frozenset()
+    """Digests of this round's messages that went out or got their receipt."""
+    followed: int = 0
+    """Index of the followed miner."""
+    heard_ms: int = 0
+    is_resyncing: bool = False
+    is_mismatch: bool = False
+    """This device has computed another model than the chain's: it takes part no more until somebody looks at it."""
+    assemblies: dict[Address, Assembly] = field(default_factory=dict)

@@ -1,0 +1,130 @@
+"""The device's part of a round: train, protect, compress, commit, reveal; and what waits in the outbox for a receipt."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agent.values import (
+    AgentState,
+    DropOutbox,
+    Effect,
+    Note,
+    Publish,
+    SaveOutbox,
+    SaveWork,
+    StartTimer,
+    Timer,
+    Train,
+    TrainingDone,
+    Work,
+)
+from flchain.codecs import CODECS
+from flchain.fixedpoint import to_fixed
+from flchain.messages import SALT_BYTES, Commit, Phase, Reveal, compute_update_commitment
+from flchain.packets import PacketType, encode_packet
+from flchain.params import SAMPLES_CAP_MAX
+from flchain.privacy import MECHANISMS
+from flchain.types import Round
+from flchain.wire import hash_message, seal
+
+Transition = tuple[AgentState, tuple[Effect, ...]]
+
+
+def pursue(state: AgentState) -> Transition:
+    """Do what the open round's phase asks of this device, once."""
+    light, config = state.light, state.config
+    is_paused = 0 < config.until_round < light.round
+    if is_paused or state.is_mismatch or not light.is_synced:
+        return state, ()
+    has_work = state.work is not None and state.work.round == light.round
+    if light.phase is Phase.COMMIT and not has_work and state.training_round != light.round:
+        return replace(state, training_round=light.round), (Train(light.round, light.model),)
+    raw = _get_due(state)
+    if raw is None or hash_message(raw) in state.said:
+        return state, ()
+    return _say(state, raw)
+
+
+def _get_due(state: AgentState) -> bytes | None:
+    """The message that the phase asks for, if this device has one."""
+    if state.work is None or state.work.round != state.light.round:
+        return None
+    return {Phase.COMMIT: state.work.commit, Phase.REVEAL: state.work.reveal}.get(state.light.phase)
+
+
+def is_due(state: AgentState) -> bool:
+    """True while the round waits for this device's part, or this device for the round's next phase."""
+    return state.work is not None and state.work.round == state.light.round
+
+
+def _say(state: AgentState, raw: bytes) -> Transition:
+    """Into the durable outbox first, then out; a receipt takes it out again."""
+    digest = hash_message(raw)
+    state = replace(state, outbox={**state.outbox, digest: (state.light.round, raw)}, said=state.said | {digest})
+    return state, (
+        SaveOutbox(digest, state.light.round, raw),
+        _publish(state, raw),
+        StartTimer(Timer.RESEND, state.config.resend_ms),
+    )
+
+
+def _publish(state: AgentState, raw: bytes) -> Publish:
+    topic = state.topics.device_up(state.config.identity.address)
+    return Publish(topic, encode_packet(PacketType.MESSAGE, raw))
+
+
+def resend(state: AgentState) -> Transition:
+    """Say again what has no receipt."""
+    if not state.outbox:
+        return state, ()
+    again = tuple(_publish(state, raw) for _, raw in state.outbox.values())
+    return state, (*again, StartTimer(Timer.RESEND, state.config.resend_ms))
+
+
+def drop_stale(state: AgentState) -> Transition:
+    """Take out of the outbox what the chain cannot use any more, with the reason."""
+    due = _get_due(state)
+    kept = {digest: item for digest, item in state.outbox.items() if due is not None and item[1] == due}
+    dropped = tuple(DropOutbox(digest, "the phase is over") for digest in state.outbox if digest not in kept)
+    said = state.said if state.work is not None and state.work.round == state.light.round else frozenset()
+    return replace(state, outbox=kept, said=said), dropped
+
+
+def on_training_done(state: AgentState, event: TrainingDone) -> Transition:
+    """Privacy, codec, signatures; then the commitment. Work that comes too late is dropped and says so."""
+    light = state.light
+    if event.round != light.round or light.phase is not Phase.COMMIT:
+        fields = {"round": event.round, "now": light.round, "phase": light.phase.name}
+        return state, (Note("training came too late for its round", fields),)
+    try:
+        done = _build_work(state, event)
+    except ValueError as error:
+        note = Note("training gave no usable update", {"round": event.round, "cause": str(error)}, is_fault=True)
+        return state, (note,)
+    fields = {"round": event.round, "ms": event.training_ms, "loss": round(event.loss, 4), "bytes": len(done.reveal)}
+    state, effects = pursue(replace(state, work=done))
+    return state, (SaveWork(done), Note("trained", fields), *effects)
+
+
+def _build_work(state: AgentState, event: TrainingDone) -> Work:
+    """Raises ValueError if the update is not finite."""
+    params, me, chain = state.light.params, state.config.identity, state.light.chain
+    protected = MECHANISMS[params.privacy](
+        event.delta,
+        params.clip_norm_thousandths / 1000,
+        params.noise_multiplier_thousandths / 1000,
+        event.standard_normals,
+    )
+    encoded = CODECS[params.codec].encode(to_fixed(protected), state.residual, params.codec_level)
+    number = Round(event.round)
+    salt = me.derive_secret("update-salt", chain + number.to_bytes(8, "big"))[:SALT_BYTES]
+    reveal = Reveal(number, salt, max(1, min(event.samples, SAMPLES_CAP_MAX)), encoded.payload)
+    commit = Commit(number, compute_update_commitment(chain, me.address, reveal))
+    return Work(
+        round=number,
+        commit=seal(commit, chain, me),
+        reveal=seal(reveal, chain, me),
+        residual=encoded.residual,
+        samples=event.samples,
+        training_ms=event.training_ms,
+    )

@@ -1,0 +1,93 @@
+"""What both runners stand on: one queue of events, timers by key, and the signals that end a process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections import Counter, deque
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+from flchain_edge.inbox import Inbox, LinkEvent
+
+log = logging.getLogger(__name__)
+
+EventT = TypeVar("EventT")
+
+
+class EventQueue(Generic[EventT]):
+    """Link events (bounded) and the node's own events (timers, results: bounded by what was asked for), in one wait.
+
+    The node's own come first: a result that is there must not wait behind a burst of messages.
+    """
+
+    def __init__(self) -> None:
+        self._own: deque[EventT] = deque()
+        self._inbox = Inbox()
+        self._wake = asyncio.Event()
+        self._timers: dict[Hashable, asyncio.TimerHandle] = {}
+        self.dropped = 0
+
+    def post(self, event: EventT) -> None:
+        """Add an event of the node's own, from the loop's thread."""
+        self._own.append(event)
+        self._wake.set()
+
+    def on_link_event(self, event: LinkEvent) -> None:
+        """Add an event of the MQTT link; counted as dropped if the inbox is full."""
+        if not self._inbox.put(event):
+            self.dropped += 1
+        self._wake.set()
+
+    def start_timer(self, key: Hashable, delay_ms: int, event: EventT) -> None:
+        """Post `event` after `delay_ms`; a timer of the same key is replaced."""
+        if (running := self._timers.pop(key, None)) is not None:
+            running.cancel()
+        loop = asyncio.get_running_loop()
+        self._timers[key] = loop.call_later(delay_ms / 1000, self._fire, key, event)
+
+    def _fire(self, key: Hashable, event: EventT) -> None:
+        self._timers.pop(key, None)
+        self.post(event)
+
+    def stop_timers(self) -> None:
+        """Forget all timers."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    async def get(self) -> EventT | LinkEvent:
+        """The next event, waiting for one if there is none."""
+        while True:
+            if self._own:
+                return self._own.popleft()
+            if (event := self._inbox.get_nowait()) is not None:
+                return event
+            self._wake.clear()
+            await self._wake.wait()
+
+
+class RefusalCounter:
+    """Counts refused messages by reason; says the first and then every tenfold, so that a flood is no log flood."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def add(self, code: str, detail: str) -> None:
+        """Count one refusal."""
+        self.counts[code] += 1
+        count = self.counts[code]
+        level = logging.WARNING if count == 10 ** (len(str(count)) - 1) else logging.DEBUG
+        log.log(level, "message refused", extra={"reason": code, "count": count, "detail": detail})
+
+
+async def run_until_signal(main: asyncio.Task[None]) -> None:
+    """Wait for `main`; SIGINT and SIGTERM cancel it, which ends it cleanly. Passes on what it raises."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, main.cancel)
+    try:
+        await main
+    except asyncio.CancelledError:
+        log.info("stopping on a signal")

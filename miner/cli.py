@@ -1,0 +1,26 @@
+"""`flchain-miner`: run a miner on an edge server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flchain_edge.command import NodeCommand, run_command
+from miner.runner import load_identity, run_miner
+from miner.settings import MinerSettings
+
+COMMAND = NodeCommand(
+    program="flchain-miner",
+    description="Score updates, agree on blocks with the other miners, serve devices over MQTT.",
+    settings_type=MinerSettings,
+    run=run_miner,
+    load_identity=load_identity,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `flchain-miner`."""
+    return run_command(COMMAND, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,177 @@
+"""The ledger: every final block with its certificate, and what this miner has said about the next one. SQLite."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiosqlite
+
+from flchain.certificate import verify_certificate
+from flchain.chain import Block, apply_block
+from flchain.errors import ConfigError, InvalidMessage, LedgerCorrupt
+from flchain.fixedpoint import vector_bytes, vector_from_bytes
+from flchain.genesis import Genesis, encode_genesis
+from flchain.messages import Header
+from flchain.state import ChainState, build_genesis_state
+from flchain.types import Height, ModelVector
+from flchain.wire import HEADER_BYTES_MAX, decode_struct
+from flchain_edge.sqlite import open_database, store_errors, transaction
+
+LEDGER_FILE = "ledger.db"
+
+MIGRATIONS = (
+    """
+    CREATE TABLE genesis (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        genesis BLOB NOT NULL,
+        initial_model BLOB NOT NULL
+    );
+    CREATE TABLE blocks (
+        height INTEGER PRIMARY KEY,
+        hash BLOB NOT NULL,
+        header BLOB NOT NULL,
+        certificate BLOB NOT NULL,
+        body BLOB NOT NULL
+    );
+    -- What this miner signed at the height that is not final yet: written before it is sent.
+    CREATE TABLE own_messages (
+        raw BLOB PRIMARY KEY,
+        height INTEGER NOT NULL
+    );
+    CREATE TABLE own_blocks (
+        hash BLOB PRIMARY KEY,
+        height INTEGER NOT NULL,
+        header BLOB NOT NULL,
+        body BLOB NOT NULL
+    );
+    """,
+)
+
+
+@dataclass(frozen=True)
+class StoredBlock:
+    """A row of the ledger."""
+
+    height: Height
+    hash: bytes
+    header: bytes
+    certificate: bytes
+    body: bytes
+
+
+class Ledger:
+    """One miner's ledger. Raises StoreFull if the disk is full; then nothing of that write is there."""
+
+    def __init__(self, db: aiosqlite.Connection) -> None:
+        self._db = db
+
+    @classmethod
+    async def open(cls, path: Path, genesis: Genesis, initial_model: ModelVector) -> Ledger:
+        """Open or create. Raises ConfigError if the file belongs to another chain, LedgerCorrupt if it is damaged."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        db = await open_database(path, MIGRATIONS)
+        try:
+            wanted = (encode_genesis(genesis), vector_bytes(initial_model))
+            async with transaction(db):
+                row = "INSERT OR IGNORE INTO genesis (id, genesis, initial_model) VALUES (1, ?, ?)"
+                await db.execute(row, wanted)
+            with store_errors(str(path)):
+                async with db.execute("SELECT genesis, initial_model FROM genesis") as cursor:
+                    found = await cursor.fetchone()
+            if found is None or tuple(found) != wanted:
+                raise ConfigError((f"ledger {path}: belongs to another chain than the genesis file",))
+        except BaseException:
+            await db.close()
+            raise
+        return cls(db)
+
+    async def close(self) -> None:
+        """Close the file."""
+        await self._db.close()
+
+    async def append(self, block: Block, certificate: bytes) -> None:
+        """Add a final block and forget what this miner said below it."""
+        height = block.header.height
+        async with transaction(self._db):
+            await self._db.execute(
+                "INSERT INTO blocks (height, hash, header, certificate, body) VALUES (?, ?, ?, ?, ?)",
+                (height, block.hash, block.header_bytes, certificate, block.body_bytes),
+            )
+            await self._db.execute("DELETE FROM own_messages WHERE height <= ?", (height,))
+            await self._db.execute("DELETE FROM own_blocks WHERE height <= ?", (height,))
+
+    async def save_own(self, height: Height, raw: bytes, block: Block | None) -> None:
+        """Make a vote or proposal durable, with the block it is for."""
+        async with transaction(self._db):
+            await self._db.execute("INSERT OR IGNORE INTO own_messages (raw, height) VALUES (?, ?)", (raw, height))
+            if block is not None:
+                await self._db.execute(
+                    "INSERT OR IGNORE INTO own_blocks (hash, height, header, body) VALUES (?, ?, ?, ?)",
+                    (block.hash, height, block.header_bytes, block.body_bytes),
+                )
+
+    async def get_own(self, height: Height) -> tuple[tuple[bytes, ...], tuple[Block, ...]]:
+        """What this miner has said at a height, and the blocks it was about."""
+        with store_errors():
+            query = "SELECT raw FROM own_messages WHERE height = ? ORDER BY rowid"
+            async with self._db.execute(query, (height,)) as cursor:
+                raws = tuple([row[0] async for row in cursor])
+            query = "SELECT header, body FROM own_blocks WHERE height = ?"
+            async with self._db.execute(query, (height,)) as cursor:
+                rows = [(row[0], row[1]) async for row in cursor]
+        return raws, tuple(
+            Block(decode_struct(header, Header, HEADER_BYTES_MAX), header, body) for header, body in rows
+        )
+
+    async def get_blocks(self, height: Height, count: int) -> tuple[StoredBlock, ...]:
+        """At most `count` blocks from `height` on."""
+        query = "SELECT height, hash, header, certificate, body FROM blocks WHERE height >= ? ORDER BY height LIMIT ?"
+        with store_errors():
+            async with self._db.execute(query, (height, count)) as cursor:
+                return tuple([StoredBlock(Height(row[0]), *row[1:]) async for row in cursor])
+
+    async def get_tip(self) -> StoredBlock | None:
+        """The newest block."""
+        with store_errors():
+            async with self._db.execute("SELECT max(height) FROM blocks") as cursor:
+                row = await cursor.fetchone()
+        if row is None or row[0] is None:
+            return None
+        blocks = await self.get_blocks(Height(row[0]), 1)
+        return blocks[0]
+
+
+REPLAY_BLOCKS = 256
+
+
+async def replay(ledger: Ledger, genesis: Genesis, initial_model: ModelVector) -> ChainState:
+    """The chain's state from genesis, every block checked again. Raises LedgerCorrupt naming the height."""
+    state = build_genesis_state(genesis, initial_model)
+    while rows := await ledger.get_blocks(Height(state.height + 1), REPLAY_BLOCKS):
+        for row in rows:
+            state = replay_block(state, row)
+    return state
+
+
+def replay_block(state: ChainState, row: StoredBlock) -> ChainState:
+    """The state after one stored block: height, hash, rules, state root and certificate. Raises LedgerCorrupt."""
+    height = Height(state.height + 1)
+    if row.height != height:
+        raise LedgerCorrupt(height, f"the block is missing, the next one stored is {row.height}")
+    try:
+        block, after = apply_block(state, row.header, row.body)
+        verify_certificate(state.chain, state.validators, height, block.hash, row.certificate)
+    except InvalidMessage as error:
+        raise LedgerCorrupt(height, f"{error.code}: {error}") from error
+    if block.hash != row.hash:
+        raise LedgerCorrupt(height, "the stored hash is not the block's")
+    return after
+
+
+def read_initial_model(stored: bytes, parameters_count: int) -> ModelVector:
+    """The model of round 0 as the ledger holds it. Raises LedgerCorrupt."""
+    try:
+        return vector_from_bytes(stored, parameters_count)
+    except InvalidMessage as error:
+        raise LedgerCorrupt(0, f"the initial model: {error}") from error

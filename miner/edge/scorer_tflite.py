@@ -1,0 +1,33 @@
+"""Scoring on the miner's own data: accuracy of a model in basis points, in one thread beside the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+from flchain.fixedpoint import to_float
+from flchain.types import ModelVector
+from flchain_edge.chain_files import Examples
+from flchain_edge.tflite import TfliteModel
+
+
+class Scorer:
+    """Evaluates models one after the other; `examples` are never sent anywhere."""
+
+    def __init__(self, model: TfliteModel, examples: Examples) -> None:
+        self._model = model
+        self._examples = examples
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="scorer")
+
+    async def score(self, vector: ModelVector) -> int:
+        """Accuracy of the model vector, shape (P,), in basis points: floor(10,000 * correct / examples)."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._score, vector)
+
+    def _score(self, vector: ModelVector) -> int:
+        self._model.set_weights(to_float(vector))
+        correct, _ = self._model.evaluate(self._examples.x, self._examples.y)
+        return 10_000 * correct // len(self._examples)
+
+    def stop(self) -> None:
+        """Wait for nothing more."""
+        self._thread.shutdown(wait=False, cancel_futures=True)

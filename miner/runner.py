@@ -1,0 +1,164 @@
+"""The miner's only loop: edge -> event -> step -> effects -> edge."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+
+from flchain.crypto import Identity
+from flchain.errors import ConfigError
+from flchain.messages import Header, Phase
+from flchain.packets import PacketType, encode_packet, split_packet
+from flchain.state import find_validator
+from flchain.types import Height, Millis
+from flchain.wire import HEADER_BYTES_MAX, decode_struct
+from flchain_edge.chain_files import compute_initial_model, load_examples, load_genesis, load_model_file
+from flchain_edge.event_loop import EventQueue, RefusalCounter
+from flchain_edge.keystore import load_or_create_identity, load_passphrase
+from flchain_edge.mqtt import Connected as LinkConnected
+from flchain_edge.mqtt import LinkEvent, MqttLink, Received
+from flchain_edge.mqtt_settings import with_client_id
+from flchain_edge.tflite import TfliteModel, probe_model
+from miner.edge.ledger import LEDGER_FILE, Ledger, StoredBlock, replay
+from miner.edge.scorer_tflite import Scorer
+from miner.machine import build_miner_state, step
+from miner.settings import MinerSettings
+from miner.values import (
+    ComputeScore,
+    Connected,
+    Effect,
+    Event,
+    MinerConfig,
+    MinerState,
+    Note,
+    PacketReceived,
+    Publish,
+    Refuse,
+    SaveBlock,
+    SaveVote,
+    ScoreComputed,
+    SendBlocks,
+    StartTimer,
+    TimerFired,
+    Tip,
+)
+
+log = logging.getLogger("miner")
+
+
+class MinerRunner:
+    """One miner process."""
+
+    def __init__(
+        self, state: MinerState, ledger: Ledger, link: MqttLink, scorer: Scorer, queue: EventQueue[Event]
+    ) -> None:
+        self._state = state
+        self._ledger = ledger
+        self._link = link
+        self._scorer = scorer
+        self._queue = queue
+        self._refusals = RefusalCounter()
+        self._scoring: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Until cancelled, or until the disk fails: StoreFull and LedgerCorrupt come out."""
+        topics, me = self._state.topics, self._state.config.identity.address
+        self._link.subscribe(
+            topics.all_devices("up"), topics.all_miners("bft"), topics.all_miners("head"), topics.answers_to(me)
+        )
+        await self._link.start()
+        try:
+            while True:
+                event = _read_event(await self._queue.get())
+                if event is not None:
+                    await self._process(event)
+        finally:
+            self._queue.stop_timers()
+            self._scorer.stop()
+            await self._link.stop()
+
+    async def _process(self, event: Event) -> None:
+        self._state, effects = step(self._state, event, Millis(time.monotonic_ns() // 1_000_000))
+        for effect in effects:
+            await self._carry_out(effect)
+
+    async def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Publish(topic, packet, retain):
+                for payload in split_packet(packet):
+                    self._link.publish(topic, payload, retain=retain)
+            case SaveVote(height, raw, block):
+                await self._ledger.save_own(height, raw, block)
+            case SaveBlock(block, certificate):
+                await self._ledger.append(block, certificate)
+            case SendBlocks(topic, height, count):
+                for row in await self._ledger.get_blocks(height, count):
+                    packet = encode_packet(PacketType.BLOCK, row.header, row.certificate, row.body)
+                    await self._carry_out(Publish(topic, packet))
+            case StartTimer(timer, delay_ms):
+                self._queue.start_timer(timer, delay_ms, TimerFired(timer))
+            case ComputeScore():
+                task = asyncio.create_task(self._score(effect))
+                self._scoring.add(task)
+                task.add_done_callback(self._scoring.discard)
+            case Refuse(code, detail):
+                self._refusals.add(code, detail)
+            case Note(text, fields):
+                log.info(text, extra=fields)
+
+    async def _score(self, effect: ComputeScore) -> None:
+        score = await self._scorer.score(effect.model)
+        self._queue.post(ScoreComputed(effect.round, effect.sender, score))
+
+
+def _read_event(event: Event | LinkEvent) -> Event | None:
+    match event:
+        case Received(topic, payload):
+            return PacketReceived(topic, payload)
+        case LinkConnected():
+            return Connected()
+        case PacketReceived() | TimerFired() | ScoreComputed() | Connected():
+            return event
+        case _:
+            return None
+
+
+def _build_tip(row: StoredBlock | None) -> Tip | None:
+    if row is None:
+        return None
+    header = decode_struct(row.header, Header, HEADER_BYTES_MAX)
+    has_news = header.phase is Phase.REVEAL or header.next_round > header.round
+    return Tip(row.header, row.certificate, row.body if has_news else None)
+
+
+def load_identity(settings: MinerSettings) -> Identity:
+    """The miner's key, made on first use. Raises ConfigError."""
+    passphrase = load_passphrase(settings.key.passphrase_env, settings.key.passphrase_file)
+    return load_or_create_identity(settings.key.file, passphrase)
+
+
+async def run_miner(settings: MinerSettings) -> None:
+    """Start from the files and run. Raises ConfigError, LedgerCorrupt or StoreFull."""
+    identity = load_identity(settings)
+    genesis = load_genesis(settings.genesis)
+    model_file = load_model_file(settings.model, genesis)
+    probe_model(model_file)
+    model = TfliteModel(model_file)
+    initial_model = compute_initial_model(model)
+    examples = load_examples(settings.examples, model)
+    ledger = await Ledger.open(Path(settings.data_dir) / LEDGER_FILE, genesis, initial_model)
+    try:
+        chain = await replay(ledger, genesis, initial_model)
+        if find_validator(chain, identity.address) is None:
+            raise ConfigError((f"key {settings.key.file}: {identity.address.hex()} is no validator of this chain",))
+        own_messages, own_blocks = await ledger.get_own(Height(chain.height + 1))
+        config = MinerConfig(identity, settings.until_round)
+        state = build_miner_state(config, chain, _build_tip(await ledger.get_tip()), own_messages, own_blocks)
+        queue: EventQueue[Event] = EventQueue()
+        link = MqttLink(with_client_id(settings.mqtt, identity.address.hex()), on_event=queue.on_link_event)
+        log.info("starting", extra={"address": identity.address.hex(), "chain": genesis.name, "height": chain.height})
+        await MinerRunner(state, ledger, link, Scorer(model, examples), queue).run()
+    finally:
+        await ledger.close()
