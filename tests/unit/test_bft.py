@@ -352,6 +352,9 @@ def test_conflicting_votes_are_evidence_once() -> None:
     _, effects = start(propose(), first, second, second)
     assert [e for e in effects if isinstance(e, Equivocation)] == [Equivocation(first, second)]
     assert timers(effects) == [(Step.PROPOSE, 0, 1000)]
+    nil, for_block = vote(3, PREVOTE, None), vote(3, PREVOTE, A)
+    _, effects = start(propose(), nil, for_block, for_block, nil, for_block)
+    assert [e for e in effects if isinstance(e, Equivocation)] == [Equivocation(nil, for_block)]
 
 
 def test_equivocator_cannot_hide_a_proof_of_lock() -> None:
@@ -454,6 +457,13 @@ def test_restore_keeps_its_word_and_its_lock() -> None:
     assert cast(effects_after) == []
     state, effects_after = feed(state, fire(Step.PRECOMMIT, 2), vote(1, PREVOTE, None, 4), vote(2, PREVOTE, None, 4))
     assert cast(feed(state, propose(4, B))[1])[0] == vote(0, PREVOTE, None, 4), "the lock holds after the restart"
+
+
+def test_restore_takes_the_newest_lock() -> None:
+    """Of two precommits for blocks the later one is the lock, in whatever order the journal gives them."""
+    own = (vote(0, PRECOMMIT, B, 3), vote(0, PRECOMMIT, A, 1), vote(0, PRECOMMIT, None, 4))
+    state = bft.restore(configure(), HEIGHT, own, ())
+    assert (state.locked_hash, state.locked_view, state.view, state.step) == (B, 3, 4, Step.PRECOMMIT)
 
 
 def test_restored_proposer_repeats_its_proposal() -> None:
