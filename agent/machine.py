@@ -147,7 +147,7 @@ def _on_snapshot(state: AgentState, owner: Address, packet: Packet) -> Transitio
 
 
 def _on_mismatch(state: AgentState, error: ModelMismatch) -> Transition:
-    """Say so loudly, keep the old model, take part no more: either this device or two thirds of the miners are wrong."""
+    """Say so loudly, keep the old model, take part no more: this device or two thirds of the miners are wrong."""
     if state.is_mismatch:
         return state, ()
     state = replace(state, is_mismatch=True)

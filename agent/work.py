@@ -1,4 +1,4 @@
-"""The device's part of a round: train, protect, compress, commit, reveal; and what waits in the outbox for a receipt."""
+"""The device's part of a round: train, protect, compress, commit, reveal; and the outbox that waits for receipts."""
 
 from __future__ import annotations
 

@@ -1,0 +1,26 @@
+"""`flchain-agent`: run an agent on a board."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agent.runner import load_identity, run_agent
+from agent.settings import AgentSettings
+from flchain_edge.command import NodeCommand, run_command
+
+COMMAND = NodeCommand(
+    program="flchain-agent",
+    description="Train on this device's data, publish signed updates, compute the global model and check it.",
+    settings_type=AgentSettings,
+    run=run_agent,
+    load_identity=load_identity,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `flchain-agent`."""
+    return run_command(COMMAND, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,65 @@
+"""Training on the device's own data: SGD in a TFLite interpreter, in one thread beside the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from agent.values import TrainingDone
+from flchain.fixedpoint import to_float
+from flchain.params import ChainParams
+from flchain.types import ModelVector, Round
+from flchain_edge.chain_files import Examples
+from flchain_edge.tflite import TfliteModel
+
+
+class Trainer:
+    """Trains one round at a time; a newer round stops the older one at its next step."""
+
+    def __init__(self, model: TfliteModel, examples: Examples, params: ChainParams) -> None:
+        self._model = model
+        self._examples = examples
+        self._params = params
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="trainer")
+        self._stop = threading.Event()
+
+    async def train(self, round_number: Round, vector: ModelVector) -> TrainingDone | None:
+        """Local epochs of SGD from the model vector, shape (P,); None if a newer round took over."""
+        self._stop.set()
+        stop = self._stop = threading.Event()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, self._train, round_number, vector, stop)
+
+    def _train(self, round_number: Round, vector: ModelVector, stop: threading.Event) -> TrainingDone | None:
+        started = time.monotonic()
+        base = to_float(vector)
+        self._model.set_weights(base)
+        rng = np.random.default_rng()  # the order of rows is this device's own business
+        size, losses = self._params.batch_size, [0.0]
+        for _ in range(self._params.local_epochs):
+            order = rng.permutation(len(self._examples))
+            losses = []
+            for start in range(0, len(order), size):
+                if stop.is_set():
+                    return None
+                rows = order[start : start + size]
+                x, y = self._examples.x[rows], self._examples.y[rows]
+                losses.append(self._model.train_step(x, y, self._params.learning_rate_millionths / 1e6))
+        needs_noise = self._params.noise_multiplier_thousandths > 0
+        return TrainingDone(
+            round=round_number,
+            delta=self._model.get_weights() - base,
+            samples=len(self._examples),
+            training_ms=round((time.monotonic() - started) * 1000),
+            loss=float(np.mean(losses)),
+            standard_normals=rng.standard_normal(len(base), np.float32) if needs_noise else None,
+        )
+
+    def stop(self) -> None:
+        """End at the next step."""
+        self._stop.set()
+        self._thread.shutdown(wait=False, cancel_futures=True)

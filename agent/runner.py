@@ -1,0 +1,200 @@
+"""The agent's only loop: edge -> event -> step -> effects -> edge."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+
+import numpy as np
+
+from agent.edge.store import STORE_FILE, Store
+from agent.edge.trainer_tflite import Trainer
+from agent.machine import build_agent_state, step
+from agent.settings import AgentSettings
+from agent.values import (
+    AgentConfig,
+    AgentState,
+    Connected,
+    DropOutbox,
+    Effect,
+    Event,
+    Follow,
+    Note,
+    PacketReceived,
+    Publish,
+    Refuse,
+    Report,
+    SaveOutbox,
+    SavePosition,
+    SaveWork,
+    StartTimer,
+    TimerFired,
+    Train,
+    TrainingDone,
+    TrainingFailed,
+)
+from flchain.crypto import Identity, compute_address
+from flchain.errors import ConfigError
+from flchain.genesis import Genesis
+from flchain.light import build_light_state
+from flchain.messages import Status
+from flchain.packets import PacketType, encode_packet, split_packet
+from flchain.types import Address, Millis
+from flchain.wire import seal
+from flchain_edge.chain_files import compute_initial_model, load_examples, load_genesis, load_model_file
+from flchain_edge.event_loop import EventQueue, RefusalCounter
+from flchain_edge.keystore import load_or_create_identity, load_passphrase
+from flchain_edge.mqtt import Connected as LinkConnected
+from flchain_edge.mqtt import LinkEvent, MqttLink, Received
+from flchain_edge.mqtt_settings import with_client_id
+from flchain_edge.tflite import TfliteModel, probe_model
+
+log = logging.getLogger("agent")
+
+
+class AgentRunner:
+    """One agent process."""
+
+    def __init__(
+        self, state: AgentState, store: Store, link: MqttLink, trainer: Trainer, queue: EventQueue[Event]
+    ) -> None:
+        self._state = state
+        self._store = store
+        self._link = link
+        self._trainer = trainer
+        self._queue = queue
+        self._refusals = RefusalCounter()
+        self._training: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Until cancelled, or until the disk fails: StoreFull and LedgerCorrupt come out."""
+        self._link.subscribe(self._state.topics.answers_to(self._state.config.identity.address))
+        await self._link.start()
+        try:
+            while True:
+                event = _read_event(await self._queue.get())
+                if event is not None:
+                    await self._process(event)
+        finally:
+            self._queue.stop_timers()
+            self._trainer.stop()
+            await self._link.stop()
+
+    async def _process(self, event: Event) -> None:
+        self._state, effects = step(self._state, event, Millis(time.monotonic_ns() // 1_000_000))
+        for effect in effects:
+            await self._carry_out(effect)
+
+    async def _carry_out(self, effect: Effect) -> None:
+        match effect:
+            case Train():
+                task = asyncio.create_task(self._train(effect))
+                self._training.add(task)
+                task.add_done_callback(self._training.discard)
+            case Publish(topic, packet):
+                for payload in split_packet(packet):
+                    self._link.publish(topic, payload)
+            case SaveWork(work):
+                await self._store.save_work(work)
+            case SaveOutbox(digest, round_number, raw):
+                await self._store.save_outbox(digest, round_number, raw)
+            case DropOutbox(digest, reason):
+                await self._store.drop_outbox(digest)
+                log.debug("out of the outbox", extra={"digest": digest[:8], "reason": reason})
+            case SavePosition():
+                await self._store.save_position(effect)
+            case Report():
+                await self._report(effect)
+            case Follow(before, miner):
+                self._follow(before, miner)
+            case StartTimer(timer, delay_ms):
+                self._queue.start_timer(timer, delay_ms, TimerFired(timer))
+            case Refuse(code, detail):
+                self._refusals.add(code, detail)
+            case Note(text, fields, is_fault):
+                log.log(logging.ERROR if is_fault else logging.INFO, text, extra=fields)
+
+    def _follow(self, before: Address | None, miner: Address) -> None:
+        topics = self._state.topics
+        if before is not None:
+            self._link.unsubscribe(topics.miner_head(before), topics.miner_body(before))
+        self._link.subscribe(topics.miner_head(miner), topics.miner_body(miner))
+
+    async def _report(self, report: Report) -> None:
+        counters, me = self._link.counters, self._state.config.identity
+        await self._store.save_round(report, counters.bytes_sent, counters.bytes_received)
+        status = Status(
+            round=report.round,
+            model_hash=report.model_hash,
+            is_mismatch=report.is_mismatch,
+            training_ms=report.work.training_ms if report.work else 0,
+            bytes_up=counters.bytes_sent,
+            bytes_down=counters.bytes_received,
+        )
+        packet = encode_packet(PacketType.MESSAGE, seal(status, self._state.light.chain, me))
+        self._link.publish(self._state.topics.device_status(me.address), packet, retain=True)
+
+    async def _train(self, effect: Train) -> None:
+        event: TrainingDone | TrainingFailed | None
+        try:
+            event = await self._trainer.train(effect.round, effect.model)
+        except (ValueError, RuntimeError) as error:  # what the interpreter raises
+            event = TrainingFailed(effect.round, str(error))
+        if event is not None:
+            self._queue.post(event)
+
+
+def _read_event(event: Event | LinkEvent) -> Event | None:
+    match event:
+        case Received(topic, payload):
+            return PacketReceived(topic, payload)
+        case LinkConnected():
+            return Connected()
+        case PacketReceived() | TimerFired() | TrainingDone() | TrainingFailed() | Connected():
+            return event
+        case _:
+            return None
+
+
+def load_identity(settings: AgentSettings) -> Identity:
+    """The device's key, made on first use. Raises ConfigError."""
+    passphrase = load_passphrase(settings.key.passphrase_env, settings.key.passphrase_file)
+    return load_or_create_identity(settings.key.file, passphrase)
+
+
+def build_config(settings: AgentSettings, genesis: Genesis, identity: Identity) -> AgentConfig:
+    """Who this device is to the chain, and the miners in its order: home first. Raises ConfigError for a stranger."""
+    homes = {entry.public_key: entry.home for entry in genesis.devices}
+    home = homes.get(identity.public_key)
+    if home is None:
+        raise ConfigError((f"key {settings.key.file}: {identity.address.hex()} is no device of this chain",))
+    miners = sorted((compute_address(entry.public_key), entry.public_key) for entry in genesis.validators)
+    first = next(index for index, (address, _) in enumerate(miners) if address == home)
+    ordered = tuple(miners[first:] + miners[:first])
+    return AgentConfig(identity, ordered, settings.until_round, failover_ms=settings.failover_s * 1000)
+
+
+async def run_agent(settings: AgentSettings) -> None:
+    """Start from the files and run. Raises ConfigError, LedgerCorrupt or StoreFull."""
+    identity = load_identity(settings)
+    genesis = load_genesis(settings.genesis)
+    config = build_config(settings, genesis, identity)
+    model_file = load_model_file(settings.model, genesis)
+    probe_model(model_file)
+    model = TfliteModel(model_file)
+    initial_model = compute_initial_model(model)
+    light = build_light_state(genesis, initial_model)
+    trainer = Trainer(model, load_examples(settings.examples, model), genesis.params)
+    store = await Store.open(Path(settings.data_dir) / STORE_FILE, light.chain)
+    try:
+        stored = await store.load(light, np.zeros_like(initial_model))
+        state = build_agent_state(config, stored.light, stored.residual, stored.work, stored.outbox)
+        queue: EventQueue[Event] = EventQueue()
+        link = MqttLink(with_client_id(settings.mqtt, identity.address.hex()), on_event=queue.on_link_event)
+        fields = {"address": identity.address.hex(), "chain": genesis.name, "round": stored.light.round}
+        log.info("starting", extra=fields)
+        await AgentRunner(state, store, link, trainer, queue).run()
+    finally:
+        await store.close()
