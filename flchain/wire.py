@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 import cbor2
 import msgspec
 
+from flchain.cbor_form import COSE_SIGN1_TAG, check_form
 from flchain.crypto import SIGNATURE_BYTES, Identity, hash_tagged, verify
 from flchain.errors import (
     BadSignature,
     MalformedMessage,
     NotCanonical,
     OversizedMessage,
-    TruncatedMessage,
     UnsignedMessage,
     WrongChain,
 )
@@ -27,7 +27,6 @@ from flchain.messages import MESSAGE_TYPES, AnyMessage, Kind
 from flchain.types import ADDRESS_BYTES, Address, Hash
 
 CHAIN_PREFIX_BYTES = 8
-COSE_SIGN1_TAG = 18
 COSE_ALGORITHM, COSE_KEY_ID = 1, 4
 ALGORITHM_EDDSA = -8
 
@@ -65,10 +64,9 @@ def decode(data: bytes, bytes_max: int) -> Any:
     """
     if len(data) > bytes_max:
         raise OversizedMessage(f"{len(data)} bytes, at most {bytes_max} are allowed")
+    check_form(data)
     try:
         value = cbor2.loads(data, allow_indefinite=False, allow_duplicate_keys=False)
-    except cbor2.CBORDecodeEOF as error:
-        raise TruncatedMessage("the bytes end too early") from error
     except (cbor2.CBORDecodeError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise MalformedMessage(f"no CBOR: {error}") from error
     try:
