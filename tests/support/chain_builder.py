@@ -1,0 +1,245 @@
+"""A small chain for tests: real keys and signatures, a model of 200 parameters, and helpers that drive rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+
+from flchain.certificate import PRECOMMIT, build_certificate
+from flchain.chain import Block, apply_block, build_block
+from flchain.codecs import CODECS
+from flchain.crypto import Identity
+from flchain.fixedpoint import to_fixed
+from flchain.genesis import Genesis, decode_genesis, encode_genesis
+from flchain.messages import (
+    Body,
+    Commit,
+    DeviceEntry,
+    Header,
+    Phase,
+    Reveal,
+    ScoreCommit,
+    ScoreReveal,
+    ValidatorEntry,
+    Vote,
+    compute_score_commitment,
+    compute_update_commitment,
+)
+from flchain.params import PRESETS, ChainParams
+from flchain.state import ChainState, build_genesis_state, compute_state_root, hash_model
+from flchain.types import Hash, ModelVector, Round, View
+from flchain.wire import encode_struct, get_signature, seal
+
+PARAMETERS_COUNT = 200
+CODEC_LEVEL = 10
+BASE_SCORE = 7_000
+SALT = b"salt of 16 bytes"
+
+
+@dataclass(frozen=True)
+class BuiltChain:
+    """A genesis and the keys behind it; miners and devices are in order of address, as in the state."""
+
+    genesis: Genesis
+    id: Hash
+    miners: tuple[Identity, ...]
+    devices: tuple[Identity, ...]
+    model: ModelVector
+    state: ChainState
+
+
+def build_identity(seed: int, number: int) -> Identity:
+    """The key pair number `number` (0 to 255) of a family."""
+    return Identity.from_seed(bytes((seed, number)) * 16)
+
+
+def build_chain(
+    miners: int = 4,
+    devices: int = 3,
+    codec: str = "sparse-ternary",
+    seed: int = 1,
+    powers: Sequence[int] | None = None,
+    **changes: object,
+) -> BuiltChain:
+    """A chain whose device number i has miner i modulo the miners as its home; `changes` are of ChainParams."""
+    miner_keys = _build_identities(seed, 0, miners)
+    device_keys = _build_identities(seed, 100, devices)
+    model = to_fixed(np.linspace(-1, 1, PARAMETERS_COUNT).astype(np.float32))
+    params = ChainParams(
+        codec=codec,
+        codec_level=CODEC_LEVEL,
+        aggregation="weighted-sum",
+        privacy="none",
+        clip_norm_thousandths=10_000,
+        noise_multiplier_thousandths=0,
+        proposer_rule="pok",
+        model_digest=b"m" * 32,
+        parameters_count=PARAMETERS_COUNT,
+        initial_model_hash=hash_model(model),
+        local_epochs=1,
+        batch_size=32,
+        learning_rate_millionths=10_000,
+        samples_cap=1_000,
+        score_margin_bp=500,
+        reward_rule="per-update",
+        reward_per_update=100,
+        **PRESETS["minimal"],
+    )
+    validators = tuple(
+        ValidatorEntry(key.public_key, power) for key, power in zip(miner_keys, powers or [10] * miners, strict=True)
+    )
+    entries = tuple(DeviceEntry(key.public_key, miner_keys[i % miners].address) for i, key in enumerate(device_keys))
+    genesis = Genesis(1, f"test-{seed}", msgspec.structs.replace(params, **changes), validators, entries)
+    genesis = decode_genesis(encode_genesis(genesis))
+    state = build_genesis_state(genesis, model)
+    return BuiltChain(genesis, state.chain, miner_keys, device_keys, model, state)
+
+
+def _build_identities(seed: int, first: int, count: int) -> tuple[Identity, ...]:
+    keys = (build_identity(seed, first + i) for i in range(count))
+    return tuple(sorted(keys, key=lambda key: key.address))
+
+
+def make_update(chain: BuiltChain, number: int, round_: int, size: float = 0.1) -> bytes:
+    """A codec payload that depends on device and round alone."""
+    noise = np.random.default_rng((number, round_)).normal(0, size, PARAMETERS_COUNT)
+    codec, params = CODECS[chain.genesis.params.codec], chain.genesis.params
+    residual = np.zeros(PARAMETERS_COUNT, np.int32)
+    return codec.encode(to_fixed(noise.astype(np.float32)), residual, params.codec_level).payload
+
+
+def make_reveal(
+    chain: BuiltChain, number: int, round_: int = 1, samples: int = 100, update: bytes | None = None
+) -> Reveal:
+    """What device `number` trained in a round."""
+    return Reveal(round_, SALT, samples, make_update(chain, number, round_) if update is None else update)
+
+
+def seal_commit(chain: BuiltChain, number: int, reveal: Reveal) -> bytes:
+    """Device `number`'s signed commitment to `reveal`."""
+    sender = chain.devices[number]
+    return seal(Commit(reveal.round, compute_update_commitment(chain.id, sender.address, reveal)), chain.id, sender)
+
+
+def seal_reveal(chain: BuiltChain, number: int, reveal: Reveal) -> bytes:
+    """Device `number`'s signed update."""
+    return seal(reveal, chain.id, chain.devices[number])
+
+
+def make_scores(state: ChainState, base: int = BASE_SCORE, scores: Mapping[bytes, int] | None = None) -> ScoreReveal:
+    """Scores for every revealed update of the open round: `scores` by device, else the base model's."""
+    listed = tuple((update.sender, (scores or {}).get(update.sender, base)) for update in state.round.reveals)
+    return ScoreReveal(state.round.number, SALT, base, listed)
+
+
+def seal_score_commit(chain: BuiltChain, number: int, scores: ScoreReveal) -> bytes:
+    """Miner `number`'s signed commitment to `scores`."""
+    sender = chain.miners[number]
+    commitment = compute_score_commitment(chain.id, sender.address, scores)
+    return seal(ScoreCommit(scores.round, commitment), chain.id, sender)
+
+
+def seal_score_reveal(chain: BuiltChain, number: int, scores: ScoreReveal) -> bytes:
+    """Miner `number`'s signed scores."""
+    return seal(scores, chain.id, chain.miners[number])
+
+
+def certify(
+    chain: BuiltChain, state: ChainState, block: Block, signers: Iterable[int] | None = None, view: int = 0
+) -> bytes:
+    """A certificate for the block after `state`, signed by the miners `signers` (all if None)."""
+    vote = Vote(block.header.height, view, PRECOMMIT, block.hash)
+    chosen = [chain.miners[i] for i in (range(len(chain.miners)) if signers is None else signers)]
+    signatures = [(miner.address, get_signature(seal(vote, chain.id, miner))) for miner in chosen]
+    return build_certificate(state.validators, View(view), signatures)
+
+
+@dataclass
+class Driver:
+    """Makes blocks on a chain one after another; every block made is also checked as a peer checks it."""
+
+    chain: BuiltChain
+    states: list[ChainState] = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)
+    certificates: list[bytes] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.states = self.states or [self.chain.state]
+
+    @property
+    def state(self) -> ChainState:
+        """The newest state."""
+        return self.states[-1]
+
+    def extend(self, transactions: Iterable[bytes] = ()) -> Block:
+        """Make, check and append a block."""
+        proposer = self.chain.miners[len(self.blocks) % len(self.chain.miners)]
+        block, built = build_block(self.state, proposer.address, transactions)
+        checked, after = apply_block(self.state, block.header_bytes, block.body_bytes)
+        assert checked == block
+        assert compute_state_root(after) == compute_state_root(built) == block.header.state_root
+        self.certificates.append(certify(self.chain, self.state, block))
+        self.states.append(after)
+        self.blocks.append(block)
+        return block
+
+    def open(self) -> None:
+        """Make the first block if it is not there yet."""
+        if self.state.round.phase is Phase.OPEN:
+            self.extend()
+
+    def commit(self, reveals: Mapping[int, Reveal]) -> Block:
+        """A block with the commitments of these devices."""
+        return self.extend([seal_commit(self.chain, i, reveal) for i, reveal in reveals.items()])
+
+    def reveal(self, reveals: Mapping[int, Reveal]) -> Block:
+        """A block with the updates of these devices."""
+        return self.extend([seal_reveal(self.chain, i, reveal) for i, reveal in reveals.items()])
+
+    def score_commit(self, scores: Mapping[int, ScoreReveal]) -> Block:
+        """A block with the score commitments of these miners."""
+        return self.extend([seal_score_commit(self.chain, i, word) for i, word in scores.items()])
+
+    def score_reveal(self, scores: Mapping[int, ScoreReveal]) -> Block:
+        """A block with the scores of these miners."""
+        return self.extend([seal_score_reveal(self.chain, i, word) for i, word in scores.items()])
+
+    def go_to(self, phase: Phase, devices: Iterable[int] | None = None) -> dict[int, Reveal]:
+        """Drive the open round, in which `devices` (all if None) take part, up to `phase`. Gives their updates."""
+        self.open()
+        numbers = range(len(self.chain.devices)) if devices is None else devices
+        reveals = {i: make_reveal(self.chain, i, self.state.round.number) for i in numbers}
+        steps = ((Phase.COMMIT, self.commit), (Phase.REVEAL, self.reveal))
+        for here, step in steps:
+            if phase > here:
+                step(reveals)
+                while self.state.round.phase is here:
+                    self.extend()
+        if phase is Phase.SETTLE:
+            self.score_commit({i: make_scores(self.state) for i in range(len(self.chain.miners))})
+        assert self.state.round.phase is phase
+        return reveals
+
+    def run_round(self, devices: Iterable[int] | None = None, scores: Mapping[bytes, int] | None = None) -> Round:
+        """Drive the open round to its settlement: the round that was settled."""
+        number = self.state.round.number
+        self.go_to(Phase.SCORE, devices)
+        words = {i: make_scores(self.state, scores=scores) for i in range(len(self.chain.miners))}
+        self.score_commit(words)
+        self.score_reveal(words)
+        assert self.state.round.number == number + 1
+        return number
+
+
+def seal_body(transactions: Iterable[bytes]) -> bytes:
+    """A body without a settlement."""
+    return encode_struct(Body(tuple(transactions), None))
+
+
+def replace_header(block: Block, **changes: object) -> bytes:
+    """The bytes of the block's header with some fields changed."""
+    header: Header = msgspec.structs.replace(block.header, **changes)
+    return encode_struct(header)
