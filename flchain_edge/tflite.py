@@ -1,14 +1,14 @@
 """The one seam over `tflite_runtime` 2.14 (numpy < 2) and `ai_edge_litert` 2.3 (numpy 2): a .tflite model that trains.
 
-A trainable model holds P float32 parameters and has these signatures (built by `flchain model build`); B is any batch size:
+A trainable model (`flchain model build` makes them) holds P float32 parameters; B is any batch size. Its signatures:
 
-    train     x (B, ...) float32, y (B,) int32, learning_rate () float32 -> loss ()          one step of SGD with momentum
-    grad      x, y                                                       -> gradient (P,)    of the mean loss; no change
-    infer     x                                                          -> probabilities (B, classes)
-    evaluate  x, y                                                       -> correct () int32, loss_sum ()
-    init                                                                 -> parameters_count ()   the file's own weights
-    save                                                                 -> weights (P,)
-    restore   weights (P,)                                               -> parameters_count ()   momentum back to zero
+    train     x (B, ...) float32, y (B,) int32, learning_rate () -> loss ()      one step of SGD with momentum
+    grad      x, y             -> gradient (P,)                     of the mean loss; changes nothing
+    infer     x                -> probabilities (B, classes)
+    evaluate  x, y             -> correct () int32, loss_sum ()
+    init                       -> parameters_count ()               the file's own weights, no momentum
+    save                       -> weights (P,)
+    restore   weights (P,)     -> parameters_count ()               no momentum
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SIGNATURES: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
 }
 EVALUATE_BATCH: Final = 64  # rows in one call: memory grows with it, speed no longer does
 PROBE_TIMEOUT_S: Final = 120.0  # an emulated board is some 20 times slower than a real one
-MODEL_BYTES_MAX: Final = 64 * 1024 * 1024
+MODEL_FILE_BYTES_MAX: Final = 64 * 1024 * 1024
 _FILE_IDENTIFIER: Final = b"TFL3"  # bytes 4 to 8 of every .tflite file
 
 _RUNTIMES: Final = (
@@ -164,7 +164,7 @@ class TfliteModel:
     def _check_examples(self, x: FloatArray) -> FloatArray:
         examples = np.ascontiguousarray(x, np.float32)
         if examples.ndim < 1 or examples.shape[1:] != self._input_shape or not len(examples):
-            raise ValueError(f"x of shape {examples.shape}; this model takes (B >= 1, {', '.join(map(str, self._input_shape))})")
+            raise ValueError(f"x of shape {examples.shape}; this model takes B >= 1 times {self._input_shape}")
         return examples
 
     def _check_batch(self, x: FloatArray, y: NDArray[np.int32]) -> tuple[FloatArray, NDArray[np.int32]]:
@@ -174,14 +174,16 @@ class TfliteModel:
             raise ValueError(f"y of shape {labels.shape} for {len(examples)} examples")
         # The kernels take any number as a label and count it as no class: silently wrong.
         if labels.min() < 0 or labels.max() >= self._classes:
-            raise ValueError(f"labels {labels.min()} to {labels.max()}; this model has classes 0 to {self._classes - 1}")
+            raise ValueError(
+                f"labels {labels.min()} to {labels.max()}; this model has classes 0 to {self._classes - 1}"
+            )
         return examples, labels
 
 
 def probe_model(model: bytes, timeout_s: float = PROBE_TIMEOUT_S) -> None:
     """Load and try a model in a child process: init, save, restore, one step, one evaluation, and gradients.
 
-    Raises ConfigError if it is not a trainable model, gives nonsense, aborts the process or takes longer than `timeout_s`.
+    Raises ConfigError if it is not a trainable model, gives nonsense, aborts its process or takes too long.
     """
     _check_file(model)
     context = multiprocessing.get_context("fork")  # cheap: nothing is imported or copied again
@@ -191,10 +193,7 @@ def probe_model(model: bytes, timeout_s: float = PROBE_TIMEOUT_S) -> None:
     sender.close()
     problems: tuple[str, ...]
     try:
-        if receiver.poll(timeout_s):
-            problems = receiver.recv()
-        else:
-            problems = (f"model: no result within {timeout_s:g} s",)
+        problems = receiver.recv() if receiver.poll(timeout_s) else (f"model: no result within {timeout_s:g} s",)
     except EOFError:
         child.join(timeout_s)
         problems = (f"model: it kills the process that runs it (exit code {child.exitcode}) on {RUNTIME_NAME}",)
@@ -252,8 +251,8 @@ def _check_file(model: bytes) -> None:
     if _INTERPRETER is None:
         wanted = "tflite-runtime 2.14 (with numpy < 2) or ai-edge-litert 2.3"
         raise ConfigError((f"no TensorFlow Lite runtime works here (numpy is {np.__version__}): install {wanted}",))
-    if len(model) > MODEL_BYTES_MAX:
-        raise ConfigError((f"model: {len(model)} bytes, more than {MODEL_BYTES_MAX}",))
+    if len(model) > MODEL_FILE_BYTES_MAX:
+        raise ConfigError((f"model: {len(model)} bytes, more than {MODEL_FILE_BYTES_MAX}",))
     if model[4:8] != _FILE_IDENTIFIER:
         raise ConfigError((f"model: not a .tflite file ({len(model)} bytes, no {_FILE_IDENTIFIER.decode()} mark)",))
 
@@ -268,7 +267,7 @@ def _check_signatures(found: dict[str, dict[str, list[str]]]) -> None:
         lacking = sorted(inputs - set(found[name]["inputs"])) + sorted(outputs - set(found[name]["outputs"]))
         surplus = sorted(set(found[name]["inputs"]) - inputs)
         if lacking or surplus:
-            problems.append(f"model: signature {name} lacks {lacking or 'nothing'} and wants {surplus or 'nothing'} more")
+            problems.append(f"model: signature {name}: missing {lacking}, not expected {surplus}")
     if problems:
         raise ConfigError(tuple(problems))
 

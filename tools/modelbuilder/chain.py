@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from flchain.errors import ConfigError
 from tools.modelbuilder import ops
 
-REFUSED_OPTIONS = ("kernel_regularizer", "bias_regularizer", "activity_regularizer", "kernel_constraint", "bias_constraint")
+REFUSED_OPTIONS = (
+    "kernel_regularizer",
+    "bias_regularizer",
+    "activity_regularizer",
+    "kernel_constraint",
+    "bias_constraint",
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class _Reader:
 
 
 def read_chain(model: Any) -> Chain:
-    """Translate a Keras model. Raises ConfigError that lists every layer and option that cannot be trained on a device."""
+    """Translate a Keras model. Raises ConfigError that lists every layer and option that has no place on a device."""
     reader = _Reader()
     layers = _list_layers(model, reader)
     shape = tuple(model.input_shape[1:]) if isinstance(model.input_shape, tuple) else ()
@@ -121,7 +127,11 @@ def _read_dense(layer: Any, reader: _Reader, is_last: bool) -> None:
 def _read_conv(layer: Any, reader: _Reader, is_last: bool) -> None:
     *spatial, channels = (int(size) for size in layer.input.shape[1:])
     kernel = tuple(int(size) for size in layer.kernel_size)
-    for option, size in (("strides", layer.strides), ("dilation_rate", layer.dilation_rate), ("groups", (layer.groups,))):
+    for option, size in (
+        ("strides", layer.strides),
+        ("dilation_rate", layer.dilation_rate),
+        ("groups", (layer.groups,)),
+    ):
         if any(step != 1 for step in size):
             reader.refuse(layer, f"{option} {tuple(size)}: only 1")
     if layer.padding not in ("valid", "same"):
@@ -132,7 +142,12 @@ def _read_conv(layer: Any, reader: _Reader, is_last: bool) -> None:
     padding = (total[0] // 2, total[0] - total[0] // 2, total[1] // 2, total[1] - total[1] // 2)
     reader.steps.append(
         ops.Conv(
-            (kernel[0], kernel[1]), channels, int(layer.filters), (spatial[0], spatial[1]), padding, bool(layer.use_bias)
+            (kernel[0], kernel[1]),
+            channels,
+            int(layer.filters),
+            (spatial[0], spatial[1]),
+            padding,
+            bool(layer.use_bias),
         )
     )
     _add_activation(layer, reader, is_last)

@@ -27,10 +27,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="flchain model", description="Build and inspect models that train on devices.")
+    parser = argparse.ArgumentParser(
+        prog="flchain model", description="Build and inspect models that train on devices."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     build = commands.add_parser("build", help="make a trainable .tflite file from a Keras model (needs TensorFlow)")
-    build.add_argument("--keras", required=True, metavar="NAME|FILE", help=f"{', '.join(ARCHITECTURES)}, or a .keras file")
+    build.add_argument(
+        "--keras", required=True, metavar="NAME|FILE", help=f"{', '.join(ARCHITECTURES)}, or a .keras file"
+    )
     build.add_argument("--out", required=True, metavar="FILE", help="the .tflite file to write")
     build.add_argument("--seed", type=int, default=0, help="of a built-in model's first weights (default 0)")
     show = commands.add_parser("show", help="load a .tflite file in a child process, try it, and describe it")

@@ -1,9 +1,9 @@
 """The layers of a chain with their gradients written out, in operators that TensorFlow Lite has built in.
 
-TensorFlow's own gradients of ReLU, pooling and convolution convert only to Flex operators, which no small runtime holds; here
-each layer states its forward and its backward pass. Images are (batch, height, width, channels); a series is an image of
-height 1. Every `backward` takes the gradient of the loss by the layer's output and returns the gradient by its input and
-those by its parameters, in order.
+TensorFlow's own gradients of ReLU, pooling and convolution convert only to Flex operators, which no small runtime
+holds; here each layer states its forward and its backward pass. Images are (batch, height, width, channels); a series
+is an image of height 1. Every `backward` takes the gradient of the loss by the layer's output and returns the gradient
+by its input and those by its parameters, in order.
 """
 
 from __future__ import annotations
@@ -131,8 +131,8 @@ class Conv:
         return Gradients(self._by_input(grad, saved, parameters[0]) if needs_input else None, (by_filter, *by_bias))
 
     def _by_filter(self, grad: Tensor, padded: Tensor) -> Tensor:
-        # One product of all shifted inputs by the output's gradient. Channels first, so that each shift copies whole rows:
-        # as fast as the convolution over transposed tensors, which does not convert when the batch's size is open.
+        # One product of all shifted inputs by the output's gradient. Channels first, so that a shift copies whole
+        # rows: as fast as a convolution over transposed tensors, which does not convert with an open batch size.
         rows, columns = (int(size) for size in grad.shape[1:3])
         first = tf.transpose(padded, (3, 0, 1, 2))
         shifts = [(i, j) for i in range(self.kernel[0]) for j in range(self.kernel[1])]
@@ -154,8 +154,8 @@ class Conv:
 class MaxPool:
     """Maximum over blocks that do not overlap; rows and columns that fill no block are dropped.
 
-    First along the width, then along the height, each by a reshape to at most 4 dimensions (6 abort tflite-runtime 2.14), a
-    split and pairwise maxima. Of equal values the first takes the gradient, in row-major order, as in TensorFlow.
+    First along the width, then along the height, each by a reshape to at most 4 dimensions (6 abort tflite-runtime
+    2.14), a split and pairwise maxima. Of equal values the first in row-major order takes the gradient, as in Keras.
     """
 
     pool: tuple[int, int]
@@ -188,7 +188,7 @@ class MaxPool:
 
 
 def _maximum_of_parts(x: Tensor, parts: int, axis: int) -> tuple[Tensor, list[Tensor]]:
-    """Maximum over equal parts of an axis, and for each part after the first where it beat all before it (1.0 or 0.0)."""
+    """Maximum over equal parts of an axis; for each part after the first, 1.0 where it beat all before it, else 0.0."""
     first, *others = tf.split(x, parts, axis)
     masks = []
     for other in others:

@@ -18,11 +18,13 @@ MOMENTUM = 0.9
 class Trainable:
     """All parameters in one float32 variable of shape (P,), in the order of the Keras model's trainable weights.
 
-    Loss: mean cross-entropy over the batch. Step: velocity = MOMENTUM * velocity + gradient; parameters -= learning_rate *
-    velocity. `init` and `restore` put the velocity back to zero.
+    Loss: mean cross-entropy over the batch. Step: velocity = MOMENTUM * velocity + gradient, then
+    parameters -= learning_rate * velocity. `init` and `restore` put the velocity back to zero.
     """
 
-    def __init__(self, ops: Sequence[Op], input_shape: tuple[int, ...], classes: int, start: NDArray[np.float32]) -> None:
+    def __init__(
+        self, ops: Sequence[Op], input_shape: tuple[int, ...], classes: int, start: NDArray[np.float32]
+    ) -> None:
         self.ops = tuple(ops)
         self.input_shape = input_shape
         self.classes = classes

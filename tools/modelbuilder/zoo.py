@@ -53,7 +53,7 @@ def build_cnn1d() -> Any:
         [
             keras.Input((100, 6)),
             layers.Rescaling(list(WATCH_SCALE)),
-            layers.Conv1D(32, 5, activation="relu"),
+            layers.Conv1D(32, 9, activation="relu"),
             layers.MaxPooling1D(4),
             layers.Conv1D(64, 5, activation="relu"),
             layers.GlobalAveragePooling1D(),

@@ -1,0 +1,65 @@
+"""Gradients as TensorFlow's own differentiation gives them, kept in small files for environments without TensorFlow.
+
+`python -m tools.modelbuilder.reference tests/vectors/gradients` writes them again.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+ENTRIES_PER_TENSOR_MAX = 512
+BATCH = 8
+
+
+def build_inputs(input_shape: tuple[int, ...], classes: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """A fixed batch, x (BATCH, *input_shape) in 0..1 and y (BATCH,): by integers, so that every numpy agrees."""
+    count = BATCH * int(np.prod(input_shape))
+    x = (np.arange(count, dtype=np.int64) * 7919 % 1021 / 1021).astype(np.float32).reshape(BATCH, *input_shape)
+    return x, (np.arange(BATCH) * 3 % classes).astype(np.int32)
+
+
+def compute_gradients(model: Any, x: NDArray[np.float32], y: NDArray[np.int32]) -> list[NDArray[np.float32]]:
+    """By each weight tensor of a Keras model, of the mean cross-entropy of a batch, by TensorFlow's automatic rules."""
+    import keras
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(y, model(x)))
+    return [np.asarray(grad) for grad in tape.gradient(loss, [weight.value for weight in model.trainable_weights])]
+
+
+def build_reference(model: Any) -> dict[str, NDArray[Any]]:
+    """`index` (N,) into a Keras model's flat gradient, `gradient` (N,) there, `scale` (N,) its tensor's largest."""
+    x, y = build_inputs(tuple(model.input_shape[1:]), int(model.output_shape[1]))
+    index, gradient, scale, offset = [], [], [], 0
+    for grad in compute_gradients(model, x, y):
+        picked = np.arange(0, grad.size, -(-grad.size // ENTRIES_PER_TENSOR_MAX))
+        index.append(picked + offset)
+        gradient.append(grad.ravel()[picked])
+        scale.append(np.full(picked.size, np.abs(grad).max(), np.float32))
+        offset += grad.size
+    return {
+        "index": np.concatenate(index).astype(np.int32),
+        "gradient": np.concatenate(gradient),
+        "scale": np.concatenate(scale),
+    }
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write NAME.npz for every built-in model into the folder named."""
+    from tools.modelbuilder.build import load_keras
+    from tools.modelbuilder.zoo import ARCHITECTURES
+
+    for name in ARCHITECTURES:
+        np.savez_compressed(Path(argv[0]) / f"{name}.npz", **build_reference(load_keras(name)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
