@@ -1,0 +1,104 @@
+"""Make messages.json: the exact bytes of one message of every kind, and of header, body, certificate and genesis.
+
+Run from the repository's root: `python -m tests.vectors.make_messages`. A change of this file changes the wire format:
+nodes of two versions then no longer understand each other.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+
+from flchain.messages import (
+    AnyMessage,
+    Ask,
+    Body,
+    Certificate,
+    Commit,
+    Header,
+    Phase,
+    Proposal,
+    Receipt,
+    Reveal,
+    ScoreCommit,
+    ScoreReveal,
+    Settlement,
+    Status,
+    Vote,
+)
+from flchain.wire import encode_struct, open_envelope, seal
+from tests.support.chain_builder import build_chain
+
+CHAIN = build_chain(miners=2, devices=2, seed=7)
+PATH = Path(__file__).with_name("messages.json")
+
+
+def _fill(start: int, size: int) -> bytes:
+    return bytes((start + i) % 256 for i in range(size))
+
+
+MESSAGES: dict[str, AnyMessage] = {
+    "commit": Commit(1, _fill(0, 32)),
+    "reveal": Reveal(2**32, _fill(1, 16), 1_000, _fill(2, 300)),
+    "score commit": ScoreCommit(23, _fill(3, 32)),
+    "score reveal": ScoreReveal(24, _fill(4, 16), 0, ((_fill(5, 20), 255), (_fill(6, 20), 10_000))),
+    "score reveal of nothing": ScoreReveal(255, _fill(4, 16), 9_999, ()),
+    "proposal": Proposal(256, 0, -1, _fill(7, 32)),
+    "proposal again": Proposal(65_535, 3, 2, _fill(7, 32)),
+    "prevote": Vote(65_536, 1, 1, _fill(8, 32)),
+    "precommit nil": Vote(2**53, 2, 2, None),
+    "receipt": Receipt(3, _fill(9, 32), "bad-commitment"),
+    "status": Status(4, _fill(10, 32), False, 1_234, 56_789, 2**40),
+    "status mismatch": Status(5, _fill(10, 32), True, 0, 0, 0),
+    "ask": Ask(6, _fill(11, 20), True),
+}
+STRUCTS: dict[str, msgspec.Struct] = {
+    "genesis": CHAIN.genesis,
+    "header": Header(
+        version=1,
+        chain=_fill(0, 32),
+        height=1_000,
+        round=12,
+        phase=Phase.SETTLE,
+        next_round=13,
+        next_phase=Phase.COMMIT,
+        previous=_fill(1, 32),
+        proposer=_fill(2, 20),
+        body_root=_fill(3, 32),
+        state_root=_fill(4, 32),
+        model_hash=_fill(5, 32),
+        validators_hash=_fill(6, 32),
+        next_validators_hash=_fill(7, 32),
+    ),
+    "body": Body((_fill(0, 3), _fill(1, 30)), None),
+    "settled body": Body((), Settlement((_fill(0, 20), _fill(1, 20)))),
+    "body without acceptance": Body((_fill(0, 256),), Settlement(())),
+    "certificate": Certificate(2, ((0, _fill(0, 64)), (3, _fill(1, 64)))),
+}
+
+
+def build_vectors() -> dict[str, object]:
+    """The content of messages.json. Messages are signed by turns with the keys of two devices."""
+    messages = []
+    for place, (name, message) in enumerate(MESSAGES.items()):
+        sender = CHAIN.devices[place % 2]
+        raw = seal(message, CHAIN.id, sender)
+        messages.append(
+            {
+                "name": name,
+                "kind": int(message.kind),
+                "seed": sender.seed.hex(),
+                "public_key": sender.public_key.hex(),
+                "address": sender.address.hex(),
+                "payload": open_envelope(raw, CHAIN.id).payload.hex(),
+                "raw": raw.hex(),
+            }
+        )
+    structs = {name: encode_struct(value).hex() for name, value in STRUCTS.items()}
+    return {"chain": CHAIN.id.hex(), "messages": messages, "structs": structs}
+
+
+if __name__ == "__main__":
+    PATH.write_text(json.dumps(build_vectors(), indent=1) + "\n")
