@@ -255,7 +255,7 @@ def on_vote_message(state: MinerState, envelope: Envelope) -> Transition:
     vote = read_vote(message, envelope.sender)
     state = replace(state, raws={**state.raws, vote: envelope.raw})
     state, effects = carry_out(state, *bft.on_vote(state.bft, vote))
-    return _start_too(state, effects)
+    return _start_too(state, effects, Height(message.height))
 
 
 def on_proposal_packet(state: MinerState, envelope: Envelope, header: bytes, body: bytes) -> Transition:
@@ -276,7 +276,7 @@ def on_proposal_packet(state: MinerState, envelope: Envelope, header: bytes, bod
         raws={**state.raws, proposal: envelope.raw},
     )
     state, done = carry_out(state, after, effects)
-    return _start_too(state, done)
+    return _start_too(state, done, Height(message.height))
 
 
 def check_block(chain: ChainState, block: Block) -> Candidate:
@@ -287,8 +287,10 @@ def check_block(chain: ChainState, block: Block) -> Candidate:
         return Candidate(block, None)
 
 
-def _start_too(state: MinerState, effects: tuple[Effect, ...]) -> Transition:
-    """A peer has begun this height, so it is worth beginning."""
+def _start_too(state: MinerState, effects: tuple[Effect, ...], height: Height) -> Transition:
+    """A peer has begun this height, so it is worth beginning; unless what the peer said has just decided it."""
+    if state.bft.height != height:
+        return state, effects
     state, more = start(state)
     return state, effects + more
 

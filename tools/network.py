@@ -1,0 +1,209 @@
+"""Lay out a whole network in one folder: keys, genesis, configuration and data of every node, as a person would by hand.
+
+OUT/genesis.cbor  model.tflite  test.npz  network.json
+OUT/miners/miner-0/{miner.toml, key.pem, examples.npz, data/}
+OUT/agents/agent-0/{agent.toml, key.pem, examples.npz, data/}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from flchain.crypto import Identity
+from flchain.errors import ConfigError
+from flchain.genesis import Genesis, decode_genesis, encode_genesis
+from flchain.messages import DeviceEntry, ValidatorEntry
+from flchain.params import PRESETS, ChainParams
+from flchain.state import hash_model
+from flchain.types import Address
+from flchain_edge.chain_files import compute_initial_model
+from flchain_edge.keystore import load_or_create_identity
+from flchain_edge.tflite import TfliteModel
+from tools.datasets import Dataset
+from tools.splits import Part, Split, split
+
+MODELS_FOLDER = Path(__file__).parent / "models"
+PLAN_FILE = "network.json"
+POWER_AT_GENESIS = 100
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a network is made from; kept beside it, so that a second run knows whether it is the same."""
+
+    dataset: str
+    devices: int
+    miners: int
+    seed: int
+    model: str
+    codec: str
+    codec_level: int
+    aggregation: str
+    preset: str
+    local_epochs: int
+    batch_size: int
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Node:
+    """One process of the network."""
+
+    name: str
+    role: str
+    folder: Path
+    address: Address
+
+    @property
+    def config(self) -> Path:
+        """Its configuration file."""
+        return self.folder / f"{self.role}.toml"
+
+    @property
+    def database(self) -> Path:
+        """Its ledger or store."""
+        return self.folder / "data" / ("ledger.db" if self.role == "miner" else "agent.db")
+
+    @property
+    def log(self) -> Path:
+        """What it says on stderr."""
+        return self.folder / "log.txt"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A laid-out network."""
+
+    out: Path
+    genesis: Genesis
+    nodes: tuple[Node, ...]
+
+    @property
+    def miners(self) -> tuple[Node, ...]:
+        """The miners in order of name."""
+        return tuple(node for node in self.nodes if node.role == "miner")
+
+    @property
+    def agents(self) -> tuple[Node, ...]:
+        """The agents in order of name."""
+        return tuple(node for node in self.nodes if node.role == "agent")
+
+
+def get_model_file(model: str) -> Path:
+    """A built-in model by name, or a path to a .tflite file. Raises ConfigError."""
+    path = MODELS_FOLDER / f"{model}.tflite"
+    path = path if path.is_file() else Path(model)
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in MODELS_FOLDER.glob("*.tflite")))
+        raise ConfigError((f"model {model}: neither a file nor one of: {known}",))
+    return path
+
+
+def build_network(out: Path, plan: Plan, dataset: Dataset) -> Network:
+    """Lay the network out in `out`, or open it if it is there. Raises ConfigError if another one is."""
+    if (out / PLAN_FILE).exists():
+        return _open_network(out, plan)
+    out.mkdir(parents=True, exist_ok=True)
+    parts = split(dataset, plan.devices, plan.miners, plan.seed)
+    model_file = get_model_file(plan.model).read_bytes()
+    (out / "model.tflite").write_bytes(model_file)
+    _save_part(out / "test.npz", parts.test)
+    nodes, keys = _lay_out_nodes(out, plan, parts)
+    genesis = _build_genesis(plan, model_file, keys, len(nodes) - plan.devices)
+    (out / "genesis.cbor").write_bytes(encode_genesis(genesis))
+    # The plan comes last: a folder with a plan is whole.
+    (out / PLAN_FILE).write_text(json.dumps(asdict(plan) | {"split": parts.kind}, indent=2) + "\n")
+    return Network(out, genesis, nodes)
+
+
+def _open_network(out: Path, plan: Plan) -> Network:
+    found = json.loads((out / PLAN_FILE).read_text())
+    wanted = asdict(plan)
+    problems = tuple(
+        f"{out}: was made with --{key.replace('_', '-')} {found.get(key)}, not {value}; name another folder with --out"
+        for key, value in wanted.items()
+        if found.get(key) != value
+    )
+    if problems:
+        raise ConfigError(problems)
+    genesis = decode_genesis((out / "genesis.cbor").read_bytes())
+    nodes = tuple(
+        _open_node(out, role, index)
+        for role, count in (("miner", plan.miners), ("agent", plan.devices))
+        for index in range(count)
+    )
+    return Network(out, genesis, nodes)
+
+
+def _get_folder(out: Path, role: str, index: int) -> Path:
+    return out / f"{role}s" / f"{role}-{index}"
+
+
+def _open_node(out: Path, role: str, index: int) -> Node:
+    folder = _get_folder(out, role, index)
+    return Node(folder.name, role, folder, load_or_create_identity(folder / "key.pem", None).address)
+
+
+def _lay_out_nodes(out: Path, plan: Plan, parts: Split) -> tuple[tuple[Node, ...], list[Identity]]:
+    nodes, keys = [], []
+    for role, role_parts in (("miner", parts.miner_parts), ("agent", parts.device_parts)):
+        for index, part in enumerate(role_parts):
+            folder = _get_folder(out, role, index)
+            (folder / "data").mkdir(parents=True, exist_ok=True)
+            identity = load_or_create_identity(folder / "key.pem", None)
+            _save_part(folder / "examples.npz", part)
+            nodes.append(Node(folder.name, role, folder, identity.address))
+            keys.append(identity)
+    return tuple(nodes), keys
+
+
+def _save_part(path: Path, part: Part) -> None:
+    np.savez(path, x=part.x, y=part.y)
+
+
+def _build_genesis(plan: Plan, model_file: bytes, keys: list[Identity], miners: int) -> Genesis:
+    model = TfliteModel(model_file)
+    initial_model = compute_initial_model(model)
+    params = ChainParams(
+        codec=plan.codec,
+        codec_level=plan.codec_level,
+        aggregation=plan.aggregation,
+        privacy="none",
+        clip_norm_thousandths=10_000,
+        noise_multiplier_thousandths=0,
+        proposer_rule="pok",
+        model_digest=hashlib.sha256(model_file).digest(),
+        parameters_count=model.parameters_count,
+        initial_model_hash=hash_model(initial_model),
+        local_epochs=plan.local_epochs,
+        batch_size=plan.batch_size,
+        learning_rate_millionths=round(plan.learning_rate * 1e6),
+        samples_cap=100_000,
+        score_margin_bp=3_000,
+        reward_rule="per-update",
+        reward_per_update=1_000,
+        **PRESETS[plan.preset],
+    )
+    validators = tuple(ValidatorEntry(key.public_key, POWER_AT_GENESIS) for key in keys[:miners])
+    devices = tuple(
+        DeviceEntry(key.public_key, keys[index % miners].address) for index, key in enumerate(keys[miners:])
+    )
+    name = f"demo-{plan.seed}"
+    # What was encoded is checked as a stranger's genesis would be: unknown plug-in names fail here.
+    return decode_genesis(encode_genesis(Genesis(1, name, params, validators, devices)))
+
+
+def write_configs(network: Network, host: str, port: int, until_round: int) -> None:
+    """Write every node's configuration file: the broker's port may change from run to run."""
+    for node in network.nodes:
+        failover = "failover_s = 3\n" if node.role == "agent" else ""
+        node.config.write_text(
+            f'genesis = "../../genesis.cbor"\nmodel = "../../model.tflite"\nexamples = "examples.npz"\n'
+            f'data_dir = "data"\nuntil_round = {until_round}\n{failover}'
+            f'\n[key]\nfile = "key.pem"\n\n[mqtt]\nhost = "{host}"\nport = {port}\n'
+        )
