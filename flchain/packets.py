@@ -169,7 +169,8 @@ def read_topic_owner(topic: str) -> Address:
         owner = bytes.fromhex(levels[4])
     except (IndexError, ValueError) as error:
         raise MalformedMessage(f"not a topic of ours: {topic[:80]!r}") from error
-    if len(owner) != ADDRESS_BYTES:
+    # A broker's rules name the one spelling: under another one a stranger could pass for the owner.
+    if len(owner) != ADDRESS_BYTES or owner.hex() != levels[4]:
         raise MalformedMessage(f"not a topic of ours: {topic[:80]!r}")
     return Address(owner)
 
