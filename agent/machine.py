@@ -76,7 +76,7 @@ def step(state: AgentState, event: Event, now_ms: Millis) -> Transition:
                 return work.on_training_done(state, event)
             case TrainingFailed(round_number, reason):
                 note = Note("training failed", {"round": round_number, "cause": reason}, is_fault=True)
-                return state, (note,)
+                return work.end_training(state, round_number), (note,)
             case Connected():
                 return _on_connected(state, now_ms)
             case TimerFired(Timer.RESEND):
@@ -203,8 +203,7 @@ def _ask(state: AgentState) -> Effect:
 def _on_silence_timer(state: AgentState, now_ms: Millis) -> Transition:
     """Turn to the next miner if this device waits for something and the followed one says nothing."""
     timer = StartTimer(Timer.SILENCE, state.config.failover_ms)
-    is_waiting = bool(state.outbox) or not state.light.is_synced or work.is_due(state)
-    if not is_waiting or now_ms - state.heard_ms < state.config.failover_ms:
+    if not work.is_waiting(state) or now_ms - state.heard_ms < state.config.failover_ms:
         return state, (timer,)
     before = state.config.miners[state.followed][0]
     state = replace(state, followed=(state.followed + 1) % len(state.config.miners), heard_ms=now_ms)

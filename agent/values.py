@@ -203,6 +203,7 @@ class AgentState:
     """The newest header and certificate."""
     work: Work | None = None
     training_round: Round | None = None
+    is_training: bool = False
     outbox: dict[Hash, tuple[Round, bytes]] = field(default_factory=dict)
     said: frozenset[Hash] = frozenset()
     """Digests of this round's messages that went out or got their receipt."""

@@ -32,17 +32,21 @@ Transition = tuple[AgentState, tuple[Effect, ...]]
 
 def pursue(state: AgentState) -> Transition:
     """Do what the open round's phase asks of this device, once."""
-    light, config = state.light, state.config
-    is_paused = 0 < config.until_round < light.round
-    if is_paused or state.is_mismatch or not light.is_synced:
+    light = state.light
+    if is_paused(state) or state.is_mismatch or not light.is_synced:
         return state, ()
     has_work = state.work is not None and state.work.round == light.round
     if light.phase is Phase.COMMIT and not has_work and state.training_round != light.round:
-        return replace(state, training_round=light.round), (Train(light.round, light.model),)
+        return replace(state, training_round=light.round, is_training=True), (Train(light.round, light.model),)
     raw = _get_due(state)
     if raw is None or hash_message(raw) in state.said:
         return state, ()
     return _say(state, raw)
+
+
+def is_paused(state: AgentState) -> bool:
+    """True once the rounds that the operator asked for are settled."""
+    return 0 < state.config.until_round < state.light.round
 
 
 def _get_due(state: AgentState) -> bytes | None:
@@ -52,9 +56,9 @@ def _get_due(state: AgentState) -> bytes | None:
     return {Phase.COMMIT: state.work.commit, Phase.REVEAL: state.work.reveal}.get(state.light.phase)
 
 
-def is_due(state: AgentState) -> bool:
-    """True while the round waits for this device's part, or this device for the round's next phase."""
-    return state.work is not None and state.work.round == state.light.round
+def is_waiting(state: AgentState) -> bool:
+    """True while this device needs to hear from a miner: always, but for training, a pause and a mismatch."""
+    return not (state.is_training or is_paused(state) or state.is_mismatch)
 
 
 def _say(state: AgentState, raw: bytes) -> Transition:
@@ -92,7 +96,7 @@ def drop_stale(state: AgentState) -> Transition:
 
 def on_training_done(state: AgentState, event: TrainingDone) -> Transition:
     """Privacy, codec, signatures; then the commitment. Work that comes too late is dropped and says so."""
-    light = state.light
+    light, state = state.light, end_training(state, event.round)
     if event.round != light.round or light.phase is not Phase.COMMIT:
         fields = {"round": event.round, "now": light.round, "phase": light.phase.name}
         return state, (Note("training came too late for its round", fields),)
@@ -104,6 +108,11 @@ def on_training_done(state: AgentState, event: TrainingDone) -> Transition:
     fields = {"round": event.round, "ms": event.training_ms, "loss": round(event.loss, 4), "bytes": len(done.reveal)}
     state, effects = pursue(replace(state, work=done))
     return state, (SaveWork(done), Note("trained", fields), *effects)
+
+
+def end_training(state: AgentState, round_number: Round) -> AgentState:
+    """The trainer has ended this round's training, with or without a result."""
+    return replace(state, is_training=False) if state.training_round == round_number else state
 
 
 def _build_work(state: AgentState, event: TrainingDone) -> Work:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from flchain import messages
-from flchain.chain import DEVICE_KINDS, Block
+from flchain.certificate import verify_certificate
+from flchain.chain import DEVICE_KINDS, Block, hash_header
 from flchain.consensus import bft
 from flchain.errors import (
     DuplicateMessage,
@@ -53,6 +54,8 @@ from miner.values import (
 EARLY_MAX = 256
 """Consensus packets of the next height that are kept; further ones are dropped, since gossip repeats them."""
 BLOCKS_PER_ANSWER_MAX = 64
+ASK_AFTER_MS = 300
+"""How long this node may lag behind a peer's head before it asks: mostly its own decision is under way."""
 ASK_AGAIN_MS = 1_000
 SCORE_KINDS = frozenset({Kind.SCORE_COMMIT, Kind.SCORE_REVEAL})
 BFT_KINDS = frozenset({Kind.VOTE, Kind.PROPOSAL})
@@ -107,7 +110,7 @@ def step(state: MinerState, event: Event, now_ms: Millis) -> Transition:
             case TimerFired(Timer.GOSSIP):
                 return _on_gossip(state)
             case TimerFired(Timer.ASK):
-                return replace(state, is_asking=False), ()
+                return _on_ask_timer(state)
             case TimerFired(bft.Timeout() as timeout):
                 return agreement.carry_out(state, *bft.on_timeout(state.bft, timeout))
             case ScoreComputed():
@@ -288,21 +291,31 @@ def _on_ask(state: MinerState, envelope: Envelope, is_miner: bool) -> Transition
 
 
 def _on_head(state: MinerState, owner: Address, packet: Packet) -> Transition:
-    """A peer's newest header: if it is beyond this node's, ask that peer for the blocks between."""
-    header = decode_struct(packet.fields[0], Header, HEADER_BYTES_MAX)
-    if header.height <= state.chain.height or state.is_asking or find_validator(state.chain, owner) is None:
+    """A peer's newest header: if it stays beyond this node's, that peer is asked for the blocks between.
+
+    Its certificate is checked, so that nobody can send this node after blocks that do not exist.
+    """
+    header_bytes, certificate = packet.fields
+    header = decode_struct(header_bytes, Header, HEADER_BYTES_MAX)
+    if header.height <= state.chain.height or find_validator(state.chain, owner) is None:
         return state, ()
-    if header.height == state.chain.height + 1 and state.bft.is_started:
-        return state, ()  # this node is about to decide it too; if not, the next head or gossip comes back here
-    return _ask(state, owner)
+    chain, height = state.chain, Height(header.height)
+    verify_certificate(chain.chain, chain.validators, height, hash_header(header_bytes), certificate)
+    if state.ahead is not None:
+        return replace(state, ahead=max(state.ahead, (height, owner))), ()
+    return replace(state, ahead=(height, owner)), (StartTimer(Timer.ASK, ASK_AFTER_MS),)
 
 
-def _ask(state: MinerState, owner: Address) -> Transition:
+def _on_ask_timer(state: MinerState) -> Transition:
+    if state.ahead is None or state.ahead[0] <= state.chain.height:
+        return replace(state, ahead=None), ()
+    owner = state.ahead[1]
     ask = messages.Ask(state.chain.height + 1, owner, False)
     raw = seal(ask, state.chain.chain, state.config.identity)
     topic = state.topics.miner_bft(state.config.identity.address)
     publish = Publish(topic, encode_packet(PacketType.MESSAGE, raw))
-    return replace(state, is_asking=True), (publish, StartTimer(Timer.ASK, ASK_AGAIN_MS))
+    # The next head names who is asked next time, should this peer not answer.
+    return replace(state, ahead=(Height(state.chain.height + 1), owner)), (publish, StartTimer(Timer.ASK, ASK_AGAIN_MS))
 
 
 def _on_block(state: MinerState, owner: Address, packet: Packet) -> Transition:

@@ -21,7 +21,7 @@ class Timer(Enum):
     PATIENCE = "patience"  # wait no longer for those who are missing
     PROPOSE = "propose"  # propose what is there
     GOSSIP = "gossip"  # say again what this height needs
-    ASK = "ask"  # a question for blocks may be asked again
+    ASK = "ask"  # still behind a peer: ask it for blocks
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,8 @@ class MinerState:
     """This node leads this view and waits a little, so that its block can close the phase."""
     is_patience_over: bool = False
     is_patience_running: bool = False
-    is_asking: bool = False
+    ahead: tuple[Height, Address] | None = None
+    """The highest head heard of beyond this node's own, and who has it, while the ASK timer runs."""
     tip: Tip | None = None
     scores: dict[Address | None, int] = field(default_factory=dict)
     """Scores of the open round that are computed."""

@@ -1,4 +1,4 @@
-"""Lay out a whole network in one folder: keys, genesis, configuration and data of every node, as a person would by hand.
+"""Lay out a whole network in one folder: keys, genesis, configuration and data of every node, as by hand.
 
 OUT/genesis.cbor  model.tflite  test.npz  network.json
 OUT/miners/miner-0/{miner.toml, key.pem, examples.npz, data/}
