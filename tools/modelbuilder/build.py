@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from flchain.errors import ConfigError
+from flchain_edge.tflite import RUNTIME_NAME, RUNTIME_VERSION, probe_model
 from tools.modelbuilder.zoo import ARCHITECTURES
 
 SEED_DEFAULT = 0
+ERROR_MAX = 1e-4  # 32-bit sums in another order differ by 1e-6; a fault seen differed by 4e-2
 
 
 def load_keras(source: str, seed: int = SEED_DEFAULT) -> Any:
@@ -31,6 +33,25 @@ def load_keras(source: str, seed: int = SEED_DEFAULT) -> Any:
         return keras.models.load_model(path, compile=False)
     except (ValueError, OSError, TypeError) as error:
         raise ConfigError((f"--keras {source}: Keras cannot read it: {error}",)) from error
+
+
+def verify_built(model: Any, content: bytes) -> None:
+    """Hold a built file against its Keras model on the runtime installed here.
+
+    The converter and the runtimes have known faults that change results in silence (see `ops`), and the loss falls with
+    a wrong gradient too. Raises ConfigError if probabilities or gradients are not TensorFlow's.
+    """
+    from tools.modelbuilder.reference import measure_errors
+
+    probe_model(content)
+    by_probability, by_gradient = measure_errors(model, content)
+    if not max(by_probability, by_gradient) <= ERROR_MAX:
+        raise ConfigError(
+            (
+                f"the built model is not the Keras model on {RUNTIME_NAME} {RUNTIME_VERSION}: probabilities differ by"
+                f" {by_probability:.2g}, gradients by {by_gradient:.2g} of their size (at most {ERROR_MAX:g})",
+            )
+        )
 
 
 def require_tensorflow() -> None:

@@ -33,8 +33,9 @@ class Chain:
 
 @dataclass
 class _Reader:
-    """Collects steps and problems while walking the layers."""
+    """Steps and problems found while walking the layers; `shape` is the next layer's input, without batch."""
 
+    shape: tuple[int, ...]
     steps: list[ops.Op] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -44,46 +45,50 @@ class _Reader:
 
 def read_chain(model: Any) -> Chain:
     """Translate a Keras model. Raises ConfigError that lists every layer and option that has no place on a device."""
-    reader = _Reader()
-    layers = _list_layers(model, reader)
     shape = tuple(model.input_shape[1:]) if isinstance(model.input_shape, tuple) else ()
-    if not shape or any(not isinstance(size, int) for size in shape) or len(shape) > 3:
-        reader.problems.append(f"input shape {model.input_shape}: one input of 1 to 3 known dimensions is needed")
+    if not 1 <= len(shape) <= 3 or any(not isinstance(size, int) for size in shape):
+        raise ConfigError((f"input shape {model.input_shape}: one input of 1 to 3 known dimensions is needed",))
+    reader = _Reader(shape)
+    layers = [layer for layer in model.layers if type(layer).__name__ != "InputLayer"]
     if len(shape) == 2:
         reader.steps.append(ops.Reshape(shape, (1, *shape)))
+    is_chain = _check_chain(model, layers, reader)
     for position, layer in enumerate(layers):
         read = _READERS.get(type(layer).__name__) if type(layer).__module__.startswith("keras.") else None
         if read is None:
             reader.refuse(layer, f"unsupported layer; supported: {', '.join(sorted(_READERS))}")
-            continue
-        _check_common(layer, reader)
-        read(layer, reader, position == len(layers) - 1)
-    if not layers or not _ends_in_softmax(layers[-1]) or len(layers[-1].output.shape) != 2:
+        elif is_chain:
+            _check_common(layer, reader)
+            read(layer, reader, position == len(layers) - 1)
+        if is_chain:
+            reader.shape = tuple(layer.compute_output_shape((None, *reader.shape))[1:])
+    if not layers or not _ends_in_softmax(layers[-1]) or (is_chain and len(reader.shape) != 1):
         reader.problems.append("the last layer must give class probabilities: Dense(activation='softmax') or Softmax")
     if not reader.problems and not any(step.parameter_shapes for step in reader.steps):
         reader.problems.append("the model has nothing to learn")
     if reader.problems:
         raise ConfigError(tuple(reader.problems))
     flat = np.concatenate([np.asarray(w, np.float32).ravel() for w in model.get_weights()])
-    return Chain(tuple(reader.steps), shape, int(model.output_shape[1]), flat)
+    return Chain(tuple(reader.steps), shape, reader.shape[0], flat)
 
 
-def _list_layers(model: Any, reader: _Reader) -> list[Any]:
-    """The layers after the input, each fed by the one before and by nothing else."""
-    layers = [layer for layer in model.layers if type(layer).__name__ != "InputLayer"]
+def _check_chain(model: Any, layers: list[Any], reader: _Reader) -> bool:
+    """Whether each layer is fed by the one before and by nothing else; says where not."""
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         reader.problems.append("a model with one input and one output is needed")
-        return layers
+        return False
+    if type(model).__name__ == "Sequential":
+        return True
     before = model.inputs[0]
     for layer in layers:
         try:
             is_next, before = layer.input is before, layer.output
-        except (AttributeError, ValueError):  # a layer that is used twice, or never built
+        except (AttributeError, ValueError):  # a layer that is used twice
             is_next = False
         if not is_next:
             reader.refuse(layer, "not a simple chain: it is not fed by exactly the layer before it")
-            break
-    return layers
+            return False
+    return True
 
 
 def _check_common(layer: Any, reader: _Reader) -> None:
@@ -106,10 +111,15 @@ def _ends_in_softmax(layer: Any) -> bool:
     return type(layer).__name__ == "Softmax" or getattr(getattr(layer, "activation", None), "__name__", "") == "softmax"
 
 
+def _add_relu(reader: _Reader) -> None:
+    before = next((step for step in reversed(reader.steps) if not isinstance(step, ops.Reshape)), None)
+    reader.steps.append(ops.Relu(is_masked=isinstance(before, ops.Dense) and not before.has_bias))
+
+
 def _add_activation(layer: Any, reader: _Reader, is_last: bool) -> None:
     name = _get_activation(layer)
     if name == "relu":
-        reader.steps.append(ops.Relu())
+        _add_relu(reader)
     elif name == "softmax" and not is_last:
         reader.refuse(layer, "softmax only on the last layer")
     elif name not in ("linear", "softmax"):
@@ -117,15 +127,15 @@ def _add_activation(layer: Any, reader: _Reader, is_last: bool) -> None:
 
 
 def _read_dense(layer: Any, reader: _Reader, is_last: bool) -> None:
-    if len(layer.input.shape) != 2:
+    if len(reader.shape) != 1:
         reader.refuse(layer, "needs a flat input: put Flatten or GlobalAveragePooling before it")
         return
-    reader.steps.append(ops.Dense(int(layer.input.shape[1]), int(layer.units), bool(layer.use_bias)))
+    reader.steps.append(ops.Dense(reader.shape[0], int(layer.units), bool(layer.use_bias)))
     _add_activation(layer, reader, is_last)
 
 
 def _read_conv(layer: Any, reader: _Reader, is_last: bool) -> None:
-    *spatial, channels = (int(size) for size in layer.input.shape[1:])
+    *spatial, channels = reader.shape
     kernel = tuple(int(size) for size in layer.kernel_size)
     for option, size in (
         ("strides", layer.strides),
@@ -158,7 +168,7 @@ def _read_max_pool(layer: Any, reader: _Reader, is_last: bool) -> None:
         reader.refuse(layer, f"strides {tuple(layer.strides)}: only equal to the pool size {tuple(layer.pool_size)}")
     if layer.padding != "valid":
         reader.refuse(layer, f"padding {layer.padding}: only valid")
-    shape = _get_image_shape(layer)
+    shape = _get_image_shape(reader)
     pool = tuple(int(size) for size in layer.pool_size)
     reader.steps.append(ops.MaxPool((1, pool[0]) if len(pool) == 1 else (pool[0], pool[1]), shape))
 
@@ -166,18 +176,18 @@ def _read_max_pool(layer: Any, reader: _Reader, is_last: bool) -> None:
 def _read_average(layer: Any, reader: _Reader, is_last: bool) -> None:
     if layer.keepdims:
         reader.refuse(layer, "keepdims is not supported")
-    reader.steps.append(ops.Average(_get_image_shape(layer)))
+    reader.steps.append(ops.Average(_get_image_shape(reader)))
 
 
 def _read_flatten(layer: Any, reader: _Reader, is_last: bool) -> None:
-    shape = _get_image_shape(layer)
+    shape = _get_image_shape(reader)
     reader.steps.append(ops.Reshape(shape, (int(np.prod(shape)),)))
 
 
 def _read_relu(layer: Any, reader: _Reader, is_last: bool) -> None:
     if layer.max_value is not None or layer.negative_slope or layer.threshold:
         reader.refuse(layer, "only plain ReLU: no max_value, negative_slope or threshold")
-    reader.steps.append(ops.Relu())
+    _add_relu(reader)
 
 
 def _read_softmax(layer: Any, reader: _Reader, is_last: bool) -> None:
@@ -190,7 +200,7 @@ def _read_activation(layer: Any, reader: _Reader, is_last: bool) -> None:
 
 
 def _read_rescaling(layer: Any, reader: _Reader, is_last: bool) -> None:
-    channels = int(layer.input.shape[-1])
+    channels = reader.shape[-1]
     scale, offset = (np.asarray(value, np.float64).ravel() for value in (layer.scale, layer.offset))
     if scale.size not in (1, channels) or offset.size not in (1, channels):
         reader.refuse(layer, f"scale and offset must be one number or one for each of the {channels} channels")
@@ -198,10 +208,9 @@ def _read_rescaling(layer: Any, reader: _Reader, is_last: bool) -> None:
     reader.steps.append(ops.Rescale(tuple(map(float, scale)), tuple(map(float, offset))))
 
 
-def _get_image_shape(layer: Any) -> tuple[int, ...]:
-    """Without batch; a series gets its height of 1."""
-    shape = tuple(int(size) for size in layer.input.shape[1:])
-    return (1, *shape) if len(shape) == 2 else shape
+def _get_image_shape(reader: _Reader) -> tuple[int, ...]:
+    """Of the layer's input, without batch; a series gets its height of 1."""
+    return (1, *reader.shape) if len(reader.shape) == 2 else reader.shape
 
 
 _READERS: dict[str, Callable[[Any, _Reader, bool], None]] = {

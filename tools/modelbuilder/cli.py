@@ -43,10 +43,11 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 def _build(source: str, out: Path, seed: int) -> int:
-    from tools.modelbuilder.build import build_tflite, load_keras
+    from tools.modelbuilder.build import build_tflite, load_keras, verify_built
 
-    model = build_tflite(load_keras(source, seed))
-    probe_model(model)
+    keras_model = load_keras(source, seed)
+    model = build_tflite(keras_model)
+    verify_built(keras_model, model)
     partial = out.with_name(out.name + ".partial")
     try:
         partial.write_bytes(model)

@@ -69,12 +69,17 @@ class Rescale:
 
 @dataclass(frozen=True)
 class Relu:
-    """max(x, 0), its gradient by a mask; 0 at 0, as in TensorFlow."""
+    """max(x, 0), its gradient by a mask; 0 at 0, as in TensorFlow.
 
+    `is_masked` where the input is a bare matrix product: the converter of TensorFlow 2.21 fuses a ReLU into
+    BATCH_MATMUL, which has no place for one, and so drops it without a word. A product with the mask is left alone.
+    """
+
+    is_masked: bool = False
     parameter_shapes: tuple[Shape, ...] = ()
 
     def forward(self, x: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, Any]:
-        y = tf.nn.relu(x)
+        y = x * tf.cast(x > 0.0, tf.float32) if self.is_masked else tf.nn.relu(x)
         return y, y
 
     def backward(self, grad: Tensor, saved: Any, parameters: Sequence[Tensor], needs_input: bool) -> Gradients:

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flchain_edge.tflite import TfliteModel
+
 ENTRIES_PER_TENSOR_MAX = 512
 BATCH = 8
 
@@ -49,6 +51,25 @@ def build_reference(model: Any) -> dict[str, NDArray[Any]]:
         "gradient": np.concatenate(gradient),
         "scale": np.concatenate(scale),
     }
+
+
+def measure_errors(model: Any, content: bytes) -> tuple[float, float]:
+    """How far a .tflite file on this machine's runtime is from its Keras model, on the fixed batch.
+
+    The largest difference of a probability, and the largest difference of a gradient's entry over the largest entry of
+    the same tensor.
+    """
+    built = TfliteModel(content)
+    x, y = build_inputs(built.input_shape, built.classes)
+    expected = compute_gradients(model, x, y)
+    found = np.split(built.grad(x, y), np.cumsum([grad.size for grad in expected])[:-1])
+    by_tensor = [_divide(np.abs(f - e.ravel()).max(), np.abs(e).max()) for f, e in zip(found, expected, strict=True)]
+    return float(np.abs(built.infer(x) - np.asarray(model(x))).max()), max(by_tensor)
+
+
+def _divide(difference: float, scale: float) -> float:
+    """A tensor whose gradient is 0 everywhere (no unit active) has no scale of its own."""
+    return float(difference) / float(scale or 1.0)
 
 
 def main(argv: Sequence[str]) -> int:
