@@ -64,6 +64,10 @@ PHASE_KINDS: dict[Phase, Kind] = {
 }
 """The one kind of message that a block of each phase carries."""
 NEXT_PHASES = {Phase.COMMIT: Phase.REVEAL, Phase.REVEAL: Phase.SCORE, Phase.SCORE: Phase.SETTLE}
+BODY_BYTES_RESERVED = 32_768
+"""Kept free in a body for its frame and a settlement of 1024 addresses."""
+TRANSACTION_FRAME_BYTES = 5
+"""What a body adds to a transaction: the head of a byte string of up to 2**32 bytes."""
 DEVICE_KINDS = frozenset({Kind.COMMIT, Kind.REVEAL})
 
 
@@ -304,19 +308,17 @@ def _name_difference(expected: Header, found: Header) -> str:
     return ", ".join(names)
 
 
-def select_transactions(state: ChainState, candidates: Iterable[bytes]) -> tuple[tuple[bytes, ...], dict[Hash, str]]:
-    """Of the candidates those that the next block may carry, in order of sender; and why others never will."""
+def select_transactions(state: ChainState, candidates: Iterable[bytes]) -> tuple[tuple[bytes, ...], ChainState]:
+    """Of the candidates those that the next block may carry, and the state with them; the others break a rule."""
     kind = PHASE_KINDS.get(state.round.phase)
     chosen: list[bytes] = []
-    refused: dict[Hash, str] = {}
     for raw in candidates:
         envelope = open_envelope(raw, state.chain)
-        if envelope.kind is not kind or envelope.number != state.round.number:
+        if envelope.kind is not kind:
             continue
         try:
             state = process_transaction(state, verify_transaction(state, envelope), envelope.sender)
-        except InvalidMessage as error:
-            refused[envelope.digest()] = error.code
-        else:
-            chosen.append(raw)
-    return tuple(chosen), refused
+        except InvalidMessage:
+            continue
+        chosen.append(raw)
+    return tuple(chosen), state

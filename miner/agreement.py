@@ -14,16 +14,15 @@ from flchain.chain import (
     decode_block,
     get_proposer,
     is_phase_complete,
-    process_transaction,
     select_transactions,
 )
 from flchain.consensus import bft
 from flchain.errors import InvalidMessage, MalformedMessage, UnknownSender, WrongRound
 from flchain.messages import Phase
 from flchain.packets import PacketType, encode_packet
-from flchain.state import ChainState, find_device, find_validator, get_present
+from flchain.state import ChainState, find_device, find_validator, get_expected, get_present
 from flchain.types import Address, Hash, Height, Millis, View
-from flchain.wire import Envelope, get_signature, open_envelope, seal, verify_envelope
+from flchain.wire import Envelope, get_signature, seal, verify_envelope
 from miner import mempool, scoring
 from miner.values import (
     Candidate,
@@ -56,11 +55,10 @@ def build_bft_config(config: MinerConfig, chain: ChainState) -> bft.BftConfig:
     )
 
 
-def get_transactions(state: MinerState) -> tuple[bytes, ...]:
-    """What a block of this miner would carry now."""
-    kind = PHASE_KINDS.get(state.chain.round.phase)
-    candidates = mempool.get_candidates(state.mempool, state.chain.round.number, kind)
-    return select_transactions(state.chain, candidates)[0]
+def get_candidates(state: MinerState) -> dict[Address, bytes]:
+    """The messages that wait for a block of the present phase, by sender; some may break a rule of the chain."""
+    round_ = state.chain.round
+    return mempool.get_candidates(state.mempool, round_.number, PHASE_KINDS.get(round_.phase))
 
 
 def is_paused(state: MinerState) -> bool:
@@ -74,11 +72,10 @@ def consider(state: MinerState) -> Transition:
         return state, ()
     if state.bft.is_started:
         return _propose(state, state.proposing_view) if state.proposing_view is not None else (state, ())
-    transactions = get_transactions(state)
     phase = state.chain.round.phase
-    if _is_worth_a_block(state, transactions):
+    if _is_worth_a_block(state):
         return start(state)
-    is_waiting = bool(transactions or get_present(state.chain) or phase in (Phase.REVEAL, Phase.SETTLE))
+    is_waiting = bool(get_candidates(state) or get_present(state.chain) or phase in (Phase.REVEAL, Phase.SETTLE))
     if state.is_patience_running or not is_waiting:
         return state, ()
     params = state.chain.params
@@ -86,14 +83,15 @@ def consider(state: MinerState) -> Transition:
     return replace(state, is_patience_running=True), (StartTimer(Timer.PATIENCE, patience_ms),)
 
 
-def _is_worth_a_block(state: MinerState, transactions: tuple[bytes, ...]) -> bool:
-    if state.chain.round.phase is Phase.OPEN or state.is_patience_over:
-        return True
+def _is_worth_a_block(state: MinerState) -> bool:
+    """True if a block would close the phase, or waiting for one that does has lasted long enough."""
     chain = state.chain
-    for raw in transactions:
-        envelope = open_envelope(raw, chain.chain)
-        chain = process_transaction(chain, get_message(chain, envelope), envelope.sender)
-    return is_phase_complete(chain)
+    if chain.round.phase is Phase.OPEN or state.is_patience_over:
+        return True
+    candidates = get_candidates(state)
+    if not get_expected(chain) <= get_present(chain) | candidates.keys():
+        return False  # the cheap look, on every message; the rules are asked only when all are there
+    return is_phase_complete(select_transactions(chain, candidates.values())[1])
 
 
 def get_message(chain: ChainState, envelope: Envelope) -> messages.AnyMessage:
@@ -138,11 +136,11 @@ def carry_out(
 
 def _propose(state: MinerState, view: View, is_due: bool = False) -> Transition:
     """Build a block; one that cannot close the phase waits half of the others' patience for what is under way."""
-    transactions = get_transactions(state)
-    if not is_due and not _is_worth_a_block(state, transactions):
+    if not is_due and not _is_worth_a_block(state):
         is_waiting = state.proposing_view == view
         timer = StartTimer(Timer.PROPOSE, state.chain.params.timeout_propose_ms // 2)
         return replace(state, proposing_view=view), (() if is_waiting else (timer,))
+    transactions, _ = select_transactions(state.chain, get_candidates(state).values())
     block, after = build_block(state.chain, state.config.identity.address, transactions)
     candidates = {**state.candidates, block.hash: Candidate(block, after)}
     state = replace(state, candidates=candidates, proposing_view=None)

@@ -62,10 +62,9 @@ def _get_reputation(state: ChainState, sender: Address) -> int:
     return device.reputation if device else 10_001  # validators' scores are small and never dropped for a device
 
 
-def get_candidates(pool: Mempool, round_number: Round, kind: Kind | None) -> tuple[bytes, ...]:
-    """The messages of one kind for one round, in order of sender."""
-    keys = sorted(key for key in pool.messages if key[0] == round_number and key[1] is kind)
-    return tuple(pool.messages[key] for key in keys)
+def get_candidates(pool: Mempool, round_number: Round, kind: Kind | None) -> dict[Address, bytes]:
+    """The messages of one kind for one round, by sender."""
+    return {key[2]: raw for key, raw in pool.messages.items() if key[0] == round_number and key[1] is kind}
 
 
 def remove(pool: Mempool, digests: frozenset[Hash]) -> Mempool:

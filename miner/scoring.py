@@ -61,10 +61,10 @@ def _get_waiting_updates(state: MinerState) -> dict[Address | None, bytes | None
     if state.chain.round.phase is not Phase.REVEAL:
         return {}
     updates: dict[Address | None, bytes | None] = {}
-    for raw in mempool.get_candidates(state.mempool, state.chain.round.number, Kind.REVEAL):
-        envelope = open_envelope(raw, state.chain.chain)
-        if envelope.sender in state.scores_asked:
+    for sender, raw in mempool.get_candidates(state.mempool, state.chain.round.number, Kind.REVEAL).items():
+        if sender in state.scores_asked:
             continue
+        envelope = open_envelope(raw, state.chain.chain)
         try:
             message = verify_transaction(state.chain, envelope)
             process_transaction(state.chain, message, envelope.sender)
