@@ -56,9 +56,19 @@ def compute_round_scores(state: ChainState) -> RoundScores:
     return RoundScores(base, medians)
 
 
+def is_round_scored(state: ChainState) -> bool:
+    """True if scorers with more than two thirds of the power have spoken: fewer decide nothing, whatever they say."""
+    present = frozenset(reveal.scorer for reveal in state.round.score_reveals)
+    total = sum(validator.power for validator in state.validators)
+    return 3 * sum(validator.power for validator in state.validators if validator.address in present) > 2 * total
+
+
 def compute_settlement(state: ChainState) -> Settlement:
-    """Which updates are accepted: those whose median score is at most the margin below the base model's."""
-    if state.round.phase is not Phase.SETTLE or not state.round.score_reveals:
+    """Which updates are accepted: those whose median score is at most the margin below the base model's.
+
+    None in an abandoned round, which too few scored.
+    """
+    if state.round.phase is not Phase.SETTLE or not is_round_scored(state):
         return Settlement(())
     scores = compute_round_scores(state)
     floor = scores.base - state.params.score_margin_bp
@@ -84,7 +94,7 @@ def process_settlement(state: ChainState, settlement: Settlement) -> ChainState:
     model = compute_next_model(state.params, state.model, state.round.reveals, settlement.accepted)
     rewarded = tuple((u.sender, u.samples) for u in state.round.reveals if u.sender in accepted)
     rewards = REWARD_RULES[state.params.reward_rule](rewarded, state.params.reward_per_update)
-    is_scored = bool(state.round.score_reveals)
+    is_scored = is_round_scored(state)
     revealed = frozenset(update.sender for update in state.round.reveals)
     return replace(
         state,
