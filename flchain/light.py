@@ -46,6 +46,8 @@ class LightState:
     """The model hash in the newest header; differs from `model_hash` while bodies are missing."""
     model_round: Round
     """The newest round whose model this device holds."""
+    reveals_round: Round
+    """The round that `reveals` are of."""
     model: ModelVector = field(repr=False)
     model_hash: Hash
     reveals: dict[Address, RevealedUpdate] = field(default_factory=dict)
@@ -76,6 +78,7 @@ def build_light_state(genesis: Genesis, initial_model: ModelVector) -> LightStat
         phase=state.round.phase,
         chain_model_hash=state.model_hash,
         model_round=Round(0),
+        reveals_round=Round(0),
         model=state.model,
         model_hash=state.model_hash,
     )
@@ -107,6 +110,7 @@ def process_head(light: LightState, header_bytes: bytes, certificate_bytes: byte
     wanted = dict(light.wanted)
     if header.phase is Phase.REVEAL or header.next_round > header.round:
         wanted[Height(header.height)] = header
+    waiting = {h: body for h, body in light.waiting.items() if h != header.height or _is_body_of(header, body)}
     light = replace(
         light,
         height=Height(header.height),
@@ -115,6 +119,7 @@ def process_head(light: LightState, header_bytes: bytes, certificate_bytes: byte
         phase=Phase(header.next_phase),
         chain_model_hash=Hash(header.model_hash),
         wanted=dict(sorted(wanted.items())[-HEADERS_WANTED_MAX:]),
+        waiting=waiting,
     )
     return _process_waiting(light)
 
@@ -142,6 +147,15 @@ def _decode_body(header: Header, body_bytes: bytes) -> Body:
     return body
 
 
+def _is_body_of(header: Header, body_bytes: bytes) -> bool:
+    """A body that came before its header may be anybody's invention: it must not keep the header out."""
+    try:
+        _decode_body(header, body_bytes)
+    except InvalidMessage:
+        return False
+    return True
+
+
 def _process_waiting(light: LightState) -> LightState:
     """Apply the bodies that are there, from the lowest wanted height on, and forget those below it."""
     while light.wanted and (height := min(light.wanted)) in light.waiting:
@@ -162,7 +176,7 @@ def _process_waiting(light: LightState) -> LightState:
 
 def _take_updates(light: LightState, header: Header, body: Body) -> LightState:
     """The block is final, so its signatures were checked by the validators; this device checks them once more."""
-    reveals = dict(light.reveals)
+    reveals = dict(light.reveals) if light.reveals_round == header.round else {}
     for raw in body.transactions:
         envelope = open_envelope(raw, light.chain)
         key = light.device_keys.get(envelope.sender)
@@ -173,13 +187,14 @@ def _take_updates(light: LightState, header: Header, body: Body) -> LightState:
             raise InvalidBlock("a final block holds an update that is no update")
         samples = min(message.samples, light.params.samples_cap)
         reveals[envelope.sender] = RevealedUpdate(envelope.sender, samples, message.update)
-    return replace(light, reveals=reveals)
+    return replace(light, reveals=reveals, reveals_round=Round(header.round))
 
 
 def _settle(light: LightState, header: Header, body: Body) -> LightState:
     assert body.settlement is not None
     accepted = body.settlement.accepted
-    is_usable = light.model_round == header.round - 1 and all(address in light.reveals for address in accepted)
+    known = light.reveals if light.reveals_round == header.round else {}
+    is_usable = light.model_round == header.round - 1 and all(address in known for address in accepted)
     after = replace(light, reveals={}, accepted=accepted)
     if not is_usable:
         return replace(light, reveals={})  # behind by more than this round: a snapshot will come
@@ -208,13 +223,14 @@ def process_snapshot(light: LightState, header_bytes: bytes, certificate_bytes: 
     if header.next_round - 1 <= light.model_round:
         return light
     if header.height > light.height:
-        light = replace(process_head(light, header_bytes, certificate_bytes), wanted={})
-    is_current = header.next_round == light.round
-    return replace(
+        light = process_head(light, header_bytes, certificate_bytes)
+    # Of the bodies that are awaited only those of later rounds, and of the round then open, still matter.
+    wanted = {height: other for height, other in light.wanted.items() if other.round >= header.next_round}
+    light = replace(
         light,
         model=model,
         model_hash=Hash(header.model_hash),
         model_round=Round(header.next_round - 1),
-        wanted=light.wanted if is_current else {},
-        reveals=light.reveals if is_current else {},
+        wanted=wanted,
     )
+    return _process_waiting(light)

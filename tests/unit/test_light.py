@@ -1,0 +1,492 @@
+"""The light client: it computes the chain's model from certified headers and bodies, and trusts nobody's word."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from flchain.certificate import build_certificate, verify_certificate
+from flchain.errors import (
+    BadCertificate,
+    ConfigError,
+    InvalidBlock,
+    InvalidMessage,
+    MalformedMessage,
+    MalformedUpdate,
+    ModelMismatch,
+    WrongRound,
+)
+from flchain.fixedpoint import vector_bytes
+from flchain.light import (
+    BODIES_WAITING_MAX,
+    LightState,
+    build_light_state,
+    process_body,
+    process_head,
+    process_snapshot,
+)
+from flchain.messages import Certificate, Phase
+from flchain.state import ChainState, compute_validators_hash
+from flchain.types import Height, Power, View
+from flchain.wire import decode_struct, encode_struct
+from tests.support.chain_builder import BuiltChain, Driver, build_chain, certify, replace_header
+
+ROUNDS = 3
+GARBAGE = encode_struct(Certificate(0, ()))
+
+
+@pytest.fixture(scope="module")
+def driver() -> Driver:
+    """A chain of three rounds; in the second one device is absent."""
+    made = Driver(build_chain())
+    made.run_round()
+    made.run_round([0, 2])
+    made.run_round()
+    return made
+
+
+@pytest.fixture
+def light(driver: Driver) -> LightState:
+    return build_light_state(driver.chain.genesis, driver.chain.model)
+
+
+def feed_head(light: LightState, driver: Driver, height: int) -> LightState:
+    return process_head(light, driver.blocks[height - 1].header_bytes, driver.certificates[height - 1])
+
+
+def feed_body(light: LightState, driver: Driver, height: int) -> LightState:
+    return process_body(light, height, driver.blocks[height - 1].body_bytes)
+
+
+def feed_all(light: LightState, driver: Driver, heights: range) -> LightState:
+    for height in heights:
+        light = feed_body(feed_head(light, driver, height), driver, height)
+    return light
+
+
+def heights_of(driver: Driver) -> range:
+    return range(1, len(driver.blocks) + 1)
+
+
+def end_of_round(driver: Driver, number: int) -> int:
+    """The height that settles a round."""
+    return next(b.header.height for b in driver.blocks if b.header.round == number and b.header.next_round > number)
+
+
+def snapshot_of(driver: Driver, height: int) -> tuple[bytes, bytes, bytes]:
+    model = vector_bytes(driver.states[height].model)
+    return driver.blocks[height - 1].header_bytes, driver.certificates[height - 1], model
+
+
+def certify_header(driver: Driver, height: int, **changes: object) -> tuple[bytes, bytes]:
+    """A header with some fields changed, that more than two thirds of the power did sign."""
+    block = driver.blocks[height - 1]
+    header_bytes = replace_header(block, **changes)
+    changed = replace(block, header=msgspec.structs.replace(block.header, **changes), header_bytes=header_bytes)
+    return header_bytes, certify(driver.chain, driver.states[height - 1], changed)
+
+
+def as_value(light: LightState) -> tuple[object, ...]:
+    """All of a state, to compare."""
+    fields = {name: getattr(light, name) for name in LightState.__dataclass_fields__}
+    fields["model"] = vector_bytes(light.model)
+    return tuple(repr(item) if isinstance(item, dict) else item for item in fields.values())
+
+
+# ----------------------------------------------------------------------------------------------- follow
+
+
+def test_following_gives_the_chains_model_after_each_block(driver: Driver, light: LightState) -> None:
+    """With every header and body the device's own model is the chain's after every block."""
+    for height in heights_of(driver):
+        light = feed_body(feed_head(light, driver, height), driver, height)
+        state = driver.states[height]
+        assert light.is_synced
+        assert light.model.tolist() == state.model.tolist()
+        assert (light.height, light.head) == (state.height, state.head)
+        assert (light.round, light.phase) == (state.round.number, state.round.phase)
+    assert light.model_round == ROUNDS
+    assert light.accepted == tuple(device.address for device in driver.chain.devices)
+    assert (light.wanted, light.waiting, light.reveals) == ({}, {}, {})
+
+
+def test_only_updates_and_settlements_are_needed(driver: Driver, light: LightState) -> None:
+    """Without any other body than those of the reveal and settlement blocks the model is the chain's."""
+    for height in heights_of(driver):
+        light = feed_head(light, driver, height)
+        header = driver.blocks[height - 1].header
+        if header.phase is Phase.REVEAL or header.next_round > header.round:
+            assert not light.is_synced or header.phase is Phase.REVEAL
+            light = feed_body(light, driver, height)
+    assert light.is_synced
+    assert light.model_round == ROUNDS
+
+
+def test_a_header_may_be_skipped(driver: Driver, light: LightState) -> None:
+    """Headers of commit and score blocks can be missed: a certificate proves a header alone."""
+    for height in heights_of(driver):
+        header = driver.blocks[height - 1].header
+        if header.phase is Phase.REVEAL or header.next_round > header.round:
+            light = feed_body(feed_head(light, driver, height), driver, height)
+    assert light.is_synced
+    assert light.model_round == ROUNDS
+
+
+def test_bodies_may_come_in_any_order(driver: Driver, light: LightState) -> None:
+    """The bodies of a round give the model in every order, before or after their headers."""
+    end = end_of_round(driver, 1)
+    needed = [h for h in range(1, end + 1) if driver.blocks[h - 1].header.phase in (Phase.REVEAL, Phase.SETTLE)]
+    heads = light
+    for height in range(1, end + 1):
+        heads = feed_head(heads, driver, height)
+    for order in itertools.permutations(needed):
+        after, before = heads, light
+        for height in order:
+            after, before = feed_body(after, driver, height), feed_body(before, driver, height)
+        for height in range(1, end + 1):
+            before = feed_head(before, driver, height)
+        assert after.is_synced
+        assert before.is_synced
+        assert after.model_hash == before.model_hash == driver.states[end].model_hash
+
+
+def test_a_missing_body_keeps_the_old_model(driver: Driver, light: LightState) -> None:
+    """Without a round's updates the device knows that it is behind, keeps its model, and catches up with the body."""
+    end = end_of_round(driver, 1)
+    missing = next(h for h in range(1, end) if driver.blocks[h - 1].header.phase is Phase.REVEAL)
+    for height in range(1, end + 1):
+        light = feed_head(light, driver, height)
+        light = feed_body(light, driver, height) if height != missing else light
+    assert not light.is_synced
+    assert light.model_round == 0
+    assert light.model_hash == driver.states[0].model_hash
+    assert list(light.wanted) == [missing, end]
+    assert feed_body(light, driver, missing).is_synced
+
+
+def test_a_body_nobody_wants_changes_nothing(driver: Driver, light: LightState) -> None:
+    """A body of the past, or of a block without updates and settlement, is not kept."""
+    followed = feed_all(light, driver, heights_of(driver))
+    for height in (-1, 0, *heights_of(driver)):
+        assert as_value(process_body(followed, height, b"junk")) == as_value(followed)
+
+
+def test_another_body_than_the_headers_is_refused(driver: Driver, light: LightState) -> None:
+    """A body that is not the one the wanted header names is refused, whatever it is."""
+    reveal = next(b.header.height for b in driver.blocks if b.header.phase is Phase.REVEAL)
+    for height in range(1, reveal + 1):
+        light = feed_head(light, driver, height)
+    with pytest.raises(InvalidBlock):
+        process_body(light, reveal, driver.blocks[0].body_bytes)
+    for body in (b"", b"junk", driver.blocks[reveal - 1].body_bytes[:-1], driver.blocks[reveal - 1].body_bytes + b"\0"):
+        with pytest.raises(MalformedMessage):
+            process_body(light, reveal, body)
+
+
+def test_an_early_body_cannot_keep_its_header_out(driver: Driver, light: LightState) -> None:
+    """Junk sent as the body of the next blocks is dropped when their headers come; the true bodies then do."""
+    end = end_of_round(driver, 1)
+    for height in range(1, end + 1):
+        light = process_body(light, height, b"junk")
+    for height in range(1, end + 1):
+        light = feed_head(light, driver, height)
+    assert (light.height, light.waiting) == (end, {})
+    for height in range(1, end + 1):
+        light = feed_body(light, driver, height)
+    assert light.is_synced
+
+
+def test_early_bodies_are_bounded(light: LightState) -> None:
+    """However many bodies come before their headers, only the lowest few are kept."""
+    for height in range(100, 1, -1):
+        light = process_body(light, height, b"junk")
+    assert list(light.waiting) == list(range(2, 2 + BODIES_WAITING_MAX))
+
+
+# ---------------------------------------------------------------------------------------------- headers
+
+
+def test_a_header_that_is_not_newer(driver: Driver, light: LightState) -> None:
+    """A header at a height that is known already, repeats included, is refused."""
+    light = feed_head(feed_head(light, driver, 1), driver, 2)
+    for height in (1, 2):
+        with pytest.raises(WrongRound):
+            feed_head(light, driver, height)
+
+
+def test_a_changed_header_is_not_certified(driver: Driver, light: LightState) -> None:
+    """A header with any field changed is refused under the certificate of the true one."""
+    block, certificate = driver.blocks[0], driver.certificates[0]
+    changes: dict[str, object] = {
+        "chain": b"x" * 32,
+        "height": 2,
+        "round": 2,
+        "phase": Phase.SETTLE,
+        "next_round": 2,
+        "next_phase": Phase.SETTLE,
+        "previous": b"x" * 32,
+        "proposer": driver.chain.miners[1].address,
+        "body_root": b"x" * 32,
+        "state_root": b"x" * 32,
+        "model_hash": b"x" * 32,
+        "validators_hash": b"x" * 32,
+        "next_validators_hash": b"x" * 32,
+    }
+    assert set(changes) == set(block.header.__struct_fields__) - {"version"}
+    for name, value in changes.items():
+        with pytest.raises(InvalidBlock if name == "chain" else BadCertificate):
+            process_head(light, replace_header(block, **{name: value}), certificate)
+
+
+def test_a_fork_of_the_known_head_is_refused(driver: Driver, light: LightState) -> None:
+    """A header, though certified, that does not extend the head one below it is refused."""
+    light = feed_head(light, driver, 1)
+    with pytest.raises(InvalidBlock):
+        process_head(light, *certify_header(driver, 2, previous=b"x" * 32))
+
+
+def test_another_chains_certified_header_is_refused(driver: Driver, light: LightState) -> None:
+    """A header certified on a twin chain with the same miners is refused."""
+    other = Driver(build_chain(reward_per_update=7))
+    other.open()
+    assert [m.address for m in other.chain.miners] == [m.address for m in driver.chain.miners]
+    with pytest.raises(InvalidBlock):
+        process_head(light, other.blocks[0].header_bytes, other.certificates[0])
+
+
+def test_validators_this_device_does_not_know(driver: Driver) -> None:
+    """A header certified by other miners than the genesis's is refused."""
+    strangers = build_chain(seed=99)
+    light = replace(
+        build_light_state(strangers.genesis, strangers.model),
+        chain=driver.chain.id,
+        validators=strangers.state.validators,
+    )
+    with pytest.raises(BadCertificate):
+        feed_head(light, driver, 1)
+
+
+# ----------------------------------------------------------------------------------------- certificates
+
+
+def signatures_of(certificate: bytes) -> list[tuple[int, bytes]]:
+    return list(decode_struct(certificate, Certificate, 8_192).signatures)
+
+
+def verify(driver: Driver, certificate: bytes) -> Certificate:
+    state, block = driver.states[0], driver.blocks[0]
+    height = Height(block.header.height)
+    return verify_certificate(driver.chain.id, state.validators, height, block.hash, certificate)
+
+
+def test_three_of_four_are_enough_and_two_are_not(driver: Driver) -> None:
+    """Every three of four equal miners make a block final; no two, one or none do."""
+    for size, is_enough in ((4, True), (3, True), (2, False), (1, False), (0, False)):
+        for signers in itertools.combinations(range(4), size):
+            certificate = certify(driver.chain, driver.states[0], driver.blocks[0], signers)
+            if is_enough:
+                assert len(verify(driver, certificate).signatures) == size
+            else:
+                with pytest.raises(BadCertificate):
+                    verify(driver, certificate)
+
+
+def test_exactly_two_thirds_are_not_enough() -> None:
+    """Power counts, not heads: exactly two thirds of it do not make a block final, a little more does."""
+    made = Driver(build_chain(miners=3, powers=[10, 10, 10]))
+    made.open()
+    with pytest.raises(BadCertificate):
+        verify(made, certify(made.chain, made.states[0], made.blocks[0], [0, 1]))
+    made = Driver(build_chain(miners=3, powers=[1, 1, 5]))
+    made.open()
+    strong = next(i for i, v in enumerate(made.states[0].validators) if v.power == 5)
+    verify(made, certify(made.chain, made.states[0], made.blocks[0], [strong]))
+    with pytest.raises(BadCertificate):
+        verify(made, certify(made.chain, made.states[0], made.blocks[0], {0, 1, 2} - {strong}))
+
+
+def test_signers_rise_and_none_counts_twice(driver: Driver) -> None:
+    """A signer named twice, signers out of order, and one that is no validator are refused."""
+    good = signatures_of(driver.certificates[0])
+    for listed in (
+        [good[0], good[1], good[1]],
+        [good[0], good[0], good[1], good[2]],
+        [good[1], good[0], good[2]],
+        good[::-1],
+        [*good, (4, good[0][1])],
+        [*good, (63, good[0][1])],
+    ):
+        with pytest.raises(BadCertificate):
+            verify(driver, encode_struct(Certificate(0, tuple(listed))))
+
+
+def test_one_invalid_signature_spoils_a_certificate(driver: Driver) -> None:
+    """One wrong signature among four is refused, though the other three would be enough."""
+    good = signatures_of(driver.certificates[0])
+    for place in range(4):
+        wrong = good[place][1][:-1] + bytes((good[place][1][-1] ^ 1,))
+        listed = [*good[:place], (place, wrong), *good[place + 1 :]]
+        with pytest.raises(BadCertificate):
+            verify(driver, encode_struct(Certificate(0, tuple(listed))))
+    swapped = [(0, good[1][1]), (1, good[0][1]), *good[2:]]
+    with pytest.raises(BadCertificate):
+        verify(driver, encode_struct(Certificate(0, tuple(swapped))))
+
+
+def test_a_certificate_is_of_one_view(driver: Driver) -> None:
+    """Precommits of one view under another view's number are refused; a later view's own certificate is good."""
+    good = signatures_of(driver.certificates[0])
+    with pytest.raises(BadCertificate):
+        verify(driver, encode_struct(Certificate(1, tuple(good))))
+    assert verify(driver, certify(driver.chain, driver.states[0], driver.blocks[0], view=3)).view == 3
+
+
+def test_certificates_are_built_in_order(driver: Driver) -> None:
+    """Whatever the order of the precommits, the certificate is the same bytes."""
+    state, good = driver.states[0], signatures_of(driver.certificates[0])
+    pairs = [(state.validators[i].address, signature) for i, signature in good]
+    for order in itertools.permutations(pairs):
+        assert build_certificate(state.validators, View(0), order) == driver.certificates[0]
+
+
+def test_every_byte_of_a_certificate_counts(driver: Driver) -> None:
+    """No bit of a certificate can be flipped unseen."""
+    certificate = driver.certificates[0]
+    for place in range(0, len(certificate) * 8, 11):
+        flipped = bytearray(certificate)
+        flipped[place // 8] ^= 1 << place % 8
+        with pytest.raises(InvalidMessage):
+            verify(driver, bytes(flipped))
+
+
+# ------------------------------------------------------------------------------------------- mismatches
+
+
+def test_a_mismatch_keeps_the_old_model(driver: Driver, light: LightState) -> None:
+    """If the certified hash is not the model computed here, ModelMismatch is raised and nothing has changed."""
+    end = end_of_round(driver, 1)
+    light = feed_all(light, driver, range(1, end))
+    light = process_head(light, *certify_header(driver, end, model_hash=b"x" * 32))
+    before = as_value(light)
+    with pytest.raises(ModelMismatch):
+        feed_body(light, driver, end)
+    assert as_value(light) == before
+    assert light.model_round == 0
+    assert not light.is_synced
+
+
+def test_after_a_mismatch_headers_are_still_followed(driver: Driver, light: LightState) -> None:
+    """A device whose own model has gone wrong sees the mismatch, follows on, and is set right by a snapshot."""
+    end = end_of_round(driver, 1)
+    wrong = light.model.copy()
+    wrong[0] += 1
+    light = feed_all(replace(light, model=wrong), driver, range(1, end))
+    light = feed_head(light, driver, end)
+    with pytest.raises(ModelMismatch):
+        feed_body(light, driver, end)
+    light = process_snapshot(feed_head(light, driver, end + 1), *snapshot_of(driver, end + 1))
+    assert light.is_synced
+    light = feed_all(light, driver, range(end + 2, len(driver.blocks) + 1))
+    assert light.is_synced
+    assert light.model_round == ROUNDS
+
+
+# -------------------------------------------------------------------------------------------- snapshots
+
+
+def test_a_snapshot_at_any_height_makes_up_for_all_before(driver: Driver, light: LightState) -> None:
+    """A device that saw nothing takes a snapshot at any height and ends with the chain's model from then on."""
+    for height in heights_of(driver):
+        joined = process_snapshot(light, *snapshot_of(driver, height))
+        assert joined.height == height or joined.model_round == 0
+        last = end_of_round(driver, ROUNDS)
+        joined = feed_all(joined, driver, range(max(joined.height, 0) + 1, last + 1))
+        if joined.model_round < ROUNDS:  # it joined in the middle of a round whose updates it did not see
+            joined = process_snapshot(joined, *snapshot_of(driver, last))
+        assert joined.is_synced
+        assert joined.model_hash == driver.states[last].model_hash
+
+
+def test_an_older_snapshot_helps_a_device_that_follows(driver: Driver, light: LightState) -> None:
+    """A device that has all headers but no bodies of round 1 takes round 1's snapshot and computes the later rounds."""
+    end = end_of_round(driver, 1)
+    for height in heights_of(driver):
+        light = feed_head(light, driver, height)
+        light = feed_body(light, driver, height) if height > end else light
+    assert light.model_round == 0
+    light = process_snapshot(light, *snapshot_of(driver, end))
+    assert light.is_synced
+    assert light.model_round == ROUNDS
+
+
+def test_stale_updates_are_not_taken_for_the_open_rounds(driver: Driver, light: LightState) -> None:
+    """Updates of a round whose settlement was missed never stand in for those of a later round."""
+    first, second = end_of_round(driver, 1), end_of_round(driver, 2)
+    light = feed_all(light, driver, range(1, first))  # the updates of round 1, without its settlement
+    light = process_snapshot(light, *snapshot_of(driver, first + 1))
+    light = feed_body(feed_head(light, driver, second), driver, second)  # round 2 without its updates
+    assert light.model_round == 1
+    assert light.model_hash == driver.states[first].model_hash
+    assert process_snapshot(light, *snapshot_of(driver, second)).is_synced
+
+
+def test_a_forged_snapshot_is_refused(driver: Driver, light: LightState) -> None:
+    """A snapshot with one step changed, of another length, or with another round's model is refused."""
+    end = end_of_round(driver, 1)
+    header, certificate, vector = snapshot_of(driver, end)
+    forged = bytes((vector[0] ^ 1,)) + vector[1:]
+    with pytest.raises(MalformedMessage):
+        process_snapshot(light, header, certificate, forged)
+    with pytest.raises(MalformedMessage):
+        process_snapshot(light, header, certificate, snapshot_of(driver, len(driver.blocks))[2])
+    for other in (b"", vector[:-1], vector + b"\0" * 4):
+        with pytest.raises(MalformedUpdate):
+            process_snapshot(light, header, certificate, other)
+    with pytest.raises(BadCertificate):
+        process_snapshot(light, header, GARBAGE, vector)
+
+
+def test_a_snapshot_of_what_is_known_changes_nothing(driver: Driver, light: LightState) -> None:
+    """A snapshot of the device's own round or an older one leaves the state as it is."""
+    followed = feed_all(light, driver, heights_of(driver))
+    for height in heights_of(driver):
+        assert process_snapshot(followed, *snapshot_of(driver, height)) is followed
+
+
+def test_an_abandoned_round_moves_the_light_client_on() -> None:
+    """A round that is abandoned leaves the device's model, and counts as known."""
+    made = Driver(build_chain())
+    made.go_to(Phase.REVEAL)
+    while made.state.round.number == 1:
+        made.extend()
+    made.run_round()
+    light = feed_all(build_light_state(made.chain.genesis, made.chain.model), made, heights_of(made))
+    assert light.is_synced
+    assert light.model_round == 2
+    assert light.model_hash == made.state.model_hash != made.states[0].model_hash
+
+
+def test_another_initial_model_is_a_configuration_error() -> None:
+    """A device that is given another model than the genesis names does not start."""
+    built: BuiltChain = build_chain()
+    wrong = built.model.copy()
+    wrong[0] += 1
+    for model in (wrong, built.model[:-1]):
+        with pytest.raises(ConfigError):
+            build_light_state(built.genesis, model)
+
+
+def test_validators_hash_covers_keys_and_powers() -> None:
+    """The hash of who may sign differs for another power, another key and another set."""
+    state: ChainState = build_chain().state
+    first = state.validators[0]
+    others = (
+        state.validators[1:],
+        (replace(first, power=Power(first.power + 1)), *state.validators[1:]),
+        (replace(first, public_key=b"k" * 32), *state.validators[1:]),
+    )
+    hashes = {compute_validators_hash(validators) for validators in (state.validators, *others)}
+    assert len(hashes) == 4
