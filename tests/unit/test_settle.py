@@ -1,0 +1,228 @@
+"""Settlement: medians that a lying minority cannot move, and what a round pays and changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from flchain.incentives import REPUTATION_MAX, REWARD_RULES, compute_reputation
+from flchain.messages import Phase, ScoreReveal, Settlement
+from flchain.settle import (
+    KNOWLEDGE_MIN,
+    compute_next_model,
+    compute_round_scores,
+    compute_settlement,
+    compute_weighted_median,
+    process_settlement,
+)
+from flchain.state import KNOWLEDGE_START, REPUTATION_START, ChainState, RevealedScores, find_device
+from flchain.types import Address, BasisPoints
+from tests.support.chain_builder import BASE_SCORE, Driver, build_chain, make_reveal, make_scores, make_update
+
+
+def scored(driver: Driver, words: dict[int, ScoreReveal]) -> ChainState:
+    """The state before settlement, in which these miners have revealed these scores."""
+    reveals = tuple(
+        RevealedScores(driver.chain.miners[i].address, word.base_score, tuple(score for _, score in word.scores))
+        for i, word in sorted(words.items())
+    )
+    return replace(driver.state, round=replace(driver.state.round, score_reveals=reveals))
+
+
+@pytest.fixture
+def driver() -> Driver:
+    """A chain whose first round waits for its scores; the model does not get worse by any update."""
+    made = Driver(build_chain())
+    made.go_to(Phase.SETTLE)
+    return made
+
+
+# ---------------------------------------------------------------------------------------------- median
+
+
+@pytest.mark.parametrize(
+    ("values", "median"),
+    [
+        (((5, 1),), 5),
+        (((1, 1), (2, 1)), 1),
+        (((1, 1), (2, 1), (3, 1)), 2),
+        (((3, 1), (1, 1), (2, 1)), 2),
+        (((1, 1), (2, 1), (3, 1), (4, 1)), 2),
+        (((0, 10), (7, 11)), 7),
+        (((0, 10), (7, 10)), 0),
+        (((0, 49), (5, 1), (9, 50)), 5),
+        (((0, 49), (9, 51)), 9),
+    ],
+)
+def test_weighted_medians(values: tuple[tuple[int, int], ...], median: int) -> None:
+    """The median is the least value with half the weight at or below it, in whatever order the values come."""
+    assert compute_weighted_median(values) == median
+    assert compute_weighted_median(values[::-1]) == median
+
+
+def test_the_median_of_nothing() -> None:
+    """No values have no median, and neither have weights below zero."""
+    for values in ((), ((1, -1),)):
+        with pytest.raises(ValueError, match=r"median|weights"):
+            compute_weighted_median(values)
+
+
+# ------------------------------------------------------------------------------------------ acceptance
+
+
+@pytest.mark.parametrize("liar", range(4))
+@pytest.mark.parametrize("lie", [(10_000, 0), (0, 10_000), (0, 0), (10_000, 10_000)])
+def test_one_liar_of_four_changes_no_acceptance(driver: Driver, liar: int, lie: tuple[int, int]) -> None:
+    """One scorer of four, whatever it says, neither saves the bad update nor sinks the good ones."""
+    bad = driver.chain.devices[0].address
+    honest = make_scores(driver.state, scores={bad: 1_000})
+    lying = make_scores(driver.state, lie[0], {d.address: lie[1] for d in driver.chain.devices})
+    words = {i: lying if i == liar else honest for i in range(4)}
+    expected = tuple(device.address for device in driver.chain.devices[1:])
+    assert compute_settlement(scored(driver, words)).accepted == expected
+
+
+def test_lies_of_half_the_power_do_change_it() -> None:
+    """The bound is sharp: with more than half of the power the liars decide."""
+    made = Driver(build_chain(powers=[10, 10, 10, 31]))
+    made.go_to(Phase.SETTLE)
+    strong = next(i for i, v in enumerate(made.state.validators) if v.power == 31)
+    lying = make_scores(made.state, scores={d.address: 0 for d in made.chain.devices})
+    words = {i: lying if i == strong else make_scores(made.state) for i in range(4)}
+    homes = {device.address: device.home for device in made.state.devices}
+    spared = tuple(a for a in sorted(homes) if homes[a] == made.chain.miners[strong].address)
+    assert compute_settlement(scored(made, words)).accepted == spared
+
+
+def test_a_miner_does_not_judge_its_own_devices(driver: Driver) -> None:
+    """The home miner's score for its device counts nothing, high or low."""
+    device = find_device(driver.state, driver.chain.devices[0].address)
+    assert device is not None
+    home = next(i for i, miner in enumerate(driver.chain.miners) if miner.address == device.home)
+    for own, others, median in ((10_000, 3_000, 3_000), (0, 8_000, 8_000)):
+        words = {i: make_scores(driver.state, scores={device.address: own if i == home else others}) for i in range(4)}
+        assert compute_round_scores(scored(driver, words)).updates[device.address] == median
+
+
+def test_a_lone_miner_judges_its_own_devices() -> None:
+    """With one miner there is nobody else to score, so its own word counts."""
+    made = Driver(build_chain(miners=1))
+    made.run_round(scores={made.chain.devices[0].address: 0})
+    assert [device.balance for device in made.state.devices] == [0, 100, 100]
+
+
+def test_the_margin_is_exact(driver: Driver) -> None:
+    """An update exactly the margin below the base model's score is accepted; one basis point lower is not."""
+    margin, device = driver.state.params.score_margin_bp, driver.chain.devices[0].address
+    for score, is_accepted in ((BASE_SCORE - margin, True), (BASE_SCORE - margin - 1, False)):
+        words = {i: make_scores(driver.state, scores={device: score}) for i in range(4)}
+        assert (device in compute_settlement(scored(driver, words)).accepted) is is_accepted
+
+
+def test_scores_of_too_few_decide_nothing(driver: Driver) -> None:
+    """Scores of up to two thirds of the power accept no update, pay nothing and judge nobody."""
+    for count in range(3):
+        state = scored(driver, {i: make_scores(driver.state) for i in range(count)})
+        assert compute_settlement(state).accepted == ()
+        after = process_settlement(state, compute_settlement(state))
+        assert after.minted == 0
+        assert [d.reputation for d in after.devices] == [REPUTATION_START] * 3
+        assert [(v.knowledge, v.absent) for v in after.validators] == [(KNOWLEDGE_START, 0)] * 4
+    assert compute_settlement(scored(driver, {i: make_scores(driver.state) for i in range(3)})).accepted != ()
+
+
+# ---------------------------------------------------------------------------------------------- effects
+
+
+def test_a_garbage_update_is_neither_used_nor_paid() -> None:
+    """An update of enormous steps that scores 0 leaves the model as if it had not come, and earns nothing."""
+    good, attacked = Driver(build_chain()), Driver(build_chain())
+    good.run_round([1, 2])
+    attacked.open()
+    reveals = {i: make_reveal(attacked.chain, i) for i in (1, 2)}
+    reveals[0] = make_reveal(attacked.chain, 0, samples=1_000, update=make_update(attacked.chain, 0, 1, size=1_000.0))
+    attacked.commit(reveals)
+    attacked.reveal(reveals)
+    attacker = attacked.chain.devices[0].address
+    words = {i: make_scores(attacked.state, scores={attacker: 0}) for i in range(4)}
+    attacked.score_commit(words)
+    attacked.score_reveal(words)
+    assert attacked.state.model_hash == good.state.model_hash != attacked.chain.state.model_hash
+    device = find_device(attacked.state, attacker)
+    assert device is not None
+    assert (device.balance, device.reputation < REPUTATION_START, device.absent) == (0, True, 0)
+
+
+def test_claimed_samples_are_capped() -> None:
+    """A device that claims more rows than the cap weighs as much as one that claims the cap."""
+    models = []
+    for samples in (1_000, 2**20 - 1):
+        made = Driver(build_chain())
+        made.open()
+        reveals = {i: make_reveal(made.chain, i, samples=samples if i == 0 else 10) for i in range(3)}
+        made.commit(reveals)
+        made.reveal(reveals)
+        words = {i: make_scores(made.state) for i in range(4)}
+        made.score_commit(words)
+        made.score_reveal(words)
+        models.append(made.state.model_hash)
+    assert models[0] == models[1]
+
+
+def test_nothing_accepted_leaves_the_model(driver: Driver) -> None:
+    """With no update accepted the model is the same and the round goes on to the next."""
+    words = {i: make_scores(driver.state, scores={d.address: 0 for d in driver.chain.devices}) for i in range(4)}
+    state = scored(driver, words)
+    assert compute_settlement(state) == Settlement(())
+    after = process_settlement(state, Settlement(()))
+    assert after.model_hash == driver.chain.state.model_hash
+    assert (after.round.number, after.round.phase, after.minted) == (2, Phase.COMMIT, 0)
+    base = driver.state.model
+    assert compute_next_model(driver.state.params, base, driver.state.round.reveals, ()) is base
+
+
+def test_knowledge_follows_the_others_scores(driver: Driver) -> None:
+    """Knowledge is the others' median for a miner's devices; with none in the round it halves, never to 0."""
+    words = {i: make_scores(driver.state, scores={d.address: 6_900 for d in driver.chain.devices}) for i in range(4)}
+    after = process_settlement(scored(driver, words), compute_settlement(scored(driver, words)))
+    homes = {device.home for device in driver.state.devices}
+    assert len(homes) == 3
+    for validator in after.validators:
+        assert validator.knowledge == (6_900 if validator.address in homes else KNOWLEDGE_START // 2)
+    poor = replace(
+        driver.state, validators=tuple(replace(v, knowledge=BasisPoints(1)) for v in driver.state.validators)
+    )
+    zero = {i: make_scores(driver.state, scores={d.address: 0 for d in driver.chain.devices}) for i in range(4)}
+    state = replace(poor, round=scored(driver, zero).round)
+    assert {v.knowledge for v in process_settlement(state, Settlement(())).validators} == {KNOWLEDGE_MIN}
+
+
+def test_a_scorer_that_is_silent_is_absent(driver: Driver) -> None:
+    """A miner without scores in a settled round counts one absence more; one that scored counts none."""
+    state = scored(driver, {i: make_scores(driver.state) for i in range(3)})
+    after = process_settlement(state, compute_settlement(state))
+    assert [v.absent for v in after.validators] == [0, 0, 0, 1]
+
+
+def test_reputation_stays_in_its_range() -> None:
+    """Reputation rises with acceptance and falls with refusal, and never leaves 0 to 10,000."""
+    top = bottom = BasisPoints(5_000)
+    for _ in range(200):
+        above, below = compute_reputation(top, True), compute_reputation(bottom, False)
+        assert top <= above <= REPUTATION_MAX
+        assert 0 <= below <= bottom
+        top, bottom = above, below
+    assert top > 9_900
+    assert bottom < 100
+
+
+@pytest.mark.parametrize("rule", REWARD_RULES)
+def test_rewards_never_exceed_the_purse(rule: str) -> None:
+    """Every rule pays only whom it was given, nothing negative, and at most the reward times the updates."""
+    accepted = tuple((Address(bytes((i,)) * 20), samples) for i, samples in enumerate((1, 7, 1_000, 3)))
+    rewards = REWARD_RULES[rule](accepted, 100)
+    assert set(rewards) == {address for address, _ in accepted}
+    assert min(rewards.values()) >= 0
+    assert sum(rewards.values()) <= 400
+    assert REWARD_RULES[rule]((), 100) == {}
