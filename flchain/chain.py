@@ -309,16 +309,22 @@ def _name_difference(expected: Header, found: Header) -> str:
 
 
 def select_transactions(state: ChainState, candidates: Iterable[bytes]) -> tuple[tuple[bytes, ...], ChainState]:
-    """Of the candidates those that the next block may carry, and the state with them; the others break a rule."""
+    """Of the candidates those that the next block may carry, and the state with them.
+
+    The others break a rule, or do not fit into a body any more and are for a later block.
+    """
+    room = BODY_BYTES_MAX - BODY_BYTES_RESERVED
     kind = PHASE_KINDS.get(state.round.phase)
     chosen: list[bytes] = []
     for raw in candidates:
         envelope = open_envelope(raw, state.chain)
-        if envelope.kind is not kind:
+        needed = len(raw) + TRANSACTION_FRAME_BYTES
+        if envelope.kind is not kind or needed > room:
             continue
         try:
             state = process_transaction(state, verify_transaction(state, envelope), envelope.sender)
         except InvalidMessage:
             continue
         chosen.append(raw)
+        room -= needed
     return tuple(chosen), state
