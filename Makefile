@@ -19,7 +19,11 @@ define make_venv
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "error: $(PYTHON) is not Python 3.11 or newer; name one with: make PYTHON=python3.11 ..." >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
-	  echo "error: $(PYTHON) cannot make virtual environments: apt install python3-venv" >&2; exit 1; }
+	  sudo=$$([ "$$(id -u)" = 0 ] || echo "sudo -n"); \
+	  echo "$(PYTHON) cannot make virtual environments; installing python3-venv"; \
+	  { $$sudo apt-get update -qq && $$sudo apt-get install -y -qq python3-venv; } >/dev/null 2>&1 && \
+	  $(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "error: that did not work; do it by hand: apt install python3-venv" >&2; exit 1; }; }
 	@echo "creating $(1)"; rm -rf $(1); $(PYTHON) -m venv $(1)
 endef
 

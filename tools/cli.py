@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -13,7 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("tools.demo.cli", "run a whole network on this machine: miners, agents, broker"),
     "audit": ("tools.audit", "walk a ledger from genesis and check everything in it"),
     "model": ("tools.modelbuilder.cli", "build or show a trainable .tflite file"),
-    "genesis": ("tools.genesis", "show a genesis file"),
+    "genesis": ("tools.genesis", "make or show the genesis of a chain"),
 }
 
 
@@ -43,6 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_CONFIG if hasattr(error, "problems") else EXIT_FAULT
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 if __name__ == "__main__":

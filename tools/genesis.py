@@ -1,34 +1,190 @@
-"""`flchain genesis show FILE`: what a chain was agreed on, for people."""
+"""`flchain genesis make|show|example`: agree on a chain once, before its first block, and read what was agreed."""
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from flchain.aggregation import AGGREGATION_RULES
+from flchain.codecs import CODECS
+from flchain.consensus import PROPOSER_RULES
 from flchain.crypto import compute_address
-from flchain.genesis import Genesis
-from flchain_edge.chain_files import load_genesis
+from flchain.errors import ConfigError
+from flchain.genesis import Genesis, decode_genesis, encode_genesis
+from flchain.incentives import REWARD_RULES
+from flchain.messages import DeviceEntry, ValidatorEntry
+from flchain.params import PRESETS, SAMPLES_CAP_MAX, ChainParams
+from flchain.privacy import MECHANISMS
+from flchain.state import hash_model
+from flchain_edge.chain_files import compute_initial_model, load_genesis
+from flchain_edge.config import load_config, render_example
+from flchain_edge.tflite import TfliteModel, probe_model
+
+KEY_PATTERN = "[0-9a-f]{64}"
 
 
-def main(argv: Sequence[str]) -> int:
-    """Entry point of `flchain genesis`."""
-    parser = argparse.ArgumentParser(prog="flchain genesis", description="Show a genesis file.")
-    actions = parser.add_subparsers(required=True, metavar="COMMAND")
-    show = actions.add_parser("show", help="print parameters, validators and devices")
-    show.add_argument("file", type=Path)
-    print(format_genesis(load_genesis(parser.parse_args(argv).file)))
-    return 0
+@dataclass(frozen=True)
+class TrainingRules:
+    """How every device trains."""
+
+    local_epochs: int = field(default=5, metadata={"min": 1, "max": 1000, "help": "passes over its data in a round"})
+    batch_size: int = field(default=32, metadata={"min": 1, "max": 4096})
+    learning_rate: float = field(default=0.02, metadata={"min": 1e-6, "max": 10.0})
+
+
+@dataclass(frozen=True)
+class UpdateRules:
+    """What becomes of an update on its way."""
+
+    codec: str = field(default="sparse-ternary", metadata={"choices": tuple(CODECS)})
+    codec_level: int = field(
+        default=20, metadata={"min": 1, "max": 100_000, "help": "sparse-ternary: one parameter in so many is sent"}
+    )
+    aggregation: str = field(default="weighted-sum", metadata={"choices": tuple(AGGREGATION_RULES)})
+    samples_cap: int = field(
+        default=100_000, metadata={"min": 1, "max": SAMPLES_CAP_MAX, "help": "largest weight an update may claim"}
+    )
+    privacy: str = field(default="none", metadata={"choices": tuple(MECHANISMS)})
+    clip_norm: float = field(default=10.0, metadata={"min": 0.001, "max": 1e6, "help": "L2 norm of an update at most"})
+    noise_multiplier: float = field(default=0.0, metadata={"min": 0.0, "max": 1e3, "help": "in units of clip_norm"})
+
+
+@dataclass(frozen=True)
+class RewardRules:
+    """What is accepted and what it earns."""
+
+    proposer_rule: str = field(default="pok", metadata={"choices": tuple(PROPOSER_RULES)})
+    score_margin_percent: float = field(
+        default=30.0, metadata={"min": 0.0, "max": 100.0, "help": "points an update may score below the base model"}
+    )
+    reward_rule: str = field(default="per-update", metadata={"choices": tuple(REWARD_RULES)})
+    reward_per_update: int = field(default=1_000, metadata={"min": 0, "max": 10**9})
+
+
+@dataclass(frozen=True)
+class ValidatorLine:
+    """A miner with voting power."""
+
+    public_key: str = field(metadata={"pattern": KEY_PATTERN, "help": "from: flchain-miner key", "example": "ab" * 32})
+    power: int = field(default=100, metadata={"min": 1, "max": 2**31 - 1})
+
+
+@dataclass(frozen=True)
+class DeviceLine:
+    """A device that may send updates."""
+
+    public_key: str = field(metadata={"pattern": KEY_PATTERN, "help": "from: flchain-agent key", "example": "cd" * 32})
+    home: str = field(
+        metadata={"pattern": KEY_PATTERN, "help": "public key of the miner it belongs to", "example": "ab" * 32}
+    )
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """What a chain is agreed on; the genesis file made from it goes to every node."""
+
+    name: str = field(metadata={"pattern": "[A-Za-z0-9_-]{1,64}", "help": "for people", "example": "field-1"})
+    model: Path = field(metadata={"help": "the .tflite file everybody trains", "example": "model.tflite"})
+    preset: str = field(default="edge", metadata={"choices": tuple(PRESETS), "help": "how long miners wait"})
+    training: TrainingRules = field(default_factory=TrainingRules)
+    update: UpdateRules = field(default_factory=UpdateRules)
+    reward: RewardRules = field(default_factory=RewardRules)
+    validators: tuple[ValidatorLine, ...] = ()
+    devices: tuple[DeviceLine, ...] = ()
+
+
+def build_genesis(settings: NetworkSettings) -> Genesis:
+    """The genesis of a network. Raises ConfigError: a model that cannot train, keys that are none, twice or unknown."""
+    try:
+        model_file = settings.model.read_bytes()
+    except OSError as error:
+        raise ConfigError((f"model {settings.model}: {error.strerror or error}",)) from error
+    probe_model(model_file)
+    validators = tuple(ValidatorEntry(bytes.fromhex(v.public_key), v.power) for v in settings.validators)
+    devices = tuple(
+        DeviceEntry(bytes.fromhex(d.public_key), compute_address(bytes.fromhex(d.home))) for d in settings.devices
+    )
+    if not validators:
+        raise ConfigError((f"network {settings.name}: at least one [[validators]] is needed",))
+    genesis = Genesis(1, settings.name, _build_params(settings, model_file), validators, devices)
+    # What was encoded is checked as a stranger's genesis would be: unknown plug-in names, keys and homes fail here.
+    return decode_genesis(encode_genesis(genesis))
+
+
+def _build_params(settings: NetworkSettings, model_file: bytes) -> ChainParams:
+    model = TfliteModel(model_file)
+    initial_model = compute_initial_model(model)
+    update, reward, training = settings.update, settings.reward, settings.training
+    return ChainParams(
+        codec=update.codec,
+        codec_level=update.codec_level,
+        aggregation=update.aggregation,
+        privacy=update.privacy,
+        clip_norm_thousandths=round(update.clip_norm * 1000),
+        noise_multiplier_thousandths=round(update.noise_multiplier * 1000),
+        proposer_rule=reward.proposer_rule,
+        model_digest=hashlib.sha256(model_file).digest(),
+        parameters_count=model.parameters_count,
+        initial_model_hash=hash_model(initial_model),
+        local_epochs=training.local_epochs,
+        batch_size=training.batch_size,
+        learning_rate_millionths=round(training.learning_rate * 1e6),
+        samples_cap=update.samples_cap,
+        score_margin_bp=round(reward.score_margin_percent * 100),
+        reward_rule=reward.reward_rule,
+        reward_per_update=reward.reward_per_update,
+        **PRESETS[settings.preset],
+    )
 
 
 def format_genesis(genesis: Genesis) -> str:
-    """One fact a line."""
+    """One fact a line, for people."""
     lines = [f"name      {genesis.name}", f"chain id  {genesis.chain_id().hex()}", "", "parameters"]
     for name in genesis.params.__struct_fields__:
         value = getattr(genesis.params, name)
         lines.append(f"  {name:<30}{value.hex() if isinstance(value, bytes) else value}")
     lines += ["", f"validators ({len(genesis.validators)}): address, power"]
-    lines += [f"  {compute_address(entry.public_key).hex()}  {entry.power}" for entry in genesis.validators]
+    lines += [f"  {_format_address(entry.public_key)}  {entry.power}" for entry in genesis.validators]
     lines += ["", f"devices ({len(genesis.devices)}): address, home"]
-    lines += [f"  {compute_address(entry.public_key).hex()}  {entry.home.hex()}" for entry in genesis.devices]
+    lines += [f"  {_format_address(entry.public_key)}  {entry.home.hex()}" for entry in genesis.devices]
     return "\n".join(lines)
+
+
+def _format_address(public_key: bytes) -> str:
+    return compute_address(public_key).hex()
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="flchain genesis", description="Make or show the genesis of a chain.")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="COMMAND")
+    make = actions.add_parser("make", help="make a genesis file from a network file (TOML)")
+    make.add_argument("--network", type=Path, required=True, metavar="FILE", help="see: flchain genesis example")
+    make.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write; never overwritten")
+    show = actions.add_parser("show", help="print parameters, validators and devices")
+    show.add_argument("file", type=Path)
+    actions.add_parser("example", help="print a commented network file")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of `flchain genesis`."""
+    arguments = _build_parser().parse_args(argv)
+    if arguments.action == "example":
+        print(render_example(NetworkSettings), end="")
+    elif arguments.action == "show":
+        print(format_genesis(load_genesis(arguments.file)))
+    else:
+        genesis = build_genesis(load_config(arguments.network, NetworkSettings))
+        try:
+            with arguments.out.open("xb") as stream:
+                stream.write(encode_genesis(genesis))
+        except OSError as error:
+            raise ConfigError((f"{arguments.out}: {error.strerror or error}",)) from error
+        print(
+            f"{arguments.out}: chain {genesis.chain_id().hex()[:16]}, {len(genesis.validators)} validators, "
+            f"{len(genesis.devices)} devices; copy it and {arguments.network.name}'s model to every node"
+        )
+    return 0

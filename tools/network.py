@@ -7,8 +7,8 @@ OUT/agents/agent-0/{agent.toml, key.pem, examples.npz, data/}
 
 from __future__ import annotations
 
-import hashlib
 import json
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,19 +17,14 @@ import numpy as np
 from flchain.crypto import Identity
 from flchain.errors import ConfigError
 from flchain.genesis import Genesis, decode_genesis, encode_genesis
-from flchain.messages import DeviceEntry, ValidatorEntry
-from flchain.params import PRESETS, ChainParams
-from flchain.state import hash_model
 from flchain.types import Address
-from flchain_edge.chain_files import compute_initial_model
 from flchain_edge.keystore import load_or_create_identity
-from flchain_edge.tflite import TfliteModel
 from tools.datasets import Dataset
+from tools.genesis import DeviceLine, NetworkSettings, TrainingRules, UpdateRules, ValidatorLine, build_genesis
 from tools.splits import Part, Split, split
 
 MODELS_FOLDER = Path(__file__).parent / "models"
 PLAN_FILE = "network.json"
-POWER_AT_GENESIS = 100
 
 
 @dataclass(frozen=True)
@@ -110,11 +105,10 @@ def build_network(out: Path, plan: Plan, dataset: Dataset) -> Network:
         return _open_network(out, plan)
     out.mkdir(parents=True, exist_ok=True)
     parts = split(dataset, plan.devices, plan.miners, plan.seed)
-    model_file = get_model_file(plan.model).read_bytes()
-    (out / "model.tflite").write_bytes(model_file)
+    shutil.copyfile(get_model_file(plan.model), out / "model.tflite")
     _save_part(out / "test.npz", parts.test)
     nodes, keys = _lay_out_nodes(out, plan, parts)
-    genesis = _build_genesis(plan, model_file, keys, len(nodes) - plan.devices)
+    genesis = build_genesis(_build_settings(plan, out / "model.tflite", keys))
     (out / "genesis.cbor").write_bytes(encode_genesis(genesis))
     # The plan comes last: a folder with a plan is whole.
     (out / PLAN_FILE).write_text(json.dumps(asdict(plan) | {"split": parts.kind}, indent=2) + "\n")
@@ -166,36 +160,21 @@ def _save_part(path: Path, part: Part) -> None:
     np.savez(path, x=part.x, y=part.y)
 
 
-def _build_genesis(plan: Plan, model_file: bytes, keys: list[Identity], miners: int) -> Genesis:
-    model = TfliteModel(model_file)
-    initial_model = compute_initial_model(model)
-    params = ChainParams(
-        codec=plan.codec,
-        codec_level=plan.codec_level,
-        aggregation=plan.aggregation,
-        privacy="none",
-        clip_norm_thousandths=10_000,
-        noise_multiplier_thousandths=0,
-        proposer_rule="pok",
-        model_digest=hashlib.sha256(model_file).digest(),
-        parameters_count=model.parameters_count,
-        initial_model_hash=hash_model(initial_model),
-        local_epochs=plan.local_epochs,
-        batch_size=plan.batch_size,
-        learning_rate_millionths=round(plan.learning_rate * 1e6),
-        samples_cap=100_000,
-        score_margin_bp=3_000,
-        reward_rule="per-update",
-        reward_per_update=1_000,
-        **PRESETS[plan.preset],
+def _build_settings(plan: Plan, model: Path, keys: list[Identity]) -> NetworkSettings:
+    """The network file a person would write for this plan; devices go round the miners for their homes."""
+    miners = [key.public_key.hex() for key in keys[: plan.miners]]
+    return NetworkSettings(
+        name=f"demo-{plan.seed}",
+        model=model,
+        preset=plan.preset,
+        training=TrainingRules(plan.local_epochs, plan.batch_size, plan.learning_rate),
+        update=UpdateRules(codec=plan.codec, codec_level=plan.codec_level, aggregation=plan.aggregation),
+        validators=tuple(ValidatorLine(key) for key in miners),
+        devices=tuple(
+            DeviceLine(key.public_key.hex(), miners[index % plan.miners])
+            for index, key in enumerate(keys[plan.miners :])
+        ),
     )
-    validators = tuple(ValidatorEntry(key.public_key, POWER_AT_GENESIS) for key in keys[:miners])
-    devices = tuple(
-        DeviceEntry(key.public_key, keys[index % miners].address) for index, key in enumerate(keys[miners:])
-    )
-    name = f"demo-{plan.seed}"
-    # What was encoded is checked as a stranger's genesis would be: unknown plug-in names fail here.
-    return decode_genesis(encode_genesis(Genesis(1, name, params, validators, devices)))
 
 
 def write_configs(network: Network, host: str, port: int, until_round: int) -> None:
