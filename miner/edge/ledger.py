@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import aiosqlite
 
 from flchain.certificate import verify_certificate
-from flchain.chain import Block, apply_block
+from flchain.chain import Block, apply_block, decode_block, hash_header
 from flchain.errors import ConfigError, InvalidMessage, LedgerCorrupt
 from flchain.fixedpoint import vector_bytes, vector_from_bytes
 from flchain.genesis import Genesis, encode_genesis
 from flchain.messages import Header
 from flchain.state import ChainState, build_genesis_state
-from flchain.types import Height, ModelVector
+from flchain.types import HASH_BYTES, Hash, Height, ModelVector
 from flchain.wire import HEADER_BYTES_MAX, decode_struct
 from flchain_edge.sqlite import open_database, store_errors, transaction
 
@@ -60,6 +62,20 @@ class StoredBlock:
     body: bytes
 
 
+BLOCK_COLUMNS = "height, hash, header, certificate, body"
+
+
+def read_row(row: Sequence[object]) -> StoredBlock:
+    """The row of BLOCK_COLUMNS. Raises LedgerCorrupt: SQLite lets any type be in any column."""
+    height, *parts = row
+    assert isinstance(height, int), "SQLite keeps a primary key of this kind an integer"
+    names = BLOCK_COLUMNS.split(", ")[1:]
+    wrong = [name for name, part in zip(names, parts, strict=True) if not isinstance(part, bytes)]
+    if wrong:
+        raise LedgerCorrupt(height, f"{', '.join(wrong)}: not stored as bytes")
+    return StoredBlock(Height(height), *cast(list[bytes], parts))
+
+
 class Ledger:
     """One miner's ledger. Raises StoreFull if the disk is full; then nothing of that write is there."""
 
@@ -71,6 +87,7 @@ class Ledger:
         """Open or create. Raises ConfigError if the file belongs to another chain, LedgerCorrupt if it is damaged."""
         path.parent.mkdir(parents=True, exist_ok=True)
         db = await open_database(path, MIGRATIONS)
+        db.text_factory = bytearray  # no column holds text: what comes as text is damage, and need not be UTF-8
         try:
             wanted = (encode_genesis(genesis), vector_bytes(initial_model))
             async with transaction(db):
@@ -120,16 +137,20 @@ class Ledger:
             query = "SELECT header, body FROM own_blocks WHERE height = ?"
             async with self._db.execute(query, (height,)) as cursor:
                 rows = [(row[0], row[1]) async for row in cursor]
-        return raws, tuple(
-            Block(decode_struct(header, Header, HEADER_BYTES_MAX), header, body) for header, body in rows
-        )
+        try:
+            blocks = tuple(
+                Block(decode_struct(header, Header, HEADER_BYTES_MAX), header, body) for header, body in rows
+            )
+        except (InvalidMessage, TypeError) as error:
+            raise LedgerCorrupt(height, f"an own block: {error}") from error
+        return raws, blocks
 
     async def get_blocks(self, height: Height, count: int) -> tuple[StoredBlock, ...]:
         """At most `count` blocks from `height` on."""
-        query = "SELECT height, hash, header, certificate, body FROM blocks WHERE height >= ? ORDER BY height LIMIT ?"
+        query = f"SELECT {BLOCK_COLUMNS} FROM blocks WHERE height >= ? ORDER BY height LIMIT ?"
         with store_errors():
             async with self._db.execute(query, (height, count)) as cursor:
-                return tuple([StoredBlock(Height(row[0]), *row[1:]) async for row in cursor])
+                return tuple([read_row(row) async for row in cursor])
 
     async def get_tip(self) -> StoredBlock | None:
         """The newest block."""
@@ -155,18 +176,55 @@ async def replay(ledger: Ledger, genesis: Genesis, initial_model: ModelVector) -
 
 
 def replay_block(state: ChainState, row: StoredBlock) -> ChainState:
-    """The state after one stored block: height, hash, rules, state root and certificate. Raises LedgerCorrupt."""
+    """The state after one stored block: height, hash, certificate, rules, state root. Raises LedgerCorrupt.
+
+    The error tells every part that is wrong. The stored hash and the certificate vouch for the header, and the header
+    for the body, so that damage to one of them is not put on another.
+    """
     height = Height(state.height + 1)
     if row.height != height:
         raise LedgerCorrupt(height, f"the block is missing, the next one stored is {row.height}")
+    faults = _find_seal_faults(state, row)
     try:
-        block, after = apply_block(state, row.header, row.body)
-        verify_certificate(state.chain, state.validators, height, block.hash, row.certificate)
+        _, after = apply_block(state, row.header, row.body)
     except InvalidMessage as error:
-        raise LedgerCorrupt(height, f"{error.code}: {error}") from error
-    if block.hash != row.hash:
-        raise LedgerCorrupt(height, "the stored hash is not the block's")
+        part = "block" if faults else "rules" if _is_whole(row) else "body"
+        faults.append(f"{part}: {error.code}: {error}")
+    if faults:
+        raise LedgerCorrupt(height, "; ".join(faults))
     return after
+
+
+def _is_whole(row: StoredBlock) -> bool:
+    """True if the body is well-formed and the one that the header names."""
+    try:
+        decode_block(row.header, row.body)
+    except InvalidMessage:
+        return False
+    return True
+
+
+def _find_seal_faults(state: ChainState, row: StoredBlock) -> list[str]:
+    """What is wrong with header, stored hash and certificate: of the three the odd one out is to blame."""
+    found, stored = hash_header(row.header), Hash(row.hash)
+    fault = _find_certificate_fault(state, found, row.certificate)
+    if found == stored:
+        return [f"certificate: {fault}"] if fault else []
+    if fault is None:
+        return ["hash: the stored hash is not the block's"]
+    if _find_certificate_fault(state, stored, row.certificate) is None:
+        return ["header: its hash is not the one that is stored and certified"]
+    return ["header: its hash is not the one that is stored", f"certificate: {fault}"]
+
+
+def _find_certificate_fault(state: ChainState, block_hash: Hash, certificate: bytes) -> str | None:
+    if len(block_hash) != HASH_BYTES:
+        return "no hash to certify"
+    try:
+        verify_certificate(state.chain, state.validators, Height(state.height + 1), block_hash, certificate)
+    except InvalidMessage as error:
+        return f"{error.code}: {error}"
+    return None
 
 
 def read_initial_model(stored: bytes, parameters_count: int) -> ModelVector:

@@ -1,0 +1,128 @@
+"""A ledger's file for those who only read it: never written to, and nothing left beside it, also while a miner runs."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+from flchain.errors import ConfigError, LedgerCorrupt
+from flchain.genesis import Genesis, decode_genesis
+from flchain.state import ChainState, build_genesis_state
+from flchain.types import Height
+from flchain_edge.sqlite import explain
+from miner.edge.ledger import BLOCK_COLUMNS, MIGRATIONS, StoredBlock, read_initial_model, read_row
+
+BATCH_BLOCKS = 64
+BUSY_TIMEOUT_S = 5.0
+TABLES = frozenset({"genesis", "blocks"})
+
+
+class LedgerFile:
+    """A ledger that is open for reading. Everything raises LedgerCorrupt for a damaged file."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def get_pages_fault(self) -> str | None:
+        """What SQLite itself finds wrong with the pages of the file, or None."""
+        try:
+            rows = self._db.execute("PRAGMA integrity_check(1)").fetchall()
+        except sqlite3.Error as error:
+            return str(error)
+        text = bytes(rows[0][0]).decode(errors="replace")
+        return None if text == "ok" else " ".join(text.split())
+
+    def load_genesis_state(self) -> tuple[Genesis, ChainState]:
+        """The genesis and the state at height 0."""
+        with _corrupt_at(0):
+            row = self._db.execute("SELECT genesis, initial_model FROM genesis").fetchone()
+        if row is None or not all(isinstance(part, bytes) for part in row):
+            raise LedgerCorrupt(0, "genesis: it is not there")
+        try:
+            genesis = decode_genesis(row[0])
+            return genesis, build_genesis_state(genesis, read_initial_model(row[1], genesis.params.parameters_count))
+        except ConfigError as error:
+            raise LedgerCorrupt(0, "; ".join(error.problems)) from error
+
+    def count_blocks(self) -> int:
+        """Number of blocks."""
+        with _corrupt_at(0):
+            return int(self._db.execute("SELECT count(*) FROM blocks").fetchone()[0])
+
+    def iterate_blocks(self, height: int = 0) -> Iterator[StoredBlock]:
+        """All blocks from `height` on, in order. No lock is held between batches, so a running miner is not stopped."""
+        query = f"SELECT {BLOCK_COLUMNS} FROM blocks WHERE height >= ? ORDER BY height LIMIT ?"
+        while True:
+            with _corrupt_at(height):
+                rows = self._db.execute(query, (height, BATCH_BLOCKS)).fetchall()
+            for row in rows:
+                yield read_row(row)
+                height = row[0] + 1
+            if len(rows) < BATCH_BLOCKS:
+                return
+
+    def get_hash(self, height: Height) -> bytes:
+        """The stored hash of a block that is there."""
+        with _corrupt_at(height):
+            return bytes(self._db.execute("SELECT hash FROM blocks WHERE height = ?", (height,)).fetchone()[0])
+
+
+@contextlib.contextmanager
+def _corrupt_at(height: int) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise LedgerCorrupt(height, f"file: {error}") from error
+
+
+@contextlib.contextmanager
+def open_ledger_file(path: Path) -> Iterator[LedgerFile]:
+    """Open for reading alone. Raises ConfigError: no such file, or not a ledger; LedgerCorrupt for a damaged one."""
+    if not path.is_file():
+        raise ConfigError((f"ledger {path}: no such file",))
+    with contextlib.ExitStack() as stack:
+        db = stack.enter_context(contextlib.closing(_connect(path, stack)))
+        db.text_factory = bytearray  # as in Ledger.open: text is damage
+        _check_is_ledger(db, path)
+        yield LedgerFile(db)
+
+
+def _connect(path: Path, stack: contextlib.ExitStack) -> sqlite3.Connection:
+    """In the way that leaves nothing behind.
+
+    Without a write-ahead log nobody has the file open, so it cannot change, and SQLite needs no files beside it. With
+    a log, its index is there as well, unless somebody has copied the two alone: then a copy of them is read.
+    """
+    log = Path(f"{path}-wal")
+    options = "mode=ro"
+    if not log.exists() or log.stat().st_size == 0:
+        options += "&immutable=1"
+    elif not Path(f"{path}-shm").exists():
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flchain-audit-")))
+        path = Path(shutil.copy(path, folder / "ledger.db"))
+        shutil.copy(log, f"{path}-wal")
+    try:
+        return sqlite3.connect(f"file:{quote(str(path.resolve()))}?{options}", uri=True, timeout=BUSY_TIMEOUT_S)
+    except sqlite3.Error as error:
+        raise explain(error, str(path)) or error from error
+
+
+def _check_is_ledger(db: sqlite3.Connection, path: Path) -> None:
+    try:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        tables = {bytes(row[0]).decode(errors="replace") for row in db.execute("SELECT name FROM sqlite_master")}
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+            raise ConfigError((f"ledger {path}: not a ledger: {error}",)) from error
+        raise explain(error, str(path)) or error from error
+    if not tables >= TABLES:
+        raise ConfigError((f"ledger {path}: not a ledger: its tables are not there",))
+    if version != len(MIGRATIONS):
+        raise ConfigError(
+            (f"ledger {path}: has schema version {version}, this program audits version {len(MIGRATIONS)}",)
+        )
