@@ -86,7 +86,9 @@ def test_a_network_set_up_by_hand_learns_and_its_ledger_passes_the_audit(tmp_pat
     for role, config in configs:
         assert "no problem" in run(f"{role}.cli", "check", "--config", str(config))
     running = [
-        subprocess.Popen([sys.executable, "-m", f"{role}.cli", "run", "--config", str(config)], stderr=subprocess.DEVNULL)
+        subprocess.Popen(
+            [sys.executable, "-m", f"{role}.cli", "run", "--config", str(config)], stderr=subprocess.DEVNULL
+        )
         for role, config in configs
     ]
     try:
