@@ -136,14 +136,13 @@ class Ledger:
                 raws = tuple([row[0] async for row in cursor])
             query = "SELECT header, body FROM own_blocks WHERE height = ?"
             async with self._db.execute(query, (height,)) as cursor:
-                rows = [(row[0], row[1]) async for row in cursor]
+                rows: list[tuple[bytes, bytes]] = [(row[0], row[1]) async for row in cursor]
+        if not all(isinstance(part, bytes) for part in (*raws, *sum(rows, ()))):
+            raise LedgerCorrupt(height, "an own vote or block: not stored as bytes")
         try:
-            blocks = tuple(
-                Block(decode_struct(header, Header, HEADER_BYTES_MAX), header, body) for header, body in rows
-            )
-        except (InvalidMessage, TypeError) as error:
+            return raws, tuple(Block(decode_struct(row[0], Header, HEADER_BYTES_MAX), *row) for row in rows)
+        except InvalidMessage as error:
             raise LedgerCorrupt(height, f"an own block: {error}") from error
-        return raws, blocks
 
     async def get_blocks(self, height: Height, count: int) -> tuple[StoredBlock, ...]:
         """At most `count` blocks from `height` on."""

@@ -1,0 +1,36 @@
+"""kill -9 in the middle of writing: work in a process of its own that says what it believes to be durable."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+
+
+def kill_after(count: int, work: Callable[[Callable[[int], None]], None]) -> int | None:
+    """Run `work(acknowledge)` in a fork and kill it after `count` acknowledgements, or let it end before.
+
+    Gives the last number acknowledged, those on their way when the kill came included; None for none.
+    """
+    fork = multiprocessing.get_context("fork")
+    receiver, sender = fork.Pipe(duplex=False)
+    process = fork.Process(target=_run, args=(work, sender))
+    process.start()
+    sender.close()
+    last: int | None = None
+    try:
+        for _ in range(count):
+            last = receiver.recv()
+        process.kill()
+        while True:
+            last = receiver.recv()
+    except EOFError:
+        return last
+    finally:
+        process.kill()
+        process.join()
+        receiver.close()
+
+
+def _run(work: Callable[[Callable[[int], None]], None], sender: Connection) -> None:
+    work(sender.send)
