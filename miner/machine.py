@@ -12,6 +12,7 @@ from flchain.consensus import bft
 from flchain.errors import (
     DuplicateMessage,
     InvalidMessage,
+    LedgerCorrupt,
     MalformedMessage,
     PoolFull,
     UnknownSender,
@@ -72,13 +73,16 @@ def build_miner_state(
 ) -> MinerState:
     """The state after a start or a crash: the chain replayed from the ledger, and what this node said at the next one.
 
-    Raises LedgerCorrupt if the stored votes contradict each other.
+    Raises LedgerCorrupt if the stored votes are damaged or contradict each other.
     """
     height = Height(chain.height + 1)
     raws: dict[bft.Vote | bft.Proposal, bytes] = {}
     for raw in own_messages:
-        envelope = open_envelope(raw, chain.chain)
-        message = verify_envelope(envelope, chain.chain, config.identity.public_key)
+        try:
+            envelope = open_envelope(raw, chain.chain)
+            message = verify_envelope(envelope, chain.chain, config.identity.public_key)
+        except InvalidMessage as error:
+            raise LedgerCorrupt(height, f"an own vote or proposal: {error}") from error
         if isinstance(message, messages.Vote):
             raws[agreement.read_vote(message, envelope.sender)] = raw
         elif isinstance(message, messages.Proposal):
@@ -100,25 +104,30 @@ def build_miner_state(
 def step(state: MinerState, event: Event, now_ms: Millis) -> Transition:
     """One event in, the next state and what is wanted out. A peer's fault becomes a Refuse and changes nothing."""
     try:
-        match event:
-            case PacketReceived():
-                return on_packet(state, event)
-            case TimerFired(Timer.PATIENCE):
-                return agreement.consider(replace(state, is_patience_over=state.is_patience_running))
-            case TimerFired(Timer.PROPOSE):
-                return agreement.on_propose_timer(state)
-            case TimerFired(Timer.GOSSIP):
-                return _on_gossip(state)
-            case TimerFired(Timer.ASK):
-                return _on_ask_timer(state)
-            case TimerFired(bft.Timeout() as timeout):
-                return agreement.carry_out(state, *bft.on_timeout(state.bft, timeout))
-            case ScoreComputed():
-                return _on_score(state, event)
-            case Connected():
-                return _on_connected(state)
+        after, effects = _on_event(state, event)
     except InvalidMessage as error:
         return state, (Refuse(error.code, str(error)),)
+    return _take_early(after, effects, state.chain.height)
+
+
+def _on_event(state: MinerState, event: Event) -> Transition:
+    match event:
+        case PacketReceived():
+            return on_packet(state, event)
+        case TimerFired(Timer.PATIENCE):
+            return agreement.consider(replace(state, is_patience_over=state.is_patience_running))
+        case TimerFired(Timer.PROPOSE):
+            return agreement.on_propose_timer(state)
+        case TimerFired(Timer.GOSSIP):
+            return _on_gossip(state)
+        case TimerFired(Timer.ASK):
+            return _on_ask_timer(state)
+        case TimerFired(bft.Timeout() as timeout):
+            return agreement.carry_out(state, *bft.on_timeout(state.bft, timeout))
+        case ScoreComputed():
+            return _on_score(state, event)
+        case Connected():
+            return _on_connected(state)
     raise AssertionError(f"an event that nobody handles: {event}")
 
 
@@ -166,19 +175,29 @@ def on_packet(state: MinerState, event: PacketReceived) -> Transition:
     try:
         return handler(state, owner, packet)
     except WrongRound:
-        return _keep_early(state, event, packet)
+        return _keep_early(state, event.topic, packet)
 
 
-def _keep_early(state: MinerState, event: PacketReceived, packet: Packet) -> Transition:
+def _keep_early(state: MinerState, topic: str, packet: Packet) -> Transition:
     """A consensus message of the next height came before this node was done with this one; anything else is refused."""
     if packet.type in (PacketType.MESSAGE, PacketType.PROPOSAL):
         envelope = open_envelope(packet.fields[0], state.chain.chain)
-        is_next = envelope.kind in BFT_KINDS and envelope.number == state.chain.height + 2
-        if is_next and len(state.early) < EARLY_MAX and find_validator(state.chain, envelope.sender):
-            return replace(state, early=(*state.early, event)), ()
+        if envelope.kind in BFT_KINDS and envelope.number == state.chain.height + 2:
+            return _keep(state, PacketReceived(topic, encode_packet(packet.type, *packet.fields)), envelope)
         if envelope.kind in BFT_KINDS and envelope.number <= state.chain.height:
             return state, ()  # gossip of what is final here: neither news nor anybody's fault
     raise WrongRound("not for this round or height")
+
+
+def _keep(state: MinerState, event: PacketReceived, envelope: Envelope) -> Transition:
+    """Whole packets, chunks put together; once each, since gossip repeats them; signed by a validator."""
+    if len(state.early) >= EARLY_MAX or event in state.early:
+        return state, ()
+    validator = find_validator(state.chain, envelope.sender)
+    if validator is None:
+        raise UnknownSender(f"{envelope.sender.hex()} is no validator")
+    verify_envelope(envelope, state.chain.chain, validator.public_key)
+    return replace(state, early=(*state.early, event)), ()
 
 
 def _take_early(state: MinerState, effects: tuple[Effect, ...], height: Height) -> Transition:
@@ -199,9 +218,7 @@ def _take_early(state: MinerState, effects: tuple[Effect, ...], height: Height) 
 def _on_message(state: MinerState, owner: Address, packet: Packet) -> Transition:
     envelope = open_envelope(packet.fields[0], state.chain.chain)
     if envelope.kind in BFT_KINDS:
-        before = state.chain.height
-        state, effects = agreement.on_vote_message(state, envelope)
-        return _take_early(state, effects, before)
+        return agreement.on_vote_message(state, envelope)
     if envelope.kind is Kind.ASK:
         return _on_ask(state, envelope, find_validator(state.chain, envelope.sender) is not None)
     if envelope.kind not in SCORE_KINDS:
@@ -211,9 +228,7 @@ def _on_message(state: MinerState, owner: Address, packet: Packet) -> Transition
 
 def _on_proposal(state: MinerState, owner: Address, packet: Packet) -> Transition:
     raw, header, body = packet.fields
-    before = state.chain.height
-    state, effects = agreement.on_proposal_packet(state, open_envelope(raw, state.chain.chain), header, body)
-    return _take_early(state, effects, before)
+    return agreement.on_proposal_packet(state, open_envelope(raw, state.chain.chain), header, body)
 
 
 def _on_device_message(state: MinerState, owner: Address, packet: Packet) -> Transition:
@@ -314,17 +329,22 @@ def _on_ask_timer(state: MinerState) -> Transition:
     raw = seal(ask, state.chain.chain, state.config.identity)
     topic = state.topics.miner_bft(state.config.identity.address)
     publish = Publish(topic, encode_packet(PacketType.MESSAGE, raw))
-    # The next head names who is asked next time, should this peer not answer.
-    return replace(state, ahead=(Height(state.chain.height + 1), owner)), (publish, StartTimer(Timer.ASK, ASK_AGAIN_MS))
+    # Should this peer not answer, the next one is asked: its head may have come long ago, or be the same.
+    ahead = (state.ahead[0], _get_next_peer(state, owner))
+    return replace(state, ahead=ahead), (publish, StartTimer(Timer.ASK, ASK_AGAIN_MS))
+
+
+def _get_next_peer(state: MinerState, owner: Address) -> Address:
+    me = state.config.identity.address
+    peers = [v.address for v in state.chain.validators if v.address != me]
+    return peers[(peers.index(owner) + 1) % len(peers)]
 
 
 def _on_block(state: MinerState, owner: Address, packet: Packet) -> Transition:
     header, certificate, body = packet.fields
     if decode_struct(header, Header, HEADER_BYTES_MAX).height <= state.chain.height:
         return state, ()
-    before = state.chain.height
-    state, effects = agreement.on_final_block(state, header, certificate, body)
-    return _take_early(state, effects, before)
+    return agreement.on_final_block(state, header, certificate, body)
 
 
 PACKET_RULES: dict[tuple[str, PacketType], Callable[[MinerState, Address, Packet], Transition]] = {
