@@ -220,6 +220,17 @@ TRANSACTION_RULES: dict[Kind, Callable[[ChainState, AnyMessage, Address], RoundS
 }
 
 
+def is_in_chain(state: ChainState, message: AnyMessage, sender: Address) -> bool:
+    """True if a device's commitment or update of the open round is in a block already."""
+    round_ = state.round
+    if isinstance(message, Commit):
+        return message.round == round_.number and (sender, message.commitment) in round_.commits
+    if not isinstance(message, Reveal) or message.round != round_.number:
+        return False
+    has_opened = dict(round_.commits).get(sender) == compute_update_commitment(state.chain, sender, message)
+    return has_opened and any(update.sender == sender for update in round_.reveals)
+
+
 def is_phase_complete(state: ChainState) -> bool:
     """True if everyone the phase waits for has done their part."""
     expected = get_expected(state)

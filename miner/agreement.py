@@ -31,6 +31,7 @@ from miner.values import (
     MinerState,
     Note,
     Publish,
+    Refuse,
     SaveBlock,
     SaveVote,
     StartTimer,
@@ -190,11 +191,15 @@ def advance(state: MinerState, block: Block, after: ChainState, certificate: byt
     has_news = block.header.phase is Phase.REVEAL or block.header.next_round > block.header.round
     tip = Tip(block.header_bytes, certificate, block.body_bytes if has_news else None)
     is_new_round = after.round.number != state.chain.round.number
+    pool = mempool.prune(state.mempool, after.round.number)
+    refused: tuple[InvalidMessage, ...] = ()
+    if is_new_round or after.round.phase is not state.chain.round.phase:
+        pool, refused = mempool.drop_refused(pool, after)
     state = replace(
         state,
         chain=after,
         bft=bft.BftState(build_bft_config(state.config, after), Height(after.height + 1)),
-        mempool=mempool.prune(state.mempool, after.round.number),
+        mempool=pool,
         candidates={},
         raws={},
         proposing_view=None,
@@ -206,6 +211,7 @@ def advance(state: MinerState, block: Block, after: ChainState, certificate: byt
     )
     note = Note("final", {"height": after.height, "round": block.header.round, "phase": block.header.phase.name})
     effects: tuple[Effect, ...] = (SaveBlock(block, certificate), *publish_tip(state), note)
+    effects += tuple(Refuse(error.code, str(error)) for error in refused)
     state, more = scoring.process_phase(state)
     state, begun = consider(state)
     return state, effects + more + begun

@@ -7,14 +7,15 @@ from dataclasses import replace
 
 from flchain import messages
 from flchain.certificate import verify_certificate
-from flchain.chain import DEVICE_KINDS, Block, hash_header
+from flchain.chain import DEVICE_KINDS, PHASE_KINDS, Block, hash_header, is_in_chain, process_transaction
 from flchain.consensus import bft
 from flchain.errors import (
+    BadCommitment,
     DuplicateMessage,
     InvalidMessage,
     LedgerCorrupt,
     MalformedMessage,
-    PoolFull,
+    MalformedUpdate,
     UnknownSender,
     WrongRound,
 )
@@ -31,7 +32,7 @@ from flchain.packets import (
     read_topic_channel,
     read_topic_owner,
 )
-from flchain.state import ChainState, find_device, find_validator
+from flchain.state import ChainState, Device, find_device, find_validator
 from flchain.types import Address, Height, Millis
 from flchain.wire import HEADER_BYTES_MAX, Envelope, decode_struct, open_envelope, seal, verify_envelope
 from miner import agreement, mempool, scoring
@@ -41,6 +42,7 @@ from miner.values import (
     Event,
     MinerConfig,
     MinerState,
+    Note,
     PacketReceived,
     Publish,
     Refuse,
@@ -60,6 +62,8 @@ ASK_AFTER_MS = 300
 ASK_AGAIN_MS = 1_000
 SCORE_KINDS = frozenset({Kind.SCORE_COMMIT, Kind.SCORE_REVEAL})
 BFT_KINDS = frozenset({Kind.VOTE, Kind.PROPOSAL})
+REFUSED_FOR_GOOD = (WrongRound, DuplicateMessage, BadCommitment, MalformedUpdate)
+"""A device that repeats such a message will hear the same again."""
 
 Transition = tuple[MinerState, tuple[Effect, ...]]
 
@@ -243,18 +247,27 @@ def _on_device_message(state: MinerState, owner: Address, packet: Packet) -> Tra
     if device is None:
         raise UnknownSender(f"{owner.hex()} is no device of this chain")
     try:
-        is_repeat = mempool.is_known(state.mempool, envelope)
-        if is_repeat:
+        if mempool.is_known(state.mempool, envelope):
             return state, (_build_receipt(state, envelope, "ok"),)
         state, effects = _add_to_pool(state, envelope)
-    except (WrongRound, DuplicateMessage) as error:
-        verify_envelope(envelope, state.chain.chain, device.public_key)
-        return state, (_build_receipt(state, envelope, error.code), Refuse(error.code, str(error)))
-    except PoolFull as error:
-        return state, (Refuse(error.code, str(error)),)  # no receipt: the device sends it again
+    except REFUSED_FOR_GOOD as error:
+        return state, _refuse_for_good(state, envelope, device, error)
     if device.home == state.config.identity.address:
         effects = (_build_receipt(state, envelope, "ok"), *effects)
     return state, effects
+
+
+def _refuse_for_good(
+    state: MinerState, envelope: Envelope, device: Device, error: InvalidMessage
+) -> tuple[Effect, ...]:
+    """Tell the device to send it no more; but not if it is this miner that is behind, or had only forgotten."""
+    message = verify_envelope(envelope, state.chain.chain, device.public_key)
+    if is_in_chain(state.chain, message, envelope.sender):
+        return (_build_receipt(state, envelope, "ok"),)
+    refuse = Refuse(error.code, str(error))
+    if envelope.number > state.chain.round.number:
+        return (refuse,)
+    return _build_receipt(state, envelope, error.code), refuse
 
 
 def _build_receipt(state: MinerState, envelope: Envelope, code: str) -> Effect:
@@ -276,11 +289,14 @@ def _add_to_pool(state: MinerState, envelope: Envelope) -> Transition:
     find: Callable[[ChainState, bytes], object] = find_device if envelope.kind in DEVICE_KINDS else find_validator
     if find(state.chain, envelope.sender) is None:
         raise UnknownSender(f"{envelope.sender.hex()} may not send a {envelope.kind.name}")
-    agreement.get_message(state.chain, envelope)
-    pool, _ = mempool.insert(state.mempool, state.chain, envelope)
+    message = agreement.get_message(state.chain, envelope)
+    if envelope.number == number and PHASE_KINDS.get(state.chain.round.phase) is envelope.kind:
+        process_transaction(state.chain, message, envelope.sender)  # what no block can carry takes nobody's time
+    pool, dropped = mempool.insert(state.mempool, state.chain, envelope)
     state, effects = scoring.process_phase(replace(state, mempool=pool))
     state, begun = agreement.consider(state)
-    return state, effects + begun
+    notes = tuple(Note("no room, dropped", {"round": k[0], "kind": k[1].name, "sender": k[2].hex()}) for k in dropped)
+    return state, notes + effects + begun
 
 
 def _is_phase_past(state: MinerState, kind: Kind) -> bool:

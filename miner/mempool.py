@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from flchain.errors import DuplicateMessage, PoolFull
+from flchain.chain import PHASE_KINDS, process_transaction, verify_transaction
+from flchain.errors import DuplicateMessage, InvalidMessage, PoolFull
 from flchain.messages import Kind
 from flchain.state import ChainState, find_device
 from flchain.types import Address, Hash, Round
-from flchain.wire import Envelope
+from flchain.wire import Envelope, open_envelope
 
 POOL_BYTES_MAX = 256_000_000
 
@@ -70,6 +71,18 @@ def get_candidates(pool: Mempool, round_number: Round, kind: Kind | None) -> dic
 def remove(pool: Mempool, digests: frozenset[Hash]) -> Mempool:
     """Without these messages: a rule of the chain refuses them for good."""
     return _keep(pool, frozenset(key for key, digest in pool.digests.items() if digest not in digests))
+
+
+def drop_refused(pool: Mempool, state: ChainState) -> tuple[Mempool, tuple[InvalidMessage, ...]]:
+    """When a phase begins: without what came before it and turns out to break a rule of the chain, and why."""
+    refused: dict[Hash, InvalidMessage] = {}
+    for raw in get_candidates(pool, state.round.number, PHASE_KINDS.get(state.round.phase)).values():
+        envelope = open_envelope(raw, state.chain)
+        try:
+            process_transaction(state, verify_transaction(state, envelope), envelope.sender)
+        except InvalidMessage as error:
+            refused[envelope.digest()] = error
+    return remove(pool, frozenset(refused)), tuple(refused.values())
 
 
 def prune(pool: Mempool, round_number: Round) -> Mempool:

@@ -19,7 +19,7 @@ from flchain.messages import (
     compute_score_commitment,
 )
 from flchain.packets import PacketType, encode_packet
-from flchain.state import get_present
+from flchain.state import get_expected, get_present
 from flchain.types import Address
 from flchain.wire import open_envelope, seal
 from miner import mempool
@@ -37,9 +37,10 @@ def process_phase(state: MinerState) -> Transition:
 
 def _ask_for_scores(state: MinerState) -> Transition:
     """Score updates as they are revealed, while others still are: the block they go into need not be final yet."""
-    round_ = state.chain.round
-    if round_.phase not in (Phase.COMMIT, Phase.REVEAL, Phase.SCORE):
-        return state, ()
+    round_, me = state.chain.round, state.config.identity.address
+    has_to_open = round_.phase is Phase.SETTLE and me in get_expected(state.chain) - get_present(state.chain)
+    if round_.phase not in (Phase.COMMIT, Phase.REVEAL, Phase.SCORE) and not has_to_open:
+        return state, ()  # in SETTLE only after a restart, to open what was committed to before it
     wanted: dict[Address | None, bytes | None] = {None: None}
     if round_.phase is not Phase.COMMIT:
         wanted.update({reveal.sender: reveal.update for reveal in round_.reveals})

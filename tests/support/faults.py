@@ -58,7 +58,7 @@ def _draw_effects(network: Network) -> int | None:
 
 def make_equivocator(network: Network, name: str) -> None:
     """This miner signs a second, different vote for each one that it casts, and tells it to some of the others."""
-    network.byzantine |= {name}
+    network.checker.byzantine.add(name)
     node = network.nodes[name]
 
     def lie(sender: Node, topic: str, packet: bytes) -> None:

@@ -20,18 +20,17 @@ import numpy as np
 import agent.values as av
 import miner.values as mv
 from agent import machine as agent_machine
-from flchain.chain import Block, apply_block
 from flchain.certificate import verify_certificate
+from flchain.chain import Block, apply_block
 from flchain.crypto import Identity
 from flchain.fixedpoint import vector_bytes, vector_from_bytes
 from flchain.light import build_light_state, process_snapshot
-from flchain.messages import Header, Kind, Phase
-from flchain.packets import PacketType, Topics, decode_packet, encode_packet, split_packet
-from flchain.state import ChainState, compute_state_root
+from flchain.messages import Phase
+from flchain.packets import PacketType, Topics, encode_packet, split_packet
 from flchain.types import Address, Hash, Height, Millis, Round
-from flchain.wire import HEADER_BYTES_MAX, decode_struct, open_envelope
 from miner import machine as miner_machine
 from tests.support.chain_builder import PARAMETERS_COUNT, BuiltChain, build_chain
+from tests.support.network_checks import Checker
 
 END_MS = 240_000
 EVENTS_MAX = 200_000
@@ -88,6 +87,7 @@ class Network:
         self,
         seed: int,
         rounds: int = 3,
+        *,
         miners: int = 4,
         devices: int = 3,
         links: Links | None = None,
@@ -108,10 +108,7 @@ class Network:
         self.notes: list[tuple[int, str, str, dict[str, object]]] = []
         self.reports: dict[tuple[str, int], av.Report] = {}
         self.trace: list[str] = []
-        self.violations: list[str] = []
-        self.final: dict[int, bytes] = {}
-        self.said: dict[tuple[object, ...], object] = {}
-        self.byzantine: frozenset[str] = frozenset()
+        self.checker = Checker(self.chain.id)
         self.gone = set(silent)
         """Nodes that nobody waits for."""
         self.on_publish: list[Callable[[Node, str, bytes], None]] = []
@@ -136,10 +133,19 @@ class Network:
             self.now, _, do = heapq.heappop(self._queue)
             self.events += 1
             if self.now > end_ms or self.events > EVENTS_MAX:
-                self.violations.append(f"seed {self.seed}: stalled at {self.now} ms: {self.describe()}")
+                self.violations.append("stalled")
                 break
             do()
         return self
+
+    @property
+    def violations(self) -> list[str]:
+        """What went wrong; empty after a good run."""
+        return self.checker.violations
+
+    def explain(self) -> str:
+        """What a failing test prints: the seed, what went wrong, and where every node stands."""
+        return f"seed {self.seed} at {self.now} ms: {self.violations}: {self.describe()}; {self.trace[-5:]}"
 
     def is_done(self) -> bool:
         """All rounds are final on every node that is up, and every device holds the chain's model."""
@@ -238,7 +244,7 @@ class Network:
             light = process_snapshot(light, header, certificate, model)
             residual = vector_from_bytes(saved, PARAMETERS_COUNT)
         miners = [(key.address, key.public_key) for key in self.chain.miners]
-        first = [key.address for key in self.chain.miners].index(self.homes[node.identity.public_key])
+        first = [bytes(key.address) for key in self.chain.miners].index(self.homes[node.identity.public_key])
         config = av.AgentConfig(node.identity, tuple(miners[first:] + miners[:first]), self.rounds)
         return agent_machine.build_agent_state(config, light, residual, node.disk.work, dict(node.disk.outbox))
 
@@ -247,7 +253,7 @@ class Network:
     def step(self, node: Node, event: Any) -> None:
         """One event through the production machine; then its effects, in order, and the checkers."""
         before = node.state
-        step = miner_machine.step if node.is_miner else agent_machine.step
+        step: Any = miner_machine.step if node.is_miner else agent_machine.step
         node.state, effects = step(node.state, event, Millis(self.now))
         for effect in effects:
             if node.crash_after_effects is not None:
@@ -255,9 +261,10 @@ class Network:
                     self.crash(node.name)
                     return
                 node.crash_after_effects -= 1
-            (self._carry_out_miner if node.is_miner else self._carry_out_agent)(node, effect)
+            carry_out = self._carry_out_miner if node.is_miner else self._carry_out_agent
+            carry_out(node, effect)
         if node.is_miner and before.chain.height != node.state.chain.height:
-            self._check_chain(node, before.chain, node.state.chain)
+            self.checker.check_chain(node.name, before.chain, node.state.chain, node.disk.blocks)
 
     def _later(self, node: Node, delay_ms: int, event: Any) -> None:
         life = node.life
@@ -280,7 +287,7 @@ class Network:
             case mv.SaveVote(height, raw, block):
                 node.disk.own.append((height, raw, block))
             case mv.SaveBlock(block, certificate):
-                self._check_block(node, block)
+                self.checker.check_block(node.name, len(node.disk.blocks), block)
                 node.disk.blocks.append((block, certificate))
             case mv.SendBlocks(topic, height, count):
                 for block, certificate in node.disk.blocks[max(0, height - 1) :][:count]:
@@ -301,7 +308,7 @@ class Network:
         match effect:
             case av.Publish(topic, packet):
                 self.publish(node, topic, packet)
-            case av.Train(round_number, model):
+            case av.Train(round_number):
                 self._train(node, round_number)
             case av.SaveWork(work):
                 node.disk.work = work
@@ -347,7 +354,8 @@ class Network:
         """To everyone who listens; nothing if the sender is away."""
         if not node.is_online:
             return
-        self._check_words(node, topic, packet)
+        if node.is_miner and topic.endswith("/bft"):
+            self.checker.check_word(node.name, node.identity.address, packet, node.disk.own)
         if retain:
             self.retained[topic] = packet
         for listener in self.on_publish:
@@ -383,43 +391,6 @@ class Network:
         if role == "device":
             return channel == "up"
         return channel in ("bft", "head") and owner != node.identity.address.hex()
-
-    # --- checkers ----------------------------------------------------------------------------------------------------
-
-    def fail(self, what: str) -> None:
-        """Note what must never happen; the run ends."""
-        self.violations.append(f"seed {self.seed}, {self.now} ms: {what}")
-
-    def _check_block(self, node: Node, block: Block) -> None:
-        height = block.header.height
-        if height != len(node.disk.blocks) + 1:
-            self.fail(f"{node.name} stores height {height} after {len(node.disk.blocks)}")
-        if self.final.setdefault(height, block.hash) != block.hash:
-            self.fail(f"two final blocks at height {height}")
-
-    def _check_chain(self, node: Node, before: ChainState, after: ChainState) -> None:
-        if after.height < before.height or after.height != len(node.disk.blocks):
-            self.fail(f"{node.name} has lost a final block")
-        block, _ = node.disk.blocks[-1]
-        if compute_state_root(after) != decode_struct(block.header_bytes, Header, HEADER_BYTES_MAX).state_root:
-            self.fail(f"{node.name} stands at another state than its header says")
-        if after.minted != sum(device.balance for device in after.devices):
-            self.fail("minted is not what is owned")
-
-    def _check_words(self, node: Node, topic: str, packet: bytes) -> None:
-        """A vote or proposal of this node is on its disk before it is sent, and it says one thing only."""
-        if not node.is_miner or not topic.endswith("/bft"):
-            return
-        fields = decode_packet(packet).fields
-        envelope = open_envelope(fields[0], self.chain.id)
-        if envelope.sender != node.identity.address or envelope.kind not in (Kind.VOTE, Kind.PROPOSAL):
-            return
-        if not any(raw == envelope.raw for _, raw, _ in node.disk.own[-64:]):
-            self.fail(f"{node.name} sends a {envelope.kind.name} that is not on its disk")
-        place = envelope.fields[:3] if envelope.kind is Kind.VOTE else envelope.fields[:2]
-        slot = (node.name, envelope.kind, *place)
-        if node.name not in self.byzantine and self.said.setdefault(slot, envelope.fields) != envelope.fields:
-            self.fail(f"{node.name} contradicts itself: {slot}")
 
     def compute_outcome(self) -> tuple[set[bytes], set[bytes]]:
         """Heads of the miners and model hashes of miners and devices that are up."""
