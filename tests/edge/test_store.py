@@ -1,0 +1,242 @@
+"""The device's database: a restart finds the model, the open round's work and what waits for a receipt."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agent.edge.store import Store, Stored
+from agent.values import Report, SavePosition, Work
+from flchain.errors import ConfigError, LedgerCorrupt
+from flchain.fixedpoint import vector_bytes
+from flchain.light import LightState, build_light_state, process_body, process_head
+from flchain.state import hash_model
+from flchain.types import Hash, Height, ModelVector, Round
+from flchain.wire import hash_message
+from flchain_edge.sqlite import StoreFull
+from tests.support.chain_builder import PARAMETERS_COUNT, Driver
+from tests.support.crash import kill_after
+from tests.support.ledger_builder import change, drive, flip
+
+ROUNDS = 3
+KILLS = 20
+EMPTY = np.zeros(PARAMETERS_COUNT, np.int32)
+FREE_PAGES = 3
+
+
+@pytest.fixture(scope="module")
+def driver() -> Driver:
+    return drive(ROUNDS)
+
+
+def follow(driver: Driver, height: int) -> LightState:
+    """A device that has seen every block up to `height`."""
+    light = build_light_state(driver.chain.genesis, driver.chain.model)
+    for block, certificate in zip(driver.blocks[:height], driver.certificates[:height], strict=True):
+        light = process_head(light, block.header_bytes, certificate)
+        light = process_body(light, light.height, block.body_bytes)
+    return light
+
+
+def get_settle_height(round_number: int) -> int:
+    """The height that settles a round: one block opens the chain, then four make a round."""
+    return 1 + 4 * round_number
+
+
+def get_residual(round_number: int) -> ModelVector:
+    return np.full(PARAMETERS_COUNT, round_number, np.int32)
+
+
+def build_position(driver: Driver, round_number: int) -> SavePosition:
+    height = get_settle_height(round_number)
+    header, certificate = driver.blocks[height - 1].header_bytes, driver.certificates[height - 1]
+    return SavePosition(follow(driver, height), header, certificate, get_residual(round_number))
+
+
+def build_work(round_number: int) -> Work:
+    return Work(Round(round_number), b"commit", b"reveal", get_residual(round_number), 40, 1234)
+
+
+def visit(path: Path, driver: Driver, do: Callable[[Store], Awaitable[object]]) -> None:
+    """Open the store, do something with it, close it."""
+
+    async def scenario() -> None:
+        store = await Store.open(path, driver.chain.id)
+        try:
+            await do(store)
+        finally:
+            await store.close()
+
+    asyncio.run(scenario())
+
+
+def load(path: Path, driver: Driver) -> Stored:
+    """What a start finds."""
+    found: list[Stored] = []
+
+    async def read(store: Store) -> None:
+        light = build_light_state(driver.chain.genesis, driver.chain.model)
+        found.append(await store.load(light, EMPTY))
+
+    visit(path, driver, read)
+    return found[0]
+
+
+def test_a_new_store_is_the_genesis(tmp_path: Path, driver: Driver) -> None:
+    """Before anything was saved a device stands at the genesis with nothing to send."""
+    stored = load(tmp_path / "data" / "agent.db", driver)
+    assert stored.light.height == 0 and stored.light.model_hash == hash_model(driver.chain.model)
+    assert not stored.residual.any() and stored.work is None and stored.outbox == {}
+
+
+def test_the_newest_position_is_found_again(tmp_path: Path, driver: Driver) -> None:
+    """After a restart the model, its round and its place in the chain are those last saved, residual included."""
+    path = tmp_path / "agent.db"
+    for number in (1, 3):
+        position = build_position(driver, number)
+        visit(path, driver, lambda store, position=position: store.save_position(position))  # type: ignore[misc]
+        stored = load(path, driver)
+        state = driver.states[get_settle_height(number)]
+        assert (stored.light.height, stored.light.head) == (state.height, state.head)
+        assert stored.light.model_round == number and stored.light.round == number + 1
+        assert stored.light.model_hash == state.model_hash and (stored.light.model == state.model).all()
+        assert (stored.residual == get_residual(number)).all()
+
+
+def test_a_restarted_device_goes_on_from_its_position(tmp_path: Path, driver: Driver) -> None:
+    """From what was saved after round 1 the blocks of round 2 and 3 lead to the chain's newest model."""
+    path = tmp_path / "agent.db"
+    visit(path, driver, lambda store: store.save_position(build_position(driver, 1)))
+    light = load(path, driver).light
+    for index in range(get_settle_height(1), len(driver.blocks)):
+        block = driver.blocks[index]
+        light = process_head(light, block.header_bytes, driver.certificates[index])
+        light = process_body(light, light.height, block.body_bytes)
+    assert light.model_hash == driver.state.model_hash and light.model_round == ROUNDS
+
+
+def test_work_and_outbox_are_found_again(tmp_path: Path, driver: Driver) -> None:
+    """The open round's update is what will be sent again, and a message leaves the outbox by its receipt alone."""
+    path, raws = tmp_path / "agent.db", [b"first", b"second"]
+
+    async def save(store: Store) -> None:
+        await store.save_work(build_work(1))
+        await store.save_work(build_work(2))
+        for raw in (*raws, raws[0]):
+            await store.save_outbox(hash_message(raw), Round(2), raw)
+
+    visit(path, driver, save)
+    stored = load(path, driver)
+    work, wanted = stored.work, build_work(2)
+    assert work is not None and (work.residual == wanted.residual).all()
+    assert (work.round, work.commit, work.reveal) == (wanted.round, wanted.commit, wanted.reveal)
+    assert (work.samples, work.training_ms) == (wanted.samples, wanted.training_ms)
+    assert stored.outbox == {hash_message(raw): (Round(2), raw) for raw in raws}
+    visit(path, driver, lambda store: store.drop_outbox(hash_message(raws[0])))
+    assert set(load(path, driver).outbox) == {hash_message(raws[1])}
+
+
+def test_history_has_one_line_a_round(tmp_path: Path, driver: Driver) -> None:
+    """A round that is reported again, after a restart, is not counted twice; one without an update is there too."""
+
+    async def save(store: Store) -> None:
+        await store.save_round(Report(Round(1), Hash(b"h" * 32), False, True, build_work(1)), 10, 20)
+        await store.save_round(Report(Round(1), Hash(b"h" * 32), False, True, build_work(1)), 11, 21)
+        await store.save_round(Report(Round(2), Hash(b"i" * 32), False, False, None), 12, 22)
+        async with store._db.execute("SELECT * FROM rounds ORDER BY round") as cursor:
+            rows = [tuple(row) async for row in cursor]
+        assert rows == [(1, b"h" * 32, 1, 40, 1234, 11, 21), (2, b"i" * 32, 0, 0, 0, 12, 22)]
+
+    visit(tmp_path / "agent.db", driver, save)
+
+
+def test_a_damaged_position_is_found(tmp_path: Path, driver: Driver) -> None:
+    """A flipped bit in model, header or certificate, or a residual of another size, stops the start."""
+    path, position = tmp_path / "agent.db", build_position(driver, 2)
+    parts = {
+        "model": flip(vector_bytes(position.light.model), 401, 64),
+        "header": flip(position.header, 90),
+        "certificate": flip(position.certificate, 40),
+        "residual": vector_bytes(position.residual)[:-4],
+    }
+    for part, damaged in parts.items():
+        visit(path, driver, lambda store: store.save_position(position))
+        assert load(path, driver).light.model_round == 2
+        change(path, f"UPDATE position SET {part} = ?", damaged)
+        with pytest.raises(LedgerCorrupt):
+            load(path, driver)
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"x" * 100 + data[100:], lambda data: data[: len(data) // 2]])
+def test_a_damaged_file_is_the_disks_fault(tmp_path: Path, driver: Driver, damage: Callable[[bytes], bytes]) -> None:
+    """Another start of the file, or half of it, is LedgerCorrupt, never a bare error of SQLite."""
+    path = tmp_path / "agent.db"
+    visit(path, driver, lambda store: store.save_position(build_position(driver, 1)))
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(LedgerCorrupt):
+        load(path, driver)
+
+
+def test_another_chains_store_is_refused(tmp_path: Path, driver: Driver) -> None:
+    """A device that is given another genesis does not mix two chains, and its store stays as it was."""
+    path = tmp_path / "agent.db"
+    visit(path, driver, lambda store: store.save_position(build_position(driver, 1)))
+    with pytest.raises(ConfigError, match="another chain"):
+        load(path, drive(0, seed=2))
+    assert load(path, driver).light.model_round == 1
+
+
+def test_a_full_disk_keeps_what_was_there(tmp_path: Path, driver: Driver) -> None:
+    """Without room StoreFull comes out; position and outbox are those of the last success."""
+    path, saved = tmp_path / "agent.db", []
+
+    async def fill(store: Store) -> None:
+        await store.save_position(build_position(driver, 1))
+        async with store._db.execute("PRAGMA page_count") as cursor:
+            row = await cursor.fetchone()
+        assert row is not None
+        await store._db.execute(f"PRAGMA max_page_count = {row[0] + FREE_PAGES}")
+        for number in range(100):
+            raw = bytes((number,)) * 1000
+            await store.save_outbox(hash_message(raw), Round(2), raw)
+            saved.append(hash_message(raw))
+
+    with pytest.raises(StoreFull):
+        visit(path, driver, fill)
+    stored = load(path, driver)
+    assert 0 < len(saved) < 100 and set(stored.outbox) == set(saved)
+    assert stored.light.model_round == 1
+
+
+def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path, driver: Driver) -> None:
+    """Killed at random points while it saves, a store opens, and holds what was acknowledged or something newer."""
+    path, chooser = tmp_path / "agent.db", random.Random(7)
+    positions = [build_position(driver, number) for number in (1, 2, 3)]
+
+    def save(acknowledge: Callable[[int], None]) -> None:
+        async def write(store: Store) -> None:
+            while True:
+                for number, position in enumerate(positions, start=1):
+                    await store.save_outbox(hash_message(bytes((number,))), Round(number), bytes((number,)))
+                    await store.save_work(build_work(number))
+                    await store.save_position(position)
+                    acknowledge(number)
+
+        visit(path, driver, write)
+
+    for _ in range(KILLS):
+        last = kill_after(chooser.randrange(5), save)
+        stored = load(path, driver)
+        if last is None:
+            continue
+        following = last % 3 + 1
+        assert stored.light.model_round in (last, following)
+        assert stored.work is not None and stored.work.round in (last, following)
+        assert hash_message(bytes((last,))) in stored.outbox
+        assert (stored.residual == get_residual(stored.light.model_round)).all()
+        assert stored.light.height == Height(get_settle_height(stored.light.model_round))
