@@ -257,9 +257,10 @@ def on_vote_message(state: MinerState, envelope: Envelope) -> Transition:
     if not isinstance(message, messages.Vote):
         raise MalformedMessage("not a vote")
     vote = read_vote(message, envelope.sender)
-    state = replace(state, raws={**state.raws, vote: envelope.raw})
-    state, effects = carry_out(state, *bft.on_vote(state.bft, vote))
-    return _start_too(state, effects, Height(message.height))
+    after, effects = bft.on_vote(state.bft, vote)
+    state = _forget_unused(replace(state, raws={**state.raws, vote: envelope.raw}), after)
+    state, done = carry_out(state, after, effects)
+    return _start_too(state, done, Height(message.height))
 
 
 def on_proposal_packet(state: MinerState, envelope: Envelope, header: bytes, body: bytes) -> Transition:
@@ -274,13 +275,23 @@ def on_proposal_packet(state: MinerState, envelope: Envelope, header: bytes, bod
     proposal = read_proposal(message, envelope.sender)
     is_own_block = message.valid_view >= 0 or block.header.proposer == envelope.sender
     after, effects = bft.on_proposal(state.bft, proposal, candidate.after is not None and is_own_block)
-    state = replace(
-        state,
-        candidates={**state.candidates, block.hash: candidate},
-        raws={**state.raws, proposal: envelope.raw},
-    )
+    candidates, raws = {**state.candidates, block.hash: candidate}, {**state.raws, proposal: envelope.raw}
+    state = _forget_unused(replace(state, candidates=candidates, raws=raws), after)
     state, done = carry_out(state, after, effects)
     return _start_too(state, done, Height(message.height))
+
+
+def _forget_unused(state: MinerState, after: bft.BftState) -> MinerState:
+    """Keep the bytes of what consensus keeps, no more: its bounds are the bounds of this memory too."""
+    proposals = {proposal for kept in after.proposals.values() for proposal, _ in kept}
+    votes = {vote for slot in after.votes.values() for said in slot.values() for vote in said}
+    votes |= {vote for said in after.far_votes.values() for vote in said}
+    blocks = {proposal.block_hash for proposal in proposals} | {after.valid_hash, after.locked_hash}
+    return replace(
+        state,
+        raws={said: raw for said, raw in state.raws.items() if said in proposals or said in votes},
+        candidates={h: c for h, c in state.candidates.items() if h in blocks},
+    )
 
 
 def check_block(chain: ChainState, block: Block) -> Candidate:
