@@ -95,7 +95,7 @@ def _on_connected(state: AgentState, now_ms: Millis) -> Transition:
     miner = state.config.miners[state.followed][0]
     state, effects = work.resend(replace(state, heard_ms=now_ms))
     state, more = work.pursue(state)
-    timer = StartTimer(Timer.SILENCE, state.config.failover_ms)
+    timer = StartTimer(Timer.SILENCE, state.config.failover_ms // 2)
     return state, (Follow(None, miner), *effects, *more, timer)
 
 
@@ -140,7 +140,10 @@ def _on_body(state: AgentState, owner: Address, packet: Packet) -> Transition:
 
 def _on_snapshot(state: AgentState, owner: Address, packet: Packet) -> Transition:
     header, certificate, vector = packet.fields
-    after = light.process_snapshot(state.light, header, certificate, vector)
+    try:
+        after = light.process_snapshot(state.light, header, certificate, vector)
+    except ModelMismatch as error:  # of a later round, whose bodies were waiting
+        return _on_mismatch(state, error)
     if after.height > state.light.height:
         state = replace(state, head=(header, certificate))
     return _follow_light(state, after)
@@ -178,8 +181,10 @@ def _on_new_model(state: AgentState) -> Transition:
         state = replace(state, residual=done.residual)
     assert state.head is not None, "a model comes with a header"
     fields = {"round": after.model_round, "model": after.model_hash.hex()[:16], "accepted": is_accepted}
+    # A model on the way to the newest one is not saved: the header that is at hand does not prove it.
+    position = (SavePosition(after, *state.head, state.residual),) if after.is_synced else ()
     return state, (
-        SavePosition(after, *state.head, state.residual),
+        *position,
         Report(after.model_round, after.model_hash, False, is_accepted, done),
         Note("computed the global model", fields),
     )
@@ -201,15 +206,24 @@ def _ask(state: AgentState) -> Effect:
 
 
 def _on_silence_timer(state: AgentState, now_ms: Millis) -> Transition:
-    """Turn to the next miner if this device waits for something and the followed one says nothing."""
-    timer = StartTimer(Timer.SILENCE, state.config.failover_ms)
-    if not work.is_waiting(state) or now_ms - state.heard_ms < state.config.failover_ms:
+    """Ask a silent miner whether it is there; turn to the next one if it does not answer.
+
+    With that goes once more what the round waits for: a receipt is no more durable than the memory of the miners.
+    """
+    half_ms = state.config.failover_ms // 2
+    timer = StartTimer(Timer.SILENCE, half_ms)
+    if not work.is_waiting(state):
+        return replace(state, heard_ms=now_ms), (timer,)
+    if now_ms - state.heard_ms < half_ms:
         return state, (timer,)
+    state, again = work.say_again(state)
+    if now_ms - state.heard_ms < state.config.failover_ms:
+        return state, (_ask(state), *again, timer)
     before = state.config.miners[state.followed][0]
     state = replace(state, followed=(state.followed + 1) % len(state.config.miners), heard_ms=now_ms)
     miner = state.config.miners[state.followed][0]
     note = Note("a miner is silent, following the next", {"silent": before.hex()[:8], "next": miner.hex()[:8]})
-    return state, (note, Follow(before, miner), _ask(state), timer)
+    return state, (note, Follow(before, miner), _ask(state), *again, timer)
 
 
 def _on_receipt(state: AgentState, owner: Address, packet: Packet) -> Transition:

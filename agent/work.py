@@ -72,6 +72,12 @@ def _say(state: AgentState, raw: bytes) -> Transition:
     )
 
 
+def say_again(state: AgentState) -> Transition:
+    """What the open phase waits for, receipt or not: miners that restart have forgotten what is in no block yet."""
+    raw = _get_due(state)
+    return (state, ()) if raw is None or not state.light.is_synced else _say(state, raw)
+
+
 def _publish(state: AgentState, raw: bytes) -> Publish:
     topic = state.topics.device_up(state.config.identity.address)
     return Publish(topic, encode_packet(PacketType.MESSAGE, raw))

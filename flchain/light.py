@@ -231,6 +231,7 @@ def process_snapshot(light: LightState, header_bytes: bytes, certificate_bytes: 
         model=model,
         model_hash=Hash(header.model_hash),
         model_round=Round(header.next_round - 1),
+        accepted=(),  # a model alone does not say whose updates are in it
         wanted=wanted,
     )
     return _process_waiting(light)
