@@ -1,0 +1,76 @@
+"""`flchain demo`: lay out a network, run it, and say what came out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+
+from flchain.errors import FlchainError
+from flchain_edge.command import EXIT_FAULT
+from tools.demo.display import Display
+from tools.demo.evaluation import Evaluator
+from tools.demo.measures import Measures, load_measures
+from tools.demo.options import Options, load_data, read_options
+from tools.demo.results import PLOT_FILE, build_results, find_problems, read_end, write_results
+from tools.demo.run import Run
+from tools.demo.summary import print_summary
+from tools.network import Network, build_network
+
+EXIT_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of `flchain demo`. Raises ConfigError with all problems of the options."""
+    started_at = time.monotonic()
+    options = read_options(list(argv))
+    console = Console(stderr=options.is_json, highlight=False)
+    options, dataset = load_data(options)
+    network = build_network(options.out, options.plan, dataset)
+    measures = load_measures(options.out)
+    measures.rounds_wanted = options.rounds
+    console.print(f"folder: {options.out}", markup=False, soft_wrap=True)
+    if _is_done(network, options.rounds):
+        console.print("all rounds are final already; this is what is stored")
+        code = 0
+    else:
+        code = _run(options, network, measures, console, started_at=started_at)
+    results = build_results(network, options.plan, measures)
+    _write_all(options, results, measures)
+    print_summary(console, results)
+    if options.is_json:
+        print(json.dumps(results))
+    return code or (0 if results["is_complete"] else EXIT_FAULT)
+
+
+def _is_done(network: Network, rounds: int) -> bool:
+    ends = tuple(read_end(node, network.genesis) for node in network.nodes)
+    return not find_problems(ends, rounds)
+
+
+def _run(options: Options, network: Network, measures: Measures, console: Console, *, started_at: float) -> int:
+    seconds_before, code = measures.seconds, 0
+    error_text = ""
+    with Display(console) as display:
+        run = Run(options, network, measures, display, Evaluator(network.out), started_at)
+        try:
+            asyncio.run(run.run())
+        except FlchainError as error:
+            error_text, code = str(error), EXIT_FAULT
+    measures.seconds = seconds_before + time.monotonic() - started_at
+    for line in error_text.splitlines():
+        print(f"error: {line}" if line == error_text.splitlines()[0] else line, file=sys.stderr)
+    return EXIT_INTERRUPTED if run.is_stopped and not code else code
+
+
+def _write_all(options: Options, results: dict[str, Any], measures: Measures) -> None:
+    measures.save(options.out)
+    write_results(options.out, results)
+    from tools.demo.plot import draw_plot  # a second to import, and not needed while the network runs
+
+    draw_plot(results, options.out / PLOT_FILE)

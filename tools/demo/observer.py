@@ -1,0 +1,194 @@
+"""An onlooker: a light client with no key of its own, which sees what every device and miner publishes."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from flchain.chain import hash_header
+from flchain.errors import InvalidMessage, ModelMismatch, WrongRound
+from flchain.light import LightState, build_light_state, process_body, process_head, process_snapshot
+from flchain.messages import Header, Phase, Status
+from flchain.packets import (
+    Assembly,
+    Packet,
+    PacketType,
+    Topics,
+    decode_packet,
+    process_chunk,
+    read_topic_channel,
+    read_topic_owner,
+)
+from flchain.types import Address, ModelVector
+from flchain.wire import HEADER_BYTES_MAX, decode_struct, open_envelope, verify_envelope
+from flchain_edge.inbox import LinkEvent, Received
+from flchain_edge.mqtt import MqttLink
+from flchain_edge.mqtt_settings import MqttSettings
+from tools.demo.results import query
+from tools.network import Network, Node
+
+
+@dataclass
+class DeviceView:
+    """What a device said last. Bytes are of its newest round; `accepted` counts the rounds seen by this observer."""
+
+    status: Status | None = None
+    bytes_up: int = 0
+    bytes_down: int = 0
+    accepted: int = 0
+
+
+@dataclass
+class MinerView:
+    """The newest header under a miner's name, and how many blocks it has proposed while this observer looked on."""
+
+    height: int = 0
+    head: str = ""
+    led: int = 0
+
+
+@dataclass
+class Observer:
+    """Follows one chain on one broker. `new_models` are rounds whose model was computed and nobody has taken yet."""
+
+    network: Network
+    host: str
+    port: int
+    initial_model: ModelVector
+    devices: dict[Address, DeviceView] = field(default_factory=dict)
+    miners: dict[Address, MinerView] = field(default_factory=dict)
+    settled_at: dict[int, float] = field(default_factory=dict)
+    """By round: when its settlement was seen, monotonic seconds; 0 is the chain's opening."""
+    new_models: list[tuple[int, ModelVector]] = field(default_factory=list)
+    leader: Address | None = None
+    last_block_at: float = field(default_factory=time.monotonic)
+    refused: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.light: LightState = build_light_state(self.network.genesis, self.initial_model)
+        self.topics = Topics.of_chain(self.light.chain)
+        self.devices = {node.address: DeviceView() for node in self.network.agents}
+        self.miners = {node.address: MinerView() for node in self.network.miners}
+        self.link = MqttLink(MqttSettings(self.host, self.port, client_id="flchain-demo"), on_event=self._on_event)
+        self._assemblies: dict[Address, Assembly] = {}
+        self._followed: Address | None = None
+        self._behind_since: float | None = None
+
+    @property
+    def settled_round(self) -> int:
+        """The newest round that is final."""
+        return self.light.round - 1
+
+    async def start(self) -> None:
+        """Connect and follow."""
+        self.link.subscribe(self.topics.all_miners("head"), self.topics.all_devices("status"))
+        await self.link.start()
+
+    async def stop(self) -> None:
+        """Leave the broker."""
+        await self.link.stop()
+
+    def follow(self, miner: Address) -> None:
+        """Take bodies from this miner, instead of the one before: all of them would be the same bodies four times."""
+        if miner == self._followed:
+            return
+        if self._followed is not None:
+            self.link.unsubscribe(self.topics.miner_body(self._followed))
+        self._followed = miner
+        self.link.subscribe(self.topics.miner_body(miner))
+
+    def compute_round_seconds(self, round_number: int) -> float | None:
+        """Between the settlements of the round before and of this one, round 1 from the opening; None if not seen."""
+        start, end = self.settled_at.get(round_number - 1), self.settled_at.get(round_number)
+        return None if start is None or end is None else end - start
+
+    def catch_up(self, agents: tuple[Node, ...], patience_s: float) -> None:
+        """If bodies were missed, take the model from a device's database: it comes with a certified header."""
+        if self.light.model_round >= self.settled_round:
+            self._behind_since = None
+            return
+        self._behind_since = self._behind_since or time.monotonic()
+        if time.monotonic() - self._behind_since < patience_s:
+            return
+        self._behind_since = None
+        for node in agents:
+            for header, certificate, model in query(node.database, "SELECT header, certificate, model FROM position"):
+                self._try(partial(self._on_snapshot, header, certificate, model))
+            if self.light.model_round >= self.settled_round:
+                return
+
+    def _on_event(self, event: LinkEvent) -> None:
+        if isinstance(event, Received):
+            self._try(partial(self._on_message, event))
+
+    def _try(self, action: Callable[[], None]) -> None:
+        """What is wrong is counted: an onlooker judges nobody."""
+        try:
+            action()
+        except WrongRound:
+            pass  # a header that is known already
+        except InvalidMessage as error:
+            self.refused[error.code] += 1
+        except ModelMismatch:
+            self.refused["model-mismatch"] += 1
+
+    def _on_message(self, event: Received) -> None:
+        owner, channel = read_topic_owner(event.topic), read_topic_channel(event.topic)
+        packet: Packet | None = decode_packet(event.payload)
+        if packet is not None and packet.type is PacketType.CHUNK:
+            assembly = self._assemblies.get(owner, Assembly())
+            self._assemblies[owner], packet = process_chunk(assembly, packet)
+        if packet is None:
+            return
+        if channel == "head" and packet.type is PacketType.HEAD and owner in self.miners:
+            self._on_head(owner, *packet.fields, is_old=event.retained)
+        elif channel == "body" and packet.type is PacketType.BODY:
+            self._take(process_body(self.light, *packet.fields))
+        elif channel == "status" and packet.type is PacketType.MESSAGE and owner in self.devices:
+            self._on_status(owner, packet.fields[0], is_old=event.retained)
+
+    def _on_head(self, owner: Address, header_bytes: bytes, certificate: bytes, *, is_old: bool) -> None:
+        now = time.monotonic()
+        header = decode_struct(header_bytes, Header, HEADER_BYTES_MAX)
+        view = self.miners[owner]
+        if header.height >= view.height:
+            view.height, view.head = header.height, hash_header(header_bytes).hex()
+        after = process_head(self.light, header_bytes, certificate)
+        # Only now is the header known to be final and new.
+        self.leader, self.last_block_at = Address(header.proposer), now
+        if self.leader in self.miners:
+            self.miners[self.leader].led += 1
+        if not is_old and header.phase is Phase.OPEN:
+            self.settled_at[header.round - 1] = now
+        if not is_old and header.next_round > header.round:
+            self.settled_at[header.round] = now
+        self._take(after)
+
+    def _on_snapshot(self, header: bytes, certificate: bytes, model: bytes) -> None:
+        before, self.light = self.light, process_snapshot(self.light, header, certificate, model)
+        if self.light.model_round > before.model_round:
+            self.new_models.append((self.light.model_round, self.light.model))
+
+    def _take(self, after: LightState) -> None:
+        before, self.light = self.light, after
+        if after.model_round > before.model_round:
+            self.new_models.append((after.model_round, after.model))
+            for address in after.accepted:
+                self.devices[Address(address)].accepted += 1
+
+    def _on_status(self, owner: Address, raw: bytes, *, is_old: bool) -> None:
+        envelope = open_envelope(raw, self.light.chain)
+        status = verify_envelope(envelope, self.light.chain, self.light.device_keys[owner])
+        if not isinstance(status, Status) or envelope.sender != owner:
+            return
+        view = self.devices[owner]
+        before = view.status
+        if before is None or status.bytes_up < before.bytes_up:
+            view.bytes_up, view.bytes_down = (0, 0) if is_old else (status.bytes_up, status.bytes_down)
+        elif status.round > before.round:
+            view.bytes_up = status.bytes_up - before.bytes_up
+            view.bytes_down = status.bytes_down - before.bytes_down
+        view.status = status

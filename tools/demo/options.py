@@ -1,0 +1,212 @@
+"""What the demo is asked for: options checked together, and what an earlier run in the folder says."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
+
+from flchain.aggregation import AGGREGATION_RULES
+from flchain.codecs import CODECS
+from flchain.errors import ConfigError
+from flchain.params import UPDATES_MAX, VALIDATORS_MAX
+from flchain_edge.tflite import TfliteModel, probe_model
+from tools.broker import BrokerKind
+from tools.datasets import DATASETS, Dataset, load_dataset, load_npz
+from tools.demo.measures import load_measures
+from tools.network import PLAN_FILE, Plan, get_model_file
+
+DEFAULTS: dict[str, object] = {
+    "devices": 8,
+    "miners": 4,
+    "seed": 1,
+    "codec": "sparse-ternary",
+    "codec_level": 20,
+    "aggregation": "weighted-sum",
+    "preset": "edge",
+    "local_epochs": 5,
+    "batch_size": 32,
+    "learning_rate": 0.02,
+}
+LOCAL_EPOCHS = {"mnist": 2}
+"""Where a dataset wants another number of passes than the default."""
+ROUNDS = 8
+BROKERS: tuple[BrokerKind, ...] = ("nats", "mosquitto")
+
+EXAMPLES = """\
+examples:
+  flchain demo                                      8 people's watches learn to tell 7 exercises
+  flchain demo --dataset mnist --rounds 20          handwritten digits, dealt unevenly
+  flchain demo --dataset-file mine.npz --model cnn  your data: arrays x, y and client (who made each example)
+  flchain demo --codec identity                     whole updates instead of compressed ones
+  flchain demo --out DIR --rounds 20                go on with a network that was stopped, or with more rounds
+  flchain demo --json 2>/dev/null                   one JSON object on stdout
+
+Ctrl-C stops all processes cleanly; the chain stays valid and --out goes on with it.
+"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """A checked command line. `dataset_file` is None for a dataset that comes with a package."""
+
+    plan: Plan
+    rounds: int
+    out: Path
+    broker: BrokerKind
+    dataset_file: Path | None
+    is_json: bool
+
+    @property
+    def is_resumed(self) -> bool:
+        """True if the folder holds a whole network already."""
+        return (self.out / PLAN_FILE).exists()
+
+
+def load_data(options: Options) -> tuple[Options, Dataset]:
+    """The data in the form its model reads, and the options with that model's name. Raises ConfigError.
+
+    A folder that is laid out already holds its parts of the data, and is opened without looking at the whole.
+    """
+    if options.is_resumed:
+        return options, cast(Dataset, None)
+    model, file = options.plan.model or None, options.dataset_file
+    dataset = load_npz(file, model) if file else load_dataset(options.plan.dataset, model)
+    check_model(dataset)
+    return replace(options, plan=replace(options.plan, model=dataset.model)), dataset
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line. Numbers and names are checked later, all of them together."""
+    parser = argparse.ArgumentParser(
+        prog="flchain demo",
+        description="Run a whole network on this machine: miners, agents and a broker, each a process of its own.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--devices", metavar="N", help="agents (default 8)")
+    add("--miners", metavar="N", help="miners; 4 survive the loss of one (default 4)")
+    add("--rounds", metavar="N", help=f"rounds of training (default {ROUNDS})")
+    add("--seed", metavar="N", help="of the split of the data (default 1)")
+    add("--dataset", metavar="NAME", help=f"one of {', '.join(DATASETS)} (default watch)")
+    add("--dataset-file", type=Path, metavar="X.npz", help="your own data: arrays x, y, client")
+    add("--model", metavar="NAME|FILE", help="built-in model or a .tflite file (default: the dataset's own)")
+    add("--codec", metavar="NAME", help=f"one of {', '.join(CODECS)} (default sparse-ternary)")
+    add("--codec-level", metavar="N", help="sparse-ternary: one parameter in N is sent (default 20)")
+    add("--aggregation", metavar="NAME", help=f"one of {', '.join(AGGREGATION_RULES)} (default weighted-sum)")
+    add("--broker", metavar="NAME", default="nats", help=f"one of {', '.join(BROKERS)} (default nats)")
+    add("--out", type=Path, metavar="DIR", help="folder of the network; an old one goes on (default: a fresh one)")
+    add("--json", action="store_true", help="one JSON object on stdout at the end, everything else on stderr")
+    return parser
+
+
+def read_options(argv: list[str]) -> Options:
+    """Parse and check. Raises ConfigError with every problem found."""
+    given = build_parser().parse_args(argv)
+    out = given.out or Path("flchain-demo") / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    earlier = _read_earlier_plan(out)
+    problems: list[str] = []
+    numbers = {
+        key: _read_number(problems, key, getattr(given, key), low, high)
+        for key, low, high in (
+            ("devices", 1, UPDATES_MAX),
+            ("miners", 1, VALIDATORS_MAX),
+            ("rounds", 1, 1_000_000),
+            ("seed", 0, 2**32 - 1),
+            ("codec_level", 1, 100_000),
+        )
+    }
+    for key, known in (("codec", CODECS), ("aggregation", AGGREGATION_RULES), ("broker", BROKERS)):
+        _check_name(problems, key, getattr(given, key), tuple(known))
+    dataset = _name_dataset(problems, given.dataset, given.dataset_file, earlier)
+    model = _name_model(problems, given.model, dataset, earlier)
+    if problems:
+        raise ConfigError(tuple(problems))
+    asked: dict[str, object] = {key: value for key, value in numbers.items() if key != "rounds"}
+    asked |= {"codec": given.codec, "aggregation": given.aggregation, "dataset": dataset, "model": model}
+    defaults = DEFAULTS | {"local_epochs": LOCAL_EPOCHS.get(dataset, DEFAULTS["local_epochs"])}
+    # Options that are not given are those of the folder, so that `--out DIR` alone goes on with it.
+    values = defaults | earlier | {key: value for key, value in asked.items() if value is not None}
+    plan = Plan(**{key: values[key] for key in Plan.__dataclass_fields__})  # type: ignore[arg-type]
+    rounds = numbers["rounds"] or load_measures(out).rounds_wanted or ROUNDS
+    return Options(plan, rounds, out, given.broker, given.dataset_file, given.json)
+
+
+def check_model(dataset: Dataset) -> None:
+    """Raises ConfigError if the model is none, cannot train, or reads other examples than the dataset has."""
+    path = get_model_file(dataset.model)
+    try:
+        model_file = path.read_bytes()
+    except OSError as error:
+        raise ConfigError((f"--model: {path}: {error.strerror or error}",)) from error
+    probe_model(model_file)  # a stranger's file may crash the process that loads it
+    model = TfliteModel(model_file)
+    problems = []
+    if model.input_shape != dataset.x.shape[1:]:
+        shape = dataset.x.shape[1:]
+        problems.append(f"--model {dataset.model}: reads examples of shape {model.input_shape}, the data has {shape}")
+    if model.classes < dataset.classes:
+        problems.append(f"--model {dataset.model}: tells {model.classes} classes, the data has {dataset.classes}")
+    if problems:
+        raise ConfigError(tuple(problems))
+
+
+def _read_earlier_plan(out: Path) -> dict[str, object]:
+    try:
+        found = json.loads((out / PLAN_FILE).read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ConfigError((f"--out: {out / PLAN_FILE} cannot be read: {error}",)) from error
+    if not isinstance(found, dict) or not Plan.__dataclass_fields__.keys() <= found.keys():
+        raise ConfigError((f"--out: {out / PLAN_FILE} is no plan of a network",))
+    return found
+
+
+def _read_number(problems: list[str], key: str, text: str | None, low: int, high: int) -> int | None:
+    if text is None:
+        return None
+    try:
+        value = int(text)
+    except ValueError:
+        problems.append(f"--{key.replace('_', '-')}: must be a whole number, is {text!r}")
+        return None
+    if not low <= value <= high:
+        problems.append(f"--{key.replace('_', '-')}: must be {low} to {high}, is {value}")
+        return None
+    return value
+
+
+def _check_name(problems: list[str], key: str, value: str | None, known: tuple[str, ...]) -> None:
+    if value is not None and value not in known:
+        problems.append(f"--{key}: unknown name {value!r}; known: {', '.join(known)}")
+
+
+def _name_dataset(problems: list[str], name: str | None, file: Path | None, earlier: dict[str, object]) -> str:
+    """What stands in the plan: a known name, or a file's name and digest, since names are not unique."""
+    if file is None:
+        _check_name(problems, "dataset", name, tuple(DATASETS))
+        return name or str(earlier.get("dataset", "watch"))
+    if name is not None:
+        problems.append("--dataset and --dataset-file: give one of them")
+    try:
+        with file.open("rb") as stream:
+            return f"{file.stem}-{hashlib.file_digest(stream, 'sha256').hexdigest()[:8]}"
+    except OSError as error:
+        problems.append(f"--dataset-file: {file}: {error.strerror or error}")
+        return ""
+
+
+def _name_model(problems: list[str], model: str | None, dataset: str, earlier: dict[str, object]) -> str | None:
+    if model is None:
+        return None if "model" in earlier else ""
+    try:
+        get_model_file(model)
+    except ConfigError as error:
+        problems += [f"--{problem}" for problem in error.problems]
+    return model

@@ -1,0 +1,210 @@
+"""What came out: read from every node's own database after the run, never from what the display was told."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flchain.chain import hash_header
+from flchain.fixedpoint import vector_from_bytes
+from flchain.genesis import Genesis
+from flchain.messages import Header
+from flchain.state import build_genesis_state, hash_model
+from flchain.types import Height, ModelVector
+from flchain.wire import HEADER_BYTES_MAX, decode_struct
+from miner.edge.ledger import StoredBlock, replay_block
+from tools.demo.measures import Measures
+from tools.network import Network, Node, Plan
+
+RESULTS_FILE = "results.json"
+ROUNDS_FILE = "rounds.csv"
+PLOT_FILE = "accuracy.png"
+VALUE_BYTES = 4  # a float32, what a plain update would cost a parameter
+
+
+@dataclass(frozen=True)
+class NodeEnd:
+    """Where a node's database stands: newest settled round it holds, its model's hash, head and height."""
+
+    name: str
+    role: str
+    round: int
+    model_hash: str
+    head: str
+    height: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one round cost one device: training in ms, bytes of MQTT payloads and topics."""
+
+    training_ms: int
+    bytes_up: int
+    bytes_down: int
+
+
+def query(database: Path, statement: str) -> list[tuple[Any, ...]]:
+    """Rows of a database that is only read; none if it is not there yet."""
+    if not database.exists():
+        return []
+    with closing(sqlite3.connect(f"file:{database.resolve()}?mode=ro", uri=True, timeout=10.0)) as db:
+        try:
+            return db.execute(statement).fetchall()
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):
+                return []
+            raise
+
+
+def read_end(node: Node, genesis: Genesis) -> NodeEnd:
+    """A node's last state. A device's hash is computed from the model it holds, a miner's is in its newest block."""
+    table = "position" if node.role == "agent" else "blocks"
+    column = "model" if node.role == "agent" else "NULL"
+    order = "" if node.role == "agent" else "ORDER BY height DESC LIMIT 1"
+    rows = query(node.database, f"SELECT header, {column} FROM {table} {order}")
+    if not rows:
+        return NodeEnd(
+            node.name, node.role, 0, genesis.params.initial_model_hash.hex(), genesis.chain_id().hex(), height=0
+        )
+    header_bytes, model = rows[0]
+    header = decode_struct(header_bytes, Header, HEADER_BYTES_MAX)
+    model_hash = header.model_hash
+    if model is not None:
+        model_hash = hash_model(vector_from_bytes(model, genesis.params.parameters_count))
+    head = hash_header(header_bytes).hex()
+    return NodeEnd(node.name, node.role, header.next_round - 1, model_hash.hex(), head, header.height)
+
+
+def read_last_round(node: Node) -> int:
+    """The newest round in a device's history, 0 for none."""
+    rows = query(node.database, "SELECT max(round) FROM rounds") if node.role == "agent" else []
+    return int(rows[0][0] or 0) if rows else 0
+
+
+def read_costs(node: Node, starts: list[int]) -> dict[int, Cost]:
+    """A device's rounds. Its byte counters run since the process started, which was after the rounds in `starts`."""
+    costs, before, last = {}, (0, 0), 0
+    for number, training_ms, up, down in query(
+        node.database, "SELECT round, training_ms, bytes_up, bytes_down FROM rounds ORDER BY round"
+    ):
+        if any(last <= start < number for start in starts) or up < before[0] or down < before[1]:
+            before = (0, 0)
+        costs[number] = Cost(training_ms, up - before[0], down - before[1])
+        before, last = (up, down), number
+    return costs
+
+
+def iterate_models(ledger: Path, genesis: Genesis, initial_model: ModelVector) -> Iterator[tuple[int, ModelVector]]:
+    """(round, model) of every settled round, by replaying a miner's ledger from genesis. Raises LedgerCorrupt."""
+    state = build_genesis_state(genesis, initial_model)
+    for row in query(ledger, "SELECT height, hash, header, certificate, body FROM blocks ORDER BY height"):
+        after = replay_block(state, StoredBlock(Height(row[0]), *row[1:]))
+        if after.round.number > state.round.number:
+            yield state.round.number, after.model
+        state = after
+
+
+def find_problems(ends: tuple[NodeEnd, ...], rounds_wanted: int) -> tuple[str, ...]:
+    """Why this is no clean end: nodes that are behind, and nodes that disagree, which must never be."""
+    problems = []
+    settled = max(end.round for end in ends)
+    if settled < rounds_wanted:
+        problems.append(f"{settled} of {rounds_wanted} rounds are final")
+    models = [end for end in ends if end.round == settled]
+    if len({end.model_hash for end in models}) > 1:
+        listed = "; ".join(f"{end.name} {end.model_hash[:16]}" for end in models)
+        problems.append(f"DIFFERENT MODELS of round {settled}: {listed}")
+    for height in sorted({end.height for end in ends}):
+        at_height = [end for end in ends if end.height == height]
+        if len({end.head for end in at_height}) > 1:
+            listed = "; ".join(f"{end.name} {end.head[:16]}" for end in at_height)
+            problems.append(f"DIFFERENT BLOCKS at height {height}: {listed}")
+    behind = [f"{end.name} at round {end.round}" for end in ends if end.round < settled]
+    if behind:
+        problems.append(f"behind round {settled}: {', '.join(behind)}")
+    return tuple(problems)
+
+
+def build_results(network: Network, plan: Plan, measures: Measures) -> dict[str, Any]:
+    """The JSON object. Lists are by round, from round 1 on, with null for what nobody measured."""
+    ends = tuple(read_end(node, network.genesis) for node in network.nodes)
+    settled = max(end.round for end in ends)
+    costs = [read_costs(node, measures.agent_starts.get(node.name, [])) for node in network.agents]
+    by_round = [[cost[number] for cost in costs if number in cost] for number in range(1, settled + 1)]
+    entries = [measures.get(number) for number in range(1, settled + 1)]
+    slowest = [max((cost.training_ms for cost in row), default=0) / 1000 or None for row in by_round]
+    overhead = [
+        None if entry.seconds is None or train is None else round(entry.seconds - train, 3)
+        for entry, train in zip(entries, slowest, strict=True)
+    ]
+    problems = find_problems(ends, measures.rounds_wanted)
+    return {
+        "rounds": settled,
+        "rounds_wanted": measures.rounds_wanted,
+        "is_complete": not problems,
+        "problems": list(problems),
+        "height": max(end.height for end in ends),
+        "devices": plan.devices,
+        "miners": plan.miners,
+        "dataset": plan.dataset,
+        "model": plan.model,
+        "parameters": network.genesis.params.parameters_count,
+        "codec": plan.codec,
+        "codec_level": plan.codec_level,
+        "aggregation": plan.aggregation,
+        "seed": plan.seed,
+        "initial_accuracy": measures.initial_accuracy,
+        "test_accuracy": [entry.accuracy for entry in entries],
+        "model_hash": {end.name: end.model_hash for end in ends},
+        "head": {end.name: end.head for end in ends},
+        "round_by_node": {end.name: end.round for end in ends},
+        "bytes_up_per_device_round": _mean([cost.bytes_up for row in by_round for cost in row]),
+        "bytes_down_per_device_round": _mean([cost.bytes_down for row in by_round for cost in row]),
+        "bytes_up_by_round": [_mean([cost.bytes_up for cost in row]) for row in by_round],
+        "bytes_down_by_round": [_mean([cost.bytes_down for cost in row]) for row in by_round],
+        "bytes_float32": VALUE_BYTES * network.genesis.params.parameters_count,
+        "seconds": round(measures.seconds, 3),
+        "seconds_startup": round(measures.startup_seconds, 3),
+        "seconds_training": round(sum(seconds for seconds in slowest if seconds), 3),
+        "round_seconds": [_rounded(entry.seconds) for entry in entries],
+        "slowest_training_seconds": slowest,
+        "overhead_seconds": overhead,
+        "evaluation_seconds": [_rounded(entry.evaluation_seconds) for entry in entries],
+        "peak_memory_mb": {role: round(peak / 1e6, 1) for role, peak in sorted(measures.peak_bytes.items())},
+        "restarts": measures.restarts,
+        "chain_dir": str((network.miners[0].folder / "data").resolve()),
+        "out": str(network.out.resolve()),
+    }
+
+
+def write_results(out: Path, results: dict[str, Any]) -> None:
+    """results.json and rounds.csv."""
+    (out / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n")
+    columns = (
+        "test_accuracy",
+        "round_seconds",
+        "slowest_training_seconds",
+        "overhead_seconds",
+        "evaluation_seconds",
+        "bytes_up_by_round",
+        "bytes_down_by_round",
+    )
+    with (out / ROUNDS_FILE).open("w", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(["round", *columns])
+        for index in range(results["rounds"]):
+            table.writerow([index + 1, *(results[column][index] for column in columns)])
+
+
+def _mean(values: list[int]) -> float | None:
+    return round(sum(values) / len(values), 1) if values else None
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)

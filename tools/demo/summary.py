@@ -1,0 +1,105 @@
+"""The table at the end, and what to type next."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tools.demo.view import draw_bars, format_bytes, format_percent, format_seconds
+
+ROUNDS_SHOWN = 12
+
+
+def print_summary(console: Console, results: dict[str, Any]) -> None:
+    """Rounds, the one model, costs, times, memory, folder."""
+    console.print(Text())
+    console.print(_build_rounds(results))
+    console.print(Text())
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column()
+    for name, text in _list_facts(results):
+        facts.add_row(name, Text(text))
+    console.print(facts)
+    for problem in results["problems"]:
+        console.print(Text(f"! {problem}", style="bold red"))
+    console.print(Text())
+    console.print(Text(f"look at it     {results['out']}/accuracy.png"), soft_wrap=True)
+    console.print(Text(f"check it all   flchain audit {results['chain_dir']}"), soft_wrap=True)
+    more = max(results["rounds"], results["rounds_wanted"]) + 8 if results["is_complete"] else results["rounds_wanted"]
+    console.print(Text(f"go on with it  flchain demo --out {results['out']} --rounds {more}"), soft_wrap=True)
+
+
+def _build_rounds(results: dict[str, Any]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("round", "accuracy", "took", "training", "beyond it", "up", "down"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_row("start", format_percent(results["initial_accuracy"]), style="dim")
+    first = max(0, results["rounds"] - ROUNDS_SHOWN)
+    if first:
+        table.add_row("...", style="dim")
+    for index in range(first, results["rounds"]):
+        table.add_row(
+            str(index + 1),
+            format_percent(results["test_accuracy"][index]),
+            format_seconds(results["round_seconds"][index]),
+            format_seconds(results["slowest_training_seconds"][index]),
+            format_seconds(results["overhead_seconds"][index]),
+            format_bytes(results["bytes_up_by_round"][index]),
+            format_bytes(results["bytes_down_by_round"][index]),
+        )
+    return table
+
+
+def _list_facts(results: dict[str, Any]) -> list[tuple[str, str]]:
+    accuracy = (results["initial_accuracy"], *results["test_accuracy"])
+    whole = results["bytes_float32"]
+    up, down = results["bytes_up_per_device_round"], results["bytes_down_per_device_round"]
+    memory = ", ".join(f"{role} {peak:.0f} MB" for role, peak in results["peak_memory_mb"].items())
+    return [
+        ("accuracy", f"{draw_bars(accuracy, 60)}  {format_percent(accuracy[-1])} on held-out {results['dataset']}"),
+        ("model", _describe_models(results)),
+        ("chain", f"height {results['height']}, {results['restarts']} restarts"),
+        ("bytes up", f"{format_bytes(up)} a device and round{_compare(up, whole)}"),
+        ("bytes down", f"{format_bytes(down)} a device and round{_compare(down, whole)}"),
+        (
+            "time",
+            f"{format_seconds(results['seconds'])} in all; {format_seconds(results['seconds_training'])} of it the "
+            "slowest trainers'",
+        ),
+        ("beyond training", _describe_spread(results["overhead_seconds"])),
+        ("evaluation", f"{_describe_spread(results['evaluation_seconds'])}, by the demo itself, beside the next round"),
+        ("peak memory", memory or "-"),
+    ]
+
+
+def _describe_models(results: dict[str, Any]) -> str:
+    newest = {
+        name: digest
+        for name, digest in results["model_hash"].items()
+        if results["round_by_node"][name] == results["rounds"]
+    }
+    hashes = set(newest.values())
+    if len(hashes) == 1 and len(newest) == len(results["model_hash"]):
+        return f"one on all {len(newest)} nodes: {hashes.pop()[:32]}"
+    if len(hashes) == 1:
+        total = len(results["model_hash"])
+        return f"one on {len(newest)} of {total} nodes, the others are behind: {hashes.pop()[:32]}"
+    return f"{len(hashes)} DIFFERENT ones on {len(newest)} nodes"
+
+
+def _compare(count: float | None, whole: int) -> str:
+    if not count:
+        return ""
+    return f"; a float32 model is {format_bytes(whole)}, {whole / count:.1f} times that"
+
+
+def _describe_spread(values: list[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "not measured"
+    return f"{statistics.median(known):.2f} s a round (median), {max(known):.2f} s at most"
