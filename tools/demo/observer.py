@@ -58,6 +58,8 @@ class Observer:
     host: str
     port: int
     initial_model: ModelVector
+    height_before: int = 0
+    """Blocks up to this one are older than this run: when they are seen says nothing of how long a round took."""
     devices: dict[Address, DeviceView] = field(default_factory=dict)
     miners: dict[Address, MinerView] = field(default_factory=dict)
     settled_at: dict[int, float] = field(default_factory=dict)
@@ -161,9 +163,10 @@ class Observer:
         self.leader, self.last_block_at = Address(header.proposer), now
         if self.leader in self.miners:
             self.miners[self.leader].led += 1
-        if not is_old and header.phase is Phase.OPEN:
+        is_timely = not is_old and header.height > self.height_before
+        if is_timely and header.phase is Phase.OPEN:
             self.settled_at[header.round - 1] = now
-        if not is_old and header.next_round > header.round:
+        if is_timely and header.next_round > header.round:
             self.settled_at[header.round] = now
         self._take(after)
 

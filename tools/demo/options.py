@@ -189,8 +189,8 @@ def _check_name(problems: list[str], key: str, value: str | None, known: tuple[s
 
 def _name_dataset(problems: list[str], name: str | None, file: Path | None, earlier: dict[str, object]) -> str:
     """What stands in the plan: a known name, or a file's name and digest, since names are not unique."""
+    _check_name(problems, "dataset", name, tuple(DATASETS))
     if file is None:
-        _check_name(problems, "dataset", name, tuple(DATASETS))
         return name or str(earlier.get("dataset", "watch"))
     if name is not None:
         problems.append("--dataset and --dataset-file: give one of them")

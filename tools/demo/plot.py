@@ -44,10 +44,12 @@ def draw_plot(results: dict[str, Any], path: Path) -> None:
     for name, key, colour, shift in (("up", "up", UP_COLOUR, -0.2), ("down", "down", DOWN_COLOUR, 0.2)):
         heights = [(count or 0) / 1000 for count in results[f"bytes_{key}_by_round"]]
         lower.bar([number + shift for number in rounds], heights, width=0.4, color=colour, label=name)
+    whole = results["bytes_float32"] / 1000
+    lower.axhline(whole, color="black", linewidth=1, linestyle="--", label="a float32 model")
     lower.set_ylabel("kB a device")
     lower.set_xlabel("round (0: before training)")
     lower.xaxis.set_major_locator(MaxNLocator(integer=True))
-    lower.legend(frameon=False, ncols=2, fontsize=8)
+    lower.legend(frameon=False, ncols=3, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
     for axes in (upper, lower):
         axes.grid(axis="y", alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)

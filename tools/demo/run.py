@@ -17,7 +17,7 @@ from tools.demo.measures import Measures
 from tools.demo.observer import Observer
 from tools.demo.options import Options
 from tools.demo.processes import DemoError, Processes, end_leftovers
-from tools.demo.results import iterate_models, read_last_round
+from tools.demo.results import iterate_models, read_end, read_last_round
 from tools.demo.view import DeviceRow, MinerRow, Snapshot
 from tools.network import Network, Node, write_configs
 
@@ -50,7 +50,8 @@ class Run:
         broker = await asyncio.to_thread(start_broker, self.options.broker, self.network.out / "broker")
         try:
             write_configs(self.network, broker.host, broker.port, self.options.rounds)
-            self._observer = Observer(self.network, broker.host, broker.port, self.evaluator.initial_model)
+            height = max(read_end(node, self.network.genesis).height for node in self.network.miners)
+            self._observer = Observer(self.network, broker.host, broker.port, self.evaluator.initial_model, height)
             await self._observer.start()
             evaluation = asyncio.create_task(self._evaluate_new())
             try:
@@ -164,13 +165,14 @@ class Run:
             await asyncio.sleep(TICK_S / 5)
 
     async def _evaluate_missing(self) -> None:
-        """Rounds that this observer did not see settle: their models are in the first miner's ledger."""
-        settled = {number for number, entry in self.measures.rounds.items() if entry.accuracy is not None}
-        wanted = set(range(1, self._observer.settled_round + 1)) - settled
+        """Rounds that this observer did not see settle: their models are in the miners' ledgers."""
+        ends = {miner: read_end(miner, self.network.genesis) for miner in self.network.miners}
+        furthest = max(ends, key=lambda miner: ends[miner].height)
+        wanted = {n for n in range(1, ends[furthest].round + 1) if self.measures.get(n).accuracy is None}
         if not wanted:
             return
         self._say_stage("replaying the ledger for rounds not seen")
-        ledger = self.network.miners[0].database
+        ledger = furthest.database
         for number, model in iterate_models(ledger, self.network.genesis, self.evaluator.initial_model):
             if number in wanted:
                 entry = self.measures.get(number)
