@@ -11,6 +11,8 @@ from flchain_edge.command import NodeCommand, run_command
 COMMAND = NodeCommand(
     program="flchain-agent",
     description="Train on this device's data, publish signed updates, compute the global model and check it.",
+    role="device",
+    get_members=lambda genesis: [entry.public_key for entry in genesis.devices],
     settings_type=AgentSettings,
     run=run_agent,
     load_identity=load_identity,

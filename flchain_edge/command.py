@@ -1,4 +1,7 @@
-"""What `flchain-agent` and `flchain-miner` share as commands: run, check the configuration, show the key, an example."""
+"""What `flchain-agent` and `flchain-miner` share as commands: run, check the configuration, show the key, an example.
+
+A settings class of theirs has at least genesis, model, examples, key and log.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,22 @@ import argparse
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from flchain.crypto import Identity
 from flchain.errors import ConfigError, FlchainError, LedgerCorrupt
+from flchain.genesis import Genesis
+from flchain_edge.chain_files import load_examples, load_genesis, load_model_file
 from flchain_edge.config import load_config, render_example
 from flchain_edge.event_loop import run_until_signal
 from flchain_edge.logs import setup_logging
 from flchain_edge.sqlite import StoreFull
+from flchain_edge.tflite import TfliteModel, probe_model
+
+T = TypeVar("T")
 
 EXIT_FAULT, EXIT_IO, EXIT_CONFIG = 1, 74, 78
 """74 and 78 as sysexits.h names them: systemd units restart after the first two, never after a configuration error."""
@@ -28,6 +36,10 @@ class NodeCommand:
 
     program: str
     description: str
+    role: str
+    """What the genesis calls its nodes: "validator" or "device"."""
+    get_members: Callable[[Genesis], Iterable[bytes]]
+    """The public keys that the genesis knows in this role."""
     settings_type: type[Any]
     run: Callable[[Any], Coroutine[Any, Any, None]]
     load_identity: Callable[[Any], Identity]
@@ -38,8 +50,8 @@ def _build_parser(command: NodeCommand) -> argparse.ArgumentParser:
     actions = parser.add_subparsers(dest="action", required=True, metavar="COMMAND")
     for name, text in (
         ("run", "run until stopped by a signal"),
-        ("check", "read the configuration and say everything that is wrong with it"),
-        ("key", "print address and public key, for the genesis; makes the key file if there is none"),
+        ("check", "say everything that is wrong with the configuration and the files it names; changes nothing"),
+        ("key", "print this node's lines for the network file; makes the key file if there is none"),
     ):
         action = actions.add_parser(name, help=text, description=text)
         action.add_argument("--config", type=Path, required=True, metavar="FILE", help="configuration file (TOML)")
@@ -56,13 +68,7 @@ def run_command(command: NodeCommand, argv: Sequence[str] | None = None) -> int:
     try:
         settings = load_config(arguments.config, command.settings_type)
         setup_logging(settings.log.level, times=True)
-        if arguments.action == "check":
-            print(f"{arguments.config}: no problem found")
-        elif arguments.action == "key":
-            identity = command.load_identity(settings)
-            print(f"address    {identity.address.hex()}\npublic key {identity.public_key.hex()}")
-        else:
-            asyncio.run(_run(command, settings))
+        _act(command, arguments.action, settings, arguments.config)
     except ConfigError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
@@ -82,6 +88,75 @@ def run_command(command: NodeCommand, argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _act(command: NodeCommand, action: str, settings: Any, config: Path) -> None:
+    if action == "key":
+        print(format_key(command, command.load_identity(settings)))
+    elif action == "check":
+        if problems := find_problems(command, settings):
+            raise ConfigError(problems)
+        print(f"{config}: no problem found")
+    else:
+        try:
+            asyncio.run(_run(command, settings))
+        except ConfigError as error:
+            # A start stops at the first file that is wrong; who has to mend it wants to hear of all.
+            raise ConfigError(tuple(dict.fromkeys((*error.problems, *find_problems(command, settings))))) from error
+
+
 async def _run(command: NodeCommand, settings: Any) -> None:
     await run_until_signal(asyncio.create_task(command.run(settings)))
     logging.getLogger(command.program).info("stopped")
+
+
+def format_key(command: NodeCommand, identity: Identity) -> str:
+    """The lines to paste into the network file that `flchain genesis make` reads."""
+    public_key = identity.public_key.hex()
+    entry = {
+        "validator": f'[[validators]]\npublic_key = "{public_key}"',
+        "device": f'[[devices]]\npublic_key = "{public_key}"\n# home = "the public key of the miner it belongs to"',
+    }
+    return f"# address    {identity.address.hex()}\n# public key {public_key}\n{entry[command.role]}"
+
+
+def find_problems(command: NodeCommand, settings: Any) -> tuple[str, ...]:
+    """All that is wrong with the files that a configuration names; a file that depends on a bad one is only looked for.
+
+    Makes nothing: a key file that is not there is a problem, since the genesis cannot know the key.
+    """
+    problems: list[str] = []
+    genesis = _attempt(problems, load_genesis, settings.genesis)
+    model = None
+    if genesis is None:
+        _look_for(problems, "model", settings.model)
+    else:
+        model = _attempt(problems, _load_model, settings.model, genesis)
+    if model is None:
+        _look_for(problems, "data", settings.examples)
+    else:
+        _attempt(problems, load_examples, settings.examples, model)
+    if not settings.key.file.exists():
+        problems.append(f"key file {settings.key.file}: No such file or directory; make it with: {command.program} key")
+        return tuple(problems)
+    identity = _attempt(problems, command.load_identity, settings)
+    if genesis is not None and identity is not None and identity.public_key not in command.get_members(genesis):
+        problems.append(f"key {settings.key.file}: {identity.address.hex()} is no {command.role} of this chain")
+    return tuple(problems)
+
+
+def _load_model(path: Path, genesis: Genesis) -> TfliteModel:
+    data = load_model_file(path, genesis)
+    probe_model(data)
+    return TfliteModel(data)
+
+
+def _look_for(problems: list[str], what: str, path: Path) -> None:
+    if not path.is_file():
+        problems.append(f"{what} {path}: No such file or directory")
+
+
+def _attempt(problems: list[str], load: Callable[..., T], *arguments: Any) -> T | None:
+    try:
+        return load(*arguments)
+    except ConfigError as error:
+        problems += error.problems
+        return None
