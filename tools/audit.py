@@ -89,6 +89,17 @@ def audit_file(path: Path, wanted: Genesis | None = None, show_progress: bool = 
     `wanted` is a genesis from elsewhere that the ledger must start from: without one, a ledger that was made up as a
     whole, keys included, passes as the chain that it is.
     """
+    before = path.stat().st_mtime_ns if path.exists() else 0
+    try:
+        return _audit_file(path, wanted, show_progress)
+    except LedgerCorrupt:
+        if path.stat().st_mtime_ns == before:
+            raise
+        # A miner has started and written meanwhile: a file that was at rest was read as one that cannot change.
+        return _audit_file(path, wanted, show_progress)
+
+
+def _audit_file(path: Path, wanted: Genesis | None, show_progress: bool) -> Audit:
     started = time.monotonic()
     with open_ledger_file(path) as ledger:
         pages_fault = ledger.get_pages_fault()

@@ -16,6 +16,7 @@ import pytest
 from flchain.errors import ConfigError, LedgerCorrupt
 from flchain.genesis import encode_genesis
 from flchain.messages import Phase
+from miner.edge.ledger_file import LedgerFile
 from tests.support.chain_builder import Driver, certify, make_scores
 from tests.support.ledger_builder import change, drive, flip, get_row, read_rows, write_ledger
 from tools.audit import audit_file, audit_rows, compare, find_ledgers, main
@@ -238,6 +239,22 @@ def test_a_running_miners_ledger_is_read(driver: Driver, ledger: Path, tmp_path:
             shutil.copy(tmp_path / name, copy)
     assert audit_file(copy / "ledger.db").state.height == last
     assert {path.name for path in copy.iterdir()} == set(before)
+
+
+def test_a_miner_that_starts_meanwhile_is_no_fault(ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that changes under the audit is read again before anything is said of it."""
+    tries = []
+
+    def fail_once(opened: LedgerFile) -> str | None:
+        tries.append(opened)
+        if len(tries) == 1:
+            change(ledger, "UPDATE genesis SET id = 1")
+            return "pages of two times"
+        return None
+
+    monkeypatch.setattr(LedgerFile, "get_pages_fault", fail_once)
+    assert audit_file(ledger).state.height == len(read_rows(ledger))
+    assert len(tries) == 2
 
 
 def test_a_networks_ledgers_are_compared(
