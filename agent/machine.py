@@ -164,12 +164,22 @@ def _follow_light(state: AgentState, after: LightState) -> Transition:
     effects: tuple[Effect, ...] = ()
     if after.model_round > before.model_round:
         state, effects = _on_new_model(state)
-    if not after.is_synced and not state.is_resyncing:
-        state = replace(state, is_resyncing=True)
-        effects += (StartTimer(Timer.RESYNC, state.config.resync_ms),)
+    if not after.is_synced:
+        state, resync = _start_resync(state, is_hopeless=not after.wanted and bool(before.wanted))
+        effects += resync
     state, dropped = work.drop_stale(state)
     state, more = work.pursue(state)
     return state, effects + dropped + more
+
+
+def _start_resync(state: AgentState, is_hopeless: bool) -> Transition:
+    """Bodies that are awaited get some time; if none is left that could help, every moment may cost a round."""
+    if is_hopeless:
+        timer = StartTimer(Timer.RESYNC, 4 * state.config.resync_ms)
+        return replace(state, is_resyncing=True), (_ask(state), timer)
+    if state.is_resyncing:
+        return state, ()
+    return replace(state, is_resyncing=True), (StartTimer(Timer.RESYNC, state.config.resync_ms),)
 
 
 def _on_new_model(state: AgentState) -> Transition:
