@@ -250,7 +250,7 @@ def is_round_over(state: ChainState) -> bool:
     if state.round.phase is Phase.SETTLE and is_phase_over(state):
         return True
     is_stuck = state.round.heights >= 2 * state.params.phase_heights_max and not _has_quorum(state)
-    return is_stuck and state.round.phase in (Phase.REVEAL, Phase.SETTLE)
+    return is_stuck and state.round.phase in (Phase.REVEAL, Phase.SCORE, Phase.SETTLE)
 
 
 def _has_quorum(state: ChainState) -> bool:

@@ -76,11 +76,13 @@ def consider(state: MinerState) -> Transition:
     phase = state.chain.round.phase
     if _is_worth_a_block(state):
         return start(state)
-    is_waiting = bool(get_candidates(state) or get_present(state.chain) or phase in (Phase.REVEAL, Phase.SETTLE))
-    if state.is_patience_running or not is_waiting:
+    has_begun = bool(get_candidates(state) or get_present(state.chain))
+    if state.is_patience_running or (phase is Phase.COMMIT and not has_begun):
         return state, ()
     params = state.chain.params
-    patience_ms = params.commit_patience_ms if phase is Phase.COMMIT else params.patience_ms
+    # Training takes as long as it takes, and so may the first scores on a slow server; the rest is quick.
+    is_slow = phase is Phase.COMMIT or (phase is Phase.SCORE and not has_begun)
+    patience_ms = params.commit_patience_ms if is_slow else params.patience_ms
     return replace(state, is_patience_running=True), (StartTimer(Timer.PATIENCE, patience_ms),)
 
 

@@ -184,16 +184,29 @@ def test_a_phase_closes_after_its_heights_without_the_missing(driver: Driver) ->
 
 
 def test_scorers_need_more_than_two_thirds() -> None:
-    """The scoring phase never closes with half of the power, and closes with three quarters."""
-    driver = Driver(build_chain())
+    """The scoring phase does not close with half of the power while its heights last, and closes with three quarters."""
+    driver = Driver(build_chain(phase_heights_max=2))
     driver.go_to(Phase.SCORE)
     word = make_scores(driver.state)
     driver.score_commit({0: word, 1: word})
-    for _ in range(6):
+    for _ in range(2):
         driver.extend()
     assert phase_of(driver) is Phase.SCORE
     driver.score_commit({2: word})
     assert phase_of(driver) is Phase.SETTLE
+
+
+def test_a_round_that_too_few_score_is_abandoned() -> None:
+    """With half of the power silent for twice the phase's heights the next round opens on the same model, unpaid."""
+    driver = Driver(build_chain(phase_heights_max=2))
+    driver.go_to(Phase.SCORE)
+    before = driver.state
+    driver.score_commit({0: make_scores(before), 1: make_scores(before)})
+    while driver.state.round.number == before.round.number:
+        assert driver.state.height < before.height + 4, "abandoned after twice its two heights"
+        driver.extend()
+    assert phase_of(driver) is Phase.COMMIT
+    assert (driver.state.model_hash, driver.state.minted) == (before.model_hash, before.minted)
 
 
 def test_late_devices_are_not_waited_for() -> None:
