@@ -184,7 +184,7 @@ def test_a_phase_closes_after_its_heights_without_the_missing(driver: Driver) ->
 
 
 def test_scorers_need_more_than_two_thirds() -> None:
-    """The scoring phase does not close with half of the power while its heights last, and closes with three quarters."""
+    """The scoring phase does not close with half of the power while its heights last; it does with three quarters."""
     driver = Driver(build_chain(phase_heights_max=2))
     driver.go_to(Phase.SCORE)
     word = make_scores(driver.state)
