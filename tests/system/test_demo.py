@@ -79,7 +79,8 @@ def finish(process: subprocess.Popen[str], code: int) -> dict:
     """The one JSON object on stdout, once the demo ended with `code`."""
     out, err = process.communicate()
     assert process.returncode == code, err
-    return json.loads(out)
+    results: dict = json.loads(out)
+    return results
 
 
 def size(data: Path) -> tuple[str, ...]:
@@ -133,10 +134,16 @@ def test_run_ends_with_one_model_everywhere_and_one_json_object(data: Path, tmp_
 
 
 def test_ctrl_c_leaves_a_valid_chain_and_the_next_run_goes_on(data: Path, tmp_path: Path) -> None:
-    """SIGINT ends it with 130, no process left and a ledger that replays; the same folder then reaches more rounds."""
+    """SIGINT ends it with 130, no process left and a ledger that replays; the same folder then reaches more rounds.
+
+    While it runs, a second demo keeps its hands off the folder.
+    """
     out = tmp_path / "out"
     with start_demo(out, *size(data), "--rounds", "500") as process:
         wait_for_line(process, "round 1/500 final")
+        with start_demo(out) as second:
+            _, err = second.communicate()
+        assert (second.returncode, "another demo runs in" in err) == (78, True), err
         process.send_signal(signal.SIGINT)
         partial = finish(process, 130)
     assert not is_any_node_alive(out)

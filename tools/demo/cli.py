@@ -11,12 +11,14 @@ from typing import Any
 
 from rich.console import Console
 
-from flchain.errors import FlchainError
+from flchain.errors import ConfigError, FlchainError
 from flchain_edge.command import EXIT_FAULT
+from tools.datasets import Dataset
 from tools.demo.display import Display
 from tools.demo.evaluation import Evaluator
 from tools.demo.measures import Measures, load_measures
 from tools.demo.options import Options, load_data, read_options
+from tools.demo.processes import hold_folder
 from tools.demo.results import PLOT_FILE, build_results, find_problems, read_end, write_results
 from tools.demo.run import Run
 from tools.demo.summary import print_summary
@@ -29,8 +31,19 @@ def main(argv: Sequence[str]) -> int:
     """Entry point of `flchain demo`. Raises ConfigError with all problems of the options."""
     started_at = time.monotonic()
     options = read_options(list(argv))
-    console = Console(stderr=options.is_json, highlight=False)
     options, dataset = load_data(options)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        with hold_folder(options.out):
+            return _run_in_folder(options, dataset, started_at)
+    except OSError as error:
+        if error.filename is None or not str(error.filename).startswith(str(options.out)):
+            raise
+        raise ConfigError((f"--out: {error.filename}: {error.strerror}",)) from error
+
+
+def _run_in_folder(options: Options, dataset: Dataset, started_at: float) -> int:
+    console = Console(stderr=options.is_json, highlight=False)
     network = build_network(options.out, options.plan, dataset)
     measures = load_measures(options.out)
     measures.rounds_wanted = options.rounds

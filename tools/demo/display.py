@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -16,8 +17,29 @@ from tools.demo.view import DeviceRow, Snapshot, draw_bars, format_bytes, format
 
 ROWS_MAX = 12
 """Devices shown one by one; more do not fit a terminal of 35 lines beside the rest."""
+MINERS_MAX = 6
+REDRAW_S = 0.5
 BARS_WIDTH = 40
 SAID_MAX = 3
+DEVICE_COLUMNS = (
+    ("device", 11),
+    ("round", 5),
+    ("its own model", 16),
+    ("trained", 8),
+    ("up", 8),
+    ("down", 8),
+    ("accepted", 8),
+    ("", 0),
+)
+MINER_COLUMNS = (("miner", 11), ("height", 5), ("newest block", 16), ("blocks led", 10), ("", 0))
+PHASES = {
+    "open": "the chain opens",
+    "commit": "devices train",
+    "reveal": "devices publish",
+    "score": "miners test updates",
+    "settle": "miners tell scores",
+}
+"""What the chain waits for in each phase."""
 
 
 class Display:
@@ -28,6 +50,7 @@ class Display:
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
         self._told_round = -1
         self._told_stage = ""
+        self._drawn_at = 0.0
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -47,7 +70,11 @@ class Display:
     def show(self, snapshot: Snapshot) -> None:
         """The state of things now."""
         if self._live is not None:
-            self._live.update(draw(snapshot), refresh=True)
+            # Drawing takes tens of milliseconds of the processor that the nodes train on.
+            now = time.monotonic()
+            if snapshot.stage != self._told_stage or now - self._drawn_at >= REDRAW_S:
+                self._told_stage, self._drawn_at = snapshot.stage, now
+                self._live.update(draw(snapshot), refresh=True)
             return
         if snapshot.stage != self._told_stage:
             self._told_stage = snapshot.stage
@@ -76,16 +103,24 @@ def draw(snapshot: Snapshot) -> RenderableType:
 def _draw_progress(snapshot: Snapshot) -> RenderableType:
     grid = Table.grid(padding=(0, 2))
     bar = ProgressBar(total=snapshot.rounds, completed=snapshot.settled, width=24, complete_style="cyan")
+    # a width for each, so that the line stands still while its words change
+    for width in (24, 12, 26, 11, 6):
+        grid.add_column(min_width=width, no_wrap=True)
     round_shown = min(snapshot.round, snapshot.rounds)
-    state = f"round {round_shown}/{snapshot.rounds}  {snapshot.stage}  height {snapshot.height}"
-    leader = f"led by {snapshot.leader}" if snapshot.leader else ""
-    grid.add_row(bar, Text(state, style="bold"), Text(leader), Text(f"{snapshot.seconds:.0f} s", style="dim"))
+    doing = f"{snapshot.phase}: {PHASES[snapshot.phase]}" if snapshot.phase else snapshot.stage
+    grid.add_row(
+        bar,
+        Text(f"round {round_shown}/{snapshot.rounds}", style="bold"),
+        Text(doing, style="bold"),
+        Text(f"height {snapshot.height}"),
+        Text(f"{snapshot.seconds:.0f} s", style="dim"),
+    )
     return grid
 
 
 def _draw_accuracy(snapshot: Snapshot) -> RenderableType:
     known = [value for value in snapshot.accuracy if value is not None]
-    text = Text("accuracy on people or examples nobody trained on  ", style="dim")
+    text = Text("accuracy on data nobody trained on  ", style="dim")
     text.append(draw_bars(snapshot.accuracy, BARS_WIDTH), style="green")
     text.append(f"  {format_percent(known[-1] if known else None)}", style="bold green")
     return text
@@ -93,8 +128,9 @@ def _draw_accuracy(snapshot: Snapshot) -> RenderableType:
 
 def _draw_devices(snapshot: Snapshot) -> RenderableType:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("device", "round", "its own model", "trained", "up", "down", "accepted", ""):
-        table.add_column(name, justify="left" if name in ("device", "its own model", "") else "right", no_wrap=True)
+    for name, width in DEVICE_COLUMNS:
+        justify: JustifyMethod = "left" if name in ("device", "its own model", "") else "right"
+        table.add_column(name, justify=justify, no_wrap=True, min_width=width)
     rows = snapshot.devices
     for row in rows[:ROWS_MAX]:
         table.add_row(*_list_device(row))
@@ -103,7 +139,7 @@ def _draw_devices(snapshot: Snapshot) -> RenderableType:
         table.add_row(
             f"and {len(rest)} more",
             f"{min(row.round for row in rest)}..{max(row.round for row in rest)}",
-            f"{len({row.model_hash for row in rows})} different in all",
+            f"{len({row.model_hash for row in rows})} different",
             "",
             format_bytes(sum(row.bytes_up for row in rest) / len(rest)),
             format_bytes(sum(row.bytes_down for row in rest) / len(rest)),
@@ -128,10 +164,13 @@ def _list_device(row: DeviceRow) -> tuple[str | Text, ...]:
 
 def _draw_miners(snapshot: Snapshot) -> RenderableType:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("miner", "height", "newest block", "blocks led", ""):
-        table.add_column(name, justify="right" if name in ("height", "blocks led") else "left", no_wrap=True)
-    for row in snapshot.miners[:ROWS_MAX]:
+    for name, width in MINER_COLUMNS:
+        justify: JustifyMethod = "right" if name in ("height", "blocks led") else "left"
+        table.add_column(name, justify=justify, no_wrap=True, min_width=width)
+    for row in snapshot.miners[:MINERS_MAX]:
         mark = "← leads" if row.name == snapshot.leader else ""
         note = Text(row.note, style="yellow") if row.note else Text(mark, style="cyan")
         table.add_row(row.name, str(row.height), Text(row.head[:16] or "-", style="cyan"), str(row.led), note)
+    if (more := len(snapshot.miners) - MINERS_MAX) > 0:
+        table.add_row(f"and {more} more", style="dim")
     return table

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
-from flchain.errors import FlchainError
+from flchain.errors import ConfigError, FlchainError
 from flchain_edge.command import EXIT_CONFIG
 from tools.network import Node
 
@@ -23,6 +24,7 @@ RESTARTS_MAX = 3
 STOP_TIMEOUT_S = 10.0
 LOG_TAIL_LINES = 8
 PIDS_FILE = "processes.json"
+LOCK_FILE = "demo.lock"
 CONNECTED = "connected to the broker"
 """What a node says on stderr when the broker has taken it."""
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -142,6 +144,17 @@ class Processes:
     def _save_pids(self) -> None:
         pids = {name: child.process.pid for name, child in self.children.items()}
         _write_whole(self.out / PIDS_FILE, json.dumps(pids, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def hold_folder(out: Path) -> Iterator[None]:
+    """Keep the folder to this process. Raises ConfigError if another demo runs in it."""
+    with (out / LOCK_FILE).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError((f"--out: another demo runs in {out}",)) from error
+        yield
 
 
 def end_leftovers(out: Path) -> None:

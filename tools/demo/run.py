@@ -258,4 +258,4 @@ class Run:
             return ""
         if child.is_lost:
             return "lost"
-        return f"started again {child.restarts} times" if child.restarts else ""
+        return f"restarts: {child.restarts}" if child.restarts else ""
