@@ -169,7 +169,7 @@ def _follow_light(state: AgentState, after: LightState) -> Transition:
         effects += resync
     state, dropped = work.drop_stale(state)
     state, more = work.pursue(state)
-    return state, effects + dropped + more
+    return state, more + effects + dropped  # what the round waits for comes first, housekeeping after it
 
 
 def _start_resync(state: AgentState, is_hopeless: bool) -> Transition:

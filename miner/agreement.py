@@ -174,9 +174,7 @@ def _cast_vote(state: MinerState, vote: bft.Vote) -> Transition:
     raw = state.raws.get(vote) or seal(message, state.chain.chain, state.config.identity)
     state = replace(state, raws={**state.raws, vote: raw})
     candidate = state.candidates.get(vote.block_hash) if vote.block_hash is not None else None
-    packet = encode_packet(PacketType.MESSAGE, raw)
-    topic = state.topics.miner_bft(state.config.identity.address)
-    return state, (SaveVote(vote.height, raw, candidate.block if candidate else None), Publish(topic, packet))
+    return state, (SaveVote(vote.height, raw, candidate.block if candidate else None), state.tell_miners(raw))
 
 
 def _decide(state: MinerState, view: View, block_hash: Hash) -> Transition:
@@ -328,6 +326,5 @@ def on_gossip_timer(state: MinerState) -> Transition:
         if isinstance(said, bft.Proposal):
             effects.append(_publish_proposal(state, said))
         else:
-            packet = encode_packet(PacketType.MESSAGE, state.raws[said])
-            effects.append(Publish(state.topics.miner_bft(state.config.identity.address), packet))
+            effects.append(state.tell_miners(state.raws[said]))
     return state, (*effects, StartTimer(Timer.GOSSIP, GOSSIP_MS))

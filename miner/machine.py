@@ -343,11 +343,9 @@ def _on_ask_timer(state: MinerState) -> Transition:
     owner = state.ahead[1]
     ask = messages.Ask(state.chain.height + 1, owner, False)
     raw = seal(ask, state.chain.chain, state.config.identity)
-    topic = state.topics.miner_bft(state.config.identity.address)
-    publish = Publish(topic, encode_packet(PacketType.MESSAGE, raw))
     # Should this peer not answer, the next one is asked: its head may have come long ago, or be the same.
     ahead = (state.ahead[0], _get_next_peer(state, owner))
-    return replace(state, ahead=ahead), (publish, StartTimer(Timer.ASK, ASK_AGAIN_MS))
+    return replace(state, ahead=ahead), (state.tell_miners(raw), StartTimer(Timer.ASK, ASK_AGAIN_MS))
 
 
 def _get_next_peer(state: MinerState, owner: Address) -> Address:

@@ -86,9 +86,9 @@ class MinerRunner:
 
     async def _carry_out(self, effect: Effect) -> None:
         match effect:
-            case Publish(topic, packet, retain):
+            case Publish(topic, packet, retain, qos):
                 for payload in split_packet(packet):
-                    self._link.publish(topic, payload, retain=retain)
+                    self._link.publish(topic, payload, retain=retain, qos=qos)
             case SaveVote(height, raw, block):
                 await self._ledger.save_own(height, raw, block)
             case SaveBlock(block, certificate):

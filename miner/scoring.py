@@ -18,12 +18,11 @@ from flchain.messages import (
     ScoreReveal,
     compute_score_commitment,
 )
-from flchain.packets import PacketType, encode_packet
 from flchain.state import get_expected, get_present
 from flchain.types import Address
 from flchain.wire import open_envelope, seal
 from miner import mempool
-from miner.values import ComputeScore, Effect, MinerState, Publish
+from miner.values import ComputeScore, Effect, MinerState
 
 Transition = tuple[MinerState, tuple[Effect, ...]]
 
@@ -110,17 +109,15 @@ def _say(state: MinerState, message: AnyMessage) -> Transition:
     if mempool.is_known(state.mempool, envelope):
         return state, ()
     pool, _ = mempool.insert(state.mempool, state.chain, envelope)
-    topic = state.topics.miner_bft(state.config.identity.address)
-    return replace(state, mempool=pool), (Publish(topic, encode_packet(PacketType.MESSAGE, raw)),)
+    return replace(state, mempool=pool), (state.tell_miners(raw),)
 
 
 def repeat_scores(state: MinerState) -> tuple[Effect, ...]:
     """Say again what this miner has scored in this round: a peer may have been away."""
     me, number = state.config.identity.address, state.chain.round.number
     due = PHASE_KINDS.get(state.chain.round.phase)
-    topic = state.topics.miner_bft(me)
     return tuple(
-        Publish(topic, encode_packet(PacketType.MESSAGE, raw))
+        state.tell_miners(raw)
         for (round_number, kind, sender), raw in sorted(state.mempool.messages.items())
         if round_number == number and sender == me and kind is due
     )

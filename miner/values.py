@@ -9,7 +9,7 @@ from typing import TypeAlias
 from flchain.chain import Block
 from flchain.consensus.bft import BftState, Proposal, Timeout, Vote
 from flchain.crypto import Identity
-from flchain.packets import Assembly, Topics
+from flchain.packets import Assembly, PacketType, Topics, encode_packet
 from flchain.state import ChainState
 from flchain.types import Address, Hash, Height, ModelVector, Round, View
 from miner.mempool import Mempool
@@ -63,6 +63,8 @@ class Publish:
     topic: str
     packet: bytes
     retain: bool = False
+    qos: int = 1
+    """0 for votes and scores: gossip repeats them until the height is final, so a broker need not store them."""
 
 
 @dataclass(frozen=True)
@@ -178,3 +180,8 @@ class MinerState:
     early: tuple[PacketReceived, ...] = ()
     """Consensus messages of the next height, taken when this one is decided."""
     assemblies: dict[Address, Assembly] = field(default_factory=dict)
+
+    def tell_miners(self, raw: bytes) -> Publish:
+        """A signed message for all other miners."""
+        topic = self.topics.miner_bft(self.config.identity.address)
+        return Publish(topic, encode_packet(PacketType.MESSAGE, raw), qos=0)
