@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from tools.demo.summary import print_summary
 from tools.network import Network, build_network
 
 EXIT_INTERRUPTED = 130
+LOG_FILE = "demo.log"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -43,6 +45,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run_in_folder(options: Options, dataset: Dataset, started_at: float) -> int:
+    # What the observer's link has to say would tear the display.
+    logging.basicConfig(filename=options.out / LOG_FILE, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     console = Console(stderr=options.is_json, highlight=False)
     network = build_network(options.out, options.plan, dataset)
     measures = load_measures(options.out)
