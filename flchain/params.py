@@ -96,7 +96,7 @@ PRESETS: dict[str, dict[str, int]] = {
         "timeout_vote_ms": 750,
         "timeout_growth_ms": 750,
         "patience_ms": 2_500,
-        "commit_patience_ms": 15_000,
+        "commit_patience_ms": 10_000,
     },
     # Mobile links and UAVs: minutes of absence are normal.
     "field": {

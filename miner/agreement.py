@@ -80,8 +80,10 @@ def consider(state: MinerState) -> Transition:
     if state.is_patience_running or (phase is Phase.COMMIT and not has_begun):
         return state, ()
     params = state.chain.params
-    # Training takes as long as it takes, and so may the first scores on a slow server; the rest is quick.
-    is_slow = phase is Phase.COMMIT or (phase is Phase.SCORE and not has_begun)
+    # Training takes as long as it takes, and so may the first scores on a slow server; the rest is quick. Who is not in
+    # after a first block of commitments has little more time.
+    is_first = state.chain.round.heights == 0
+    is_slow = is_first if phase is Phase.COMMIT else phase is Phase.SCORE and not has_begun
     patience_ms = params.commit_patience_ms if is_slow else params.patience_ms
     return replace(state, is_patience_running=True), (StartTimer(Timer.PATIENCE, patience_ms),)
 

@@ -100,9 +100,9 @@ def get_model_file(model: str) -> Path:
 
 
 def build_network(out: Path, plan: Plan, dataset: Dataset) -> Network:
-    """Lay the network out in `out`, or open it if it is there. Raises ConfigError if another one is."""
+    """Lay a new network out in `out`. Raises ConfigError, also if one is there."""
     if (out / PLAN_FILE).exists():
-        return _open_network(out, plan)
+        raise ConfigError((f"{out}: holds a network already",))
     out.mkdir(parents=True, exist_ok=True)
     parts = split(dataset, plan.devices, plan.miners, plan.seed)
     shutil.copyfile(get_model_file(plan.model), out / "model.tflite")
@@ -115,7 +115,8 @@ def build_network(out: Path, plan: Plan, dataset: Dataset) -> Network:
     return Network(out, genesis, nodes)
 
 
-def _open_network(out: Path, plan: Plan) -> Network:
+def open_network(out: Path, plan: Plan) -> Network:
+    """The network that was laid out in `out`. Raises ConfigError naming every difference to `plan`."""
     found = json.loads((out / PLAN_FILE).read_text())
     wanted = asdict(plan)
     problems = tuple(

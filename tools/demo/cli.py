@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -23,7 +24,7 @@ from tools.demo.processes import hold_folder
 from tools.demo.results import PLOT_FILE, build_results, find_problems, read_end, write_results
 from tools.demo.run import Run
 from tools.demo.summary import print_summary
-from tools.network import Network, build_network
+from tools.network import Network, build_network, open_network
 
 EXIT_INTERRUPTED = 130
 LOG_FILE = "demo.log"
@@ -33,7 +34,10 @@ def main(argv: Sequence[str]) -> int:
     """Entry point of `flchain demo`. Raises ConfigError with all problems of the options."""
     started_at = time.monotonic()
     options = read_options(list(argv))
-    options, dataset = load_data(options)
+    dataset = None  # a folder that is laid out holds its parts of the data already
+    if not options.is_resumed:
+        plan, dataset = load_data(options)
+        options = replace(options, plan=plan)
     try:
         options.out.mkdir(parents=True, exist_ok=True)
         with hold_folder(options.out):
@@ -44,11 +48,14 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError((f"--out: {error.filename}: {error.strerror}",)) from error
 
 
-def _run_in_folder(options: Options, dataset: Dataset, started_at: float) -> int:
+def _run_in_folder(options: Options, dataset: Dataset | None, started_at: float) -> int:
     # What the observer's link has to say would tear the display.
     logging.basicConfig(filename=options.out / LOG_FILE, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     console = Console(stderr=options.is_json, highlight=False)
-    network = build_network(options.out, options.plan, dataset)
+    if dataset is not None:
+        network = build_network(options.out, options.plan, dataset)
+    else:
+        network = open_network(options.out, options.plan)
     measures = load_measures(options.out)
     measures.rounds_wanted = options.rounds
     console.print(f"folder: {options.out}", markup=False, soft_wrap=True)

@@ -8,7 +8,6 @@ import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
 
 from flchain.aggregation import AGGREGATION_RULES
 from flchain.codecs import CODECS
@@ -32,8 +31,8 @@ DEFAULTS: dict[str, object] = {
     "batch_size": 32,
     "learning_rate": 0.02,
 }
-LOCAL_EPOCHS = {"mnist": 2}
-"""Where a dataset wants another number of passes than the default."""
+TRAINING: dict[str, tuple[int, float]] = {"cnn1d": (5, 0.1), "mlp": (2, 0.05), "cnn": (2, 0.02)}
+"""Local epochs and learning rate that suit each built-in model; another model gets the defaults."""
 ROUNDS = 8
 BROKERS: tuple[BrokerKind, ...] = ("nats", "mosquitto")
 
@@ -67,17 +66,13 @@ class Options:
         return (self.out / PLAN_FILE).exists()
 
 
-def load_data(options: Options) -> tuple[Options, Dataset]:
-    """The data in the form its model reads, and the options with that model's name. Raises ConfigError.
-
-    A folder that is laid out already holds its parts of the data, and is opened without looking at the whole.
-    """
-    if options.is_resumed:
-        return options, cast(Dataset, None)
+def load_data(options: Options) -> tuple[Plan, Dataset]:
+    """The data in the form its model reads, and the plan with that model and its training. Raises ConfigError."""
     model, file = options.plan.model or None, options.dataset_file
     dataset = load_npz(file, model) if file else load_dataset(options.plan.dataset, model)
     check_model(dataset)
-    return replace(options, plan=replace(options.plan, model=dataset.model)), dataset
+    epochs, rate = TRAINING.get(dataset.model, (options.plan.local_epochs, options.plan.learning_rate))
+    return replace(options.plan, model=dataset.model, local_epochs=epochs, learning_rate=rate), dataset
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -129,9 +124,8 @@ def read_options(argv: list[str]) -> Options:
         raise ConfigError(tuple(problems))
     asked: dict[str, object] = {key: value for key, value in numbers.items() if key != "rounds"}
     asked |= {"codec": given.codec, "aggregation": given.aggregation, "dataset": dataset, "model": model}
-    defaults = DEFAULTS | {"local_epochs": LOCAL_EPOCHS.get(dataset, DEFAULTS["local_epochs"])}
     # Options that are not given are those of the folder, so that `--out DIR` alone goes on with it.
-    values = defaults | earlier | {key: value for key, value in asked.items() if value is not None}
+    values = DEFAULTS | earlier | {key: value for key, value in asked.items() if value is not None}
     plan = Plan(**{key: values[key] for key in Plan.__dataclass_fields__})  # type: ignore[arg-type]
     rounds = numbers["rounds"] or load_measures(out).rounds_wanted or ROUNDS
     return Options(plan, rounds, out, given.broker, given.dataset_file, given.json)
