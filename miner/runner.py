@@ -65,9 +65,9 @@ class MinerRunner:
     async def run(self) -> None:
         """Until cancelled, or until the disk fails: StoreFull and LedgerCorrupt come out."""
         topics, me = self._state.topics, self._state.config.identity.address
-        self._link.subscribe(
-            topics.all_devices("up"), topics.all_miners("bft"), topics.all_miners("head"), topics.answers_to(me)
-        )
+        self._link.subscribe(topics.all_devices("up"), topics.answers_to(me))
+        # Said again until it is heard (decision 3), so the broker need not keep account of each delivery.
+        self._link.subscribe(topics.all_miners("bft"), topics.all_miners("head"), qos=0)
         await self._link.start()
         try:
             while True:

@@ -86,7 +86,7 @@ class Observer:
 
     async def start(self) -> None:
         """Connect and follow."""
-        self.link.subscribe(self.topics.all_miners("head"), self.topics.all_devices("status"))
+        self.link.subscribe(self.topics.all_miners("head"), self.topics.all_devices("status"), qos=0)
         await self.link.start()
 
     async def stop(self) -> None:
@@ -100,7 +100,7 @@ class Observer:
         if self._followed is not None:
             self.link.unsubscribe(self.topics.miner_body(self._followed))
         self._followed = miner
-        self.link.subscribe(self.topics.miner_body(miner))
+        self.link.subscribe(self.topics.miner_body(miner), qos=0)
 
     def compute_round_seconds(self, round_number: int) -> float | None:
         """Between the settlements of the round before and of this one, round 1 from the opening; None if not seen."""
