@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from flchain.chain import PHASE_KINDS, process_transaction, verify_transaction
+from flchain.chain import PHASE_KINDS, verify_transaction
 from flchain.codecs import CODECS
-from flchain.errors import InvalidMessage
 from flchain.fixedpoint import add
 from flchain.messages import (
     SALT_BYTES,
@@ -64,14 +63,10 @@ def _get_waiting_updates(state: MinerState) -> dict[Address | None, bytes | None
     for sender, raw in mempool.get_candidates(state.mempool, state.chain.round.number, Kind.REVEAL).items():
         if sender in state.scores_asked:
             continue
-        envelope = open_envelope(raw, state.chain.chain)
-        try:
-            message = verify_transaction(state.chain, envelope)
-            process_transaction(state.chain, message, envelope.sender)
-        except InvalidMessage:
-            continue  # it will not come into a block, so nobody scores it
+        # The rules have let it into the pool, so it will be in a block; here it is only read.
+        message = verify_transaction(state.chain, open_envelope(raw, state.chain.chain))
         assert isinstance(message, Reveal)
-        updates[envelope.sender] = message.update
+        updates[sender] = message.update
     return updates
 
 
