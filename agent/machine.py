@@ -30,6 +30,7 @@ from agent.values import (
 from flchain import light
 from flchain.errors import InvalidMessage, MalformedMessage, ModelMismatch, UnknownSender, WrongRound
 from flchain.light import LightState
+from flchain.limits import compute_packet_bytes_max
 from flchain.messages import Ask, Receipt
 from flchain.packets import (
     Assembly,
@@ -105,7 +106,9 @@ def _on_packet(state: AgentState, event: PacketReceived, now_ms: Millis) -> Tran
         raise UnknownSender(f"{owner.hex()} is no miner of this chain")
     packet = decode_packet(event.payload)
     if packet.type is PacketType.CHUNK:
-        assembly, whole = process_chunk(state.assemblies.get(owner, Assembly()), packet)
+        known = state.light
+        bytes_max = compute_packet_bytes_max(known.params, len(known.device_keys), len(known.validators))
+        assembly, whole = process_chunk(state.assemblies.get(owner, Assembly()), packet, bytes_max)
         state = replace(state, assemblies={**state.assemblies, owner: assembly})
         if whole is None:
             return state, ()

@@ -7,9 +7,18 @@ from dataclasses import dataclass, field, replace
 from flchain.certificate import verify_certificate
 from flchain.chain import compute_body_root, hash_header
 from flchain.crypto import compute_address
-from flchain.errors import BadCertificate, InvalidBlock, InvalidMessage, MalformedMessage, ModelMismatch, WrongRound
+from flchain.errors import (
+    BadCertificate,
+    InvalidBlock,
+    InvalidMessage,
+    MalformedMessage,
+    ModelMismatch,
+    OversizedMessage,
+    WrongRound,
+)
 from flchain.fixedpoint import vector_from_bytes
 from flchain.genesis import Genesis
+from flchain.limits import compute_body_bytes_max
 from flchain.messages import Body, Header, Phase, Reveal
 from flchain.params import ChainParams
 from flchain.settle import compute_next_model
@@ -134,6 +143,9 @@ def process_body(light: LightState, height: int, body_bytes: bytes) -> LightStat
     header = light.wanted.get(height)
     if header is None and height <= light.height:
         return light
+    bytes_max = compute_body_bytes_max(light.params, len(light.device_keys), len(light.validators))
+    if len(body_bytes) > bytes_max:
+        raise OversizedMessage(f"a body of {len(body_bytes)} bytes, at most {bytes_max} can be honest")
     if header is not None:
         _decode_body(header, body_bytes)
     waiting = dict(sorted({**light.waiting, height: body_bytes}.items())[:BODIES_WAITING_MAX])

@@ -89,12 +89,17 @@ class Assembly:
     partial: dict[bytes, tuple[int, dict[int, bytes]]] = field(default_factory=dict)
 
 
-def process_chunk(assembly: Assembly, packet: Packet) -> tuple[Assembly, Packet | None]:
-    """Add a chunk in any order, repeats included; the packet when it is whole. Raises InvalidMessage's subclasses."""
+def process_chunk(
+    assembly: Assembly, packet: Packet, packet_bytes_max: int = PACKET_BYTES_MAX
+) -> tuple[Assembly, Packet | None]:
+    """Add a chunk in any order, repeats included; the packet when it is whole. Raises InvalidMessage's subclasses.
+
+    `packet_bytes_max` is what this sender can honestly have to say (see `limits`): more is not gathered at all.
+    """
     digest, index, count, piece = packet.fields
     if not 0 <= index < count or not piece or len(piece) > CHUNK_BYTES or len(digest) != hashlib.sha256().digest_size:
         raise MalformedMessage("a chunk out of range")
-    if count * CHUNK_BYTES > PACKET_BYTES_MAX + CHUNK_BYTES:
+    if (count - 1) * CHUNK_BYTES > min(packet_bytes_max, PACKET_BYTES_MAX):
         raise OversizedMessage(f"a packet of {count} chunks")
     known_count, pieces = assembly.partial.get(digest, (count, {}))
     if known_count != count:

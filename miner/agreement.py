@@ -13,7 +13,6 @@ from flchain.chain import (
     build_block,
     decode_block,
     get_proposer,
-    is_phase_complete,
     select_transactions,
 )
 from flchain.consensus import bft
@@ -57,7 +56,7 @@ def build_bft_config(config: MinerConfig, chain: ChainState) -> bft.BftConfig:
 
 
 def get_candidates(state: MinerState) -> dict[Address, bytes]:
-    """The messages that wait for a block of the present phase, by sender; some may break a rule of the chain."""
+    """The messages that wait for a block of the present phase, by sender."""
     round_ = state.chain.round
     return mempool.get_candidates(state.mempool, round_.number, PHASE_KINDS.get(round_.phase))
 
@@ -93,10 +92,8 @@ def _is_worth_a_block(state: MinerState) -> bool:
     chain = state.chain
     if chain.round.phase is Phase.OPEN or state.is_patience_over:
         return True
-    candidates = get_candidates(state)
-    if not get_expected(chain) <= get_present(chain) | candidates.keys():
-        return False  # the cheap look, on every message; the rules are asked only when all are there
-    return is_phase_complete(select_transactions(chain, candidates.values())[1])
+    expected = get_expected(chain)  # the pool holds nothing of this phase that the rules would refuse
+    return bool(expected) and expected <= get_present(chain) | get_candidates(state).keys()
 
 
 def get_message(chain: ChainState, envelope: Envelope) -> messages.AnyMessage:
@@ -270,9 +267,7 @@ def on_proposal_packet(state: MinerState, envelope: Envelope, header: bytes, bod
     message = _verify(state, envelope)
     if not isinstance(message, messages.Proposal):
         raise MalformedMessage("not a proposal")
-    block, _ = decode_block(header, body)
-    if block.hash != message.block_hash:
-        raise MalformedMessage("the block is not the one that was proposed")
+    block = decode_proposed(message, header, body)
     candidate = state.candidates.get(block.hash) or check_block(state.chain, block)
     proposal = read_proposal(message, envelope.sender)
     is_own_block = message.valid_view >= 0 or block.header.proposer == envelope.sender
@@ -281,6 +276,14 @@ def on_proposal_packet(state: MinerState, envelope: Envelope, header: bytes, bod
     state = _forget_unused(replace(state, candidates=candidates, raws=raws), after)
     state, done = carry_out(state, after, effects)
     return _start_too(state, done, Height(message.height))
+
+
+def decode_proposed(message: messages.Proposal, header: bytes, body: bytes) -> Block:
+    """The block that a proposal is about. Raises InvalidMessage's subclasses if these are other bytes."""
+    block, _ = decode_block(header, body)
+    if block.hash != message.block_hash:
+        raise MalformedMessage("the block is not the one that was proposed")
+    return block
 
 
 def _forget_unused(state: MinerState, after: bft.BftState) -> MinerState:

@@ -20,6 +20,7 @@ from flchain.errors import (
     WrongRound,
 )
 from flchain.fixedpoint import vector_bytes
+from flchain.limits import compute_device_packet_bytes_max, compute_packet_bytes_max, compute_update_bytes_max
 from flchain.messages import Header, Kind, Phase
 from flchain.packets import (
     Assembly,
@@ -38,6 +39,7 @@ from flchain.wire import HEADER_BYTES_MAX, Envelope, decode_struct, open_envelop
 from miner import agreement, mempool, scoring
 from miner.values import (
     Connected,
+    Early,
     Effect,
     Event,
     MinerConfig,
@@ -54,8 +56,9 @@ from miner.values import (
     Tip,
 )
 
-EARLY_MAX = 256
-"""Consensus packets of the next height that are kept; further ones are dropped, since gossip repeats them."""
+EARLY_MAX = {Kind.VOTE: 8, Kind.PROPOSAL: 1}
+"""Consensus packets of the next height that are kept of one validator, so that none can take the others' places;
+further ones are dropped, since gossip repeats them."""
 BLOCKS_PER_ANSWER_MAX = 64
 ASK_AFTER_MS = 300
 """How long this node may lag behind a peer's head before it asks: mostly its own decision is under way."""
@@ -165,9 +168,8 @@ def on_packet(state: MinerState, event: PacketReceived) -> Transition:
         return state, ()  # the broker returns what this node has said
     packet = decode_packet(event.payload)
     if packet.type is PacketType.CHUNK:
-        if find_device(state.chain, owner) is None and find_validator(state.chain, owner) is None:
-            raise UnknownSender(f"chunks of {owner.hex()}")
-        assembly, whole = process_chunk(state.assemblies.get(owner, Assembly()), packet)
+        bytes_max = _get_packet_bytes_max(state.chain, owner)
+        assembly, whole = process_chunk(state.assemblies.get(owner, Assembly()), packet, bytes_max)
         state = replace(state, assemblies={**state.assemblies, owner: assembly})
         if whole is None:
             return state, ()
@@ -182,26 +184,41 @@ def on_packet(state: MinerState, event: PacketReceived) -> Transition:
         return _keep_early(state, event.topic, packet)
 
 
+def _get_packet_bytes_max(chain: ChainState, owner: Address) -> int:
+    """How much this sender can honestly have to say at once. Raises UnknownSender."""
+    if find_validator(chain, owner) is not None:
+        return compute_packet_bytes_max(chain.params, len(chain.devices), len(chain.validators))
+    if find_device(chain, owner) is not None:
+        return compute_device_packet_bytes_max(chain.params)
+    raise UnknownSender(f"chunks of {owner.hex()}")
+
+
 def _keep_early(state: MinerState, topic: str, packet: Packet) -> Transition:
     """A consensus message of the next height came before this node was done with this one; anything else is refused."""
     if packet.type in (PacketType.MESSAGE, PacketType.PROPOSAL):
         envelope = open_envelope(packet.fields[0], state.chain.chain)
         if envelope.kind in BFT_KINDS and envelope.number == state.chain.height + 2:
-            return _keep(state, PacketReceived(topic, encode_packet(packet.type, *packet.fields)), envelope)
+            return _keep(state, topic, packet, envelope)
         if envelope.kind in BFT_KINDS and envelope.number <= state.chain.height:
             return state, ()  # gossip of what is final here: neither news nor anybody's fault
     raise WrongRound("not for this round or height")
 
 
-def _keep(state: MinerState, event: PacketReceived, envelope: Envelope) -> Transition:
+def _keep(state: MinerState, topic: str, packet: Packet, envelope: Envelope) -> Transition:
     """Whole packets, chunks put together; once each, since gossip repeats them; signed by a validator."""
-    if len(state.early) >= EARLY_MAX or event in state.early:
+    early = Early(envelope.sender, envelope.kind, PacketReceived(topic, encode_packet(packet.type, *packet.fields)))
+    said = [other.packet.payload for other in state.early if (other.signer, other.kind) == (early.signer, early.kind)]
+    if early.packet.payload in said or len(said) >= EARLY_MAX[envelope.kind]:
         return state, ()
     validator = find_validator(state.chain, envelope.sender)
     if validator is None:
         raise UnknownSender(f"{envelope.sender.hex()} is no validator")
-    verify_envelope(envelope, state.chain.chain, validator.public_key)
-    return replace(state, early=(*state.early, event)), ()
+    message = verify_envelope(envelope, state.chain.chain, validator.public_key)
+    if isinstance(message, messages.Proposal):
+        if packet.type is not PacketType.PROPOSAL:
+            raise MalformedMessage("a proposal without its block")
+        agreement.decode_proposed(message, *packet.fields[1:])  # else any body could take the right one's place
+    return replace(state, early=(*state.early, early)), ()
 
 
 def _take_early(state: MinerState, effects: tuple[Effect, ...], height: Height) -> Transition:
@@ -209,10 +226,10 @@ def _take_early(state: MinerState, effects: tuple[Effect, ...], height: Height) 
     if state.chain.height == height or not state.early:
         return state, effects
     due, state = state.early, replace(state, early=())
-    for event in due:
+    for early in due:
         before = state.chain.height
         try:
-            state, more = on_packet(state, event)
+            state, more = on_packet(state, early.packet)
         except InvalidMessage as error:
             more = (Refuse(error.code, str(error)),)
         state, effects = _take_early(state, effects + more, before)
@@ -290,6 +307,8 @@ def _add_to_pool(state: MinerState, envelope: Envelope) -> Transition:
     if find(state.chain, envelope.sender) is None:
         raise UnknownSender(f"{envelope.sender.hex()} may not send a {envelope.kind.name}")
     message = agreement.get_message(state.chain, envelope)
+    if isinstance(message, messages.Reveal) and len(message.update) > compute_update_bytes_max(state.chain.params):
+        raise MalformedUpdate(f"{len(message.update)} bytes are more than the codec writes")
     if envelope.number == number and PHASE_KINDS.get(state.chain.round.phase) is envelope.kind:
         process_transaction(state.chain, message, envelope.sender)  # what no block can carry takes nobody's time
     pool, dropped = mempool.insert(state.mempool, state.chain, envelope)

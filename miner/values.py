@@ -9,6 +9,7 @@ from typing import TypeAlias
 from flchain.chain import Block
 from flchain.consensus.bft import BftState, Proposal, Timeout, Vote
 from flchain.crypto import Identity
+from flchain.messages import Kind
 from flchain.packets import Assembly, PacketType, Topics, encode_packet
 from flchain.state import ChainState
 from flchain.types import Address, Hash, Height, ModelVector, Round, View
@@ -146,6 +147,15 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Early:
+    """A validator's consensus message of the next height, kept until this one is decided."""
+
+    signer: Address
+    kind: Kind
+    packet: PacketReceived
+
+
+@dataclass(frozen=True)
 class Tip:
     """The newest final block as devices and peers want it."""
 
@@ -177,7 +187,7 @@ class MinerState:
     scores: dict[Address | None, int] = field(default_factory=dict)
     """Scores of the open round that are computed."""
     scores_asked: frozenset[Address | None] = frozenset()
-    early: tuple[PacketReceived, ...] = ()
+    early: tuple[Early, ...] = ()
     """Consensus messages of the next height, taken when this one is decided."""
     assemblies: dict[Address, Assembly] = field(default_factory=dict)
 

@@ -1,0 +1,48 @@
+"""How long an honest packet of one chain can be: this, and not `wire`, bounds what a stranger can make a node keep.
+
+`wire` holds the limits of every chain; these follow from one chain's parameters, and on a small board they are a
+thousand times smaller.
+"""
+
+from __future__ import annotations
+
+from flchain.codecs import CODECS
+from flchain.fixedpoint import VALUE_BYTES
+from flchain.messages import Kind
+from flchain.params import ChainParams
+from flchain.wire import (
+    BODY_BYTES_MAX,
+    CERTIFICATE_BYTES_MAX,
+    HEADER_BYTES_MAX,
+    MESSAGE_BYTES_MAX,
+    SMALL_BYTES_MAX,
+    UPDATE_BYTES_MAX,
+)
+
+FRAME_BYTES = 4_096
+"""What a packet adds to the parts it is made of, generously."""
+SETTLEMENT_BYTES_MAX = 32_768
+
+
+def compute_update_bytes_max(params: ChainParams) -> int:
+    """The longest payload that the chain's codec accepts, in bytes."""
+    return CODECS[params.codec].payload_bytes_max(params.parameters_count, params.codec_level)
+
+
+def compute_device_packet_bytes_max(params: ChainParams) -> int:
+    """The longest packet of a device: one update, signed."""
+    return min(compute_update_bytes_max(params), UPDATE_BYTES_MAX) + SMALL_BYTES_MAX + FRAME_BYTES
+
+
+def compute_body_bytes_max(params: ChainParams, devices_count: int, validators_count: int) -> int:
+    """The longest body of a block: everybody's longest message of one kind, and a settlement."""
+    of_devices = devices_count * compute_device_packet_bytes_max(params)
+    of_scorers = validators_count * (MESSAGE_BYTES_MAX[Kind.SCORE_REVEAL] + SMALL_BYTES_MAX)
+    return min(BODY_BYTES_MAX, max(of_devices, of_scorers) + SETTLEMENT_BYTES_MAX)
+
+
+def compute_packet_bytes_max(params: ChainParams, devices_count: int, validators_count: int) -> int:
+    """The longest packet of a miner: a block with its certificate, or a model."""
+    body = compute_body_bytes_max(params, devices_count, validators_count)
+    model = VALUE_BYTES * params.parameters_count
+    return max(body, model) + HEADER_BYTES_MAX + CERTIFICATE_BYTES_MAX + SMALL_BYTES_MAX + FRAME_BYTES

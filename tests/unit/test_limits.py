@@ -1,0 +1,137 @@
+"""What one node can make another keep is bounded by what it can honestly have to say on this chain."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flchain.chain import Block, build_block, get_proposer
+from flchain.codecs import CODECS
+from flchain.errors import MalformedUpdate, OversizedMessage
+from flchain.light import build_light_state, process_body
+from flchain.limits import compute_body_bytes_max, compute_device_packet_bytes_max, compute_packet_bytes_max
+from flchain.messages import Phase, Proposal, Reveal, Vote
+from flchain.packets import CHUNK_BYTES, PacketType, Topics, encode_packet
+from flchain.state import ChainState
+from flchain.types import Millis, View
+from flchain.wire import open_envelope, seal
+from miner import mempool
+from miner.machine import EARLY_MAX, build_miner_state, step
+from miner.values import MinerConfig, MinerState, PacketReceived, Refuse
+from tests.support.chain_builder import SALT, BuiltChain, Driver, build_chain, make_reveal, seal_commit
+
+CHAIN = build_chain()
+TOPICS = Topics.of_chain(CHAIN.id)
+PARAMS = CHAIN.genesis.params
+
+
+def build_miner(state: ChainState = CHAIN.state) -> MinerState:
+    return build_miner_state(MinerConfig(CHAIN.miners[0]), state)
+
+
+def hear(state: MinerState, topic: str, packet: bytes) -> tuple[MinerState, list[str]]:
+    state, effects = step(state, PacketReceived(topic, packet), Millis(0))
+    return state, [effect.code for effect in effects if isinstance(effect, Refuse)]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_honest_packets_fit(codec: str) -> None:
+    """The longest update, a block of everybody's longest updates, and a model are within the chain's limits."""
+    chain = build_chain(codec=codec, devices=5)
+    params = chain.genesis.params
+    count = params.parameters_count
+    dense = np.linspace(1, 2**30, count).astype(np.int32)
+    payload = CODECS[codec].encode(dense, np.zeros(count, np.int32), params.codec_level).payload
+    raws = [seal(Reveal(2**53, SALT, 1, payload), chain.id, device) for device in chain.devices]
+    of_device = encode_packet(PacketType.MESSAGE, raws[0])
+    of_miner = encode_packet(PacketType.BLOCK, b"h" * 1_024, b"c" * 8_192, b"".join(raws) + b"frame" * len(raws))
+    assert len(of_device) <= compute_device_packet_bytes_max(params)
+    assert len(b"".join(raws)) <= compute_body_bytes_max(params, 5, 4)
+    assert len(of_miner) <= compute_packet_bytes_max(params, 5, 4)
+
+
+def test_chunks_of_what_nobody_has_to_say_are_refused() -> None:
+    """The first chunk of a packet longer than any honest one is refused: a device's update is short, a block longer."""
+    piece = b"p" * CHUNK_BYTES
+    of_block = compute_packet_bytes_max(PARAMS, len(CHAIN.devices), len(CHAIN.miners)) // CHUNK_BYTES + 1
+    senders = ((TOPICS.device_up(CHAIN.devices[0].address), 1), (TOPICS.miner_bft(CHAIN.miners[1].address), of_block))
+    for topic, most in senders:
+        assert (
+            "oversized" not in hear(build_miner(), topic, encode_packet(PacketType.CHUNK, b"d" * 32, 0, most, b"p"))[1]
+        )
+        kept, codes = hear(build_miner(), topic, encode_packet(PacketType.CHUNK, b"d" * 32, 0, most + 1, piece))
+        assert codes == ["oversized"] and not kept.assemblies
+
+
+def test_an_update_that_no_codec_wrote_takes_no_place() -> None:
+    """An update longer than the codec's longest is refused even before its phase, when nothing else can be checked."""
+    state, codes = hear(
+        build_miner(),
+        TOPICS.device_up(CHAIN.devices[0].address),
+        encode_packet(PacketType.MESSAGE, seal(Reveal(1, SALT, 1, b"u" * 5_000), CHAIN.id, CHAIN.devices[0])),
+    )
+    assert codes == [MalformedUpdate.code] and not state.mempool.messages
+
+
+def test_a_validator_cannot_take_the_others_places() -> None:
+    """Of votes for the next height each validator has a few places of its own, however many it signs."""
+    state = build_miner()
+    for key in CHAIN.miners[1:]:
+        for view in range(20):
+            raw = seal(Vote(2, view, 1, None), CHAIN.id, key)
+            state, codes = hear(state, TOPICS.miner_bft(key.address), encode_packet(PacketType.MESSAGE, raw))
+            assert codes == []
+    assert [early.signer for early in state.early] == [key.address for key in CHAIN.miners[1:] for _ in range(8)]
+    assert len(state.early) == 3 * EARLY_MAX[open_envelope(raw, CHAIN.id).kind]
+
+
+def build_next_proposal(chain: BuiltChain) -> tuple[bytes, Block]:
+    """A proposal and its block for height 2, seen from height 0."""
+    first = Driver(chain)
+    first.extend([])
+    proposer = next(key for key in chain.miners if key.address == get_proposer(first.state, View(0)))
+    block, _ = build_block(first.state, proposer.address, [seal_commit(chain, 0, make_reveal(chain, 0, 1))])
+    return seal(Proposal(2, 0, -1, block.hash), chain.id, proposer), block
+
+
+def test_an_early_proposal_is_kept_with_its_own_block_only() -> None:
+    """Other bytes under a true proposal of the next height are refused, and so do not keep the true ones out."""
+    raw, block = build_next_proposal(CHAIN)
+    topic = TOPICS.miner_bft(CHAIN.miners[1].address)
+    state = build_miner()
+    for body in (b"\x82\x80\xf6", b"x" * 70_000):
+        state, codes = hear(state, topic, encode_packet(PacketType.PROPOSAL, raw, block.header_bytes, body))
+        assert len(codes) == 1 and state.early == ()
+    state, codes = hear(state, topic, encode_packet(PacketType.PROPOSAL, raw, block.header_bytes, block.body_bytes))
+    assert codes == [] and len(state.early) == 1
+    assert hear(state, topic, encode_packet(PacketType.MESSAGE, raw))[1] == []
+
+
+def test_a_proposal_without_its_block_is_not_kept() -> None:
+    """A proposal that comes as a bare message is refused, early as well."""
+    raw, _ = build_next_proposal(CHAIN)
+    state, codes = hear(
+        build_miner(), TOPICS.miner_bft(CHAIN.miners[1].address), encode_packet(PacketType.MESSAGE, raw)
+    )
+    assert codes == ["malformed"] and state.early == ()
+
+
+def test_a_device_keeps_no_body_that_cannot_be_honest() -> None:
+    """A body that comes before its header is kept only if the chain could hold it."""
+    light = build_light_state(CHAIN.genesis, CHAIN.model)
+    most = compute_body_bytes_max(PARAMS, len(CHAIN.devices), len(CHAIN.miners))
+    assert process_body(light, 5, b"b" * most).waiting
+    with pytest.raises(OversizedMessage):
+        process_body(light, 5, b"b" * (most + 1))
+
+
+def test_a_pool_with_room_asks_nobodys_reputation() -> None:
+    """Reputations are looked at when there is no room, and only then: a thousand devices' messages come quickly."""
+    driver = Driver(CHAIN)
+    driver.go_to(Phase.COMMIT)
+    pool = mempool.Mempool()
+    for number in range(3):
+        envelope = open_envelope(seal_commit(CHAIN, number, make_reveal(CHAIN, number, 1)), CHAIN.id)
+        pool, dropped = mempool.insert(pool, None, envelope)  # type: ignore[arg-type]  # the state must not be read
+        assert dropped == ()
+    assert len(pool.messages) == 3
