@@ -5,21 +5,9 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
-import msgspec
 import pytest
 
-from flchain.certificate import build_certificate, verify_certificate
-from flchain.errors import (
-    BadCertificate,
-    ConfigError,
-    InvalidBlock,
-    InvalidMessage,
-    MalformedMessage,
-    MalformedUpdate,
-    ModelMismatch,
-    WrongRound,
-)
-from flchain.fixedpoint import vector_bytes
+from flchain.errors import BadCertificate, ConfigError, InvalidBlock, MalformedMessage, MalformedUpdate, ModelMismatch
 from flchain.light import (
     BODIES_WAITING_MAX,
     LightState,
@@ -28,72 +16,33 @@ from flchain.light import (
     process_head,
     process_snapshot,
 )
-from flchain.messages import Certificate, Phase
-from flchain.state import ChainState, compute_validators_hash
-from flchain.types import Height, Power, View
-from flchain.wire import decode_struct, encode_struct
-from tests.support.chain_builder import BuiltChain, Driver, build_chain, certify, replace_header
+from flchain.messages import Phase
+from tests.support.chain_builder import BuiltChain, Driver, build_chain
+from tests.support.light_driver import (
+    GARBAGE,
+    as_value,
+    build_three_rounds,
+    certify_header,
+    end_of_round,
+    feed_all,
+    feed_body,
+    feed_head,
+    heights_of,
+    snapshot_of,
+)
 
 ROUNDS = 3
-GARBAGE = encode_struct(Certificate(0, ()))
 
 
 @pytest.fixture(scope="module")
 def driver() -> Driver:
     """A chain of three rounds; in the second one device is absent."""
-    made = Driver(build_chain())
-    made.run_round()
-    made.run_round([0, 2])
-    made.run_round()
-    return made
+    return build_three_rounds()
 
 
 @pytest.fixture
 def light(driver: Driver) -> LightState:
     return build_light_state(driver.chain.genesis, driver.chain.model)
-
-
-def feed_head(light: LightState, driver: Driver, height: int) -> LightState:
-    return process_head(light, driver.blocks[height - 1].header_bytes, driver.certificates[height - 1])
-
-
-def feed_body(light: LightState, driver: Driver, height: int) -> LightState:
-    return process_body(light, height, driver.blocks[height - 1].body_bytes)
-
-
-def feed_all(light: LightState, driver: Driver, heights: range) -> LightState:
-    for height in heights:
-        light = feed_body(feed_head(light, driver, height), driver, height)
-    return light
-
-
-def heights_of(driver: Driver) -> range:
-    return range(1, len(driver.blocks) + 1)
-
-
-def end_of_round(driver: Driver, number: int) -> int:
-    """The height that settles a round."""
-    return next(b.header.height for b in driver.blocks if b.header.round == number and b.header.next_round > number)
-
-
-def snapshot_of(driver: Driver, height: int) -> tuple[bytes, bytes, bytes]:
-    model = vector_bytes(driver.states[height].model)
-    return driver.blocks[height - 1].header_bytes, driver.certificates[height - 1], model
-
-
-def certify_header(driver: Driver, height: int, **changes: object) -> tuple[bytes, bytes]:
-    """A header with some fields changed, that more than two thirds of the power did sign."""
-    block = driver.blocks[height - 1]
-    header_bytes = replace_header(block, **changes)
-    changed = replace(block, header=msgspec.structs.replace(block.header, **changes), header_bytes=header_bytes)
-    return header_bytes, certify(driver.chain, driver.states[height - 1], changed)
-
-
-def as_value(light: LightState) -> tuple[object, ...]:
-    """All of a state, to compare."""
-    fields = {name: getattr(light, name) for name in LightState.__dataclass_fields__}
-    fields["model"] = vector_bytes(light.model)
-    return tuple(repr(item) if isinstance(item, dict) else item for item in fields.values())
 
 
 # ----------------------------------------------------------------------------------------------- follow
@@ -204,162 +153,6 @@ def test_early_bodies_are_bounded(light: LightState) -> None:
     for height in range(100, 1, -1):
         light = process_body(light, height, b"junk")
     assert list(light.waiting) == list(range(2, 2 + BODIES_WAITING_MAX))
-
-
-# ---------------------------------------------------------------------------------------------- headers
-
-
-def test_a_header_that_is_not_newer(driver: Driver, light: LightState) -> None:
-    """A header at a height that is known already, repeats included, is refused."""
-    light = feed_head(feed_head(light, driver, 1), driver, 2)
-    for height in (1, 2):
-        with pytest.raises(WrongRound):
-            feed_head(light, driver, height)
-
-
-def test_a_changed_header_is_not_certified(driver: Driver, light: LightState) -> None:
-    """A header with any field changed is refused under the certificate of the true one."""
-    block, certificate = driver.blocks[0], driver.certificates[0]
-    changes: dict[str, object] = {
-        "chain": b"x" * 32,
-        "height": 2,
-        "round": 2,
-        "phase": Phase.SETTLE,
-        "next_round": 2,
-        "next_phase": Phase.SETTLE,
-        "previous": b"x" * 32,
-        "proposer": driver.chain.miners[1].address,
-        "body_root": b"x" * 32,
-        "state_root": b"x" * 32,
-        "model_hash": b"x" * 32,
-        "validators_hash": b"x" * 32,
-        "next_validators_hash": b"x" * 32,
-    }
-    assert set(changes) == set(block.header.__struct_fields__) - {"version"}
-    for name, value in changes.items():
-        with pytest.raises(InvalidBlock if name == "chain" else BadCertificate):
-            process_head(light, replace_header(block, **{name: value}), certificate)
-
-
-def test_a_fork_of_the_known_head_is_refused(driver: Driver, light: LightState) -> None:
-    """A header, though certified, that does not extend the head one below it is refused."""
-    light = feed_head(light, driver, 1)
-    with pytest.raises(InvalidBlock):
-        process_head(light, *certify_header(driver, 2, previous=b"x" * 32))
-
-
-def test_another_chains_certified_header_is_refused(driver: Driver, light: LightState) -> None:
-    """A header certified on a twin chain with the same miners is refused."""
-    other = Driver(build_chain(reward_per_update=7))
-    other.open()
-    assert [m.address for m in other.chain.miners] == [m.address for m in driver.chain.miners]
-    with pytest.raises(InvalidBlock):
-        process_head(light, other.blocks[0].header_bytes, other.certificates[0])
-
-
-def test_validators_this_device_does_not_know(driver: Driver) -> None:
-    """A header certified by other miners than the genesis's is refused."""
-    strangers = build_chain(seed=99)
-    light = replace(
-        build_light_state(strangers.genesis, strangers.model),
-        chain=driver.chain.id,
-        validators=strangers.state.validators,
-    )
-    with pytest.raises(BadCertificate):
-        feed_head(light, driver, 1)
-
-
-# ----------------------------------------------------------------------------------------- certificates
-
-
-def signatures_of(certificate: bytes) -> list[tuple[int, bytes]]:
-    return list(decode_struct(certificate, Certificate, 8_192).signatures)
-
-
-def verify(driver: Driver, certificate: bytes) -> Certificate:
-    state, block = driver.states[0], driver.blocks[0]
-    height = Height(block.header.height)
-    return verify_certificate(driver.chain.id, state.validators, height, block.hash, certificate)
-
-
-def test_three_of_four_are_enough_and_two_are_not(driver: Driver) -> None:
-    """Every three of four equal miners make a block final; no two, one or none do."""
-    for size, is_enough in ((4, True), (3, True), (2, False), (1, False), (0, False)):
-        for signers in itertools.combinations(range(4), size):
-            certificate = certify(driver.chain, driver.states[0], driver.blocks[0], signers)
-            if is_enough:
-                assert len(verify(driver, certificate).signatures) == size
-            else:
-                with pytest.raises(BadCertificate):
-                    verify(driver, certificate)
-
-
-def test_exactly_two_thirds_are_not_enough() -> None:
-    """Power counts, not heads: exactly two thirds of it do not make a block final, a little more does."""
-    made = Driver(build_chain(miners=3, powers=[10, 10, 10]))
-    made.open()
-    with pytest.raises(BadCertificate):
-        verify(made, certify(made.chain, made.states[0], made.blocks[0], [0, 1]))
-    made = Driver(build_chain(miners=3, powers=[1, 1, 5]))
-    made.open()
-    strong = next(i for i, v in enumerate(made.states[0].validators) if v.power == 5)
-    verify(made, certify(made.chain, made.states[0], made.blocks[0], [strong]))
-    with pytest.raises(BadCertificate):
-        verify(made, certify(made.chain, made.states[0], made.blocks[0], {0, 1, 2} - {strong}))
-
-
-def test_signers_rise_and_none_counts_twice(driver: Driver) -> None:
-    """A signer named twice, signers out of order, and one that is no validator are refused."""
-    good = signatures_of(driver.certificates[0])
-    for listed in (
-        [good[0], good[1], good[1]],
-        [good[0], good[0], good[1], good[2]],
-        [good[1], good[0], good[2]],
-        good[::-1],
-        [*good, (4, good[0][1])],
-        [*good, (63, good[0][1])],
-    ):
-        with pytest.raises(BadCertificate):
-            verify(driver, encode_struct(Certificate(0, tuple(listed))))
-
-
-def test_one_invalid_signature_spoils_a_certificate(driver: Driver) -> None:
-    """One wrong signature among four is refused, though the other three would be enough."""
-    good = signatures_of(driver.certificates[0])
-    for place in range(4):
-        wrong = good[place][1][:-1] + bytes((good[place][1][-1] ^ 1,))
-        listed = [*good[:place], (place, wrong), *good[place + 1 :]]
-        with pytest.raises(BadCertificate):
-            verify(driver, encode_struct(Certificate(0, tuple(listed))))
-    swapped = [(0, good[1][1]), (1, good[0][1]), *good[2:]]
-    with pytest.raises(BadCertificate):
-        verify(driver, encode_struct(Certificate(0, tuple(swapped))))
-
-
-def test_a_certificate_is_of_one_view(driver: Driver) -> None:
-    """Precommits of one view under another view's number are refused; a later view's own certificate is good."""
-    good = signatures_of(driver.certificates[0])
-    with pytest.raises(BadCertificate):
-        verify(driver, encode_struct(Certificate(1, tuple(good))))
-    assert verify(driver, certify(driver.chain, driver.states[0], driver.blocks[0], view=3)).view == 3
-
-
-def test_certificates_are_built_in_order(driver: Driver) -> None:
-    """Whatever the order of the precommits, the certificate is the same bytes."""
-    state, good = driver.states[0], signatures_of(driver.certificates[0])
-    pairs = [(state.validators[i].address, signature) for i, signature in good]
-    for order in itertools.permutations(pairs):
-        assert build_certificate(state.validators, View(0), order) == driver.certificates[0]
-
-
-def test_every_byte_of_a_certificate_counts(driver: Driver) -> None:
-    """No bit of a certificate can be flipped unseen."""
-    certificate = driver.certificates[0]
-    for place in range(0, len(certificate) * 8, 11):
-        flipped = bytearray(certificate)
-        flipped[place // 8] ^= 1 << place % 8
-        with pytest.raises(InvalidMessage):
-            verify(driver, bytes(flipped))
 
 
 # ------------------------------------------------------------------------------------------- mismatches
@@ -477,16 +270,3 @@ def test_another_initial_model_is_a_configuration_error() -> None:
     for model in (wrong, built.model[:-1]):
         with pytest.raises(ConfigError):
             build_light_state(built.genesis, model)
-
-
-def test_validators_hash_covers_keys_and_powers() -> None:
-    """The hash of who may sign differs for another power, another key and another set."""
-    state: ChainState = build_chain().state
-    first = state.validators[0]
-    others = (
-        state.validators[1:],
-        (replace(first, power=Power(first.power + 1)), *state.validators[1:]),
-        (replace(first, public_key=b"k" * 32), *state.validators[1:]),
-    )
-    hashes = {compute_validators_hash(validators) for validators in (state.validators, *others)}
-    assert len(hashes) == 4

@@ -1,0 +1,31 @@
+"""What the tests of the chain's rules share: blocks by hand, and a chain whose first round is open."""
+
+from __future__ import annotations
+
+from flchain.chain import apply_block, build_block, compute_body_root
+from flchain.messages import Body, Phase, Settlement
+from flchain.state import ChainState
+from flchain.wire import encode_struct
+from tests.support.chain_builder import Driver, build_chain, replace_header
+
+
+def open_chain() -> Driver:
+    """A chain that waits for the commitments of its first round."""
+    made = Driver(build_chain())
+    made.open()
+    return made
+
+
+def forge_block(state: ChainState, transactions: tuple[bytes, ...], settlement: Settlement | None = None):
+    """A block of any transactions in any order, with a header that is right but for what follows from them."""
+    block, _ = build_block(state, state.validators[0].address, ())
+    body = Body(transactions, settlement)
+    return replace_header(block, body_root=compute_body_root(body)), encode_struct(body)
+
+
+def apply(state: ChainState, *transactions: bytes) -> None:
+    apply_block(state, *forge_block(state, transactions))
+
+
+def phase_of(driver: Driver) -> Phase:
+    return driver.state.round.phase

@@ -1,0 +1,67 @@
+"""Helpers that feed a built chain to a light client."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+
+from flchain.fixedpoint import vector_bytes
+from flchain.light import LightState, process_body, process_head
+from flchain.messages import Certificate
+from flchain.wire import encode_struct
+from tests.support.chain_builder import Driver, build_chain, certify, replace_header
+
+GARBAGE = encode_struct(Certificate(0, ()))
+
+
+def build_three_rounds() -> Driver:
+    """A chain of three rounds; in the second one device is absent."""
+    made = Driver(build_chain())
+    made.run_round()
+    made.run_round([0, 2])
+    made.run_round()
+    return made
+
+
+def feed_head(light: LightState, driver: Driver, height: int) -> LightState:
+    return process_head(light, driver.blocks[height - 1].header_bytes, driver.certificates[height - 1])
+
+
+def feed_body(light: LightState, driver: Driver, height: int) -> LightState:
+    return process_body(light, height, driver.blocks[height - 1].body_bytes)
+
+
+def feed_all(light: LightState, driver: Driver, heights: range) -> LightState:
+    for height in heights:
+        light = feed_body(feed_head(light, driver, height), driver, height)
+    return light
+
+
+def heights_of(driver: Driver) -> range:
+    return range(1, len(driver.blocks) + 1)
+
+
+def end_of_round(driver: Driver, number: int) -> int:
+    """The height that settles a round."""
+    return next(b.header.height for b in driver.blocks if b.header.round == number and b.header.next_round > number)
+
+
+def snapshot_of(driver: Driver, height: int) -> tuple[bytes, bytes, bytes]:
+    model = vector_bytes(driver.states[height].model)
+    return driver.blocks[height - 1].header_bytes, driver.certificates[height - 1], model
+
+
+def certify_header(driver: Driver, height: int, **changes: object) -> tuple[bytes, bytes]:
+    """A header with some fields changed, that more than two thirds of the power did sign."""
+    block = driver.blocks[height - 1]
+    header_bytes = replace_header(block, **changes)
+    changed = replace(block, header=msgspec.structs.replace(block.header, **changes), header_bytes=header_bytes)
+    return header_bytes, certify(driver.chain, driver.states[height - 1], changed)
+
+
+def as_value(light: LightState) -> tuple[object, ...]:
+    """All of a state, to compare."""
+    fields = {name: getattr(light, name) for name in LightState.__dataclass_fields__}
+    fields["model"] = vector_bytes(light.model)
+    return tuple(repr(item) if isinstance(item, dict) else item for item in fields.values())

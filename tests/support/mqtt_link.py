@@ -1,0 +1,48 @@
+"""Waiting for an MQTT link in tests: for a condition, for an event, for its subscriptions."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
+
+from flchain_edge.inbox import LinkEvent
+from flchain_edge.mqtt import MqttLink, MqttSettings
+from tools.broker import Broker
+
+DEADLINE_S = 30.0
+Event = TypeVar("Event", bound=LinkEvent)
+
+
+def settings_for(broker: Broker, client_id: str = "") -> MqttSettings:
+    return MqttSettings(host=broker.host, port=broker.port, client_id=client_id)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return when `condition` holds; fail when it does not in DEADLINE_S."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, "the condition never came true"
+        await asyncio.sleep(0.005)
+
+
+async def wait_for(link: MqttLink, kind: type[Event]) -> Event:
+    """The next event of `kind`; others before it are passed over."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not isinstance(event := await link.events.get(), kind):
+            pass
+        return event
+
+
+@contextlib.asynccontextmanager
+async def started(link: MqttLink, *filters: str) -> AsyncIterator[MqttLink]:
+    """A link that is connected and whose subscriptions the broker has acknowledged."""
+    link.subscribe(*filters)
+    await link.start()
+    try:
+        await until(lambda: link.is_subscribed)
+        yield link
+    finally:
+        await link.stop()
