@@ -22,6 +22,8 @@ JOURNAL_BYTES_MAX = 16 * 1024 * 1024
 """The write-ahead log is cut back to this after a checkpoint: it would else keep the size of its worst day."""
 SYNCHRONOUS = ("FULL", "NORMAL", "EXTRA", "OFF")
 
+_NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
+"""The second is what a full disk gives when a database is opened, as its shared memory file cannot grow."""
 _CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _UNUSABLE = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM})
 _locks: WeakKeyDictionary[aiosqlite.Connection, asyncio.Lock] = WeakKeyDictionary()
@@ -31,11 +33,18 @@ class StoreFull(FlchainError):
     """The disk, or the database's own page limit, has no room: nothing of the transaction was written."""
 
 
+class DiskFailed(FlchainError):
+    """The disk refused to read or write: what was written before is as safe as that disk is."""
+
+
 def explain(error: sqlite3.Error, path: str = "") -> FlchainError | None:
     """The error of ours for a SQLite error, or None if it is not the disk's or the operator's fault (a bug, a lock)."""
-    code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF  # the low byte is the primary code
-    if code == sqlite3.SQLITE_FULL:
+    extended = getattr(error, "sqlite_errorcode", None) or 0
+    code = extended & 0xFF  # the low byte is the primary code
+    if extended in _NO_ROOM or code in _NO_ROOM:
         return StoreFull(f"no room to write to the database {path}".rstrip())
+    if code == sqlite3.SQLITE_IOERR:
+        return DiskFailed(f"the disk failed under the database {path}: {error}")
     if code in _CORRUPT:
         return LedgerCorrupt(0, f"{path}: {error}" if path else str(error))
     if code in _UNUSABLE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import sqlite3
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pytest
 
 from flchain.errors import ConfigError, LedgerCorrupt
 from flchain_edge.sqlite import (
+    DiskFailed,
     StoreFull,
+    explain,
     get_schema_version,
     open_database,
     split_statements,
@@ -149,6 +152,32 @@ def test_full_disk_loses_nothing_old(tmp_path: Path) -> None:
         await db.close()
 
     asyncio.run(scenario())
+
+
+def test_database_on_a_full_disk_is_not_opened_but_explained(tmp_path: Path) -> None:
+    """Opening on a disk without room for SQLite's own files says StoreFull, and what was written is still there."""
+    path = tmp_path / "node.db"
+
+    async def open_and_close() -> None:
+        await (await open_database(path, (V1,))).close()
+
+    asyncio.run(open_and_close())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # A limit on the length of files fails the same write that a full disk fails.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(StoreFull):
+            asyncio.run(open_and_close())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    asyncio.run(open_and_close())
+
+
+def test_failing_disk_is_neither_full_nor_damage() -> None:
+    """What SQLite calls an I/O error is told as the disk's fault, and nobody is told to move the database away."""
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+    assert isinstance(explain(error, "node.db"), DiskFailed)
 
 
 def test_tasks_do_not_write_into_each_others_transactions(tmp_path: Path) -> None:
