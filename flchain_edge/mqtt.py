@@ -98,12 +98,14 @@ class MqttLink:
         on_event: Callable[[LinkEvent], None] | None = None,
         inbox_messages_max: int = INBOX_MESSAGES_MAX,
         inbox_bytes_max: int = INBOX_BYTES_MAX,
+        outgoing_bytes_max: int = OUTGOING_BYTES_MAX,
     ) -> None:
         self.counters = LinkCounters()
         self.events = Inbox(inbox_messages_max, inbox_bytes_max)
         self._settings = settings
         self._will = will
         self._on_event = on_event
+        self._outgoing_bytes_max = outgoing_bytes_max
         self._filters: dict[str, int] = {}
         self._session: Session | None = None
         self._task: asyncio.Task[None] | None = None
@@ -187,7 +189,7 @@ class MqttLink:
         reason = "stopped"
         session: Session | None = None
         try:
-            self._session = session = Session(self, self._settings, self._will)
+            self._session = session = Session(self, self._settings, self._will, self._outgoing_bytes_max)
             await session.open()
             reason = await session.run()
         except (OSError, ValueError, ConfigError) as error:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 OUTGOING_MESSAGES_MAX = 1024
 """Publishes that may be under way (not yet written, or not yet acknowledged); beyond it `publish` returns False."""
 OUTGOING_BYTES_MAX = 16 * 1024 * 1024
-"""The same in bytes."""
+"""The same in bytes, unless the owner has longer packets to send."""
 INFLIGHT_MAX = 64
 """QoS 1 publishes that may await their PUBACK at once; the others of OUTGOING_MESSAGES_MAX wait behind them."""
 CONNECT_TIMEOUT_S = 5.0
@@ -71,7 +71,7 @@ class Session:
     A fresh client each time is what keeps paho from resending by itself what an old connection left behind.
     """
 
-    def __init__(self, owner: SessionOwner, settings: MqttSettings, will: Will | None) -> None:
+    def __init__(self, owner: SessionOwner, settings: MqttSettings, will: Will | None, outgoing_bytes_max: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._owner = owner
         self._settings = settings
@@ -79,6 +79,7 @@ class Session:
         self._attached = False
         self._outgoing: dict[int, int] = {}
         self._outgoing_bytes = 0
+        self._outgoing_bytes_max = outgoing_bytes_max
         self._refusal = ""
         self._asked: dict[int, tuple[str, ...]] = {}
         self.subscribed: set[str] = set()
@@ -147,7 +148,9 @@ class Session:
         return self.closed.result()
 
     def publish(self, topic: str, payload: bytes, retain: bool, qos: int) -> bool:
-        if len(self._outgoing) >= OUTGOING_MESSAGES_MAX or self._outgoing_bytes + len(payload) > OUTGOING_BYTES_MAX:
+        if len(self._outgoing) >= OUTGOING_MESSAGES_MAX:
+            return False
+        if self._outgoing_bytes + len(payload) > self._outgoing_bytes_max:
             return False
         info = self._client.publish(topic, payload, qos=qos, retain=retain)
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:

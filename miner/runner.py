@@ -9,6 +9,8 @@ from pathlib import Path
 
 from flchain.crypto import Identity
 from flchain.errors import ConfigError
+from flchain.genesis import Genesis
+from flchain.limits import compute_packet_bytes_max
 from flchain.messages import Header, Phase
 from flchain.packets import PacketType, encode_packet, split_packet
 from flchain.state import find_validator
@@ -17,8 +19,8 @@ from flchain.wire import HEADER_BYTES_MAX, decode_struct
 from flchain_edge.chain_files import compute_initial_model, load_examples, load_genesis, load_model_file
 from flchain_edge.event_loop import EventQueue, RefusalCounter
 from flchain_edge.keystore import load_or_create_identity, load_passphrase
+from flchain_edge.mqtt import OUTGOING_BYTES_MAX, LinkEvent, MqttLink, Received
 from flchain_edge.mqtt import Connected as LinkConnected
-from flchain_edge.mqtt import LinkEvent, MqttLink, Received
 from flchain_edge.mqtt_settings import with_client_id
 from flchain_edge.tflite import TfliteModel, probe_model
 from miner.edge.ledger import LEDGER_FILE, Ledger, StoredBlock, replay
@@ -133,6 +135,12 @@ def _build_tip(row: StoredBlock | None) -> Tip | None:
     return Tip(row.header, row.certificate, row.body if has_news else None)
 
 
+def compute_outgoing_bytes_max(genesis: Genesis) -> int:
+    """Room for the two longest packets of this chain, a proposal and a body: one that does not fit halts the chain."""
+    packet = compute_packet_bytes_max(genesis.params, len(genesis.devices), len(genesis.validators))
+    return max(OUTGOING_BYTES_MAX, 2 * packet * 101 // 100)  # chunks add less than a hundredth
+
+
 def load_identity(settings: MinerSettings) -> Identity:
     """The miner's key, made on first use. Raises ConfigError."""
     passphrase = load_passphrase(settings.key.passphrase_env, settings.key.passphrase_file)
@@ -157,7 +165,11 @@ async def run_miner(settings: MinerSettings) -> None:
         config = MinerConfig(identity, settings.until_round)
         state = build_miner_state(config, chain, _build_tip(await ledger.get_tip()), own_messages, own_blocks)
         queue: EventQueue[Event] = EventQueue()
-        link = MqttLink(with_client_id(settings.mqtt, identity.address.hex()), on_event=queue.on_link_event)
+        link = MqttLink(
+            with_client_id(settings.mqtt, identity.address.hex()),
+            on_event=queue.on_link_event,
+            outgoing_bytes_max=compute_outgoing_bytes_max(genesis),
+        )
         log.info("starting", extra={"address": identity.address.hex(), "chain": genesis.name, "height": chain.height})
         await MinerRunner(state, ledger, link, Scorer(model, examples), queue).run()
     finally:
