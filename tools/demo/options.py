@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from flchain.aggregation import AGGREGATION_RULES
 from flchain.codecs import CODECS
@@ -27,12 +28,15 @@ DEFAULTS: dict[str, object] = {
     "codec_level": 20,
     "aggregation": "weighted-sum",
     "preset": "edge",
-    "local_epochs": 5,
+    "local_epochs": 0,
     "batch_size": 32,
-    "learning_rate": 0.02,
+    "learning_rate": 0.0,
 }
-TRAINING: dict[str, tuple[int, float]] = {"cnn1d": (5, 0.1), "mlp": (2, 0.05), "cnn": (2, 0.02)}
-"""Local epochs and learning rate that suit each built-in model; another model gets the defaults."""
+"""Local epochs and learning rate 0 stand for what suits the data and the model."""
+SUITED = {("watch", "cnn1d"): (5, 0.1), ("mnist", "mlp"): (2, 0.05), ("mnist", "cnn"): (2, 0.02)}
+SUITED_TO_UNKNOWN = (5, 0.02)
+Number = TypeVar("Number", int, float)
+NUMBER_NAMES: dict[type[int | float], str] = {int: "whole number", float: "number"}
 ROUNDS = 8
 BROKERS: tuple[BrokerKind, ...] = ("nats", "mosquitto")
 
@@ -71,7 +75,8 @@ def load_data(options: Options) -> tuple[Plan, Dataset]:
     model, file = options.plan.model or None, options.dataset_file
     dataset = load_npz(file, model) if file else load_dataset(options.plan.dataset, model)
     check_model(dataset)
-    epochs, rate = TRAINING.get(dataset.model, (options.plan.local_epochs, options.plan.learning_rate))
+    epochs, rate = SUITED.get((options.plan.dataset, dataset.model), SUITED_TO_UNKNOWN)
+    epochs, rate = options.plan.local_epochs or epochs, options.plan.learning_rate or rate
     return replace(options.plan, model=dataset.model, local_epochs=epochs, learning_rate=rate), dataset
 
 
@@ -93,6 +98,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--model", metavar="NAME|FILE", help="built-in model or a .tflite file (default: the dataset's own)")
     add("--codec", metavar="NAME", help=f"one of {', '.join(CODECS)} (default sparse-ternary)")
     add("--codec-level", metavar="N", help="sparse-ternary: one parameter in N is sent (default 20)")
+    add("--local-epochs", metavar="N", help="passes over its data that a device makes in a round (default: what suits)")
+    add("--learning-rate", metavar="R", help="of the devices' training (default: what suits data and model)")
     add("--aggregation", metavar="NAME", help=f"one of {', '.join(AGGREGATION_RULES)} (default weighted-sum)")
     add("--broker", metavar="NAME", default="nats", help=f"one of {', '.join(BROKERS)} (default nats)")
     add("--out", type=Path, metavar="DIR", help="folder of the network; an old one goes on (default: a fresh one)")
@@ -114,8 +121,10 @@ def read_options(argv: list[str]) -> Options:
             ("rounds", 1, 1_000_000),
             ("seed", 0, 2**32 - 1),
             ("codec_level", 1, 100_000),
+            ("local_epochs", 1, 1_000),
         )
     }
+    rate = _read_number(problems, "learning_rate", given.learning_rate, 1e-6, 10.0)
     for key, known in (("codec", CODECS), ("aggregation", AGGREGATION_RULES), ("broker", BROKERS)):
         _check_name(problems, key, getattr(given, key), tuple(known))
     dataset = _name_dataset(problems, given.dataset, given.dataset_file, earlier)
@@ -123,7 +132,13 @@ def read_options(argv: list[str]) -> Options:
     if problems:
         raise ConfigError(tuple(problems))
     asked: dict[str, object] = {key: value for key, value in numbers.items() if key != "rounds"}
-    asked |= {"codec": given.codec, "aggregation": given.aggregation, "dataset": dataset, "model": model}
+    asked |= {
+        "learning_rate": rate,
+        "codec": given.codec,
+        "aggregation": given.aggregation,
+        "dataset": dataset,
+        "model": model,
+    }
     # Options that are not given are those of the folder, so that `--out DIR` alone goes on with it.
     values = DEFAULTS | earlier | {key: value for key, value in asked.items() if value is not None}
     plan = Plan(**{key: values[key] for key in Plan.__dataclass_fields__})  # type: ignore[arg-type]
@@ -162,13 +177,14 @@ def _read_earlier_plan(out: Path) -> dict[str, object]:
     return found
 
 
-def _read_number(problems: list[str], key: str, text: str | None, low: int, high: int) -> int | None:
+def _read_number(problems: list[str], key: str, text: str | None, low: Number, high: Number) -> Number | None:
+    """A whole number if its bounds are."""
     if text is None:
         return None
     try:
-        value = int(text)
+        value = type(low)(text)
     except ValueError:
-        problems.append(f"--{key.replace('_', '-')}: must be a whole number, is {text!r}")
+        problems.append(f"--{key.replace('_', '-')}: must be a {NUMBER_NAMES[type(low)]}, is {text!r}")
         return None
     if not low <= value <= high:
         problems.append(f"--{key.replace('_', '-')}: must be {low} to {high}, is {value}")

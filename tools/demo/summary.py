@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import statistics
+import sys
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -28,10 +31,11 @@ def print_summary(console: Console, results: dict[str, Any]) -> None:
     for problem in results["problems"]:
         console.print(Text(f"! {problem}", style="bold red"))
     console.print(Text())
+    program = shlex.quote(sys.argv[0]) if Path(sys.argv[0]).name == "flchain" else "flchain"
     console.print(Text(f"look at it     {results['out']}/accuracy.png"), soft_wrap=True)
-    console.print(Text(f"check it all   flchain audit {results['chain_dir']}"), soft_wrap=True)
+    console.print(Text(f"check it all   {program} audit {results['chain_dir']}"), soft_wrap=True)
     more = max(results["rounds"], results["rounds_wanted"]) + 8 if results["is_complete"] else results["rounds_wanted"]
-    console.print(Text(f"go on with it  flchain demo --out {results['out']} --rounds {more}"), soft_wrap=True)
+    console.print(Text(f"go on with it  {program} demo --out {results['out']} --rounds {more}"), soft_wrap=True)
 
 
 def _build_rounds(results: dict[str, Any]) -> Table:
