@@ -268,8 +268,10 @@ def on_proposal_packet(state: MinerState, envelope: Envelope, header: bytes, bod
     if not isinstance(message, messages.Proposal):
         raise MalformedMessage("not a proposal")
     block = decode_proposed(message, header, body)
-    candidate = state.candidates.get(block.hash) or check_block(state.chain, block)
     proposal = read_proposal(message, envelope.sender)
+    candidate = state.candidates.get(block.hash) or Candidate(block, None)
+    if candidate.after is None and bft.is_near_and_due(state.bft, proposal):
+        candidate = check_block(state.chain, block)  # dear, so only for who may propose
     is_own_block = message.valid_view >= 0 or block.header.proposer == envelope.sender
     after, effects = bft.on_proposal(state.bft, proposal, candidate.after is not None and is_own_block)
     candidates, raws = {**state.candidates, block.hash: candidate}, {**state.raws, proposal: envelope.raw}

@@ -63,6 +63,9 @@ BLOCKS_PER_ANSWER_MAX = 64
 ASK_AFTER_MS = 300
 """How long this node may lag behind a peer's head before it asks: mostly its own decision is under way."""
 ASK_AGAIN_MS = 1_000
+ANSWER_AGAIN_MS = 250
+"""Questions of one node that come sooner after an answer get none: a few short ones would else fill the link, and votes
+and proposals would not get out."""
 SCORE_KINDS = frozenset({Kind.SCORE_COMMIT, Kind.SCORE_REVEAL})
 BFT_KINDS = frozenset({Kind.VOTE, Kind.PROPOSAL})
 REFUSED_FOR_GOOD = (WrongRound, DuplicateMessage, BadCommitment, MalformedUpdate)
@@ -111,7 +114,8 @@ def build_miner_state(
 def step(state: MinerState, event: Event, now_ms: Millis) -> Transition:
     """One event in, the next state and what is wanted out. A peer's fault becomes a Refuse and changes nothing."""
     try:
-        after, effects = _on_event(state, event)
+        at_now = state if state.now_ms == now_ms else replace(state, now_ms=now_ms)
+        after, effects = _on_event(at_now, event)
     except InvalidMessage as error:
         return state, (Refuse(error.code, str(error)),)
     return _take_early(after, effects, state.chain.height)
@@ -329,6 +333,10 @@ def _on_ask(state: MinerState, envelope: Envelope, is_miner: bool) -> Transition
     me = state.config.identity.address
     if not isinstance(message, messages.Ask) or message.to != me:
         return state, ()
+    key = (envelope.sender, message.with_model)
+    if key in state.answered_ms and state.now_ms - state.answered_ms[key] < ANSWER_AGAIN_MS:
+        return state, ()
+    state = replace(state, answered_ms={**state.answered_ms, key: state.now_ms})
     topic = state.topics.miner_to(me, envelope.sender)
     if is_miner:
         return state, (SendBlocks(topic, Height(message.height), BLOCKS_PER_ANSWER_MAX),)

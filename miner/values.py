@@ -12,8 +12,10 @@ from flchain.crypto import Identity
 from flchain.messages import Kind
 from flchain.packets import Assembly, PacketType, Topics, encode_packet
 from flchain.state import ChainState
-from flchain.types import Address, Hash, Height, ModelVector, Round, View
+from flchain.types import Address, Hash, Height, Millis, ModelVector, Round, View
 from miner.mempool import Mempool
+
+BEFORE_ANYTHING = Millis(0)
 
 
 class Timer(Enum):
@@ -190,6 +192,10 @@ class MinerState:
     early: tuple[Early, ...] = ()
     """Consensus messages of the next height, taken when this one is decided."""
     assemblies: dict[Address, Assembly] = field(default_factory=dict)
+    now_ms: Millis = BEFORE_ANYTHING
+    """When the newest event came."""
+    answered_ms: dict[tuple[Address, bool], Millis] = field(default_factory=dict)
+    """When a node's last question, of one sort (with model or not), was answered."""
 
     def tell_miners(self, raw: bytes) -> Publish:
         """A signed message for all other miners."""

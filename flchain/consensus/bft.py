@@ -69,6 +69,7 @@ __all__ = [
     "get_gossip",
     "get_missing_blocks",
     "is_lock_open",
+    "is_near_and_due",
     "on_proposal",
     "on_start",
     "on_timeout",
@@ -108,12 +109,22 @@ def on_proposal(state: BftState, proposal: Proposal, is_valid: bool) -> Transiti
     if not -1 <= proposal.valid_view < proposal.view:
         raise MalformedMessage("a proof of lock is of an earlier view")
     state, effects = _settle(hear(state, proposal), ())
-    if proposal.view > state.view + VIEWS_AHEAD_MAX:
+    if not is_near_and_due(state, proposal):
         return state, effects
-    if state.config.proposer_of(proposal.view) != proposal.proposer:
-        raise UnknownSender("not the proposer of this view")
     state, more = record_proposal(state, proposal, is_valid)
     return _settle(state, effects + more)
+
+
+def is_near_and_due(state: BftState, proposal: Proposal) -> bool:
+    """False for a view that is too far ahead to keep anything of it. The cheap look, before the block is checked.
+
+    Raises UnknownSender for a validator whose turn it is not.
+    """
+    if proposal.view > state.view + VIEWS_AHEAD_MAX:
+        return False
+    if state.config.proposer_of(proposal.view) != proposal.proposer:
+        raise UnknownSender("not the proposer of this view")
+    return True
 
 
 def on_vote(state: BftState, vote: Vote) -> Transition:

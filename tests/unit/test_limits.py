@@ -10,14 +10,14 @@ from flchain.codecs import CODECS
 from flchain.errors import MalformedUpdate, OversizedMessage
 from flchain.light import build_light_state, process_body
 from flchain.limits import compute_body_bytes_max, compute_device_packet_bytes_max, compute_packet_bytes_max
-from flchain.messages import Phase, Proposal, Reveal, Vote
+from flchain.messages import Ask, Phase, Proposal, Reveal, Vote
 from flchain.packets import CHUNK_BYTES, PacketType, Topics, encode_packet
 from flchain.state import ChainState
 from flchain.types import Millis, View
 from flchain.wire import open_envelope, seal
-from miner import mempool
+from miner import agreement, mempool
 from miner.machine import EARLY_MAX, build_miner_state, step
-from miner.values import MinerConfig, MinerState, PacketReceived, Refuse
+from miner.values import MinerConfig, MinerState, PacketReceived, Publish, Refuse, Tip
 from tests.support.chain_builder import SALT, BuiltChain, Driver, build_chain, make_reveal, seal_commit
 
 CHAIN = build_chain()
@@ -135,3 +135,34 @@ def test_a_pool_with_room_asks_nobodys_reputation() -> None:
         pool, dropped = mempool.insert(pool, None, envelope)  # type: ignore[arg-type]  # the state must not be read
         assert dropped == ()
     assert len(pool.messages) == 3
+
+
+def test_one_node_is_not_answered_without_end() -> None:
+    """A node that asks for the model again and again gets one answer a while; others are answered meanwhile."""
+    driver = Driver(CHAIN)
+    block = driver.extend([])
+    tip = Tip(block.header_bytes, b"certificate", None)
+    state = build_miner_state(MinerConfig(CHAIN.miners[0]), driver.state, tip)
+    answers = []
+    for now_ms in (0, 1, 100, 249, 250, 300):
+        for device in CHAIN.devices[:2]:
+            raw = seal(Ask(2, CHAIN.miners[0].address, True), CHAIN.id, device)
+            packet = PacketReceived(TOPICS.device_up(device.address), encode_packet(PacketType.MESSAGE, raw))
+            state, effects = step(state, packet, Millis(now_ms))
+            answers += [(now_ms, device) for effect in effects if isinstance(effect, Publish)]
+    assert answers == [(now_ms, device) for now_ms in (0, 250) for device in CHAIN.devices[:2]]
+
+
+def test_blocks_of_who_may_not_propose_are_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checking a block is dear: out of turn, or for a view far ahead, nobody can make others do it."""
+    state = build_miner()
+    block, _ = build_block(CHAIN.state, CHAIN.miners[1].address, [])
+    monkeypatch.setattr(agreement, "check_block", lambda *_: pytest.fail("the block was checked"))
+    turns = {view: get_proposer(CHAIN.state, View(view)) for view in range(4)}
+    for key in CHAIN.miners[1:]:
+        for view in (*(view for view, turn in turns.items() if turn != key.address), 1_000_000):
+            raw = seal(Proposal(1, view, -1, block.hash), CHAIN.id, key)
+            packet = encode_packet(PacketType.PROPOSAL, raw, block.header_bytes, block.body_bytes)
+            after, codes = hear(state, TOPICS.miner_bft(key.address), packet)
+            assert codes == ([] if view == 1_000_000 else ["unknown-sender"])
+            assert block.hash not in after.candidates
