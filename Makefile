@@ -27,7 +27,7 @@ define make_venv
 	@echo "creating $(1)"; rm -rf $(1); $(PYTHON) -m venv $(1)
 endef
 
-.PHONY: help setup setup-model setup-oracle demo test test-main test-model test-oracle lint format lock clean
+.PHONY: help setup setup-model setup-oracle demo bench-chain test test-main test-model test-oracle lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -40,6 +40,9 @@ setup-oracle: $(VENV_ORACLE)/.installed ## make .venv-oracle (a second COSE libr
 
 demo: setup ## run a whole network on this machine
 	$(VENV)/bin/flchain demo $(ARGS)
+
+bench-chain: setup ## measure agreement and the light client on this machine
+	$(VENV)/bin/flchain bench chain $(ARGS)
 
 test: setup setup-model setup-oracle ## run every test
 	$(MAKE) --no-print-directory test-model

@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "audit": ("tools.audit", "walk a ledger from genesis and check everything in it"),
     "model": ("tools.modelbuilder.cli", "build or show a trainable .tflite file"),
     "genesis": ("tools.genesis", "make or show the genesis of a chain"),
+    "bench": ("tools.bench.cli", "measure on this machine, beside the floor of the same run"),
 }
 
 

@@ -1,0 +1,86 @@
+"""`flchain bench NAME`: measure on this machine, beside the floor of the same run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from flchain.errors import ConfigError
+from tools.bench.chain import FULL, METHOD, QUICK, QUICK_SPAN_S, SPAN_S, run_bench
+from tools.bench.network import Plan
+
+ROWS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
+    ("blocks measured", lambda size: f"{size['blocks']}"),
+    ("transactions/s, final", lambda size: f"{size['transactions_per_s']:.1f}"),
+    ("block latency p50, ms", lambda size: f"{size['latency_ms']['p50']:.0f}"),
+    ("block latency p99, ms", lambda size: f"{size['latency_ms']['p99']:.0f}"),
+    ("signature checks/s, alone", lambda size: f"{size['signature_checks_per_s']:,.0f}"),
+    ("seconds", lambda size: f"{size['seconds']:.2f}"),
+    ("floor, seconds", lambda size: f"{size['floor_seconds']:.3f}"),
+    ("seconds : floor", lambda size: f"{size['seconds_to_floor']:.1f}"),
+    ("CPU seconds : floor", lambda size: f"{size['cpu_to_floor']:.1f}"),
+    ("light client, headers/s", lambda size: f"{size['light_headers_per_s']:,.0f}"),
+    ("floor, headers/s", lambda size: f"{size['light_floor_headers_per_s']:,.0f}"),
+    ("floor : light client", lambda size: f"{size['light_to_floor']:.2f}"),
+    ("header, bytes", lambda size: f"{size['header_bytes']:.0f}"),
+    ("certificate, bytes", lambda size: f"{size['certificate_bytes']:.0f}"),
+)
+RESULT_FILE = "chain.json"
+
+
+def main(argv: Sequence[str], plans: tuple[Plan, ...] | None = None) -> int:
+    """Entry point of `flchain bench`; `plans` stand in for those of the options. Raises ConfigError and BenchError."""
+    arguments = _build_parser().parse_args(argv)
+    logging.basicConfig(level=logging.ERROR)
+    if arguments.out is not None:
+        try:
+            arguments.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError((f"--out {arguments.out}: {error.strerror or error}",)) from error
+    console = Console(stderr=arguments.json, highlight=False)
+    console.print(METHOD, style="dim")
+    chosen = plans or (QUICK if arguments.quick else FULL)
+    span_s = QUICK_SPAN_S if arguments.quick else SPAN_S
+    results = {"is_quick": arguments.quick, **run_bench(chosen, span_s, lambda size: _tell(console, size))}
+    _print_table(console, results)
+    if arguments.out is not None:
+        (arguments.out / RESULT_FILE).write_text(json.dumps(results, indent=2) + "\n")
+    if arguments.json:
+        print(json.dumps(results))
+    return 0
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="flchain bench", description="Measure on this machine.")
+    benchmarks = parser.add_subparsers(dest="benchmark", required=True, metavar="NAME")
+    chain = benchmarks.add_parser("chain", help="agreement and light client at 4, 7, 13 and 21 validators")
+    chain.add_argument("--quick", action="store_true", help="4 and 7 validators, few heights: under a minute")
+    chain.add_argument("--json", action="store_true", help="one JSON object on stdout, all else on stderr")
+    chain.add_argument("--out", type=Path, metavar="DIR", help=f"also write {RESULT_FILE} there")
+    return parser
+
+
+def _tell(console: Console, size: dict[str, Any]) -> None:
+    console.print(f"{size['validators']} validators: {size['blocks']} blocks in {size['seconds']:.1f} s")
+
+
+def _print_table(console: Console, results: dict[str, Any]) -> None:
+    table = Table("validators", title="flchain bench chain", title_justify="left")
+    for size in results["sizes"]:
+        table.add_column(str(size["validators"]), justify="right")
+    for name, show in ROWS:
+        table.add_row(name, *(show(size) for size in results["sizes"]))
+    console.print(table)
+    machine = results["machine"]
+    console.print(
+        f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, {machine['system']}, load "
+        f"{machine['load_1min']} before and {machine['load_1min_after']} after, commit {results['commit']}",
+        markup=False,
+    )

@@ -1,0 +1,43 @@
+"""What a figure was measured on: without it no figure can be compared."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+CPU_INFO = Path("/proc/cpuinfo")
+
+
+def read_cpu_model() -> str:
+    """The processor's name as the kernel tells it, or the architecture where it tells none."""
+    lines = CPU_INFO.read_text().splitlines() if CPU_INFO.exists() else []
+    # boards with ARM cores have no "model name" but often "Model", the board's own name
+    names = [line.partition(":")[2].strip() for line in lines if line.lower().startswith("model") and "name" in line]
+    names += [line.partition(":")[2].strip() for line in lines if line.startswith("Model")]
+    return names[0] if names else platform.machine()
+
+
+def describe_machine() -> dict[str, Any]:
+    """CPU model, cores, Python, system, and how many processes wanted a core in the last minute."""
+    return {
+        "cpu": read_cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "system": platform.system() + " " + platform.machine(),
+        "load_1min": round(os.getloadavg()[0], 2),
+    }
+
+
+def read_commit() -> str:
+    """The commit this code is of, "-dirty" behind it if files differ from it; "unknown" outside a checkout."""
+    command = ("git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+    try:
+        answer = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return answer.stdout.strip()

@@ -1,0 +1,298 @@
+"""A network for a benchmark: real miners and links as tasks of one process, a real broker, devices that only sign."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from flchain.chain import Block
+from flchain.codecs import CODECS
+from flchain.crypto import Identity
+from flchain.errors import FlchainError
+from flchain.genesis import Genesis, decode_genesis, encode_genesis
+from flchain.messages import (
+    Commit,
+    DeviceEntry,
+    Header,
+    Phase,
+    Reveal,
+    ValidatorEntry,
+    compute_update_commitment,
+)
+from flchain.packets import PacketType, Topics, decode_packet, encode_packet, split_packet
+from flchain.params import ChainParams
+from flchain.state import build_genesis_state, hash_model
+from flchain.types import Hash, Height, ModelVector
+from flchain.wire import HEADER_BYTES_MAX, decode_struct, seal
+from flchain_edge.event_loop import EventQueue
+from flchain_edge.mqtt import MqttLink, MqttSettings, Received
+from miner.edge.ledger import LEDGER_FILE, Ledger, StoredBlock
+from miner.edge.scorer_tflite import Scorer
+from miner.machine import build_miner_state
+from miner.runner import MinerRunner
+from miner.values import Event, MinerConfig
+from tools.broker import Broker, start_broker
+
+PARAMETERS_COUNT = 1_000
+CODEC, CODEC_LEVEL = "sparse-ternary", 20
+CONSTANT_SCORE = 7_000
+SALT = b"salt of 16 bytes"
+REPEAT_S = 5.0
+"""Devices say their words again if the chain has not moved for so long."""
+FULL_LINK_WAIT_S = 0.02
+
+
+class BenchError(FlchainError):
+    """The benchmark could not measure: the text says what did not happen."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One network. `rounds` are measured after one round that is not; `seconds_max` bounds both together."""
+
+    validators: int
+    devices: int
+    rounds: int
+    seconds_max: float
+
+
+@dataclass(frozen=True)
+class BenchChain:
+    """A genesis of equals and the keys behind it; device i has validator i modulo the validators as its home."""
+
+    genesis: Genesis
+    id: Hash
+    miners: tuple[Identity, ...]
+    devices: tuple[Identity, ...]
+    model: ModelVector
+
+
+@dataclass
+class Clock:
+    """When each height was first spoken of and when it was on each validator's disk; seconds, monotonic."""
+
+    begun: dict[int, float] = field(default_factory=dict)
+    durable: dict[int, dict[int, float]] = field(default_factory=dict)
+    """height -> validator number -> time."""
+    ends: dict[int, int] = field(default_factory=dict)
+    """round -> the height that settled it."""
+    moved: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def is_settled_by_all(self, round_number: int, validators: int) -> bool:
+        """True if every validator has the block that ended the round on disk."""
+        height = self.ends.get(round_number)
+        return height is not None and len(self.durable[height]) == validators
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a network did: `blocks` are those of the measured rounds only, `history` is the chain from height 1."""
+
+    chain: BenchChain
+    clock: Clock
+    blocks: tuple[StoredBlock, ...]
+    history: tuple[StoredBlock, ...]
+    seconds: float
+    cpu_seconds: float
+    """Of this process, which is all validators, their disks and the devices, but not the broker."""
+
+
+class TimedLedger(Ledger):
+    """The miner's own ledger, which also tells the clock. Call `attach` after `open`."""
+
+    _clock: Clock
+    _number: int
+
+    def attach(self, clock: Clock, number: int) -> None:
+        """Which clock, and which validator this is."""
+        self._clock, self._number = clock, number
+
+    async def save_own(self, height: Height, raw: bytes, block: Block | None) -> None:
+        """The first word of all at a height is its proposal: the machine saves before it sends."""
+        self._clock.begun.setdefault(height, time.monotonic())
+        await super().save_own(height, raw, block)
+
+    async def append(self, block: Block, certificate: bytes) -> None:
+        """A block counts when it is on disk."""
+        await super().append(block, certificate)
+        header = block.header
+        self._clock.durable.setdefault(header.height, {})[self._number] = time.monotonic()
+        if header.next_round > header.round:
+            self._clock.ends[header.round] = header.height
+            self._clock.moved.set()
+
+
+class ConstantScorer:
+    """Answers at once: what a model is worth is not what is measured here."""
+
+    async def score(self, vector: ModelVector) -> int:
+        """The same for every model vector, shape (P,)."""
+        return CONSTANT_SCORE
+
+    def stop(self) -> None:
+        """There is nothing to stop."""
+
+
+class Fleet:
+    """All devices behind one link. They sign and send when a phase opens and believe any header: only load."""
+
+    def __init__(self, chain: BenchChain, link: MqttLink) -> None:
+        self._chain = chain
+        self._link = link
+        self._topics = Topics.of_chain(chain.id)
+        update = np.zeros(PARAMETERS_COUNT, np.int32)
+        update[::CODEC_LEVEL] = 2**16
+        self._update = CODECS[CODEC].encode(update, np.zeros_like(update), CODEC_LEVEL).payload
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        self._link.subscribe(self._topics.all_miners("head"), qos=0)
+        await self._link.start()
+        at = (0, Phase.OPEN)
+        try:
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(REPEAT_S):
+                        at = await self._wait_for_news(at)
+                await self._say(*at)
+        finally:
+            await self._link.stop()
+
+    async def _wait_for_news(self, at: tuple[int, Phase]) -> tuple[int, Phase]:
+        while True:
+            event = await self._link.events.get()
+            if not isinstance(event, Received):
+                continue
+            header = decode_struct(decode_packet(event.payload).fields[0], Header, HEADER_BYTES_MAX)
+            if (header.next_round, header.next_phase) > at:
+                return header.next_round, header.next_phase
+
+    async def _say(self, round_number: int, phase: Phase) -> None:
+        if phase not in (Phase.COMMIT, Phase.REVEAL):
+            return
+        chain_id = self._chain.id
+        for device in self._chain.devices:
+            reveal = Reveal(round_number, SALT, 100, self._update)
+            commit = Commit(round_number, compute_update_commitment(chain_id, device.address, reveal))
+            raw = seal(commit if phase is Phase.COMMIT else reveal, chain_id, device)
+            for payload in split_packet(encode_packet(PacketType.MESSAGE, raw)):
+                while not self._link.publish(self._topics.device_up(device.address), payload):
+                    await asyncio.sleep(FULL_LINK_WAIT_S)
+
+
+def build_chain(plan: Plan) -> BenchChain:
+    """Keys and genesis from numbers alone, so that every run is of the same chain."""
+    miners, devices = _build_identities("miner", plan.validators), _build_identities("device", plan.devices)
+    model = np.zeros(PARAMETERS_COUNT, np.int32)
+    params = ChainParams(
+        codec=CODEC,
+        codec_level=CODEC_LEVEL,
+        aggregation="weighted-sum",
+        privacy="none",
+        clip_norm_thousandths=10_000,
+        noise_multiplier_thousandths=0,
+        proposer_rule="pok",
+        model_digest=hashlib.sha256(b"no model file").digest(),
+        parameters_count=PARAMETERS_COUNT,
+        initial_model_hash=hash_model(model),
+        local_epochs=1,
+        batch_size=32,
+        learning_rate_millionths=10_000,
+        samples_cap=1_000,
+        score_margin_bp=500,
+        reward_rule="per-update",
+        reward_per_update=100,
+        # Long enough that no view fails because 21 validators share a core: what is measured is work, not waiting.
+        phase_heights_max=2,
+        absent_rounds_max=2,
+        timeout_propose_ms=30_000,
+        timeout_vote_ms=15_000,
+        timeout_growth_ms=5_000,
+        patience_ms=30_000,
+        commit_patience_ms=60_000,
+    )
+    validators = tuple(ValidatorEntry(key.public_key, 10) for key in miners)
+    entries = tuple(DeviceEntry(key.public_key, miners[i % len(miners)].address) for i, key in enumerate(devices))
+    genesis = decode_genesis(encode_genesis(Genesis(1, f"bench-{plan.validators}", params, validators, entries)))
+    return BenchChain(genesis, genesis.chain_id(), miners, devices, model)
+
+
+def _build_identities(role: str, count: int) -> tuple[Identity, ...]:
+    seeds = (hashlib.sha256(f"bench {role} {number}".encode()).digest() for number in range(count))
+    return tuple(sorted((Identity.from_seed(seed) for seed in seeds), key=lambda key: key.address))
+
+
+@contextlib.asynccontextmanager
+async def open_ledgers(chain: BenchChain, clock: Clock, folder: Path) -> AsyncIterator[list[TimedLedger]]:
+    """A database file for each validator."""
+    async with contextlib.AsyncExitStack() as stack:
+        ledgers = []
+        for number in range(len(chain.miners)):
+            path = folder / f"miner-{number}" / LEDGER_FILE
+            ledger = cast(TimedLedger, await TimedLedger.open(path, chain.genesis, chain.model))
+            stack.push_async_callback(ledger.close)
+            ledger.attach(clock, number)
+            ledgers.append(ledger)
+        yield ledgers
+
+
+def build_runner(chain: BenchChain, number: int, ledger: Ledger, broker: Broker) -> MinerRunner:
+    """Validator `number` as `flchain-miner run` would make it, but for the scorer."""
+    identity = chain.miners[number]
+    state = build_miner_state(MinerConfig(identity), build_genesis_state(chain.genesis, chain.model))
+    queue: EventQueue[Event] = EventQueue()
+    link = MqttLink(MqttSettings(broker.host, broker.port, identity.address.hex()), on_event=queue.on_link_event)
+    return MinerRunner(state, ledger, link, cast(Scorer, ConstantScorer()), queue)
+
+
+async def run_network(plan: Plan, folder: Path) -> Measured:
+    """Run one network until its rounds are settled on every validator's disk. Raises BenchError and BrokerError."""
+    chain, clock = build_chain(plan), Clock()
+    broker = await asyncio.to_thread(start_broker, "nats", folder / "broker")
+    try:
+        async with open_ledgers(chain, clock, folder) as ledgers:
+            fleet = Fleet(chain, MqttLink(MqttSettings(broker.host, broker.port, "fleet")))
+            nodes = [build_runner(chain, number, ledger, broker).run() for number, ledger in enumerate(ledgers)]
+            tasks = [asyncio.create_task(node) for node in (*nodes, fleet.run())]
+            watch = asyncio.create_task(_watch(plan, clock))
+            try:
+                await asyncio.wait((watch, *tasks), return_when=asyncio.FIRST_COMPLETED)
+                if not watch.done():
+                    next(task for task in tasks if task.done()).result()  # raises what ended it
+                    raise BenchError("a node stopped by itself")
+                seconds, cpu_seconds = watch.result()
+            finally:
+                for task in (watch, *tasks):
+                    task.cancel()
+                await asyncio.gather(watch, *tasks, return_exceptions=True)
+            first, last = clock.ends[1] + 1, clock.ends[1 + plan.rounds]
+            history = await ledgers[0].get_blocks(Height(1), last)
+    finally:
+        await asyncio.to_thread(broker.stop)
+    return Measured(chain, clock, history[first - 1 : last], history[:last], seconds, cpu_seconds)
+
+
+async def _watch(plan: Plan, clock: Clock) -> tuple[float, float]:
+    """Wall and CPU seconds from the moment all have settled round 1 until all have settled the last."""
+    at = {}
+    try:
+        async with asyncio.timeout(plan.seconds_max):
+            for round_number in (1, 1 + plan.rounds):
+                while not clock.is_settled_by_all(round_number, plan.validators):
+                    clock.moved.clear()
+                    await clock.moved.wait()
+                at[round_number] = time.monotonic(), time.process_time()
+    except TimeoutError:
+        height = max(clock.durable, default=0)
+        said = f"the chain of {plan.validators} is at height {height} after {plan.seconds_max:.0f} s"
+        raise BenchError(f"{said}, and round {1 + plan.rounds} is not settled everywhere") from None
+    (wall_a, cpu_a), (wall_b, cpu_b) = at[1], at[1 + plan.rounds]
+    return wall_b - wall_a, cpu_b - cpu_a
