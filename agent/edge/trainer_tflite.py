@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -38,7 +39,8 @@ class Trainer:
         started = time.monotonic()
         base = to_float(vector)
         self._model.set_weights(base)
-        rng = np.random.default_rng()  # the order of rows is this device's own business
+        # From the data and the round alone, so that a run can be repeated; the noise below must be nobody's to repeat.
+        rng = np.random.default_rng((round_number, zlib.crc32(self._examples.x.tobytes())))
         size, losses = self._params.batch_size, [0.0]
         for _ in range(self._params.local_epochs):
             order = rng.permutation(len(self._examples))
@@ -56,7 +58,7 @@ class Trainer:
             samples=len(self._examples),
             training_ms=round((time.monotonic() - started) * 1000),
             loss=float(np.mean(losses)),
-            standard_normals=rng.standard_normal(len(base), np.float32) if needs_noise else None,
+            standard_normals=np.random.default_rng().standard_normal(len(base), np.float32) if needs_noise else None,
         )
 
     def stop(self) -> None:
