@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from agent.runner import load_identity, run_agent
 from agent.settings import AgentSettings
+from agent.upkeep import ACTIONS
 from flchain_edge.command import NodeCommand, run_command
 
 COMMAND = NodeCommand(
@@ -16,6 +17,7 @@ COMMAND = NodeCommand(
     settings_type=AgentSettings,
     run=run_agent,
     load_identity=load_identity,
+    actions=ACTIONS,
 )
 
 

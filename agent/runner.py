@@ -189,7 +189,7 @@ async def run_agent(settings: AgentSettings) -> None:
     trainer = Trainer(model, load_examples(settings.examples, model), genesis.params)
     store = await Store.open(Path(settings.data_dir) / STORE_FILE, light.chain)
     try:
-        stored = await store.load(light, np.zeros_like(initial_model))
+        stored = await store.load(light, np.zeros_like(initial_model), identity)
         state = build_agent_state(config, stored.light, stored.residual, stored.work, stored.outbox)
         queue: EventQueue[Event] = EventQueue()
         link = MqttLink(with_client_id(settings.mqtt, identity.address.hex()), on_event=queue.on_link_event)

@@ -31,6 +31,16 @@ EXIT_FAULT, EXIT_IO, EXIT_CONFIG = 1, 74, 78
 
 
 @dataclass(frozen=True)
+class NodeAction:
+    """One more thing that a program does with its settings. `act` raises what `run` may raise."""
+
+    name: str
+    help: str
+    act: Callable[[Any, argparse.Namespace], None]
+    add_arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
+
+
+@dataclass(frozen=True)
 class NodeCommand:
     """One program: its name, its settings' class, and what it does with them."""
 
@@ -43,6 +53,8 @@ class NodeCommand:
     settings_type: type[Any]
     run: Callable[[Any], Coroutine[Any, Any, None]]
     load_identity: Callable[[Any], Identity]
+    actions: tuple[NodeAction, ...] = ()
+    """What this program does besides run, check, key and example; `resync` mends its database."""
 
 
 def _build_parser(command: NodeCommand) -> argparse.ArgumentParser:
@@ -55,6 +67,10 @@ def _build_parser(command: NodeCommand) -> argparse.ArgumentParser:
     ):
         action = actions.add_parser(name, help=text, description=text)
         action.add_argument("--config", type=Path, required=True, metavar="FILE", help="configuration file (TOML)")
+    for extra in command.actions:
+        action = actions.add_parser(extra.name, help=extra.help, description=extra.help)
+        action.add_argument("--config", type=Path, required=True, metavar="FILE", help="configuration file (TOML)")
+        extra.add_arguments(action)
     actions.add_parser("example", help="print a commented configuration file")
     return parser
 
@@ -68,14 +84,15 @@ def run_command(command: NodeCommand, argv: Sequence[str] | None = None) -> int:
     try:
         settings = load_config(arguments.config, command.settings_type)
         setup_logging(settings.log.level, times=True)
-        _act(command, arguments.action, settings, arguments.config)
+        _act(command, settings, arguments)
     except ConfigError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
         return EXIT_CONFIG
     except LedgerCorrupt as error:
         print(
-            f"error: the database is damaged at {error}; move it away to start anew from the peers",
+            f"error: the database is damaged at {error}; mend it with: "
+            f"{command.program} resync --config {arguments.config}",
             file=sys.stderr,
         )
         return EXIT_FAULT
@@ -88,13 +105,16 @@ def run_command(command: NodeCommand, argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _act(command: NodeCommand, action: str, settings: Any, config: Path) -> None:
-    if action == "key":
+def _act(command: NodeCommand, settings: Any, arguments: argparse.Namespace) -> None:
+    action = arguments.action
+    if extra := next((extra for extra in command.actions if extra.name == action), None):
+        extra.act(settings, arguments)
+    elif action == "key":
         print(format_key(command, command.load_identity(settings)))
     elif action == "check":
         if problems := find_problems(command, settings):
             raise ConfigError(problems)
-        print(f"{config}: no problem found")
+        print(f"{arguments.config}: no problem found")
     else:
         try:
             asyncio.run(_run(command, settings))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from flchain_edge.command import NodeCommand, run_command
 from miner.runner import load_identity, run_miner
 from miner.settings import MinerSettings
+from miner.upkeep import ACTIONS
 
 COMMAND = NodeCommand(
     program="flchain-miner",
@@ -16,6 +17,7 @@ COMMAND = NodeCommand(
     settings_type=MinerSettings,
     run=run_miner,
     load_identity=load_identity,
+    actions=ACTIONS,
 )
 
 

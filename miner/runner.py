@@ -23,6 +23,7 @@ from flchain_edge.mqtt import OUTGOING_BYTES_MAX, LinkEvent, MqttLink, Received
 from flchain_edge.mqtt import Connected as LinkConnected
 from flchain_edge.mqtt_settings import with_client_id
 from flchain_edge.tflite import TfliteModel, probe_model
+from miner import catch_up
 from miner.edge.ledger import LEDGER_FILE, Ledger, StoredBlock, replay
 from miner.edge.scorer_tflite import Scorer
 from miner.machine import build_miner_state, step
@@ -48,19 +49,28 @@ from miner.values import (
 )
 
 log = logging.getLogger("miner")
+NEVER_SILENT = Height(0)
 
 
 class MinerRunner:
     """One miner process."""
 
     def __init__(
-        self, state: MinerState, ledger: Ledger, link: MqttLink, scorer: Scorer, queue: EventQueue[Event]
+        self,
+        state: MinerState,
+        ledger: Ledger,
+        link: MqttLink,
+        scorer: Scorer,
+        queue: EventQueue[Event],
+        *,
+        silent_until: Height = NEVER_SILENT,
     ) -> None:
         self._state = state
         self._ledger = ledger
         self._link = link
         self._scorer = scorer
         self._queue = queue
+        self._silent_until = silent_until
         self._refusals = RefusalCounter()
         self._scoring: set[asyncio.Task[None]] = set()
 
@@ -82,9 +92,26 @@ class MinerRunner:
             await self._link.stop()
 
     async def _process(self, event: Event) -> None:
+        if self._state.chain.height < self._silent_until:
+            await self._catch_up(event)
+            return
         self._state, effects = step(self._state, event, Millis(time.monotonic_ns() // 1_000_000))
         for effect in effects:
             await self._carry_out(effect)
+
+    async def _catch_up(self, event: Event) -> None:
+        """Take blocks and sign nothing about any; then begin as after a start, with what was said at that height."""
+        if not catch_up.is_heard(event):
+            return
+        self._state, effects = step(self._state, event, Millis(time.monotonic_ns() // 1_000_000))
+        for effect in catch_up.select_effects(effects, self._state.chain.chain):
+            await self._carry_out(effect)
+        chain = self._state.chain
+        if chain.height >= self._silent_until:
+            own = await self._ledger.get_own(Height(chain.height + 1))
+            self._state = build_miner_state(self._state.config, chain, self._state.tip, *own)
+            log.info("caught up, taking part again", extra={"height": chain.height})
+            self._queue.post(Connected())
 
     async def _carry_out(self, effect: Effect) -> None:
         match effect:
@@ -171,6 +198,9 @@ async def run_miner(settings: MinerSettings) -> None:
             outgoing_bytes_max=compute_outgoing_bytes_max(genesis),
         )
         log.info("starting", extra={"address": identity.address.hex(), "chain": genesis.name, "height": chain.height})
-        await MinerRunner(state, ledger, link, Scorer(model, examples), queue).run()
+        silent_until = await ledger.get_silence()
+        if chain.height < silent_until:
+            log.info("catching up after a resync, signing nothing", extra={"until_height": silent_until})
+        await MinerRunner(state, ledger, link, Scorer(model, examples), queue, silent_until=silent_until).run()
     finally:
         await ledger.close()

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiosqlite
 
 from agent.values import Report, SavePosition, Work
-from flchain.errors import ConfigError, InvalidMessage, LedgerCorrupt
+from flchain.crypto import Identity
+from flchain.errors import ConfigError, InvalidMessage, LedgerCorrupt, MalformedMessage
 from flchain.fixedpoint import vector_bytes, vector_from_bytes
 from flchain.light import LightState, process_snapshot
+from flchain.messages import Kind
 from flchain.types import Hash, ModelVector, Round
+from flchain.wire import hash_message, open_envelope, verify_envelope
 from flchain_edge.sqlite import open_database, store_errors, transaction
 
 STORE_FILE = "agent.db"
@@ -49,6 +53,14 @@ MIGRATIONS = (
 )
 
 
+def _check_message(raw: bytes, kind: Kind, number: int, chain: Hash, identity: Identity) -> None:
+    """Raises InvalidMessage unless these are the bytes of this device's own message for this round."""
+    envelope = open_envelope(raw, chain)
+    if (envelope.kind, envelope.sender, envelope.number) != (kind, identity.address, number):
+        raise MalformedMessage(f"stored work is no {kind.name} of this device for round {number}")
+    verify_envelope(envelope, chain, identity.public_key)
+
+
 @dataclass(frozen=True, eq=False)
 class Stored:
     """What a start finds."""
@@ -70,6 +82,7 @@ class Store:
         """Open or create. Raises ConfigError if the file belongs to another chain, LedgerCorrupt if it is damaged."""
         path.parent.mkdir(parents=True, exist_ok=True)
         db = await open_database(path, MIGRATIONS)
+        db.text_factory = bytearray  # no column holds text: what comes as text is damage, and need not be UTF-8
         try:
             async with transaction(db):
                 await db.execute("INSERT OR IGNORE INTO chain (id, chain) VALUES (1, ?)", (chain,))
@@ -87,29 +100,41 @@ class Store:
         """Close the file."""
         await self._db.close()
 
-    async def load(self, genesis_light: LightState, empty: ModelVector) -> Stored:
-        """What was saved, checked again; or the genesis. Raises LedgerCorrupt."""
+    async def load(self, genesis_light: LightState, empty: ModelVector, identity: Identity) -> Stored:
+        """What was saved, checked again; or the genesis. Raises LedgerCorrupt.
+
+        Work and outbox must be messages of this device, whole: they are sent as they are.
+        """
         try:
-            return await self._load(genesis_light, empty)
+            return await self._load(genesis_light, empty, identity)
         except InvalidMessage as error:
             raise LedgerCorrupt(0, f"the device's database: {error.code}: {error}") from error
 
-    async def _load(self, genesis_light: LightState, empty: ModelVector) -> Stored:
+    async def _load(self, genesis_light: LightState, empty: ModelVector, identity: Identity) -> Stored:
         light, residual, work, count = genesis_light, empty, None, genesis_light.params.parameters_count
+        position = await self._read("SELECT header, certificate, model, residual FROM position", (bytes,) * 4)
+        query = "SELECT round, commit_raw, reveal_raw, residual, samples, training_ms FROM work"
+        works = await self._read(query, (int, bytes, bytes, bytes, int, int))
+        messages = await self._read("SELECT digest, round, raw FROM outbox", (bytes, int, bytes))
+        for header, certificate, model, kept in position:
+            light, residual = process_snapshot(light, header, certificate, model), vector_from_bytes(kept, count)
+        for number, commit, reveal, kept, samples, training_ms in works:
+            _check_message(commit, Kind.COMMIT, number, light.chain, identity)
+            _check_message(reveal, Kind.REVEAL, number, light.chain, identity)
+            work = Work(Round(number), commit, reveal, vector_from_bytes(kept, count), samples, training_ms)
+        for digest, _, raw in messages:
+            if hash_message(raw) != digest:
+                raise LedgerCorrupt(0, "the device's database: a message in the outbox is not the one that was stored")
+        return Stored(light, residual, work, {Hash(digest): (Round(number), raw) for digest, number, raw in messages})
+
+    async def _read(self, query: str, types: tuple[type, ...]) -> list[tuple[Any, ...]]:
+        """All rows. Raises LedgerCorrupt: SQLite lets any type be in any column."""
         with store_errors():
-            async with self._db.execute("SELECT header, certificate, model, residual FROM position") as cursor:
-                position = await cursor.fetchone()
-            query = "SELECT round, commit_raw, reveal_raw, residual, samples, training_ms FROM work"
             async with self._db.execute(query) as cursor:
-                row = await cursor.fetchone()
-            async with self._db.execute("SELECT digest, round, raw FROM outbox") as cursor:
-                outbox = {Hash(item[0]): (Round(item[1]), item[2]) async for item in cursor}
-        if position is not None:
-            light = process_snapshot(light, position[0], position[1], position[2])
-            residual = vector_from_bytes(position[3], count)
-        if row is not None:
-            work = Work(Round(row[0]), row[1], row[2], vector_from_bytes(row[3], count), row[4], row[5])
-        return Stored(light, residual, work, outbox)
+                rows = [tuple(row) async for row in cursor]
+        if any(type(value) is not wanted for row in rows for value, wanted in zip(row, types, strict=True)):
+            raise LedgerCorrupt(0, "the device's database: a value of another type than was stored")
+        return rows
 
     async def save_position(self, effect: SavePosition) -> None:
         """The model, its residual and the header that proves it."""

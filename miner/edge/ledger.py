@@ -48,6 +48,10 @@ MIGRATIONS = (
         body BLOB NOT NULL
     );
     """,
+    """
+    -- Up to this height the miner has voted already, though its blocks from there on were lost: see ledger_resync.
+    CREATE TABLE silence (id INTEGER PRIMARY KEY CHECK (id = 1), until_height INTEGER NOT NULL);
+    """,
 )
 
 
@@ -76,6 +80,11 @@ def read_row(row: Sequence[object]) -> StoredBlock:
     return StoredBlock(Height(height), *cast(list[bytes], parts))
 
 
+def get_resynced_path(path: Path) -> Path:
+    """Where a resync keeps the mended ledger until the damaged one is out of its way."""
+    return path.with_name(path.name + ".resynced")
+
+
 class Ledger:
     """One miner's ledger. Raises StoreFull if the disk is full; then nothing of that write is there."""
 
@@ -85,6 +94,9 @@ class Ledger:
     @classmethod
     async def open(cls, path: Path, genesis: Genesis, initial_model: ModelVector) -> Ledger:
         """Open or create. Raises ConfigError if the file belongs to another chain, LedgerCorrupt if it is damaged."""
+        if get_resynced_path(path).exists():
+            # Votes are in there: a new ledger in its place would let the miner contradict them.
+            raise ConfigError((f"ledger {path}: a resync was broken off; finish it with: flchain-miner resync",))
         path.parent.mkdir(parents=True, exist_ok=True)
         db = await open_database(path, MIGRATIONS)
         db.text_factory = bytearray  # no column holds text: what comes as text is damage, and need not be UTF-8
@@ -109,14 +121,19 @@ class Ledger:
 
     async def append(self, block: Block, certificate: bytes) -> None:
         """Add a final block and forget what this miner said below it."""
-        height = block.header.height
+        height = Height(block.header.height)
+        await self.append_rows([StoredBlock(height, block.hash, block.header_bytes, certificate, block.body_bytes)])
+
+    async def append_rows(self, rows: Sequence[StoredBlock]) -> None:
+        """Add final blocks, all or none, as `append` does one."""
         async with transaction(self._db):
-            await self._db.execute(
-                "INSERT INTO blocks (height, hash, header, certificate, body) VALUES (?, ?, ?, ?, ?)",
-                (height, block.hash, block.header_bytes, certificate, block.body_bytes),
-            )
-            await self._db.execute("DELETE FROM own_messages WHERE height <= ?", (height,))
-            await self._db.execute("DELETE FROM own_blocks WHERE height <= ?", (height,))
+            for row in rows:
+                await self._db.execute(
+                    f"INSERT INTO blocks ({BLOCK_COLUMNS}) VALUES (?, ?, ?, ?, ?)",
+                    (row.height, row.hash, row.header, row.certificate, row.body),
+                )
+            for table in ("own_messages", "own_blocks") if rows else ():
+                await self._db.execute(f"DELETE FROM {table} WHERE height <= ?", (rows[-1].height,))
 
     async def save_own(self, height: Height, raw: bytes, block: Block | None) -> None:
         """Make a vote or proposal durable, with the block it is for."""
@@ -127,6 +144,17 @@ class Ledger:
                     "INSERT OR IGNORE INTO own_blocks (hash, height, header, body) VALUES (?, ?, ?, ?)",
                     (block.hash, height, block.header_bytes, block.body_bytes),
                 )
+
+    async def save_own_rows(
+        self, messages: Sequence[tuple[int, bytes]], blocks: Sequence[tuple[int, bytes, bytes]]
+    ) -> None:
+        """What this miner has said elsewhere, as (height, raw) and (height, header, body), all or none."""
+        async with transaction(self._db):
+            for height, raw in messages:
+                await self._db.execute("INSERT INTO own_messages (raw, height) VALUES (?, ?)", (raw, height))
+            for height, header, body in blocks:
+                query = "INSERT INTO own_blocks (hash, height, header, body) VALUES (?, ?, ?, ?)"
+                await self._db.execute(query, (hash_header(header), height, header, body))
 
     async def get_own(self, height: Height) -> tuple[tuple[bytes, ...], tuple[Block, ...]]:
         """What this miner has said at a height, and the blocks it was about."""
@@ -143,6 +171,22 @@ class Ledger:
             return raws, tuple(Block(decode_struct(row[0], Header, HEADER_BYTES_MAX), *row) for row in rows)
         except InvalidMessage as error:
             raise LedgerCorrupt(height, f"an own block: {error}") from error
+
+    async def save_silence(self, until: Height) -> None:
+        """The miner must not sign about blocks up to this height: it has done so, and its own record of it is gone."""
+        async with transaction(self._db):
+            await self._db.execute("INSERT OR REPLACE INTO silence (id, until_height) VALUES (1, ?)", (until,))
+
+    async def get_silence(self) -> Height:
+        """The height up to which this miner signs nothing about blocks; 0 if it never lost one."""
+        with store_errors():
+            async with self._db.execute("SELECT until_height FROM silence") as cursor:
+                row = await cursor.fetchone()
+        if row is None:
+            return Height(0)
+        if not isinstance(row[0], int):
+            raise LedgerCorrupt(0, "silence: not a height")
+        return Height(row[0])
 
     async def get_blocks(self, height: Height, count: int) -> tuple[StoredBlock, ...]:
         """At most `count` blocks from `height` on."""

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,6 +21,17 @@ from miner.edge.ledger import BLOCK_COLUMNS, MIGRATIONS, StoredBlock, read_initi
 BATCH_BLOCKS = 64
 BUSY_TIMEOUT_S = 5.0
 TABLES = frozenset({"genesis", "blocks"})
+SILENCE_VERSION = 2
+"""The schema from which on a miner may be silent; blocks and genesis are as in version 1."""
+
+
+@dataclass(frozen=True)
+class OwnWords:
+    """What a miner has said: (height, vote or proposal), (height, header, body), and where it is silent up to."""
+
+    messages: tuple[tuple[int, bytes], ...]
+    blocks: tuple[tuple[int, bytes, bytes], ...]
+    silence: Height
 
 
 class LedgerFile:
@@ -65,6 +77,35 @@ class LedgerFile:
                 height = row[0] + 1
             if len(rows) < BATCH_BLOCKS:
                 return
+
+    def get_block(self, height: int) -> StoredBlock | None:
+        """One block, read alone: damage elsewhere does not touch it."""
+        with _corrupt_at(height):
+            row = self._db.execute(f"SELECT {BLOCK_COLUMNS} FROM blocks WHERE height = ?", (height,)).fetchone()
+        return read_row(row) if row is not None else None
+
+    def get_height(self) -> Height:
+        """The newest block's height; 0 for none."""
+        with _corrupt_at(0):
+            return Height(self._db.execute("SELECT max(height) FROM blocks").fetchone()[0] or 0)
+
+    def find_heights(self, prefix: bytes) -> tuple[Height, ...]:
+        """At most two blocks whose stored hash begins with these bytes."""
+        query = "SELECT height FROM blocks WHERE substr(hash, 1, ?) = ? LIMIT 2"
+        with _corrupt_at(0):
+            return tuple(Height(row[0]) for row in self._db.execute(query, (len(prefix), prefix)).fetchall())
+
+    def get_own_words(self) -> OwnWords:
+        """Everything this miner has said about heights that are not final for it."""
+        with _corrupt_at(0):
+            messages = self._db.execute("SELECT height, raw FROM own_messages ORDER BY rowid").fetchall()
+            blocks = self._db.execute("SELECT height, header, body FROM own_blocks ORDER BY rowid").fetchall()
+            has_silence = self._db.execute("PRAGMA user_version").fetchone()[0] >= SILENCE_VERSION
+            silence = self._db.execute("SELECT until_height FROM silence").fetchone() if has_silence else None
+        for height, *parts in (*messages, *blocks, *([silence] if silence else [])):
+            if not isinstance(height, int) or not all(isinstance(part, bytes) for part in parts):
+                raise LedgerCorrupt(0, "an own vote or block: not stored as bytes")
+        return OwnWords(tuple(messages), tuple(blocks), Height(silence[0] if silence else 0))
 
     def get_hash(self, height: Height) -> bytes:
         """The stored hash of a block that is there."""
@@ -122,7 +163,7 @@ def _check_is_ledger(db: sqlite3.Connection, path: Path) -> None:
         raise explain(error, str(path)) or error from error
     if not tables >= TABLES:
         raise ConfigError((f"ledger {path}: not a ledger: its tables are not there",))
-    if version != len(MIGRATIONS):
+    if not 1 <= version <= len(MIGRATIONS):
         raise ConfigError(
-            (f"ledger {path}: has schema version {version}, this program audits version {len(MIGRATIONS)}",)
+            (f"ledger {path}: has schema version {version}, this program reads versions 1 to {len(MIGRATIONS)}",)
         )

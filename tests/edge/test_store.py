@@ -19,10 +19,11 @@ from flchain.state import hash_model
 from flchain.types import Hash, Height, ModelVector, Round
 from flchain.wire import hash_message
 from flchain_edge.sqlite import StoreFull
-from tests.support.chain_builder import PARAMETERS_COUNT, Driver
+from tests.support.chain_builder import PARAMETERS_COUNT, Driver, make_reveal, seal_commit, seal_reveal
 from tests.support.crash import kill_after
 from tests.support.ledger_builder import change, drive, flip
 
+ME = 0
 ROUNDS = 3
 KILLS = 20
 EMPTY = np.zeros(PARAMETERS_COUNT, np.int32)
@@ -58,8 +59,11 @@ def build_position(driver: Driver, round_number: int) -> SavePosition:
     return SavePosition(follow(driver, height), header, certificate, get_residual(round_number))
 
 
-def build_work(round_number: int) -> Work:
-    return Work(Round(round_number), b"commit", b"reveal", get_residual(round_number), 40, 1234)
+def build_work(driver: Driver, round_number: int) -> Work:
+    """What device ME has trained in a round."""
+    reveal = make_reveal(driver.chain, ME, round_number)
+    commit_raw, reveal_raw = seal_commit(driver.chain, ME, reveal), seal_reveal(driver.chain, ME, reveal)
+    return Work(Round(round_number), commit_raw, reveal_raw, get_residual(round_number), 40, 1234)
 
 
 def visit(path: Path, driver: Driver, do: Callable[[Store], Awaitable[object]]) -> None:
@@ -81,7 +85,7 @@ def load(path: Path, driver: Driver) -> Stored:
 
     async def read(store: Store) -> None:
         light = build_light_state(driver.chain.genesis, driver.chain.model)
-        found.append(await store.load(light, EMPTY))
+        found.append(await store.load(light, EMPTY, driver.chain.devices[ME]))
 
     visit(path, driver, read)
     return found[0]
@@ -125,14 +129,14 @@ def test_work_and_outbox_are_found_again(tmp_path: Path, driver: Driver) -> None
     path, raws = tmp_path / "agent.db", [b"first", b"second"]
 
     async def save(store: Store) -> None:
-        await store.save_work(build_work(1))
-        await store.save_work(build_work(2))
+        await store.save_work(build_work(driver, 1))
+        await store.save_work(build_work(driver, 2))
         for raw in (*raws, raws[0]):
             await store.save_outbox(hash_message(raw), Round(2), raw)
 
     visit(path, driver, save)
     stored = load(path, driver)
-    work, wanted = stored.work, build_work(2)
+    work, wanted = stored.work, build_work(driver, 2)
     assert work is not None and (work.residual == wanted.residual).all()
     assert (work.round, work.commit, work.reveal) == (wanted.round, wanted.commit, wanted.reveal)
     assert (work.samples, work.training_ms) == (wanted.samples, wanted.training_ms)
@@ -145,8 +149,8 @@ def test_history_has_one_line_a_round(tmp_path: Path, driver: Driver) -> None:
     """A round that is reported again, after a restart, is not counted twice; one without an update is there too."""
 
     async def save(store: Store) -> None:
-        await store.save_round(Report(Round(1), Hash(b"h" * 32), False, True, build_work(1)), 10, 20)
-        await store.save_round(Report(Round(1), Hash(b"h" * 32), False, True, build_work(1)), 11, 21)
+        await store.save_round(Report(Round(1), Hash(b"h" * 32), False, True, build_work(driver, 1)), 10, 20)
+        await store.save_round(Report(Round(1), Hash(b"h" * 32), False, True, build_work(driver, 1)), 11, 21)
         await store.save_round(Report(Round(2), Hash(b"i" * 32), False, False, None), 12, 22)
         async with store._db.execute("SELECT * FROM rounds ORDER BY round") as cursor:
             rows = [tuple(row) async for row in cursor]
@@ -170,6 +174,47 @@ def test_a_damaged_position_is_found(tmp_path: Path, driver: Driver) -> None:
         change(path, f"UPDATE position SET {part} = ?", damaged)
         with pytest.raises(LedgerCorrupt):
             load(path, driver)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE work SET reveal_raw = commit_raw",
+        "UPDATE work SET commit_raw = x'00'",
+        "UPDATE work SET commit_raw = CAST(commit_raw AS TEXT)",
+        "UPDATE work SET round = round + 1",
+        "UPDATE work SET samples = 'many'",
+        "UPDATE outbox SET raw = x'00'",
+        "UPDATE outbox SET raw = CAST(raw AS TEXT)",
+        "UPDATE outbox SET digest = 7",
+        "UPDATE outbox SET round = x'01'",
+        "UPDATE position SET model = CAST(model AS TEXT)",
+        "UPDATE position SET header = 7",
+    ],
+)
+def test_what_was_not_stored_so_is_damage(tmp_path: Path, driver: Driver, sql: str) -> None:
+    """Work, outbox or position of another type, round or content is LedgerCorrupt, and nothing of it is sent."""
+    path, raw = tmp_path / "agent.db", build_work(driver, 2).commit
+
+    async def save(store: Store) -> None:
+        await store.save_position(build_position(driver, 1))
+        await store.save_work(build_work(driver, 2))
+        await store.save_outbox(hash_message(raw), Round(2), raw)
+
+    visit(path, driver, save)
+    assert load(path, driver).outbox == {hash_message(raw): (Round(2), raw)}
+    change(path, sql)
+    with pytest.raises(LedgerCorrupt):
+        load(path, driver)
+
+
+def test_another_devices_work_is_damage(tmp_path: Path, driver: Driver) -> None:
+    """A message that another device has signed is never sent as this one's."""
+    path, other = tmp_path / "agent.db", make_reveal(driver.chain, 1, 2)
+    visit(path, driver, lambda store: store.save_work(build_work(driver, 2)))
+    change(path, "UPDATE work SET commit_raw = ?", seal_commit(driver.chain, 1, other))
+    with pytest.raises(LedgerCorrupt, match="no COMMIT of this device"):
+        load(path, driver)
 
 
 @pytest.mark.parametrize("damage", [lambda data: b"x" * 100 + data[100:], lambda data: data[: len(data) // 2]])
@@ -223,7 +268,7 @@ def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path, driver: Driv
             while True:
                 for number, position in enumerate(positions, start=1):
                     await store.save_outbox(hash_message(bytes((number,))), Round(number), bytes((number,)))
-                    await store.save_work(build_work(number))
+                    await store.save_work(build_work(driver, number))
                     await store.save_position(position)
                     acknowledge(number)
 

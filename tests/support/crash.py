@@ -7,7 +7,9 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 
-def kill_after(count: int, work: Callable[[Callable[[int], None]], None]) -> int | None:
+def kill_after(
+    count: int, work: Callable[[Callable[[int], None]], None], before_kill: Callable[[], None] = lambda: None
+) -> int | None:
     """Run `work(acknowledge)` in a fork and kill it after `count` acknowledgements, or let it end before.
 
     Gives the last number acknowledged, those on their way when the kill came included; None for none.
@@ -21,6 +23,7 @@ def kill_after(count: int, work: Callable[[Callable[[int], None]], None]) -> int
     try:
         for _ in range(count):
             last = receiver.recv()
+        before_kill()
         process.kill()
         while True:
             last = receiver.recv()

@@ -163,10 +163,50 @@ def test_a_damaged_database_stops_the_start(tmp_path: Path, role: str, capsys: p
     (data / ("ledger.db" if role == "miner" else "agent.db")).write_bytes(b"not a database " * 1000)
     assert MAINS[role](["run", "--config", str(config)]) == EXIT_FAULT
     err = capsys.readouterr().err
-    assert len(err.splitlines()) == 1 and "damaged" in err and "move it away" in err
+    assert len(err.splitlines()) == 1 and "damaged" in err and f"flchain-{role} resync --config {config}" in err
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["check", "--help"], ["key", "--help"]])
+def test_resync_does_what_the_error_says(tmp_path: Path, role: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command that a damaged start names moves the database aside; a miner's asks for the operator's word first."""
+    config = set_up(tmp_path, capsys)[role]
+    data = config.parent / "data"
+    data.mkdir()
+    name = "ledger.db" if role == "miner" else "agent.db"
+    (data / name).write_bytes(b"not a database " * 1000)
+    command = ["resync", "--config", str(config)]
+    if role == "miner":
+        assert MAINS[role](command) == EXIT_FAULT
+        assert "--i-lost-my-votes" in capsys.readouterr().err
+        command.append("--i-lost-my-votes")
+    assert MAINS[role](command) == 0
+    assert f"{name}.damaged-1" in capsys.readouterr().out
+    assert (data / f"{name}.damaged-1").read_bytes().startswith(b"not a database")
+
+
+def test_resync_leaves_what_is_sound(tmp_path: Path, role: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a database there is nothing to mend, and a sound one stays."""
+    config = set_up(tmp_path, capsys)[role]
+    assert MAINS[role](["resync", "--config", str(config)]) == EXIT_CONFIG
+    assert "no such file" in capsys.readouterr().err
+
+
+def test_export_and_import_of_an_empty_chain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The commands themselves: import of a file that is none is 78; an export of no ledger too."""
+    config = set_up(tmp_path, capsys)["miner"]
+    (tmp_path / "none").write_bytes(b"none")
+    assert miner_main(["export", "--config", str(config), "--out", str(tmp_path / "out")]) == EXIT_CONFIG
+    assert miner_main(["import", "--config", str(config), str(tmp_path / "none")]) == EXIT_CONFIG
+    assert "no export" in capsys.readouterr().err
+    assert miner_main(["export", "--config", str(config), "--out", str(tmp_path / "out")]) == 0
+    assert miner_main(["import", "--config", str(config), str(tmp_path / "out")]) == 0
+    assert miner_main(["resync", "--config", str(config)]) == 0
+    out = capsys.readouterr().out
+    assert "0 blocks" in out and "0 new blocks" in out and "nothing done" in out
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["check", "--help"], ["key", "--help"], ["resync", "--help"]]
+)
 def test_help_is_everywhere(arguments: list[str], role: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Every command explains itself on stdout."""
     with pytest.raises(SystemExit) as left:

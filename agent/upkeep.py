@@ -1,0 +1,63 @@
+"""`flchain-agent resync`: a damaged database out of the way, so that the device starts anew from its peers."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from pathlib import Path
+
+import numpy as np
+
+from agent.edge.store import STORE_FILE, Store
+from agent.runner import load_identity
+from agent.settings import AgentSettings
+from flchain.errors import ConfigError, LedgerCorrupt
+from flchain.light import build_light_state
+from flchain_edge.chain_files import compute_initial_model, load_genesis, load_model_file
+from flchain_edge.command import NodeAction
+from flchain_edge.database_files import move_aside, refuse_if_open
+from flchain_edge.tflite import TfliteModel, probe_model
+
+
+def run_resync(settings: AgentSettings, arguments: argparse.Namespace) -> None:
+    """`resync`: nothing if the database checks. Raises ConfigError (no database, in use, another chain), StoreFull."""
+    path = Path(settings.data_dir) / STORE_FILE
+    if not path.is_file():
+        raise ConfigError((f"database {path}: no such file",))
+    if not settings.key.file.exists():  # a new key would call every stored message another's
+        raise ConfigError((f"key file {settings.key.file}: No such file or directory",))
+    refuse_if_open(path)
+    fault = _find_fault(settings, path)
+    if fault is None:
+        print(f"{path}: no fault found, nothing done")
+        return
+    aside = move_aside(path)
+    print(f"fault: {fault}\nthe damaged database is now {aside}")
+    print("the next run takes the newest model from its peers; what the last rounds' compression left over is lost")
+
+
+def _find_fault(settings: AgentSettings, path: Path) -> str | None:
+    """What a start would find."""
+    identity, genesis = load_identity(settings), load_genesis(settings.genesis)
+    model_file = load_model_file(settings.model, genesis)
+    probe_model(model_file)
+    initial_model = compute_initial_model(TfliteModel(model_file))
+    light = build_light_state(genesis, initial_model)
+
+    async def load() -> None:
+        store = await Store.open(path, light.chain)
+        try:
+            await store.load(light, np.zeros_like(initial_model), identity)
+        finally:
+            await store.close()
+
+    try:
+        asyncio.run(load())
+    except LedgerCorrupt as error:
+        return error.what
+    return None
+
+
+ACTIONS = (
+    NodeAction("resync", "move a damaged database aside, so that this device starts anew from its peers", run_resync),
+)

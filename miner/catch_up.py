@@ -1,0 +1,44 @@
+"""What a miner does while it is silent (see edge.ledger_resync): it asks for final blocks, takes them, and no more.
+
+It hears no votes and no proposals and its consensus has no timers, so it cannot decide anything either.
+"""
+
+from __future__ import annotations
+
+from flchain.errors import InvalidMessage
+from flchain.messages import Kind
+from flchain.packets import PacketType, decode_packet, read_topic_channel
+from flchain.types import Hash
+from flchain.wire import open_envelope
+from miner.values import Effect, Event, Note, PacketReceived, Publish, Refuse, SaveBlock, StartTimer, Timer, TimerFired
+
+CHANNELS = frozenset({"head", "to"})
+"""Peers' newest headers, and their answers."""
+
+
+def is_heard(event: Event) -> bool:
+    """True for what leads to final blocks."""
+    match event:
+        case PacketReceived(topic):
+            try:
+                return read_topic_channel(topic) in CHANNELS
+            except InvalidMessage:
+                return False
+        case TimerFired(Timer.ASK):
+            return True
+    return False
+
+
+def select_effects(effects: tuple[Effect, ...], chain: Hash) -> tuple[Effect, ...]:
+    """Of what the machine wants, that which says nothing about a block."""
+    return tuple(effect for effect in effects if _is_harmless(effect, chain))
+
+
+def _is_harmless(effect: Effect, chain: Hash) -> bool:
+    match effect:
+        case SaveBlock() | Refuse() | Note() | StartTimer(Timer.ASK):
+            return True
+        case Publish(_, packet):
+            decoded = decode_packet(packet)
+            return decoded.type is PacketType.MESSAGE and open_envelope(decoded.fields[0], chain).kind is Kind.ASK
+    return False

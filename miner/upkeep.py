@@ -1,0 +1,118 @@
+"""`flchain-miner export`, `import` and `resync`: what an operator does with a ledger while the miner does not run."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+from pathlib import Path
+
+from flchain.errors import ConfigError
+from flchain.genesis import Genesis
+from flchain.types import Height, ModelVector
+from flchain_edge.chain_files import compute_initial_model, load_genesis, load_model_file
+from flchain_edge.command import NodeAction
+from flchain_edge.database_files import refuse_if_open
+from flchain_edge.tflite import TfliteModel, probe_model
+from miner.edge.ledger import LEDGER_FILE, Ledger
+from miner.edge.ledger_export import export_ledger, import_file
+from miner.edge.ledger_resync import resync_ledger
+from miner.runner import load_identity
+from miner.settings import MinerSettings
+
+PROGRESS_BLOCKS = 500
+log = logging.getLogger("miner")
+
+
+def _get_path(settings: MinerSettings) -> Path:
+    return Path(settings.data_dir) / LEDGER_FILE
+
+
+def _load_chain(settings: MinerSettings) -> tuple[Genesis, ModelVector]:
+    """What every block is checked from. Raises ConfigError."""
+    genesis = load_genesis(settings.genesis)
+    model_file = load_model_file(settings.model, genesis)
+    probe_model(model_file)
+    return genesis, compute_initial_model(TfliteModel(model_file))
+
+
+def _say_progress(height: Height) -> None:
+    if height % PROGRESS_BLOCKS == 0:
+        log.info("checked", extra={"height": height})
+
+
+def run_export(settings: MinerSettings, arguments: argparse.Namespace) -> None:
+    """`export`: the ledger as one file. Raises ConfigError, LedgerCorrupt."""
+    out: Path = arguments.out
+    height = export_ledger(_get_path(settings), out, _say_progress)
+    print(f"{out}: {height} blocks, {out.stat().st_size} bytes")
+
+
+def run_import(settings: MinerSettings, arguments: argparse.Namespace) -> None:
+    """`import`: the file's blocks that the ledger lacks. Raises ConfigError, ImportFault, LedgerCorrupt, StoreFull."""
+    refuse_if_open(_get_path(settings))
+    genesis, initial_model = _load_chain(settings)
+
+    async def run() -> tuple[Height, Height]:
+        ledger = await Ledger.open(_get_path(settings), genesis, initial_model)
+        try:
+            return await import_file(ledger, genesis, initial_model, arguments.file, _say_progress)
+        finally:
+            await ledger.close()
+
+    before, after = asyncio.run(run())
+    print(f"{arguments.file}: {after - before} new blocks, the ledger stands at height {after}")
+
+
+def run_resync(settings: MinerSettings, arguments: argparse.Namespace) -> None:
+    """`resync`: mend a damaged ledger. Raises ConfigError, VotesLost, StoreFull."""
+    if not settings.key.file.exists():  # a new key would call every vote another's
+        raise ConfigError((f"key file {settings.key.file}: No such file or directory",))
+    genesis, initial_model = _load_chain(settings)
+    path = _get_path(settings)
+    done = resync_ledger(path, genesis, initial_model, load_identity(settings), arguments.i_lost_my_votes)
+    if done is None:
+        print(f"{path}: no fault found, nothing done")
+        return
+    for fault in done.faults:
+        print(f"fault: {fault}")
+    if done.aside is not None:
+        print(f"the damaged ledger is now {done.aside}")
+    print(f"kept {done.kept} blocks; the next run fetches the rest from the peers")
+    if done.silent_until > done.kept:
+        print(f"until height {done.silent_until}, where it has voted before, this miner signs nothing")
+
+
+def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write; replaced if there")
+
+
+def _add_import_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE", help="what export has written")
+
+
+def _add_resync_arguments(parser: argparse.ArgumentParser) -> None:
+    text = "go on without a record of this miner's votes, though it may then sign twice for one height"
+    parser.add_argument("--i-lost-my-votes", action="store_true", help=text)
+
+
+ACTIONS = (
+    NodeAction(
+        "export",
+        "write all final blocks with their certificates to one file, checked; also while the miner runs",
+        run_export,
+        _add_export_arguments,
+    ),
+    NodeAction(
+        "import",
+        "add an export's blocks to the ledger, each checked by the chain's rules; goes on where it was broken off",
+        run_import,
+        _add_import_arguments,
+    ),
+    NodeAction(
+        "resync",
+        "mend a damaged ledger: move it aside, keep the blocks that check and this miner's votes",
+        run_resync,
+        _add_resync_arguments,
+    ),
+)
