@@ -13,6 +13,7 @@ from flchain_edge.command import EXIT_CONFIG, EXIT_FAULT
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("tools.demo.cli", "run a whole network on this machine: miners, agents, broker"),
     "audit": ("tools.audit", "walk a ledger from genesis and check everything in it"),
+    "chain": ("tools.chain", "look at the blocks of a ledger: show one, tail the newest"),
     "model": ("tools.modelbuilder.cli", "build or show a trainable .tflite file"),
     "genesis": ("tools.genesis", "make or show the genesis of a chain"),
     "bench": ("tools.bench.cli", "measure on this machine, beside the floor of the same run"),
