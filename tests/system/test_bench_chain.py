@@ -27,6 +27,7 @@ SIZE_KEYS = {
     "transactions_per_s",
     "blocks_per_s",
     "latency_ms",
+    "messages_heard_per_block",
     "signature_checks_per_s",
     "floor_seconds",
     "seconds_to_floor",

@@ -21,6 +21,7 @@ ROWS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
     ("transactions/s, final", lambda size: f"{size['transactions_per_s']:.1f}"),
     ("block latency p50, ms", lambda size: f"{size['latency_ms']['p50']:.0f}"),
     ("block latency p99, ms", lambda size: f"{size['latency_ms']['p99']:.0f}"),
+    ("messages to a validator, a block", lambda size: f"{size['messages_heard_per_block']:.0f}"),
     ("signature checks/s, alone", lambda size: f"{size['signature_checks_per_s']:,.0f}"),
     ("seconds", lambda size: f"{size['seconds']:.2f}"),
     ("floor, seconds", lambda size: f"{size['floor_seconds']:.3f}"),

@@ -103,6 +103,8 @@ class Measured:
     seconds: float
     cpu_seconds: float
     """Of this process, which is all validators, their disks and the devices, but not the broker."""
+    messages_heard: int
+    """MQTT messages that came to all validators together, over the whole history."""
 
 
 class TimedLedger(Ledger):
@@ -244,13 +246,13 @@ async def open_ledgers(chain: BenchChain, clock: Clock, folder: Path) -> AsyncIt
         yield ledgers
 
 
-def build_runner(chain: BenchChain, number: int, ledger: Ledger, broker: Broker) -> MinerRunner:
-    """Validator `number` as `flchain-miner run` would make it, but for the scorer."""
+def build_runner(chain: BenchChain, number: int, ledger: Ledger, broker: Broker) -> tuple[MinerRunner, MqttLink]:
+    """Validator `number` as `flchain-miner run` would make it, but for the scorer; and its link, for its counters."""
     identity = chain.miners[number]
     state = build_miner_state(MinerConfig(identity), build_genesis_state(chain.genesis, chain.model))
     queue: EventQueue[Event] = EventQueue()
     link = MqttLink(MqttSettings(broker.host, broker.port, identity.address.hex()), on_event=queue.on_link_event)
-    return MinerRunner(state, ledger, link, cast(Scorer, ConstantScorer()), queue)
+    return MinerRunner(state, ledger, link, cast(Scorer, ConstantScorer()), queue), link
 
 
 async def run_network(plan: Plan, folder: Path) -> Measured:
@@ -260,8 +262,8 @@ async def run_network(plan: Plan, folder: Path) -> Measured:
     try:
         async with open_ledgers(chain, clock, folder) as ledgers:
             fleet = Fleet(chain, MqttLink(MqttSettings(broker.host, broker.port, "fleet")))
-            nodes = [build_runner(chain, number, ledger, broker).run() for number, ledger in enumerate(ledgers)]
-            tasks = [asyncio.create_task(node) for node in (*nodes, fleet.run())]
+            nodes = [build_runner(chain, number, ledger, broker) for number, ledger in enumerate(ledgers)]
+            tasks = [asyncio.create_task(running) for running in (*(node.run() for node, _ in nodes), fleet.run())]
             watch = asyncio.create_task(_watch(plan, clock))
             try:
                 await asyncio.wait((watch, *tasks), return_when=asyncio.FIRST_COMPLETED)
@@ -277,7 +279,8 @@ async def run_network(plan: Plan, folder: Path) -> Measured:
             history = await ledgers[0].get_blocks(Height(1), last)
     finally:
         await asyncio.to_thread(broker.stop)
-    return Measured(chain, clock, history[first - 1 : last], history[:last], seconds, cpu_seconds)
+    heard = sum(link.counters.messages_received for _, link in nodes)
+    return Measured(chain, clock, history[first - 1 : last], history[:last], seconds, cpu_seconds, heard)
 
 
 async def _watch(plan: Plan, clock: Clock) -> tuple[float, float]:
