@@ -284,6 +284,7 @@ def test_a_resynced_miner_signs_nothing_until_it_has_caught_up(path: Path, drive
         ):
             await runner._process(event)
         assert link.kinds == [Kind.ASK]
+        assert not runner._state.bft.is_started, "nor does it count others' votes, and so decides nothing"
         for index in range(BAD - 1, 13):
             row = get_row(driver, index)
             packet = encode_packet(PacketType.BLOCK, row.header, row.certificate, row.body)
