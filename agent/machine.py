@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
+
 from agent import work
 from agent.values import (
     AgentConfig,
@@ -130,7 +132,19 @@ def _on_head(state: AgentState, owner: Address, packet: Packet) -> Transition:
         return state, ()  # known already: a repeat, or a miner that is behind
     except ModelMismatch as error:
         return _on_mismatch(state, error)
-    return _follow_light(replace(state, head=(header, certificate)), after)
+    state, followed = _follow(replace(state, head=(header, certificate)), owner)
+    state, effects = _follow_light(state, after)
+    return state, followed + effects
+
+
+def _follow(state: AgentState, owner: Address) -> Transition:
+    """News that comes from a miner which was only asked: the followed one is behind, or keeps them back."""
+    before = state.config.miners[state.followed][0]
+    if owner == before:
+        return state, ()
+    index = next(index for index, (address, _) in enumerate(state.config.miners) if address == owner)
+    note = Note("another miner has news, following it", {"before": before.hex()[:8], "now": owner.hex()[:8]})
+    return replace(state, followed=index), (note, Follow(before, owner))
 
 
 def _on_body(state: AgentState, owner: Address, packet: Packet) -> Transition:
@@ -149,6 +163,9 @@ def _on_snapshot(state: AgentState, owner: Address, packet: Packet) -> Transitio
         return _on_mismatch(state, error)
     if after.height > state.light.height:
         state = replace(state, head=(header, certificate))
+    if after.model_round > state.light.model_round and state.work and state.work.round > state.light.model_round:
+        # Whether that update was accepted is not known, and what was sent must not be sent twice.
+        state = replace(state, residual=np.zeros_like(state.residual))
     return _follow_light(state, after)
 
 
@@ -178,8 +195,7 @@ def _follow_light(state: AgentState, after: LightState) -> Transition:
 def _start_resync(state: AgentState, is_hopeless: bool) -> Transition:
     """Bodies that are awaited get some time; if none is left that could help, every moment may cost a round."""
     if is_hopeless:
-        timer = StartTimer(Timer.RESYNC, 4 * state.config.resync_ms)
-        return replace(state, is_resyncing=True), (_ask(state), timer)
+        return _ask_for_model(state)
     if state.is_resyncing:
         return state, ()
     return replace(state, is_resyncing=True), (StartTimer(Timer.RESYNC, state.config.resync_ms),)
@@ -207,19 +223,36 @@ def _on_resync_timer(state: AgentState) -> Transition:
     """Bodies did not come, or this device missed rounds: ask for the whole model."""
     state = replace(state, is_resyncing=False)
     if state.light.is_synced or state.is_mismatch:
+        return replace(state, is_followed_asked=False), ()
+    return _ask_for_model(state)
+
+
+def _ask_for_model(state: AgentState) -> Transition:
+    """The followed miner first, then others: a miner may send its headers and keep the rest."""
+    timer = StartTimer(Timer.RESYNC, 4 * state.config.resync_ms)
+    state, question = _ask_another(state) if state.is_followed_asked else (state, (_ask(state, state.followed),))
+    state = replace(state, is_resyncing=True, is_followed_asked=not state.is_followed_asked)
+    return state, (*question, timer)
+
+
+def _ask_another(state: AgentState) -> Transition:
+    """Ask a miner that this device does not follow: the followed one may keep the news from it."""
+    others = len(state.config.miners) - 1
+    if others < 1:
         return state, ()
-    return replace(state, is_resyncing=True), (_ask(state), StartTimer(Timer.RESYNC, 4 * state.config.resync_ms))
+    index = (state.followed + 1 + state.asked_others % others) % len(state.config.miners)
+    return replace(state, asked_others=state.asked_others + 1), (_ask(state, index),)
 
 
-def _ask(state: AgentState) -> Effect:
-    me, miner = state.config.identity, state.config.miners[state.followed][0]
+def _ask(state: AgentState, index: int) -> Effect:
+    me, miner = state.config.identity, state.config.miners[index][0]
     ask = Ask(state.light.height + 1, miner, not state.light.is_synced)
     raw = seal(ask, state.light.chain, me)
     return Publish(state.topics.device_up(me.address), encode_packet(PacketType.MESSAGE, raw))
 
 
 def _on_silence_timer(state: AgentState, now_ms: Millis) -> Transition:
-    """Ask a silent miner whether it is there; turn to the next one if it does not answer.
+    """Ask a silent miner whether it is there, and another whether there is news; turn to the next if none answers.
 
     With that goes once more what the round waits for: a receipt is no more durable than the memory of the miners.
     """
@@ -231,12 +264,13 @@ def _on_silence_timer(state: AgentState, now_ms: Millis) -> Transition:
         return state, (timer,)
     state, again = work.say_again(state)
     if now_ms - state.heard_ms < state.config.failover_ms:
-        return state, (_ask(state), *again, timer)
+        state, other = _ask_another(state)
+        return state, (_ask(state, state.followed), *other, *again, timer)
     before = state.config.miners[state.followed][0]
     state = replace(state, followed=(state.followed + 1) % len(state.config.miners), heard_ms=now_ms)
     miner = state.config.miners[state.followed][0]
     note = Note("a miner is silent, following the next", {"silent": before.hex()[:8], "next": miner.hex()[:8]})
-    return state, (note, Follow(before, miner), _ask(state), *again, timer)
+    return state, (note, Follow(before, miner), _ask(state, state.followed), *again, timer)
 
 
 def _on_receipt(state: AgentState, owner: Address, packet: Packet) -> Transition:

@@ -210,7 +210,11 @@ class AgentState:
     followed: int = 0
     """Index of the followed miner."""
     heard_ms: int = 0
+    asked_others: int = 0
+    """Counts the questions to miners that are not followed, so that each has its turn."""
     is_resyncing: bool = False
+    is_followed_asked: bool = False
+    """The followed miner was asked for the model and has not sent it: it is another's turn."""
     is_mismatch: bool = False
     """This device has computed another model than the chain's: it takes part no more until somebody looks at it."""
     assemblies: dict[Address, Assembly] = field(default_factory=dict)

@@ -8,10 +8,12 @@ import msgspec
 
 from flchain.crypto import compute_address, hash_tagged, is_public_key
 from flchain.errors import ConfigError, InvalidMessage
+from flchain.fixedpoint import VALUE_BYTES
+from flchain.limits import compute_update_bytes_max
 from flchain.messages import DeviceEntry, ValidatorEntry
 from flchain.params import UPDATES_MAX, VALIDATORS_MAX, ChainParams, check_params
 from flchain.types import Hash
-from flchain.wire import decode_struct, encode_struct
+from flchain.wire import UPDATE_BYTES_MAX, decode_struct, encode_struct
 
 GENESIS_BYTES_MAX = 1_000_000
 
@@ -42,7 +44,7 @@ def decode_genesis(data: bytes) -> Genesis:
     except InvalidMessage as error:
         raise ConfigError((f"genesis: not a genesis file: {error}",)) from error
     check_params(genesis.params)
-    problems = []
+    problems = _find_size_problems(genesis.params)
     keys = [entry.public_key for entry in genesis.validators] + [entry.public_key for entry in genesis.devices]
     problems += [f"genesis: {key.hex()} is no Ed25519 public key" for key in keys if not is_public_key(key)]
     if len(set(keys)) != len(keys):
@@ -56,3 +58,13 @@ def decode_genesis(data: bytes) -> Genesis:
     if problems:
         raise ConfigError(tuple(problems))
     return genesis
+
+
+def _find_size_problems(params: ChainParams) -> list[str]:
+    """A chain whose updates or model no message can carry would open and then stand still."""
+    sizes = (("an update", compute_update_bytes_max(params)), ("the model", VALUE_BYTES * params.parameters_count))
+    return [
+        f"genesis: {what} of {params.parameters_count} parameters takes {size} bytes, messages carry {UPDATE_BYTES_MAX}"
+        for what, size in sizes
+        if size > UPDATE_BYTES_MAX
+    ]

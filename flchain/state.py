@@ -164,7 +164,10 @@ def get_expected(state: ChainState) -> frozenset[Address]:
         case Phase.COMMIT:
             return frozenset(device.address for device in state.devices if device.absent < limit)
         case Phase.REVEAL:
-            return frozenset(address for address, _ in round_.commits)
+            committed = frozenset(address for address, _ in round_.commits)
+            # Who commits and never reveals must not delay every round; if nobody else has committed, all are awaited.
+            usual = frozenset(device.address for device in state.devices if device.absent < limit)
+            return committed & usual or committed
         case Phase.SCORE:
             return frozenset(validator.address for validator in state.validators if validator.absent < limit)
         case Phase.SETTLE:

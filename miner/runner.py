@@ -138,7 +138,13 @@ class MinerRunner:
                 log.info(text, extra=fields)
 
     async def _score(self, effect: ComputeScore) -> None:
-        score = await self._scorer.score(effect.model)
+        try:
+            score = await self._scorer.score(effect.model)
+        except (ValueError, RuntimeError) as error:  # what the interpreter raises
+            log.error(
+                "scoring failed, this miner is silent in the round", extra={"round": effect.round, "cause": error}
+            )
+            return
         self._queue.post(ScoreComputed(effect.round, effect.sender, score))
 
 

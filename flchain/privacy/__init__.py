@@ -20,7 +20,7 @@ Mechanism: TypeAlias = Callable[[FloatVector, float, float, FloatVector | None],
 """(delta (P,), clip_norm, noise_multiplier, standard_normals (P,) or None) -> (P,).
 
 clip_norm is in the units of the parameters; noise_multiplier is the noise's standard deviation in units of clip_norm,
-at least 0. The caller draws the normals, from the system's generator and afresh for each update.
+at least 0. The caller draws the normals, from a generator seeded by the system and afresh for each update.
 """
 
 

@@ -211,19 +211,58 @@ def test_other_model_than_the_chains_is_told_once_and_ends_taking_part() -> None
 
 
 def test_silent_miner_is_asked_first_and_left_then() -> None:
-    """Half of the failover time: a question, and the commitment once more; all of it: the next miner."""
+    """Half of the failover time: a question to it and to another, and the commitment again; all of it: the next."""
     state, effects = play(build_agent(), Connected(), head(make_rounds(1), 1), trained())
     (commit,) = get_published(effects)
     state, _ = play(state, receipt(commit.digest()))
     state, effects = play(state, TimerFired(Timer.SILENCE), now_ms=4_999)
     assert get_published(effects) == []
     state, effects = play(state, TimerFired(Timer.SILENCE), now_ms=5_000)
-    assert [envelope.kind for envelope in get_published(effects)] == [Kind.ASK, Kind.COMMIT]
+    assert [envelope.kind for envelope in get_published(effects)] == [Kind.ASK, Kind.ASK, Kind.COMMIT]
+    asked = [envelope.fields[1] for envelope in get_published(effects)[:2]]
+    assert asked == [HOME.address, CHAIN.miners[1].address]
     assert not [effect for effect in effects if isinstance(effect, Follow)]
     _, effects = play(state, TimerFired(Timer.SILENCE), now_ms=10_000)
     assert Follow(HOME.address, CHAIN.miners[1].address) in effects
     asked = [envelope for envelope in get_published(effects) if envelope.kind is Ask.kind]
     assert [envelope.fields[1] for envelope in asked] == [CHAIN.miners[1].address]
+
+
+def test_miner_that_keeps_news_back_is_left_for_one_that_tells() -> None:
+    """A home that repeats an old header for ever is no silent one; the answer of another miner ends its hold."""
+    driver = make_rounds(1)
+    state, _ = play(build_agent(), Connected(), head(driver, 1), trained())
+    state, _ = play(state, head(driver, 1), now_ms=4_000)
+    state, effects = play(state, TimerFired(Timer.SILENCE), now_ms=9_000)
+    other = CHAIN.miners[1].address
+    assert other in [envelope.fields[1] for envelope in get_published(effects) if envelope.kind is Kind.ASK]
+    fields = (driver.blocks[1].header_bytes, driver.certificates[1])
+    answer = PacketReceived(TOPICS.miner_to(other, CHAIN.devices[0].address), encode_packet(PacketType.HEAD, *fields))
+    state, effects = play(state, answer, now_ms=9_001)
+    assert state.light.height == 2
+    assert Follow(HOME.address, other) in effects
+
+
+def test_model_that_does_not_come_is_asked_of_another_miner() -> None:
+    """The followed miner first, then one of the others, in turn."""
+    driver = make_rounds(2)
+    state, _ = play(build_agent(), head(driver, 9))
+    asked = []
+    for _ in range(4):
+        state, effects = play(state, TimerFired(Timer.RESYNC))
+        asked += [envelope.fields[1] for envelope in get_published(effects)]
+    home, first, second = (CHAIN.miners[number].address for number in range(3))
+    assert asked == [home, first, home, second]
+
+
+def test_residual_is_forgotten_when_nobody_knows_whether_the_update_was_accepted() -> None:
+    """After a snapshot past its own update: what was sent may be in the model, and must not be sent twice."""
+    driver = make_rounds(2)
+    state, _ = play(replace(build_agent(), residual=NOTHING_LEFT_OUT + 7), Connected(), head(driver, 1), trained())
+    assert state.work is not None and state.residual.any()
+    state, _ = play(state, snapshot(driver))
+    assert state.light.model_round == 2
+    assert not state.residual.any()
 
 
 def test_device_that_trains_leaves_nobody() -> None:

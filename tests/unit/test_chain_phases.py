@@ -154,6 +154,24 @@ def test_late_devices_are_not_waited_for() -> None:
     assert len(get_expected(driver.state)) == 3
 
 
+def test_a_device_that_commits_and_never_reveals_is_soon_not_waited_for() -> None:
+    """After the allowed rounds REVEAL waits for the others only; alone in the phase, it is waited for."""
+    driver = Driver(build_chain(absent_rounds_max=2, phase_heights_max=2))
+    driver.go_to(Phase.COMMIT)
+    others = {driver.chain.devices[0].address, driver.chain.devices[1].address}
+    for round_ in (1, 2, 3):
+        driver.commit({i: make_reveal(driver.chain, i, round_) for i in range(3)})
+        assert phase_of(driver) is Phase.REVEAL
+        assert (get_expected(driver.state) == others) is (round_ == 3)
+        driver.reveal({i: make_reveal(driver.chain, i, round_) for i in (0, 1)})
+        while phase_of(driver) is Phase.REVEAL:
+            assert round_ < 3, "the third round waits for nobody who never comes"
+            driver.extend()
+        words = {i: make_scores(driver.state) for i in range(4)}
+        driver.score_commit(words)
+        driver.score_reveal(words)
+
+
 def test_a_round_without_updates_is_abandoned() -> None:
     """If nobody reveals, the round ends after twice its heights with the same model and balances."""
     driver = Driver(build_chain())

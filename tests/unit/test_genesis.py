@@ -1,0 +1,45 @@
+"""A genesis says at once what could never work."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from flchain.errors import ConfigError
+from flchain.genesis import decode_genesis, encode_genesis
+from tests.support.chain_builder import build_chain
+
+CHAIN = build_chain(codec="identity")
+
+
+def test_chain_whose_updates_no_message_carries_is_refused() -> None:
+    """Ten million parameters as they are would open a chain that then stands still."""
+    params = msgspec.structs.replace(CHAIN.genesis.params, parameters_count=10_000_000)
+    with pytest.raises(ConfigError) as caught:
+        decode_genesis(encode_genesis(msgspec.structs.replace(CHAIN.genesis, params=params)))
+    assert len(caught.value.problems) == 2
+    assert "messages carry" in str(caught.value)
+
+
+def test_all_problems_are_told_at_once() -> None:
+    """Unknown names of every plug-in, each with the known ones."""
+    params = msgspec.structs.replace(CHAIN.genesis.params, codec="zip", aggregation="max", privacy="hope")
+    with pytest.raises(ConfigError) as caught:
+        decode_genesis(encode_genesis(msgspec.structs.replace(CHAIN.genesis, params=params)))
+    assert len(caught.value.problems) == 3
+    assert "sparse-ternary" in caught.value.problems[0]
+
+
+def test_a_key_twice_or_no_key_or_a_home_that_is_no_miner_is_refused() -> None:
+    """Each with the key or the device that is meant."""
+    device = CHAIN.genesis.devices[0]
+    wrong = (
+        msgspec.structs.replace(device, home=b"x" * 20),
+        msgspec.structs.replace(device, public_key=b"\x01" + bytes(31)),
+        CHAIN.genesis.devices[1],
+        CHAIN.genesis.devices[1],
+    )
+    with pytest.raises(ConfigError) as caught:
+        decode_genesis(encode_genesis(msgspec.structs.replace(CHAIN.genesis, devices=wrong)))
+    text = str(caught.value)
+    assert "no validator" in text and "no Ed25519 public key" in text and "twice" in text
