@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agent.runner import load_identity, run_agent
+from agent.runner import run_agent
 from agent.settings import AgentSettings
 from agent.upkeep import ACTIONS
 from flchain_edge.command import NodeCommand, run_command
@@ -16,7 +16,6 @@ COMMAND = NodeCommand(
     get_members=lambda genesis: [entry.public_key for entry in genesis.devices],
     settings_type=AgentSettings,
     run=run_agent,
-    load_identity=load_identity,
     actions=ACTIONS,
 )
 

@@ -45,10 +45,10 @@ from flchain.types import Address, Millis
 from flchain.wire import seal
 from flchain_edge.chain_files import compute_initial_model, load_examples, load_genesis, load_model_file
 from flchain_edge.event_loop import EventQueue, RefusalCounter
-from flchain_edge.keystore import load_or_create_identity, load_passphrase
 from flchain_edge.mqtt import Connected as LinkConnected
 from flchain_edge.mqtt import LinkEvent, MqttLink, Received
 from flchain_edge.mqtt_settings import with_client_id
+from flchain_edge.node_settings import load_identity
 from flchain_edge.tflite import TfliteModel, probe_model
 
 log = logging.getLogger("agent")
@@ -156,12 +156,6 @@ def _read_event(event: Event | LinkEvent) -> Event | None:
             return event
         case _:
             return None
-
-
-def load_identity(settings: AgentSettings) -> Identity:
-    """The device's key, made on first use. Raises ConfigError."""
-    passphrase = load_passphrase(settings.key.passphrase_env, settings.key.passphrase_file)
-    return load_or_create_identity(settings.key.file, passphrase)
 
 
 def build_config(settings: AgentSettings, genesis: Genesis, identity: Identity) -> AgentConfig:

@@ -1,7 +1,4 @@
-"""What `flchain-agent` and `flchain-miner` share as commands: run, check the configuration, show the key, an example.
-
-A settings class of theirs has at least genesis, model, examples, key and log.
-"""
+"""What `flchain-agent` and `flchain-miner` share as commands: run, check the configuration, show the key, an example."""
 
 from __future__ import annotations
 
@@ -21,6 +18,7 @@ from flchain_edge.chain_files import load_examples, load_genesis, load_model_fil
 from flchain_edge.config import load_config, render_example
 from flchain_edge.event_loop import run_until_signal
 from flchain_edge.logs import setup_logging
+from flchain_edge.node_settings import NodeSettings, load_identity
 from flchain_edge.sqlite import StoreFull
 from flchain_edge.tflite import TfliteModel, probe_model
 
@@ -50,9 +48,8 @@ class NodeCommand:
     """What the genesis calls its nodes: "validator" or "device"."""
     get_members: Callable[[Genesis], Iterable[bytes]]
     """The public keys that the genesis knows in this role."""
-    settings_type: type[Any]
+    settings_type: type[NodeSettings]
     run: Callable[[Any], Coroutine[Any, Any, None]]
-    load_identity: Callable[[Any], Identity]
     actions: tuple[NodeAction, ...] = ()
     """What this program does besides run, check, key and example; `resync` mends its database."""
 
@@ -110,7 +107,7 @@ def _act(command: NodeCommand, settings: Any, arguments: argparse.Namespace) -> 
     if extra := next((extra for extra in command.actions if extra.name == action), None):
         extra.act(settings, arguments)
     elif action == "key":
-        print(format_key(command, command.load_identity(settings)))
+        print(format_key(command, load_identity(settings)))
     elif action == "check":
         if problems := find_problems(command, settings):
             raise ConfigError(problems)
@@ -157,7 +154,7 @@ def find_problems(command: NodeCommand, settings: Any) -> tuple[str, ...]:
     if not settings.key.file.exists():
         problems.append(f"key file {settings.key.file}: No such file or directory; make it with: {command.program} key")
         return tuple(problems)
-    identity = _attempt(problems, command.load_identity, settings)
+    identity = _attempt(problems, load_identity, settings)
     if genesis is not None and identity is not None and identity.public_key not in command.get_members(genesis):
         problems.append(f"key {settings.key.file}: {identity.address.hex()} is no {command.role} of this chain")
     return tuple(problems)

@@ -1,9 +1,13 @@
-"""Sections of the configuration file that agent and miner share."""
+"""What the configuration files of agent and miner share, and the key they name."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from flchain.crypto import Identity
+from flchain_edge.keystore import load_or_create_identity, load_passphrase
+from flchain_edge.mqtt_settings import MqttSettings
 
 
 @dataclass(frozen=True)
@@ -20,3 +24,28 @@ class LogSettings:
     """What is said on stderr."""
 
     level: str = field(default="info", metadata={"choices": ("debug", "info", "warning", "error")})
+
+
+@dataclass(frozen=True)
+class NodeSettings:
+    """What every node is told; rules and names of the chain are in the genesis file."""
+
+    genesis: Path = field(metadata={"help": "the chain's genesis file", "example": "genesis.cbor"})
+    model: Path = field(metadata={"help": "the .tflite file that the genesis names", "example": "model.tflite"})
+    examples: Path = field(
+        metadata={
+            "help": "arrays x and y of this node's own, to train or to score on; they never leave it",
+            "example": "examples.npz",
+        }
+    )
+    data_dir: Path = field(metadata={"help": "where this node's database is kept", "example": "data"})
+    key: KeySettings
+    mqtt: MqttSettings = field(default_factory=MqttSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+    until_round: int = field(default=0, metadata={"min": 0, "help": "take part up to this round; 0: go on for ever"})
+
+
+def load_identity(settings: NodeSettings) -> Identity:
+    """The node's key, made on first use. Raises ConfigError."""
+    passphrase = load_passphrase(settings.key.passphrase_env, settings.key.passphrase_file)
+    return load_or_create_identity(settings.key.file, passphrase)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flchain_edge.command import NodeCommand, run_command
-from miner.runner import load_identity, run_miner
+from miner.runner import run_miner
 from miner.settings import MinerSettings
 from miner.upkeep import ACTIONS
 
@@ -16,7 +16,6 @@ COMMAND = NodeCommand(
     get_members=lambda genesis: [entry.public_key for entry in genesis.validators],
     settings_type=MinerSettings,
     run=run_miner,
-    load_identity=load_identity,
     actions=ACTIONS,
 )
 

@@ -7,7 +7,6 @@ import logging
 import time
 from pathlib import Path
 
-from flchain.crypto import Identity
 from flchain.errors import ConfigError
 from flchain.genesis import Genesis
 from flchain.limits import compute_packet_bytes_max
@@ -18,10 +17,10 @@ from flchain.types import Height, Millis
 from flchain.wire import HEADER_BYTES_MAX, decode_struct
 from flchain_edge.chain_files import compute_initial_model, load_examples, load_genesis, load_model_file
 from flchain_edge.event_loop import EventQueue, RefusalCounter
-from flchain_edge.keystore import load_or_create_identity, load_passphrase
 from flchain_edge.mqtt import OUTGOING_BYTES_MAX, LinkEvent, MqttLink, Received
 from flchain_edge.mqtt import Connected as LinkConnected
 from flchain_edge.mqtt_settings import with_client_id
+from flchain_edge.node_settings import load_identity
 from flchain_edge.tflite import TfliteModel, probe_model
 from miner import catch_up
 from miner.edge.ledger import LEDGER_FILE, Ledger, StoredBlock, replay
@@ -172,12 +171,6 @@ def compute_outgoing_bytes_max(genesis: Genesis) -> int:
     """Room for the two longest packets of this chain, a proposal and a body: one that does not fit halts the chain."""
     packet = compute_packet_bytes_max(genesis.params, len(genesis.devices), len(genesis.validators))
     return max(OUTGOING_BYTES_MAX, 2 * packet * 101 // 100)  # chunks add less than a hundredth
-
-
-def load_identity(settings: MinerSettings) -> Identity:
-    """The miner's key, made on first use. Raises ConfigError."""
-    passphrase = load_passphrase(settings.key.passphrase_env, settings.key.passphrase_file)
-    return load_or_create_identity(settings.key.file, passphrase)
 
 
 async def run_miner(settings: MinerSettings) -> None:

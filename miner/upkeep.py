@@ -13,11 +13,11 @@ from flchain.types import Height, ModelVector
 from flchain_edge.chain_files import compute_initial_model, load_genesis, load_model_file
 from flchain_edge.command import NodeAction
 from flchain_edge.database_files import refuse_if_open
+from flchain_edge.node_settings import load_identity
 from flchain_edge.tflite import TfliteModel, probe_model
 from miner.edge.ledger import LEDGER_FILE, Ledger
 from miner.edge.ledger_export import export_ledger, import_file
 from miner.edge.ledger_resync import resync_ledger
-from miner.runner import load_identity
 from miner.settings import MinerSettings
 
 PROGRESS_BLOCKS = 500
