@@ -1,4 +1,4 @@
-"""What `flchain-agent` and `flchain-miner` share as commands: run, check the configuration, show the key, an example."""
+"""What `flchain-agent` and `flchain-miner` share as commands: run, check the configuration, show the key and more."""
 
 from __future__ import annotations
 

@@ -39,6 +39,8 @@ from miner.values import (
 )
 
 GOSSIP_MS = 1_000
+GOSSIP_DOUBLINGS_MAX = 3
+"""Within a height each repeat waits twice as long, up to 8 s: repeats must not slow down further what is only slow."""
 Transition = tuple[MinerState, tuple[Effect, ...]]
 
 
@@ -202,6 +204,7 @@ def advance(state: MinerState, block: Block, after: ChainState, certificate: byt
         candidates={},
         raws={},
         proposing_view=None,
+        gossips=0,
         is_patience_over=False,
         is_patience_running=False,
         tip=tip,
@@ -334,4 +337,5 @@ def on_gossip_timer(state: MinerState) -> Transition:
             effects.append(_publish_proposal(state, said))
         else:
             effects.append(state.tell_miners(state.raws[said]))
-    return state, (*effects, StartTimer(Timer.GOSSIP, GOSSIP_MS))
+    doublings = min(state.gossips + 1, GOSSIP_DOUBLINGS_MAX)
+    return replace(state, gossips=state.gossips + 1), (*effects, StartTimer(Timer.GOSSIP, GOSSIP_MS << doublings))

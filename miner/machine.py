@@ -146,7 +146,7 @@ def _on_connected(state: MinerState) -> Transition:
     repeated = scoring.repeat_scores(state)
     tip = agreement.publish_tip(state)
     state, scored = scoring.process_phase(state)
-    state, said = agreement.on_gossip_timer(state)
+    state, said = agreement.on_gossip_timer(replace(state, gossips=0))
     state, begun = agreement.consider(state)
     return state, (*tip, *repeated, *scored, *said, *begun)
 

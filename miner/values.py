@@ -181,6 +181,8 @@ class MinerState:
     """Signed bytes of this height's votes and proposals, by the value that consensus knows."""
     proposing_view: View | None = None
     """This node leads this view and waits a little, so that its block can close the phase."""
+    gossips: int = 0
+    """How often this height's messages were said again."""
     is_patience_over: bool = False
     is_patience_running: bool = False
     ahead: tuple[Height, Address] | None = None

@@ -215,3 +215,15 @@ def test_question_is_answered_by_the_one_who_is_asked() -> None:
         _, effects = play(build_miner(go_to(Phase.COMMIT), number), asked)
         topic = TOPICS.miner_to(CHAIN.miners[number].address, CHAIN.miners[1].address)
         assert effects == ((SendBlocks(topic, Height(1), 64),) if number == 2 else ())
+
+
+def test_repeats_of_a_slow_height_become_rarer() -> None:
+    """1, 2, 4, 8, 8 s: many validators that all repeat everything each second would starve each other."""
+    state, effects = play(build_miner(CHAIN.state), Connected())
+    waits = [effect.delay_ms for effect in effects if isinstance(effect, StartTimer) and effect.timer is Timer.GOSSIP]
+    for _ in range(4):
+        state, effects = play(state, TimerFired(Timer.GOSSIP))
+        waits += [
+            effect.delay_ms for effect in effects if isinstance(effect, StartTimer) and effect.timer is Timer.GOSSIP
+        ]
+    assert waits == [1_000, 2_000, 4_000, 8_000, 8_000]
