@@ -27,7 +27,7 @@ define make_venv
 	@echo "creating $(1)"; rm -rf $(1); $(PYTHON) -m venv $(1)
 endef
 
-.PHONY: help setup setup-model setup-oracle demo bench-chain test test-main test-model test-oracle lint format lock clean
+.PHONY: help setup setup-model setup-oracle demo sim bench-chain test test-main test-model test-oracle lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +43,9 @@ demo: setup ## run a whole network on this machine
 
 bench-chain: setup ## measure agreement and the light client on this machine
 	$(VENV)/bin/flchain bench chain $(ARGS)
+
+sim: setup ## run simulated networks under faults (SEEDS=0-200, ARGS for the rest)
+	$(VENV)/bin/flchain sim --seeds $(or $(SEEDS),0-200) $(ARGS)
 
 test: setup setup-model setup-oracle ## run every test
 	$(MAKE) --no-print-directory test-model

@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "audit": ("tools.audit", "walk a ledger from genesis and check everything in it"),
     "chain": ("tools.chain", "look at the blocks of a ledger: show one, tail the newest"),
     "model": ("tools.modelbuilder.cli", "build or show a trainable .tflite file"),
+    "sim": ("tools.sim.cli", "run a simulated network of the real machines under faults, from one seed"),
     "genesis": ("tools.genesis", "make or show the genesis of a chain"),
     "bench": ("tools.bench.cli", "measure on this machine, beside the floor of the same run"),
 }

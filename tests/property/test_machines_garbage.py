@@ -14,7 +14,7 @@ from flchain.errors import InvalidMessage
 from flchain.packets import FIELD_TYPES, PacketType, encode_packet
 from flchain.types import Millis
 from miner import machine as miner_machine
-from tests.support.network import Network
+from tools.sim.network import Network
 
 CODES = {cls.code for cls in InvalidMessage.__subclasses__()} | {
     sub.code for cls in InvalidMessage.__subclasses__() for sub in cls.__subclasses__()

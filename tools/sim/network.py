@@ -1,8 +1,9 @@
 """A deterministic network of the production machines: virtual clock, broker, disks, faults, and checkers.
 
-One seed decides everything. A node is its real state, its real `step`, and a fake edge: the broker loses only what is
-said while a node is away (as QoS 1 does), a disk keeps what an effect has written, scorer and trainer are functions of
-their input. Effects are carried out in order, and a crash may fall between two of them.
+One seed decides everything. A node is its real state, its real `step`, and a fake edge: the broker loses what is said
+while a node is away, and of what miners tell each other (QoS 0) a share; across a partition QoS 0 is lost and QoS 1 is
+late. A disk keeps what an effect has written; scorer and trainer are functions of their input. Effects are carried out
+in order, and a crash may fall between two of them, or into the middle of a write.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import heapq
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
@@ -21,66 +21,25 @@ import agent.values as av
 import miner.values as mv
 from agent import machine as agent_machine
 from flchain.certificate import verify_certificate
-from flchain.chain import Block, apply_block
-from flchain.crypto import Identity
+from flchain.chain import apply_block
 from flchain.fixedpoint import vector_bytes, vector_from_bytes
 from flchain.light import build_light_state, process_snapshot
 from flchain.messages import Phase
-from flchain.packets import PacketType, Topics, encode_packet, split_packet
-from flchain.types import Address, Hash, Height, Millis, Round
+from flchain.packets import PacketType, Topics, encode_packet
+from flchain.types import Round
 from miner import machine as miner_machine
-from tests.support.chain_builder import PARAMETERS_COUNT, BuiltChain, build_chain
-from tests.support.network_checks import Checker
+from tools.sim.broker import Broker, describe_event
+from tools.sim.chain import PARAMETERS_COUNT, BuiltChain, build_chain
+from tools.sim.checks import Checker
+from tools.sim.world import Clock, Links, Node
 
 END_MS = 240_000
-EVENTS_MAX = 200_000
+EVENTS_MAX = 2_000_000
+SAVES = (mv.SaveVote, mv.SaveBlock, av.SaveWork, av.SaveOutbox, av.SavePosition)
+__all__ = ["Clock", "Links", "Network", "Node"]
 
 
-@dataclass
-class Disk:
-    """What survives a crash: of a miner blocks and own words, of a device position, work and outbox."""
-
-    blocks: list[tuple[Block, bytes]] = field(default_factory=list)
-    own: list[tuple[Height, bytes, Block | None]] = field(default_factory=list)
-    position: tuple[bytes, bytes, bytes, bytes] | None = None
-    work: av.Work | None = None
-    outbox: dict[Hash, tuple[Round, bytes]] = field(default_factory=dict)
-
-
-@dataclass
-class Node:
-    """One process. `session` counts connections, `life` starts: what was under way for an earlier one is lost."""
-
-    name: str
-    number: int
-    identity: Identity
-    state: Any = None
-    disk: Disk = field(default_factory=Disk)
-    is_up: bool = False
-    is_online: bool = False
-    life: int = 0
-    session: int = 0
-    timers: dict[object, int] = field(default_factory=dict)
-    followed: Address | None = None
-    crash_after_effects: int | None = None
-    training: int = 0
-
-    @property
-    def is_miner(self) -> bool:
-        return self.name.startswith("m")
-
-
-@dataclass(frozen=True)
-class Links:
-    """How messages travel: delays in ms; shares of those that are slow and of those that come twice."""
-
-    delay_ms: tuple[int, int] = (1, 20)
-    slow_ms: tuple[int, int] = (20, 400)
-    slow_share: float = 0.0
-    twice_share: float = 0.0
-
-
-class Network:
+class Network(Broker):
     """Nodes m0.. and d0.., an event queue, and what must never happen. Index equals that of the built chain."""
 
     def __init__(
@@ -104,11 +63,18 @@ class Network:
         self.now, self._sequence, self.events = 0, 0, 0
         self._queue: list[tuple[int, int, Callable[[], None]]] = []
         self.retained: dict[str, bytes] = {}
+        self.cuts: set[tuple[str, str]] = set()
+        """(from, to): what the first says does not reach the second."""
+        self._held: list[tuple[str, str, str, bytes]] = []
+        self._arrivals: dict[tuple[str, str], int] = {}
+        self.counts: Counter[str] = Counter()
+        self.hash = sha256()
+        """Over every event in order: two runs are the same if this is."""
         self.refusals: dict[str, Counter[str]] = {}
         self.notes: list[tuple[int, str, str, dict[str, object]]] = []
         self.reports: dict[tuple[str, int], av.Report] = {}
         self.trace: list[str] = []
-        self.checker = Checker(self.chain.id)
+        self.checker = Checker(self.chain.state)
         self.gone = set(silent)
         """Nodes that nobody waits for."""
         self.on_publish: list[Callable[[Node, str, bytes], None]] = []
@@ -118,6 +84,13 @@ class Network:
         self.homes = {e.public_key: e.home for e in self.chain.genesis.devices}
         for name in sorted(self.nodes.keys() - silent):
             self.at(self.rng.randint(0, 50), self.start, name)
+
+    def add_twin(self, name: str) -> Node:
+        """A second process with the key of a miner, and a disk of its own."""
+        first = self.nodes[name]
+        twin = self.nodes[f"{name}-twin"] = Node(f"{name}-twin", first.number, first.identity)
+        self.at(self.rng.randint(0, 50), self.start, twin.name)
+        return twin
 
     # --- the world ---------------------------------------------------------------------------------------------------
 
@@ -187,6 +160,7 @@ class Network:
         node = self.nodes[name]
         if node.is_up:
             return
+        self.record("start", name)
         node.is_up, node.life = True, node.life + 1
         node.state = self._build_miner(node) if node.is_miner else self._build_agent(node)
         self.connect(name)
@@ -194,13 +168,20 @@ class Network:
     def crash(self, name: str) -> None:
         """Memory, timers and the connection are gone."""
         node = self.nodes[name]
-        node.is_up, node.is_online, node.crash_after_effects = False, False, None
+        if node.is_up:
+            self.record("crash", name)
+            self.counts["crashes"] += 1
+        node.is_up, node.is_online, node.crash_after_effects, node.crash_at_save = False, False, None, None
         node.life, node.session = node.life + 1, node.session + 1
         node.timers.clear()
 
     def crash_between_effects(self, name: str, effects: int) -> None:
         """Crash once so many more effects are carried out, in the middle of a step if it falls there."""
         self.nodes[name].crash_after_effects = effects
+
+    def crash_in_save(self, name: str, saves: int) -> None:
+        """The power fails in the middle of a write, after so many more: what was not synced is not there."""
+        self.nodes[name].crash_at_save = saves
 
     def disconnect(self, name: str) -> None:
         """The process lives; what is said to it and by it is lost."""
@@ -253,17 +234,23 @@ class Network:
     def step(self, node: Node, event: Any) -> None:
         """One event through the production machine; then its effects, in order, and the checkers."""
         before = node.state
+        self.record(node.name, describe_event(event))
         step: Any = miner_machine.step if node.is_miner else agent_machine.step
-        node.state, effects = step(node.state, event, Millis(self.now))
+        node.state, effects = step(node.state, event, node.clock.read(self.now))
         for effect in effects:
             if node.crash_after_effects is not None:
                 if node.crash_after_effects <= 0:
                     self.crash(node.name)
                     return
                 node.crash_after_effects -= 1
+            if node.crash_at_save is not None and isinstance(effect, SAVES):
+                if node.crash_at_save <= 0:
+                    self.crash(node.name)
+                    return
+                node.crash_at_save -= 1
             carry_out = self._carry_out_miner if node.is_miner else self._carry_out_agent
             carry_out(node, effect)
-        if node.is_miner and before.chain.height != node.state.chain.height:
+        if node.is_miner and node.behaviour is None and before.chain.height != node.state.chain.height:
             self.checker.check_chain(node.name, before.chain, node.state.chain, node.disk.blocks)
 
     def _later(self, node: Node, delay_ms: int, event: Any) -> None:
@@ -278,16 +265,19 @@ class Network:
             if node.life == life and node.timers.get(timer) == token:
                 self.step(node, fired)
 
-        self.at(delay_ms, fire)
+        self.at(node.clock.stretch(delay_ms), fire)
 
     def _carry_out_miner(self, node: Node, effect: mv.Effect) -> None:
         match effect:
             case mv.Publish(topic, packet, retain):
                 self.publish(node, topic, packet, retain)
             case mv.SaveVote(height, raw, block):
+                if node.behaviour is None:
+                    self.checker.check_own_word(node.name, raw)
                 node.disk.own.append((height, raw, block))
             case mv.SaveBlock(block, certificate):
-                self.checker.check_block(node.name, len(node.disk.blocks), block)
+                if node.behaviour is None:
+                    self.checker.check_block(node.name, len(node.disk.blocks), block, certificate)
                 node.disk.blocks.append((block, certificate))
             case mv.SendBlocks(topic, height, count):
                 for block, certificate in node.disk.blocks[max(0, height - 1) :][:count]:
@@ -298,11 +288,15 @@ class Network:
             case mv.ComputeScore(round_number, sender, model):
                 digest = sha256(vector_bytes(model) + node.identity.address).digest()
                 score = 7_000 + digest[0]
+                if node.behaviour is not None:
+                    score = node.behaviour.score(score)
                 self._later(node, self.rng.randint(2, 30), mv.ScoreComputed(round_number, sender, score))
             case mv.Refuse(code, detail):
                 self._count(node, code, detail)
             case mv.Note(text, fields):
                 self.notes.append((self.now, node.name, text, fields))
+                if node.behaviour is None:
+                    self.checker.check_note(node.name, text, fields)
 
     def _carry_out_agent(self, node: Node, effect: av.Effect) -> None:
         match effect:
@@ -346,51 +340,14 @@ class Network:
 
     def _count(self, node: Node, code: str, detail: str) -> None:
         self.refusals.setdefault(node.name, Counter())[code] += 1
+        self.counts[f"refused {code}"] += 1
+        self.record(node.name, code)
         self.trace.append(f"{self.now} {node.name} refuses {code}: {detail}")
+        del self.trace[:-50]
 
-    # --- the broker --------------------------------------------------------------------------------------------------
-
-    def publish(self, node: Node, topic: str, packet: bytes, retain: bool = False) -> None:
-        """To everyone who listens; nothing if the sender is away."""
-        if not node.is_online:
-            return
-        if node.is_miner and topic.endswith("/bft"):
-            self.checker.check_word(node.name, node.identity.address, packet, node.disk.own)
-        if retain:
-            self.retained[topic] = packet
-        for listener in self.on_publish:
-            listener(node, topic, packet)
-        self.inject(topic, packet, {other.name for other in self.nodes.values() if other is not node})
-
-    def inject(self, topic: str, packet: bytes, targets: set[str] | None = None) -> None:
-        """A packet as if somebody had published it, to those of `targets` who listen."""
-        for other in self.nodes.values():
-            if (targets is None or other.name in targets) and other.is_online and self._listens(other, topic):
-                for payload in split_packet(packet):
-                    self._deliver(other, topic, payload)
-                    if self.rng.random() < self.links.twice_share:
-                        self._deliver(other, topic, payload)
-
-    def _deliver(self, node: Node, topic: str, payload: bytes) -> None:
-        links, session = self.links, node.session
-        is_slow = self.rng.random() < links.slow_share
-        event = mv.PacketReceived(topic, payload) if node.is_miner else av.PacketReceived(topic, payload)
-        delay_ms = self.rng.randint(*(links.slow_ms if is_slow else links.delay_ms))
-        self.at(delay_ms, lambda: self.step(node, event) if node.session == session else None)
-
-    def _send_retained(self, node: Node, topic: str) -> None:
-        if node.is_online and topic in self.retained and self._listens(node, topic):
-            self._deliver(node, topic, self.retained[topic])
-
-    def _listens(self, node: Node, topic: str) -> bool:
-        role, owner, channel, *rest = topic.split("/")[3:]
-        if channel == "to":
-            return rest == [node.identity.address.hex()]
-        if not node.is_miner:
-            return channel in ("head", "body") and node.followed is not None and owner == node.followed.hex()
-        if role == "device":
-            return channel == "up"
-        return channel in ("bft", "head") and owner != node.identity.address.hex()
+    def record(self, *what: object) -> None:
+        """Put an event into the trace's hash."""
+        self.hash.update(f"{self.now} {what}\n".encode())
 
     def compute_outcome(self) -> tuple[set[bytes], set[bytes]]:
         """Heads of the miners and model hashes of miners and devices that are up."""

@@ -1,0 +1,249 @@
+"""Deliberate bugs in the protocol, each of which the simulator must catch: else its silence would mean nothing.
+
+Each mutant names the seeds that are tried; FLCHAIN_MUTANT_SEEDS=0-500 tries these instead and says which one caught it.
+A dropped lock is not here: in whole networks it shows too rarely. `tests/property/test_bft_network.py` catches it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import msgspec
+import pytest
+
+from flchain import certificate, chain, messages, settle
+from flchain.consensus import bft, message_log
+from flchain.consensus.bft import ValidatorSet, VoteType
+from flchain.errors import BadCertificate, InvalidMessage
+from flchain.messages import Header
+from flchain.state import find_validator
+from flchain.wire import HEADER_BYTES_MAX, decode_struct, verify_envelope
+from miner import agreement, scoring
+from miner import machine as miner_machine
+from miner import values as mv
+from tools.sim.faults import FAULTS
+from tools.sim.run import Options, run
+
+Patch = Callable[[pytest.MonkeyPatch], None]
+CALM = frozenset[str]()
+ALL = frozenset(FAULTS)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A bug, the runs that should show it, and what the checker is to say."""
+
+    patch: Patch
+    said: str
+    options: Options
+    seeds: range = range(10)
+
+
+def make_lenient(monkeypatch: pytest.MonkeyPatch, name: str, make: Callable[[bytes, object], object]) -> None:
+    """The miners' apply_block with one part of the rules replaced; the checker keeps the true ones."""
+    true = chain.apply_block
+
+    def lenient(state, header_bytes, body_bytes):
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(chain, name, make(header_bytes, getattr(chain, name)))
+            return true(state, header_bytes, body_bytes)
+
+    monkeypatch.setattr(agreement, "apply_block", lenient)
+
+
+def accept_just_two_thirds(monkeypatch):
+    monkeypatch.setattr(ValidatorSet, "is_quorum", lambda self, power: 3 * power >= 2 * self.total_power)
+
+
+def precommit_with_one_third(monkeypatch):
+    def is_enough(state, view, vote_type, block_hash):
+        power = message_log._compute_power_for(state, view, vote_type, block_hash)
+        is_prevote = vote_type is VoteType.PREVOTE
+        return (state.config.validators.is_one_honest if is_prevote else state.config.validators.is_quorum)(power)
+
+    monkeypatch.setattr(bft, "is_quorum_for", is_enough)
+
+
+def vote_before_disk(monkeypatch):
+    true = miner_machine.step
+
+    def step(state, event, now_ms):
+        after, effects = true(state, event, now_ms)
+        return after, tuple(sorted(effects, key=lambda effect: isinstance(effect, mv.SaveVote)))
+
+    monkeypatch.setattr(miner_machine, "step", step)
+
+
+def forget_votes_on_restart(monkeypatch):
+    true = miner_machine.build_miner_state
+    monkeypatch.setattr(miner_machine, "build_miner_state", lambda config, state, tip, *own: true(config, state, tip))
+
+
+def do_not_count_a_certificates_power(monkeypatch):
+    true = certificate.verify_certificate
+
+    def verify(*arguments):
+        try:
+            return true(*arguments)
+        except BadCertificate as error:
+            if "only power" not in str(error):
+                raise
+            return None
+
+    monkeypatch.setattr(agreement, "verify_certificate", verify)
+
+
+def do_not_check_a_certificates_signatures(monkeypatch):
+    true = certificate.verify_certificate
+
+    def verify(*arguments):
+        try:
+            return true(*arguments)
+        except BadCertificate as error:
+            if "the signature of" not in str(error):
+                raise
+            return None
+
+    monkeypatch.setattr(agreement, "verify_certificate", verify)
+
+
+def accept_any_proposer(monkeypatch):
+    true = bft.on_proposal
+
+    def on_proposal(state, proposal, is_valid):
+        config = replace(state.config, proposer_of=lambda view: proposal.proposer)
+        after, effects = true(replace(state, config=config), proposal, is_valid)
+        return replace(after, config=state.config), effects
+
+    monkeypatch.setattr(bft, "on_proposal", on_proposal)
+
+
+def skip_the_proof_of_lock(monkeypatch):
+    true = message_log.is_quorum_for
+
+    def is_quorum_for(state, view, vote_type, block_hash):
+        is_proof = vote_type is VoteType.PREVOTE and view < state.view
+        return is_proof or true(state, view, vote_type, block_hash)
+
+    monkeypatch.setattr(bft, "is_quorum_for", is_quorum_for)
+
+
+def accept_any_settlement(monkeypatch):
+    make_lenient(monkeypatch, "_verify_settlement", lambda header, true: lambda after, body: None)
+
+
+def accept_any_state_root(monkeypatch):
+    def make(header_bytes, true):
+        root = decode_struct(header_bytes, Header, HEADER_BYTES_MAX).state_root
+        return lambda *arguments: msgspec.structs.replace(true(*arguments), state_root=root)
+
+    make_lenient(monkeypatch, "_build_header", make)
+
+
+def pay_twice_what_is_minted(monkeypatch):
+    true = settle._settle_device
+
+    def pay(device, revealed, accepted, reward, is_scored):
+        return true(device, revealed, accepted, 2 * reward, is_scored)
+
+    monkeypatch.setattr(settle, "_settle_device", pay)
+
+
+def count_votes_of_past_heights(monkeypatch):
+    true = agreement._verify
+
+    def verify(state, envelope):
+        validator = find_validator(state.chain, envelope.sender)
+        if envelope.kind is not messages.Kind.VOTE or envelope.number > state.chain.height or validator is None:
+            return true(state, envelope)
+        message = verify_envelope(envelope, state.chain.chain, validator.public_key)
+        return msgspec.structs.replace(message, height=state.chain.height + 1)
+
+    monkeypatch.setattr(agreement, "_verify", verify)
+
+
+def say_nothing_twice(monkeypatch):
+    monkeypatch.setattr(agreement, "on_gossip_timer", lambda state: (state, ()))
+    monkeypatch.setattr(scoring, "repeat_scores", lambda state: ())
+
+
+def stay_in_the_first_view(monkeypatch):
+    true = bft.on_timeout
+    step = bft.Step.PRECOMMIT
+    monkeypatch.setattr(bft, "on_timeout", lambda s, timeout: (s, ()) if timeout.step is step else true(s, timeout))
+
+
+def vote_for_blocks_that_break_a_rule(monkeypatch):
+    true = bft.on_proposal
+    monkeypatch.setattr(bft, "on_proposal", lambda state, proposal, is_valid: true(state, proposal, True))
+
+
+MUTANTS: dict[str, Mutant] = {
+    "two thirds are a quorum": Mutant(accept_just_two_thirds, "only power", Options(0, 6, 1, 1, CALM, 4, ("score",))),
+    "a third of prevotes is enough": Mutant(
+        precommit_with_one_third, "without a quorum of prevotes", Options(0, 4, 1, 0, CALM, 4)
+    ),
+    "votes leave before they are stored": Mutant(vote_before_disk, "not on its disk", Options(0, 4, 1, 0, CALM, 4)),
+    "votes are forgotten on restart": Mutant(
+        forget_votes_on_restart, "contradicts itself", Options(0, 4, 1, 0, frozenset({"crash", "disk", "slow"}), 25)
+    ),
+    "a certificate's power is not counted": Mutant(
+        do_not_count_a_certificates_power, "bad block", Options(0, 4, 1, 1, CALM, 15, ("forge",))
+    ),
+    "a certificate's signatures are not checked": Mutant(
+        do_not_check_a_certificates_signatures, "bad block", Options(0, 4, 1, 1, CALM, 15, ("forge",))
+    ),
+    "anyone may propose": Mutant(
+        accept_any_proposer, "accuses an honest miner", Options(0, 4, 1, 1, CALM, 15, ("invalid",))
+    ),
+    "a proof of lock is not looked at": Mutant(
+        skip_the_proof_of_lock,
+        "proof of lock that does not exist",
+        Options(0, 4, 1, 1, ALL, 25, ("false-proof",)),
+    ),
+    "any settlement is accepted": Mutant(
+        accept_any_settlement, "the settlement is not", Options(0, 4, 1, 1, CALM, 20, ("invalid",))
+    ),
+    "any state root is accepted": Mutant(
+        accept_any_state_root, "state_root", Options(0, 4, 1, 1, CALM, 20, ("invalid",))
+    ),
+    "twice the reward is paid": Mutant(pay_twice_what_is_minted, "minted", Options(0, 4, 1, 0, CALM, 8)),
+    "votes of past heights count": Mutant(
+        count_votes_of_past_heights, "accuses an honest miner", Options(0, 4, 1, 1, ALL, 20, ("replay",))
+    ),
+    "nothing is said twice": Mutant(say_nothing_twice, "stalled", Options(0, 4, 1, 1, ALL, 20, ("withhold",))),
+    "no view follows the first": Mutant(stay_in_the_first_view, "stalled", Options(0, 4, 1, 1, CALM, 10, ("invalid",))),
+    "blocks that break a rule are voted for": Mutant(
+        vote_for_blocks_that_break_a_rule, "", Options(0, 4, 1, 1, CALM, 15, ("invalid",))
+    ),
+}
+
+
+def get_seeds(mutant: Mutant) -> range:
+    first, _, last = os.environ.get("FLCHAIN_MUTANT_SEEDS", "").partition("-")
+    return range(int(first), int(last)) if last else mutant.seeds
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_simulator_catches_the_mutant(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With this bug in every honest miner one of the seeds ends with the violation that the bug leads to."""
+    mutant = MUTANTS[name]
+    mutant.patch(monkeypatch)
+    other: list[str] = []
+    for seed in get_seeds(mutant):
+        violations = catch(replace(mutant.options, seed=seed))
+        if any(mutant.said in violation for violation in violations):
+            print(f"{name}: caught by seed {seed}: {violations[0]}")
+            return
+        other += violations
+    raise AssertionError(f"{name}: not caught; {other[:5]}")
+
+
+def catch(options: Options) -> list[str]:
+    """The violations of a run; a machine that falls over its own assertions is one."""
+    try:
+        return run(options)[1].violations
+    except (AssertionError, InvalidMessage, KeyError) as error:
+        return [f"a miner dies of {error!r}"]

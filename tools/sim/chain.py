@@ -1,0 +1,84 @@
+"""A small chain for simulations: real keys and signatures, a model of 200 parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from flchain.crypto import Identity
+from flchain.fixedpoint import to_fixed
+from flchain.genesis import Genesis, decode_genesis, encode_genesis
+from flchain.messages import DeviceEntry, ValidatorEntry
+from flchain.params import PRESETS, ChainParams
+from flchain.state import ChainState, build_genesis_state, hash_model
+from flchain.types import Hash, ModelVector
+
+PARAMETERS_COUNT = 200
+CODEC_LEVEL = 10
+
+
+@dataclass(frozen=True)
+class BuiltChain:
+    """A genesis and the keys behind it; miners and devices are in order of address, as in the state."""
+
+    genesis: Genesis
+    id: Hash
+    miners: tuple[Identity, ...]
+    devices: tuple[Identity, ...]
+    model: ModelVector
+    state: ChainState
+
+
+def build_identity(seed: int, number: int) -> Identity:
+    """The key pair number `number` (0 to 255) of a family."""
+    return Identity.from_seed(bytes((seed, number)) * 16)
+
+
+def build_chain(
+    miners: int = 4,
+    devices: int = 3,
+    codec: str = "sparse-ternary",
+    seed: int = 1,
+    powers: Sequence[int] | None = None,
+    **changes: object,
+) -> BuiltChain:
+    """A chain whose device number i has miner i modulo the miners as its home; `changes` are of ChainParams."""
+    miner_keys = _build_identities(seed, 0, miners)
+    device_keys = _build_identities(seed, 100, devices)
+    model = to_fixed(np.linspace(-1, 1, PARAMETERS_COUNT).astype(np.float32))
+    params = ChainParams(
+        codec=codec,
+        codec_level=CODEC_LEVEL,
+        aggregation="weighted-sum",
+        privacy="none",
+        clip_norm_thousandths=10_000,
+        noise_multiplier_thousandths=0,
+        proposer_rule="pok",
+        model_digest=b"m" * 32,
+        parameters_count=PARAMETERS_COUNT,
+        initial_model_hash=hash_model(model),
+        local_epochs=1,
+        batch_size=32,
+        learning_rate_millionths=10_000,
+        samples_cap=1_000,
+        score_margin_bp=500,
+        reward_rule="per-update",
+        reward_per_update=100,
+        **PRESETS["minimal"],
+    )
+    validators = tuple(
+        ValidatorEntry(key.public_key, power) for key, power in zip(miner_keys, powers or [10] * miners, strict=True)
+    )
+    entries = tuple(DeviceEntry(key.public_key, miner_keys[i % miners].address) for i, key in enumerate(device_keys))
+    genesis = Genesis(1, f"test-{seed}", msgspec.structs.replace(params, **changes), validators, entries)
+    genesis = decode_genesis(encode_genesis(genesis))
+    state = build_genesis_state(genesis, model)
+    return BuiltChain(genesis, state.chain, miner_keys, device_keys, model, state)
+
+
+def _build_identities(seed: int, first: int, count: int) -> tuple[Identity, ...]:
+    keys = (build_identity(seed, first + i) for i in range(count))
+    return tuple(sorted(keys, key=lambda key: key.address))

@@ -1,0 +1,175 @@
+"""What must never happen in a network of machines, by a chain and a record of the checker's own."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from flchain.certificate import PRECOMMIT, verify_certificate
+from flchain.chain import Block, apply_block, get_proposer
+from flchain.errors import InvalidMessage
+from flchain.messages import Certificate, Header, Kind
+from flchain.packets import PacketType, decode_packet
+from flchain.state import ChainState, compute_state_root
+from flchain.types import Height, View
+from flchain.wire import CERTIFICATE_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, open_envelope
+
+PREVOTE = 1
+Place = tuple[int, int, int, bytes]
+"""Height, view, step, block hash."""
+
+
+@dataclass
+class Checker:
+    """Watches every stored block and every word of the honest miners; `byzantine` ones may say anything.
+
+    `genesis` is the state before block 1. Each height is applied once more here, by rules that no node has touched.
+    """
+
+    genesis: ChainState
+    violations: list[str] = field(default_factory=list)
+    final: dict[int, bytes] = field(default_factory=dict)
+    said: dict[tuple[object, ...], object] = field(default_factory=dict)
+    byzantine: set[str] = field(default_factory=set)
+    """Names."""
+    guilty: set[bytes] = field(default_factory=set)
+    """Addresses of those who may be accused."""
+    accused: set[bytes] = field(default_factory=set)
+    """Addresses that an honest miner has evidence against."""
+    forks: list[tuple[int, bytes, bytes]] = field(default_factory=list)
+    """Height and the two certificates."""
+
+    def __post_init__(self) -> None:
+        self.views_max = 0
+        self._states = [self.genesis]
+        self._certificates: dict[int, bytes] = {}
+        self._voted: dict[Place, set[bytes]] = defaultdict(set)
+        self._proposed: dict[tuple[int, int, bytes, bytes], set[int]] = defaultdict(set)
+        self._locks: dict[str, tuple[int, int, bytes]] = {}
+        self._heard: set[bytes] = set()
+
+    # --- blocks ------------------------------------------------------------------------------------------------------
+
+    def check_block(self, name: str, stored: int, block: Block, certificate: bytes) -> None:
+        """A block that a miner with `stored` blocks stores next: the one that everybody stores at this height."""
+        height = block.header.height
+        if height != stored + 1:
+            self.violations.append(f"{name} stores height {height} after {stored}")
+        first = self.final.setdefault(height, block.hash)
+        if first != block.hash:
+            self.forks.append((height, self._certificates[height], certificate))
+            names = ", ".join(sorted(address.hex()[:8] for address in self.get_double_signers()))
+            self.violations.append(f"two final blocks at height {height}, both signed by {names or 'nobody'}")
+            return
+        self._certificates.setdefault(height, certificate)
+        if height > len(self._states):
+            return  # a gap: said above
+        parent = self._states[height - 1]
+        try:
+            verify_certificate(parent.chain, parent.validators, Height(height), block.hash, certificate)
+            if height == len(self._states):
+                self._states.append(apply_block(parent, block.header_bytes, block.body_bytes)[1])
+        except InvalidMessage as error:
+            self.violations.append(f"{name} stores a bad block at height {height}: {error}")
+
+    def get_double_signers(self) -> set[bytes]:
+        """Who has signed for both blocks of a fork: more than a third of the power, if no rule but theirs is broken."""
+        guilty: set[bytes] = set()
+        for height, *certificates in self.forks:
+            validators = self._states[min(height, len(self._states)) - 1].validators
+            read = (decode_struct(raw, Certificate, CERTIFICATE_BYTES_MAX) for raw in certificates)
+            first, second = ({index for index, _ in certificate.signatures} for certificate in read)
+            guilty |= {bytes(validators[index].address) for index in first & second}
+        return guilty
+
+    def check_chain(self, name: str, before: ChainState, after: ChainState, blocks: list[tuple[Block, bytes]]) -> None:
+        """After a step that ended a height: nothing is lost, the state is the header's, money comes from minting."""
+        if after.height < before.height or after.height != len(blocks):
+            self.violations.append(f"{name} has lost a final block")
+        if not blocks:
+            return
+        header = decode_struct(blocks[-1][0].header_bytes, Header, HEADER_BYTES_MAX)
+        if compute_state_root(after) != header.state_root:
+            self.violations.append(f"{name} stands at another state than its header says")
+        if after.minted != sum(device.balance for device in after.devices):
+            self.violations.append("minted is not what is owned")
+
+    def check_note(self, name: str, text: str, fields: dict[str, object]) -> None:
+        """Evidence is against the guilty only."""
+        if text != "a validator has signed twice":
+            return
+        address = bytes.fromhex(str(fields["validator"]))
+        self.accused.add(address)
+        if address not in self.guilty:
+            self.violations.append(f"{name} accuses an honest miner of signing twice")
+
+    # --- words -------------------------------------------------------------------------------------------------------
+
+    def hear(self, packet: bytes) -> None:
+        """Somebody, honest or not, has said this to somebody: votes and proposals are remembered."""
+        if packet in self._heard:
+            return
+        self._heard.add(packet)
+        try:
+            decoded = decode_packet(packet)
+            if decoded.type in (PacketType.MESSAGE, PacketType.PROPOSAL):
+                self._remember(decoded.fields[0])
+        except InvalidMessage:
+            return
+
+    def _remember(self, raw: bytes) -> None:
+        envelope = open_envelope(raw, self.genesis.chain)
+        if envelope.kind is Kind.VOTE:
+            height, view, step, block_hash = envelope.fields
+            self._voted[height, view, step, block_hash or b""].add(envelope.sender)
+        elif envelope.kind is Kind.PROPOSAL:
+            height, view, valid_view, block_hash = envelope.fields
+            self._proposed[height, view, block_hash, envelope.sender].add(valid_view)
+
+    def check_word(self, name: str, address: bytes, packet: bytes, own: list[tuple[Any, bytes, Any]]) -> None:
+        """A vote or proposal of this node is on its disk before it is sent."""
+        envelope = open_envelope(decode_packet(packet).fields[0], self.genesis.chain)
+        if envelope.sender != address or envelope.kind not in (Kind.VOTE, Kind.PROPOSAL):
+            return
+        if not any(raw == envelope.raw for _, raw, _ in own[-64:]):
+            self.violations.append(f"{name} sends a {envelope.kind.name} that is not on its disk")
+
+    def check_own_word(self, name: str, raw: bytes) -> None:
+        """An honest miner says one thing in a slot, and votes only as the algorithm lets it."""
+        envelope = open_envelope(raw, self.genesis.chain)
+        place = envelope.fields[:3] if envelope.kind is Kind.VOTE else envelope.fields[:2]
+        self.views_max = max(self.views_max, envelope.fields[1])
+        slot = (name, envelope.kind, *place)
+        earlier = self.said.get(slot)
+        if name not in self.byzantine and self.said.setdefault(slot, envelope.fields) != envelope.fields:
+            self.violations.append(f"{name} contradicts itself: {slot}")
+        self._remember(raw)
+        is_new_vote = envelope.kind is Kind.VOTE and earlier is None and envelope.fields[3] is not None
+        if is_new_vote and envelope.fields[0] <= len(self._states):
+            height, view, step, block_hash = envelope.fields
+            if step == PREVOTE:
+                self._check_prevote(name, height, view, block_hash)
+            elif step == PRECOMMIT:
+                if not self._has_quorum(height, view, block_hash):
+                    self.violations.append(f"{name} precommits at height {height} without a quorum of prevotes")
+                self._locks[name] = (height, view, block_hash)
+
+    def _check_prevote(self, name: str, height: int, view: int, block_hash: bytes) -> None:
+        """Lines 22 to 33: the view's proposer proposed it, with its proof of lock, and this miner's lock allows it."""
+        proposer = get_proposer(self._states[height - 1], View(view))
+        valid_views = self._proposed.get((height, view, block_hash, proposer), set())
+        if not valid_views:
+            self.violations.append(f"{name} prevotes at height {height} what the proposer did not propose")
+        elif not any(v == -1 or self._has_quorum(height, v, block_hash) for v in valid_views):
+            self.violations.append(f"{name} prevotes at height {height} on a proof of lock that does not exist")
+        lock_height, lock_view, locked = self._locks.get(name, (0, 0, b""))
+        if lock_height == height and locked != block_hash:
+            proofs = [v for v in valid_views if v >= lock_view and self._has_quorum(height, v, block_hash)]
+            if not proofs:
+                self.violations.append(f"{name} prevotes at height {height} against its lock")
+
+    def _has_quorum(self, height: int, view: int, block_hash: bytes) -> bool:
+        validators = self._states[height - 1].validators
+        voters = self._voted.get((height, view, PREVOTE, block_hash), set())
+        return 3 * sum(v.power for v in validators if v.address in voters) > 2 * sum(v.power for v in validators)

@@ -1,0 +1,184 @@
+"""Fault schedules and liars for the network of `network`: drawn from the seed, over before `CALM_MS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from flchain.messages import Vote
+from flchain.packets import PacketType, decode_packet, encode_packet
+from flchain.wire import open_envelope, seal
+from tools.sim.network import Links, Network, Node
+
+CALM_MS = 8_000
+ROUGH = Links(delay_ms=(1, 30), slow_ms=(30, 600), slow_share=0.1, twice_share=0.1)
+
+
+def schedule_outage(network: Network, name: str, start_ms: int, length_ms: int, effects: int | None) -> None:
+    """A crash with a restart: at an instant, or (`effects`) in the middle of what the node does from then on."""
+    if effects is None:
+        network.at(start_ms, network.crash, name)
+    else:
+        network.at(start_ms, network.crash_between_effects, name, effects)
+        network.at(start_ms + length_ms - 1, network.crash, name)  # at the latest now
+    network.at(start_ms + length_ms, network.start, name)
+
+
+def schedule_absence(network: Network, name: str, start_ms: int, length_ms: int) -> None:
+    """The link of a node is down for a while."""
+    network.at(start_ms, network.disconnect, name)
+    network.at(start_ms + length_ms, network.connect, name)
+
+
+def schedule_faults(network: Network) -> Network:
+    """One miner at a time crashes and comes back; devices crash; links of anyone go down. Then it is calm."""
+    rng = network.rng
+    miners = sorted(name for name in network.nodes if name.startswith("m"))
+    devices = sorted(name for name in network.nodes if name.startswith("d"))
+    time_ms = rng.randint(60, 1_500)
+    while time_ms < CALM_MS - 1_500:
+        length_ms = rng.choice((20, 300, 1_500, 4_000))
+        length_ms = min(length_ms, CALM_MS - time_ms)
+        schedule_outage(network, rng.choice(miners), time_ms, length_ms, _draw_effects(network))
+        time_ms += length_ms + rng.randint(50, 2_500)
+    for _ in range(rng.randint(0, 4)):
+        start_ms = rng.randint(60, CALM_MS - 2_000)
+        schedule_outage(network, rng.choice(devices), start_ms, rng.randint(10, 1_900), _draw_effects(network))
+    for _ in range(rng.randint(0, 5)):
+        start_ms = rng.randint(60, CALM_MS - 2_000)
+        schedule_absence(network, rng.choice(miners + devices), start_ms, rng.randint(10, 1_900))
+    for name in miners + devices:  # whatever overlapped
+        network.at(CALM_MS, network.start, name)
+        network.at(CALM_MS, network.connect, name)
+    return network
+
+
+def _draw_effects(network: Network) -> int | None:
+    return network.rng.randint(0, 12) if network.rng.random() < 0.6 else None
+
+
+def make_equivocator(network: Network, name: str) -> None:
+    """This miner signs a second, different vote for each one that it casts, and tells it to some of the others."""
+    network.checker.byzantine.add(name)
+    node = network.nodes[name]
+    network.checker.guilty.add(bytes(node.identity.address))
+
+    def lie(sender: Node, topic: str, packet: bytes) -> None:
+        decoded = decode_packet(packet)
+        if sender is not node or decoded.type is not PacketType.MESSAGE or not topic.endswith("/bft"):
+            return
+        envelope = open_envelope(decoded.fields[0], network.chain.id)
+        if envelope.sender != node.identity.address or envelope.kind is not Vote.kind:
+            return
+        height, view, step, block_hash = envelope.fields
+        other = None if block_hash is not None and network.rng.random() < 0.5 else network.rng.randbytes(32)
+        raw = seal(Vote(height, view, step, other), network.chain.id, node.identity)
+        targets = {other.name for other in network.miners() if network.rng.random() < 0.5}
+        network.inject(topic, encode_packet(PacketType.MESSAGE, raw), targets - {name})
+
+    network.on_publish.append(lie)
+
+
+# --- faults by name ---------------------------------------------------------------------------------------------------
+
+
+def schedule_crashes(network: Network, calm_ms: int) -> None:
+    """Miners and devices lose their memory, between any two effects, and start again; sometimes several at once."""
+    rng = network.rng
+    for _ in range(rng.randint(2, 8)):
+        start_ms, length_ms = _draw_span(network, calm_ms)
+        schedule_outage(network, rng.choice(sorted(network.nodes)), start_ms, length_ms, _draw_effects(network))
+
+
+def schedule_power_cuts(network: Network, calm_ms: int) -> None:
+    """A node dies in the middle of a write: what was not synced is not on its disk."""
+    rng = network.rng
+    for _ in range(rng.randint(2, 6)):
+        name = rng.choice(sorted(network.nodes))
+        start_ms, length_ms = _draw_span(network, calm_ms)
+        network.at(start_ms, network.crash_in_save, name, rng.randint(0, 6))
+        network.at(start_ms + length_ms - 1, network.crash, name)
+        network.at(start_ms + length_ms, network.start, name)
+
+
+def schedule_partitions(network: Network, calm_ms: int) -> None:
+    """Two sides, both ways or one way; it heals before the next one begins."""
+    rng = network.rng
+    start_ms = rng.randint(100, 1_000)
+    while start_ms < calm_ms - 500:
+        names = sorted(network.nodes)
+        side = set(rng.sample(names, rng.randint(1, len(names) - 1)))
+        pairs = {(a, b) for a in names for b in names if a in side and b not in side}
+        if rng.random() < 0.6:
+            pairs |= {(b, a) for a, b in pairs}
+        network.at(start_ms, network.cut, pairs)
+        end_ms = min(calm_ms, start_ms + rng.choice((200, 1_000, 3_000)))
+        network.at(end_ms, network.heal)
+        start_ms = end_ms + rng.randint(200, 3_000)
+
+
+def schedule_slowness(network: Network, calm_ms: int) -> None:
+    """Some nodes take long for everything, for a while."""
+    rng = network.rng
+    for name in rng.sample(sorted(network.nodes), max(1, len(network.nodes) // 4)):
+        start_ms, length_ms = _draw_span(network, calm_ms)
+        network.at(start_ms, setattr, network.nodes[name], "slow_ms", rng.choice((50, 300, 900)))
+        network.at(start_ms + length_ms, setattr, network.nodes[name], "slow_ms", 0)
+
+
+def schedule_wrong_clocks(network: Network, calm_ms: int) -> None:
+    """Clocks that run up to a quarter too fast or slow from the start, and that jump. They stay wrong."""
+    rng = network.rng
+    for name in sorted(network.nodes):
+        clock = network.nodes[name].clock
+        clock.rate_percent = rng.randint(80, 125)
+        network.at(rng.randint(0, calm_ms), setattr, clock, "offset_ms", rng.randint(-5_000, 60_000))
+
+
+SCHEDULES: dict[str, Callable[[Network, int], None]] = {
+    "partition": schedule_partitions,
+    "crash": schedule_crashes,
+    "disk": schedule_power_cuts,
+    "slow": schedule_slowness,
+    "clock": schedule_wrong_clocks,
+}
+LINK_FAULTS = ("delay", "loss", "duplicate", "reorder")
+FAULTS = (*LINK_FAULTS, *SCHEDULES)
+"""Every fault by its name on the command line."""
+
+
+def build_links(faults: frozenset[str]) -> Links:
+    """Links with these of LINK_FAULTS."""
+    return replace(
+        Links(),
+        slow_ms=(30, 600),
+        slow_share=0.1 if "delay" in faults else 0.0,
+        lost_share=0.05 if "loss" in faults else 0.0,
+        twice_share=0.1 if "duplicate" in faults else 0.0,
+        is_ordered="reorder" not in faults,
+    )
+
+
+def schedule_all(network: Network, faults: frozenset[str], calm_ms: int) -> None:
+    """The faults named, until `calm_ms`; then every node is up, every link works, and only clocks are still wrong."""
+    for name, schedule in SCHEDULES.items():
+        if name in faults:
+            schedule(network, calm_ms)
+    network.at(calm_ms, calm_down, network)
+
+
+def calm_down(network: Network) -> None:
+    """The end of all faults."""
+    network.heal()
+    network.links = replace(network.links, slow_share=0.0, lost_share=0.0)
+    for name, node in network.nodes.items():
+        node.crash_after_effects = node.crash_at_save = None
+        if node.behaviour is None:
+            node.slow_ms = 0
+        network.start(name)
+        network.connect(name)
+
+
+def _draw_span(network: Network, calm_ms: int) -> tuple[int, int]:
+    start_ms = network.rng.randint(60, max(61, calm_ms - 1_500))
+    return start_ms, min(network.rng.choice((20, 300, 1_500, 4_000)), max(2, calm_ms - start_ms))

@@ -1,0 +1,121 @@
+"""One simulation: what is asked for, the run, and what came out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from unittest.mock import patch
+
+from flchain import crypto, wire
+from tools.sim.byzantine import BEHAVIOURS, make_byzantine
+from tools.sim.chain import build_chain
+from tools.sim.faults import FAULTS, build_links, schedule_all
+from tools.sim.network import Network
+
+NEW_HEIGHTS = 3
+BOUND_MS = 120_000
+"""Once it is calm every honest miner has NEW_HEIGHTS more heights within this."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """One run is a function of these."""
+
+    seed: int
+    validators: int = 4
+    devices: int = 3
+    byzantine: int = 0
+    faults: frozenset[str] = frozenset(FAULTS)
+    heights: int = 50
+    kinds: tuple[str, ...] = tuple(BEHAVIOURS)
+    """What the Byzantine ones may be."""
+
+    def format_command(self) -> str:
+        """The command that repeats this run."""
+        faults = ",".join(name for name in FAULTS if name in self.faults) or "none"
+        command = f"flchain sim --seed {self.seed} --validators {self.validators} --devices {self.devices}"
+        command += f" --byzantine {self.byzantine} --faults {'all' if len(self.faults) == len(FAULTS) else faults}"
+        command += f" --heights {self.heights}"
+        return command if self.kinds == tuple(BEHAVIOURS) else f"{command} --kinds {','.join(self.kinds)}"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run comes to. `trace_hash` is the SHA-256 over every event in order."""
+
+    command: str
+    violations: list[str]
+    heights: int
+    rounds: int
+    views_max: int
+    virtual_ms: int
+    events: int
+    messages: int
+    lost: int
+    crashes: int
+    partitions: int
+    refusals: dict[str, int]
+    byzantine: dict[str, str]
+    accused: list[str]
+    trace_hash: str
+
+
+def build_network(options: Options) -> Network:
+    """The network of a run before its first event."""
+    chain = build_chain(options.validators, options.devices, score_margin_bp=2_000, absent_rounds_max=9)
+    network = Network(options.seed, 0, chain=chain, links=build_links(options.faults))
+    miners = sorted(name for name, node in network.nodes.items() if node.is_miner)
+    for name in network.rng.sample(miners, options.byzantine):
+        make_byzantine(network, name, network.rng.choice(options.kinds))
+    schedule_all(network, options.faults, get_calm_ms(options))
+    return network
+
+
+def get_calm_ms(options: Options) -> int:
+    """When the faults end: at about half of the heights, if nothing were slow."""
+    return max(2_000, 150 * options.heights) if options.faults else 0
+
+
+def run(options: Options) -> tuple[Network, Summary]:
+    """Run until all honest miners have the heights, and NEW_HEIGHTS beyond what there was when faults stopped."""
+    with patch.object(wire, "verify", lru_cache(maxsize=50_000)(crypto.verify)):  # asked once, not by every node
+        network = build_network(options)
+        calm_ms = get_calm_ms(options)
+        network.run(lambda n: n.now >= calm_ms and has_heights(n, 0), end_ms=calm_ms + BOUND_MS)
+        if not network.violations:
+            wanted = max(options.heights, max(network.checker.final, default=0) + NEW_HEIGHTS)
+            bound_ms = BOUND_MS + 2_000 * options.heights
+            network.run(lambda n: has_heights(n, wanted), end_ms=network.now + bound_ms)
+    return network, summarise(options, network)
+
+
+def has_heights(network: Network, heights: int) -> bool:
+    """True if every honest miner is up and has so many."""
+    honest = [node for node in network.nodes.values() if node.is_miner and node.name not in network.gone]
+    return all(node.is_up and node.state.chain.height >= heights for node in honest)
+
+
+def summarise(options: Options, network: Network) -> Summary:
+    """What came out."""
+    honest = [n for n in network.nodes.values() if n.is_miner and n.behaviour is None and n.state is not None]
+    refusals: Counter[str] = Counter()
+    for counts in network.refusals.values():
+        refusals.update(counts)
+    return Summary(
+        command=options.format_command(),
+        violations=list(network.violations),
+        heights=max(network.checker.final, default=0),
+        rounds=max((node.state.chain.round.number - 1 for node in honest), default=0),
+        views_max=network.checker.views_max,
+        virtual_ms=network.now,
+        events=network.events,
+        messages=network.counts["messages"],
+        lost=network.counts["lost"] + network.counts["cut off"],
+        crashes=network.counts["crashes"],
+        partitions=network.counts["partitions"],
+        refusals=dict(sorted(refusals.items())),
+        byzantine={n.name: n.behaviour.kind for n in network.nodes.values() if n.behaviour is not None},
+        accused=sorted(address.hex() for address in network.checker.accused),
+        trace_hash=network.hash.hexdigest(),
+    )

@@ -1,0 +1,19 @@
+"""Make a failing run smaller, so that what is left is what it needs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tools.sim.faults import FAULTS
+from tools.sim.run import Options, run
+
+
+def shrink(options: Options) -> Options:
+    """Fewer faults and kinds, one after another, as long as the run still fails."""
+    for fault in [name for name in FAULTS if name in options.faults]:
+        smaller = replace(options, faults=options.faults - {fault})
+        if run(smaller)[1].violations:
+            options = smaller
+    while options.byzantine and run(replace(options, byzantine=options.byzantine - 1))[1].violations:
+        options = replace(options, byzantine=options.byzantine - 1)
+    return options

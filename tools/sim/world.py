@@ -1,0 +1,84 @@
+"""The values of a simulated network: a process, its disk, and how messages travel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import agent.values as av
+from flchain.chain import Block
+from flchain.crypto import Identity
+from flchain.types import Address, Hash, Height, Millis, Round
+
+if TYPE_CHECKING:
+    from tools.sim.byzantine import Behaviour
+
+
+@dataclass
+class Disk:
+    """What survives a crash: of a miner blocks and own words, of a device position, work and outbox."""
+
+    blocks: list[tuple[Block, bytes]] = field(default_factory=list)
+    own: list[tuple[Height, bytes, Block | None]] = field(default_factory=list)
+    position: tuple[bytes, bytes, bytes, bytes] | None = None
+    work: av.Work | None = None
+    outbox: dict[Hash, tuple[Round, bytes]] = field(default_factory=dict)
+
+
+@dataclass
+class Clock:
+    """A node's own clock: wrong by `offset_ms`, and its timers run at `rate_percent` of the true speed."""
+
+    offset_ms: int = 0
+    rate_percent: int = 100
+
+    def read(self, now_ms: int) -> Millis:
+        """What the node takes for now."""
+        return Millis(max(0, now_ms * self.rate_percent // 100 + self.offset_ms))
+
+    def stretch(self, delay_ms: int) -> int:
+        """How long a timer of `delay_ms` takes in truth."""
+        return delay_ms * 100 // self.rate_percent
+
+
+@dataclass
+class Node:
+    """One process. `session` counts connections, `life` starts: what was under way for an earlier one is lost."""
+
+    name: str
+    number: int
+    identity: Identity
+    state: Any = None
+    disk: Disk = field(default_factory=Disk)
+    is_up: bool = False
+    is_online: bool = False
+    life: int = 0
+    session: int = 0
+    timers: dict[object, int] = field(default_factory=dict)
+    followed: Address | None = None
+    crash_after_effects: int | None = None
+    crash_at_save: int | None = None
+    """The power fails while the save after so many more is under way: it is not on the disk."""
+    training: int = 0
+    clock: Clock = field(default_factory=Clock)
+    slow_ms: int = 0
+    """How long each event waits at most before this node gets to it."""
+    behaviour: Behaviour | None = None
+    """What makes it Byzantine; None is honest."""
+
+    @property
+    def is_miner(self) -> bool:
+        return self.name.startswith("m")
+
+
+@dataclass(frozen=True)
+class Links:
+    """How messages travel: delays in ms; shares of those that are slow, that come twice, and (QoS 0 only) are lost."""
+
+    delay_ms: tuple[int, int] = (1, 20)
+    slow_ms: tuple[int, int] = (20, 400)
+    slow_share: float = 0.0
+    twice_share: float = 0.0
+    lost_share: float = 0.0
+    is_ordered: bool = False
+    """True: of one sender nothing overtakes anything on its way to one listener."""
