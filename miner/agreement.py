@@ -205,6 +205,7 @@ def advance(state: MinerState, block: Block, after: ChainState, certificate: byt
         raws={},
         proposing_view=None,
         gossips=0,
+        tip_told_ms=state.now_ms,
         is_patience_over=False,
         is_patience_running=False,
         tip=tip,

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from flchain import messages
-from flchain.certificate import verify_certificate
-from flchain.chain import DEVICE_KINDS, PHASE_KINDS, Block, hash_header, is_in_chain, process_transaction
+from flchain.chain import DEVICE_KINDS, PHASE_KINDS, Block, is_in_chain, process_transaction
 from flchain.consensus import bft
 from flchain.errors import (
     BadCommitment,
@@ -19,9 +18,8 @@ from flchain.errors import (
     UnknownSender,
     WrongRound,
 )
-from flchain.fixedpoint import vector_bytes
 from flchain.limits import compute_device_packet_bytes_max, compute_packet_bytes_max, compute_update_bytes_max
-from flchain.messages import Header, Kind, Phase
+from flchain.messages import Kind, Phase
 from flchain.packets import (
     Assembly,
     Packet,
@@ -35,8 +33,8 @@ from flchain.packets import (
 )
 from flchain.state import ChainState, Device, find_device, find_validator
 from flchain.types import Address, Height, Millis
-from flchain.wire import HEADER_BYTES_MAX, Envelope, decode_struct, open_envelope, seal, verify_envelope
-from miner import agreement, mempool, scoring
+from flchain.wire import Envelope, open_envelope, seal, verify_envelope
+from miner import agreement, answers, mempool, scoring
 from miner.values import (
     Connected,
     Early,
@@ -49,8 +47,6 @@ from miner.values import (
     Publish,
     Refuse,
     ScoreComputed,
-    SendBlocks,
-    StartTimer,
     Timer,
     TimerFired,
     Tip,
@@ -59,13 +55,6 @@ from miner.values import (
 EARLY_MAX = {Kind.VOTE: 8, Kind.PROPOSAL: 1}
 """Consensus packets of the next height that are kept of one validator, so that none can take the others' places;
 further ones are dropped, since gossip repeats them."""
-BLOCKS_PER_ANSWER_MAX = 64
-ASK_AFTER_MS = 300
-"""How long this node may lag behind a peer's head before it asks: mostly its own decision is under way."""
-ASK_AGAIN_MS = 1_000
-ANSWER_AGAIN_MS = 250
-"""Questions of one node that come sooner after an answer get none: a few short ones would else fill the link, and votes
-and proposals would not get out."""
 SCORE_KINDS = frozenset({Kind.SCORE_COMMIT, Kind.SCORE_REVEAL})
 BFT_KINDS = frozenset({Kind.VOTE, Kind.PROPOSAL})
 REFUSED_FOR_GOOD = (WrongRound, DuplicateMessage, BadCommitment, MalformedUpdate)
@@ -132,7 +121,7 @@ def _on_event(state: MinerState, event: Event) -> Transition:
         case TimerFired(Timer.GOSSIP):
             return _on_gossip(state)
         case TimerFired(Timer.ASK):
-            return _on_ask_timer(state)
+            return answers.on_ask_timer(state)
         case TimerFired(bft.Timeout() as timeout):
             return agreement.carry_out(state, *bft.on_timeout(state.bft, timeout))
         case ScoreComputed():
@@ -204,7 +193,7 @@ def _keep_early(state: MinerState, topic: str, packet: Packet) -> Transition:
         if envelope.kind in BFT_KINDS and envelope.number == state.chain.height + 2:
             return _keep(state, topic, packet, envelope)
         if envelope.kind in BFT_KINDS and envelope.number <= state.chain.height:
-            return state, ()  # gossip of what is final here: neither news nor anybody's fault
+            return answers.tell_tip_again(state)  # gossip of what is final here: neither news nor anybody's fault
     raise WrongRound("not for this round or height")
 
 
@@ -245,7 +234,7 @@ def _on_message(state: MinerState, owner: Address, packet: Packet) -> Transition
     if envelope.kind in BFT_KINDS:
         return agreement.on_vote_message(state, envelope)
     if envelope.kind is Kind.ASK:
-        return _on_ask(state, envelope, find_validator(state.chain, envelope.sender) is not None)
+        return answers.on_ask(state, envelope, find_validator(state.chain, envelope.sender) is not None)
     if envelope.kind not in SCORE_KINDS:
         raise MalformedMessage(f"a {envelope.kind.name} among miners")
     return _add_to_pool(state, envelope)
@@ -261,7 +250,7 @@ def _on_device_message(state: MinerState, owner: Address, packet: Packet) -> Tra
     if envelope.sender != owner:
         raise UnknownSender("a device publishes under its own address only")
     if envelope.kind is Kind.ASK:
-        return _on_ask(state, envelope, False)
+        return answers.on_ask(state, envelope, False)
     if envelope.kind not in DEVICE_KINDS:
         raise MalformedMessage(f"a {envelope.kind.name} of a device")
     device = find_device(state.chain, envelope.sender)
@@ -328,70 +317,10 @@ def _is_phase_past(state: MinerState, kind: Kind) -> bool:
     return state.chain.round.phase > phases[kind]
 
 
-def _on_ask(state: MinerState, envelope: Envelope, is_miner: bool) -> Transition:
-    message = agreement.get_message(state.chain, envelope)
-    me = state.config.identity.address
-    if not isinstance(message, messages.Ask) or message.to != me:
-        return state, ()
-    key = (envelope.sender, message.with_model)
-    if key in state.answered_ms and state.now_ms - state.answered_ms[key] < ANSWER_AGAIN_MS:
-        return state, ()
-    state = replace(state, answered_ms={**state.answered_ms, key: state.now_ms})
-    topic = state.topics.miner_to(me, envelope.sender)
-    if is_miner:
-        return state, (SendBlocks(topic, Height(message.height), BLOCKS_PER_ANSWER_MAX),)
-    if state.tip is None:
-        return state, ()
-    if not message.with_model:
-        return state, (Publish(topic, encode_packet(PacketType.HEAD, state.tip.header, state.tip.certificate)),)
-    vector = vector_bytes(state.chain.model)
-    return state, (Publish(topic, encode_packet(PacketType.MODEL, state.tip.header, state.tip.certificate, vector)),)
-
-
-def _on_head(state: MinerState, owner: Address, packet: Packet) -> Transition:
-    """A peer's newest header: if it stays beyond this node's, that peer is asked for the blocks between.
-
-    Its certificate is checked, so that nobody can send this node after blocks that do not exist.
-    """
-    header_bytes, certificate = packet.fields
-    header = decode_struct(header_bytes, Header, HEADER_BYTES_MAX)
-    if header.height <= state.chain.height or find_validator(state.chain, owner) is None:
-        return state, ()
-    chain, height = state.chain, Height(header.height)
-    verify_certificate(chain.chain, chain.validators, height, hash_header(header_bytes), certificate)
-    if state.ahead is not None:
-        return replace(state, ahead=max(state.ahead, (height, owner))), ()
-    return replace(state, ahead=(height, owner)), (StartTimer(Timer.ASK, ASK_AFTER_MS),)
-
-
-def _on_ask_timer(state: MinerState) -> Transition:
-    if state.ahead is None or state.ahead[0] <= state.chain.height:
-        return replace(state, ahead=None), ()
-    owner = state.ahead[1]
-    ask = messages.Ask(state.chain.height + 1, owner, False)
-    raw = seal(ask, state.chain.chain, state.config.identity)
-    # Should this peer not answer, the next one is asked: its head may have come long ago, or be the same.
-    ahead = (state.ahead[0], _get_next_peer(state, owner))
-    return replace(state, ahead=ahead), (state.tell_miners(raw), StartTimer(Timer.ASK, ASK_AGAIN_MS))
-
-
-def _get_next_peer(state: MinerState, owner: Address) -> Address:
-    me = state.config.identity.address
-    peers = [v.address for v in state.chain.validators if v.address != me]
-    return peers[(peers.index(owner) + 1) % len(peers)]
-
-
-def _on_block(state: MinerState, owner: Address, packet: Packet) -> Transition:
-    header, certificate, body = packet.fields
-    if decode_struct(header, Header, HEADER_BYTES_MAX).height <= state.chain.height:
-        return state, ()
-    return agreement.on_final_block(state, header, certificate, body)
-
-
 PACKET_RULES: dict[tuple[str, PacketType], Callable[[MinerState, Address, Packet], Transition]] = {
     ("up", PacketType.MESSAGE): _on_device_message,
     ("bft", PacketType.MESSAGE): _on_message,
     ("bft", PacketType.PROPOSAL): _on_proposal,
-    ("head", PacketType.HEAD): _on_head,
-    ("to", PacketType.BLOCK): _on_block,
+    ("head", PacketType.HEAD): answers.on_head,
+    ("to", PacketType.BLOCK): answers.on_block,
 }

@@ -196,6 +196,8 @@ class MinerState:
     assemblies: dict[Address, Assembly] = field(default_factory=dict)
     now_ms: Millis = BEFORE_ANYTHING
     """When the newest event came."""
+    tip_told_ms: Millis = BEFORE_ANYTHING
+    """When this miner last told its newest header."""
     answered_ms: dict[tuple[Address, bool], Millis] = field(default_factory=dict)
     """When a node's last question, of one sort (with model or not), was answered."""
 

@@ -227,3 +227,24 @@ def test_repeats_of_a_slow_height_become_rarer() -> None:
             effect.delay_ms for effect in effects if isinstance(effect, StartTimer) and effect.timer is Timer.GOSSIP
         ]
     assert waits == [1_000, 2_000, 4_000, 8_000, 8_000]
+
+
+def test_peer_that_votes_below_is_told_the_newest_header_again() -> None:
+    """Its copy may be lost; but the late votes of the last height are no reason, and once a second is enough."""
+    driver = Driver(CHAIN)
+    before = driver.state
+    driver.go_to(Phase.COMMIT)
+    certificate = certify(CHAIN, before, driver.blocks[0])
+    packet = encode_packet(PacketType.BLOCK, driver.blocks[0].header_bytes, certificate, driver.blocks[0].body_bytes)
+    me, peer = CHAIN.miners[0].address, CHAIN.miners[1]
+    answer = PacketReceived(TOPICS.miner_to(peer.address, me), packet)
+    state, _ = step(build_miner(CHAIN.state), answer, Millis(5_000))
+    assert state.chain.height == 1
+    vote = seal(Vote(1, 0, 1, None), CHAIN.id, peer)
+    late = PacketReceived(TOPICS.miner_bft(peer.address), encode_packet(PacketType.MESSAGE, vote))
+    told = []
+    for now_ms in (5_010, 6_000, 6_010, 7_000):
+        state, effects = step(state, late, Millis(now_ms))
+        told.append([effect.topic for effect in effects if isinstance(effect, Publish)])
+    head = [TOPICS.miner_head(me)]
+    assert told == [[], head, [], head]

@@ -1,0 +1,99 @@
+"""Questions among nodes: who is behind asks for blocks, headers or the model; who has them answers, not too often."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from flchain import messages
+from flchain.certificate import verify_certificate
+from flchain.chain import hash_header
+from flchain.fixedpoint import vector_bytes
+from flchain.messages import Header
+from flchain.packets import Packet, PacketType, encode_packet
+from flchain.state import find_validator
+from flchain.types import Address, Height
+from flchain.wire import HEADER_BYTES_MAX, Envelope, decode_struct, seal
+from miner import agreement
+from miner.values import Effect, MinerState, Publish, SendBlocks, StartTimer, Timer
+
+BLOCKS_PER_ANSWER_MAX = 64
+ASK_AFTER_MS = 300
+"""How long this node may lag behind a peer's head before it asks: mostly its own decision is under way."""
+ASK_AGAIN_MS = 1_000
+ANSWER_AGAIN_MS = 250
+"""Questions of one node that come sooner after an answer get none: a few short ones would else fill the link, and votes
+and proposals would not get out."""
+TIP_AGAIN_MS = 1_000
+"""How often at most a miner tells its newest header again to those who still vote below it."""
+
+Transition = tuple[MinerState, tuple[Effect, ...]]
+
+
+def on_ask(state: MinerState, envelope: Envelope, is_miner: bool) -> Transition:
+    """A node asks this one: blocks for a miner; the newest header, or the model with it, for a device."""
+    message = agreement.get_message(state.chain, envelope)
+    me = state.config.identity.address
+    if not isinstance(message, messages.Ask) or message.to != me:
+        return state, ()
+    key = (envelope.sender, message.with_model)
+    if key in state.answered_ms and state.now_ms - state.answered_ms[key] < ANSWER_AGAIN_MS:
+        return state, ()
+    state = replace(state, answered_ms={**state.answered_ms, key: state.now_ms})
+    topic = state.topics.miner_to(me, envelope.sender)
+    if is_miner:
+        return state, (SendBlocks(topic, Height(message.height), BLOCKS_PER_ANSWER_MAX),)
+    if state.tip is None:
+        return state, ()
+    if not message.with_model:
+        return state, (Publish(topic, encode_packet(PacketType.HEAD, state.tip.header, state.tip.certificate)),)
+    vector = vector_bytes(state.chain.model)
+    return state, (Publish(topic, encode_packet(PacketType.MODEL, state.tip.header, state.tip.certificate, vector)),)
+
+
+def on_head(state: MinerState, owner: Address, packet: Packet) -> Transition:
+    """A peer's newest header: if it stays beyond this node's, that peer is asked for the blocks between.
+
+    Its certificate is checked, so that nobody can send this node after blocks that do not exist.
+    """
+    header_bytes, certificate = packet.fields
+    header = decode_struct(header_bytes, Header, HEADER_BYTES_MAX)
+    if header.height <= state.chain.height or find_validator(state.chain, owner) is None:
+        return state, ()
+    chain, height = state.chain, Height(header.height)
+    verify_certificate(chain.chain, chain.validators, height, hash_header(header_bytes), certificate)
+    if state.ahead is not None:
+        return replace(state, ahead=max(state.ahead, (height, owner))), ()
+    return replace(state, ahead=(height, owner)), (StartTimer(Timer.ASK, ASK_AFTER_MS),)
+
+
+def on_ask_timer(state: MinerState) -> Transition:
+    """Still behind: ask the peer for the blocks that are missing here."""
+    if state.ahead is None or state.ahead[0] <= state.chain.height:
+        return replace(state, ahead=None), ()
+    owner = state.ahead[1]
+    ask = messages.Ask(state.chain.height + 1, owner, False)
+    raw = seal(ask, state.chain.chain, state.config.identity)
+    # Should this peer not answer, the next one is asked: its head may have come long ago, or be the same.
+    ahead = (state.ahead[0], _get_next_peer(state, owner))
+    return replace(state, ahead=ahead), (state.tell_miners(raw), StartTimer(Timer.ASK, ASK_AGAIN_MS))
+
+
+def _get_next_peer(state: MinerState, owner: Address) -> Address:
+    me = state.config.identity.address
+    peers = [v.address for v in state.chain.validators if v.address != me]
+    return peers[(peers.index(owner) + 1) % len(peers)]
+
+
+def on_block(state: MinerState, owner: Address, packet: Packet) -> Transition:
+    """A peer's answer: a final block that proves itself."""
+    header, certificate, body = packet.fields
+    if decode_struct(header, Header, HEADER_BYTES_MAX).height <= state.chain.height:
+        return state, ()
+    return agreement.on_final_block(state, header, certificate, body)
+
+
+def tell_tip_again(state: MinerState) -> Transition:
+    """A peer votes on what is final here: the header that would have told it may be lost."""
+    if state.now_ms - state.tip_told_ms < TIP_AGAIN_MS:
+        return state, ()  # a late vote of the last height, mostly
+    return replace(state, tip_told_ms=state.now_ms), agreement.publish_tip(state)[:1]
