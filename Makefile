@@ -47,10 +47,14 @@ bench-chain: setup ## measure agreement and the light client on this machine
 sim: setup ## run simulated networks under faults (SEEDS=0-200, ARGS for the rest)
 	$(VENV)/bin/flchain sim --seeds $(or $(SEEDS),0-200) $(ARGS)
 
-test: setup setup-model setup-oracle ## run every test
-	$(MAKE) --no-print-directory test-model
-	$(MAKE) --no-print-directory test-oracle
-	$(MAKE) --no-print-directory test-main
+test: ## run every test
+	@$(MAKE) --no-print-directory -j3 setup setup-model setup-oracle
+	@# Two cores: the tests in environments of their own run beside the others, and are shown after them.
+	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
+	{ $(MAKE) --no-print-directory test-model && $(MAKE) --no-print-directory test-oracle; } >"$$log" 2>&1 & beside=$$!; \
+	failed=0; $(MAKE) --no-print-directory test-main || failed=1; \
+	if wait $$beside; then grep -E '^=+ .*(passed|failed).* =+$$' "$$log"; else failed=1; cat "$$log"; fi; \
+	exit $$failed
 
 test-main: setup ## run the tests that need .venv only
 	$(VENV)/bin/python -m pytest $(ARGS)

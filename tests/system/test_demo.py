@@ -95,10 +95,16 @@ def assert_one_model(results: dict) -> None:
 
 
 def replay_rounds(out: Path) -> list[int]:
-    """The rounds of the first miner's ledger, every block checked."""
+    """The rounds of the ledger that is furthest, every block of every ledger checked; the others are its beginning."""
     genesis = decode_genesis((out / "genesis.cbor").read_bytes())
     initial = compute_initial_model(TfliteModel((out / "model.tflite").read_bytes()))
-    return [number for number, _ in iterate_models(out / "miners/miner-0/data/ledger.db", genesis, initial)]
+    ledgers = sorted(out.glob("miners/*/data/ledger.db"))
+    rounds = [
+        [(number, model.tobytes()) for number, model in iterate_models(path, genesis, initial)] for path in ledgers
+    ]
+    furthest = max(rounds, key=len)
+    assert all(furthest[: len(one)] == one for one in rounds)
+    return [number for number, _ in furthest]
 
 
 def is_any_node_alive(out: Path) -> bool:
