@@ -44,6 +44,7 @@ from flchain.state import (
     find_validator,
     get_expected,
     get_present,
+    has_two_thirds,
 )
 from flchain.types import Address, Hash, Height, View
 from flchain.wire import (
@@ -83,6 +84,11 @@ class Block:
     def hash(self) -> Hash:
         """What validators vote for."""
         return hash_header(self.header_bytes)
+
+
+def is_body_for_devices(header: Header) -> bool:
+    """True if devices need the body to compute the next model: it holds updates, or the settlement of a round."""
+    return header.phase is Phase.REVEAL or header.next_round > header.round
 
 
 def hash_header(header_bytes: bytes) -> Hash:
@@ -258,8 +264,7 @@ def _has_quorum(state: ChainState) -> bool:
     present = get_present(state)
     if state.round.phase in (Phase.COMMIT, Phase.REVEAL):
         return bool(present)
-    total = sum(validator.power for validator in state.validators)
-    return 3 * sum(validator.power for validator in state.validators if validator.address in present) > 2 * total
+    return has_two_thirds(state, present)
 
 
 def _verify_settlement(after: ChainState, body: Body) -> None:

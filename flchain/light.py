@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from flchain.certificate import verify_certificate
-from flchain.chain import compute_body_root, hash_header
+from flchain.chain import compute_body_root, hash_header, is_body_for_devices
 from flchain.crypto import compute_address
 from flchain.errors import (
     BadCertificate,
@@ -117,7 +117,7 @@ def process_head(light: LightState, header_bytes: bytes, certificate_bytes: byte
     if header.height == light.height + 1 and header.previous != light.head:
         raise InvalidBlock("the header does not extend the head this device knows")
     wanted = dict(light.wanted)
-    if header.phase is Phase.REVEAL or header.next_round > header.round:
+    if is_body_for_devices(header):
         wanted[Height(header.height)] = header
     waiting = {h: body for h, body in light.waiting.items() if h != header.height or _is_body_of(header, body)}
     light = replace(

@@ -10,7 +10,16 @@ from flchain.fixedpoint import add
 from flchain.incentives import REWARD_RULES, compute_reputation
 from flchain.messages import Phase, Settlement
 from flchain.params import ChainParams
-from flchain.state import ChainState, Device, RevealedUpdate, RoundState, Validator, find_device, hash_model
+from flchain.state import (
+    ChainState,
+    Device,
+    RevealedUpdate,
+    RoundState,
+    Validator,
+    find_device,
+    has_two_thirds,
+    hash_model,
+)
 from flchain.types import Address, BasisPoints, ModelVector, Round
 
 KNOWLEDGE_MIN = 1
@@ -58,9 +67,7 @@ def compute_round_scores(state: ChainState) -> RoundScores:
 
 def is_round_scored(state: ChainState) -> bool:
     """True if scorers with more than two thirds of the power have spoken: fewer decide nothing, whatever they say."""
-    present = frozenset(reveal.scorer for reveal in state.round.score_reveals)
-    total = sum(validator.power for validator in state.validators)
-    return 3 * sum(validator.power for validator in state.validators if validator.address in present) > 2 * total
+    return has_two_thirds(state, frozenset(reveal.scorer for reveal in state.round.score_reveals))
 
 
 def compute_settlement(state: ChainState) -> Settlement:

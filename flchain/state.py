@@ -156,6 +156,12 @@ def find_validator(state: ChainState, address: bytes) -> Validator | None:
     return next((validator for validator in state.validators if validator.address == address), None)
 
 
+def has_two_thirds(state: ChainState, addresses: frozenset[Address]) -> bool:
+    """True if these validators hold more than two thirds of the power."""
+    total = sum(validator.power for validator in state.validators)
+    return 3 * sum(validator.power for validator in state.validators if validator.address in addresses) > 2 * total
+
+
 def get_expected(state: ChainState) -> frozenset[Address]:
     """Who the present phase waits for: those not long absent, and of them those who did the phase before."""
     limit = state.params.absent_rounds_max

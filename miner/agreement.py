@@ -13,6 +13,7 @@ from flchain.chain import (
     build_block,
     decode_block,
     get_proposer,
+    is_body_for_devices,
     select_transactions,
 )
 from flchain.consensus import bft
@@ -189,8 +190,7 @@ def _decide(state: MinerState, view: View, block_hash: Hash) -> Transition:
 
 def advance(state: MinerState, block: Block, after: ChainState, certificate: bytes) -> Transition:
     """Go to the next height: store the final block, tell devices and peers, score what is new."""
-    has_news = block.header.phase is Phase.REVEAL or block.header.next_round > block.header.round
-    tip = Tip(block.header_bytes, certificate, block.body_bytes if has_news else None)
+    tip = Tip(block.header_bytes, certificate, block.body_bytes if is_body_for_devices(block.header) else None)
     is_new_round = after.round.number != state.chain.round.number
     pool = mempool.prune(state.mempool, after.round.number)
     refused: tuple[InvalidMessage, ...] = ()

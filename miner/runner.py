@@ -7,10 +7,11 @@ import logging
 import time
 from pathlib import Path
 
+from flchain.chain import is_body_for_devices
 from flchain.errors import ConfigError
 from flchain.genesis import Genesis
 from flchain.limits import compute_packet_bytes_max
-from flchain.messages import Header, Phase
+from flchain.messages import Header
 from flchain.packets import PacketType, encode_packet, split_packet
 from flchain.state import find_validator
 from flchain.types import Height, Millis
@@ -163,8 +164,7 @@ def _build_tip(row: StoredBlock | None) -> Tip | None:
     if row is None:
         return None
     header = decode_struct(row.header, Header, HEADER_BYTES_MAX)
-    has_news = header.phase is Phase.REVEAL or header.next_round > header.round
-    return Tip(row.header, row.certificate, row.body if has_news else None)
+    return Tip(row.header, row.certificate, row.body if is_body_for_devices(header) else None)
 
 
 def compute_outgoing_bytes_max(genesis: Genesis) -> int:

@@ -21,10 +21,9 @@ import agent.values as av
 import miner.values as mv
 from agent import machine as agent_machine
 from flchain.certificate import verify_certificate
-from flchain.chain import apply_block
+from flchain.chain import apply_block, is_body_for_devices
 from flchain.fixedpoint import vector_bytes, vector_from_bytes
 from flchain.light import build_light_state, process_snapshot
-from flchain.messages import Phase
 from flchain.packets import PacketType, Topics, encode_packet
 from flchain.types import Round
 from miner import machine as miner_machine
@@ -211,8 +210,9 @@ class Network(Broker):
         tip = None
         if node.disk.blocks:
             block, certificate = node.disk.blocks[-1]
-            has_news = block.header.phase is Phase.REVEAL or block.header.next_round > block.header.round
-            tip = mv.Tip(block.header_bytes, certificate, block.body_bytes if has_news else None)
+            tip = mv.Tip(
+                block.header_bytes, certificate, block.body_bytes if is_body_for_devices(block.header) else None
+            )
         config = mv.MinerConfig(node.identity, self.rounds)
         raws = tuple(dict.fromkeys(raw for _, raw, _ in own))
         return miner_machine.build_miner_state(config, chain, tip, raws, tuple(blocks.values()))
