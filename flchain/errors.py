@@ -97,6 +97,12 @@ class BadCertificate(InvalidMessage):
     code = "bad-certificate"
 
 
+class BadSeal(InvalidMessage):
+    """A seal does not prove the work that its block's target asks for."""
+
+    code = "bad-seal"
+
+
 class PoolFull(InvalidMessage):
     """The bounded pool has no place for this message: the sender may try again later."""
 

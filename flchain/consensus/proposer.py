@@ -33,6 +33,16 @@ def compute_pos_weight(power: Power, _knowledge_bp: int) -> int:
     return int(power)
 
 
+def compute_poq_weight(_power: Power, knowledge_bp: int) -> int:
+    """Proof of training quality (Lu et al. 2020, "Blockchain and Federated Learning for Privacy-Preserved Data Sharing
+    in Industrial IoT"), to compare with: quality alone; stake makes a validator and then plays no part.
+
+    There the member whose model has the least error leads. Here the median of scores stands for it, as in `pok`, and
+    turns follow it in proportion, above the same floor: if the best led always, its crash would stop the chain.
+    """
+    return max(knowledge_bp, KNOWLEDGE_FLOOR_BP)
+
+
 def advance(priorities: Priorities, weights: Weights, steps: int) -> tuple[Priorities, Address]:
     """Take `steps` >= 1 turns and return the new priorities and the proposer of the last turn.
 

@@ -109,6 +109,13 @@ def test_pok_follows_knowledge_and_pos_does_not() -> None:
     assert pos(Power(3), 8_000) == pos(Power(3), 4_000) == 3
 
 
+def test_poq_follows_quality_alone() -> None:
+    """Under poq twice the quality is twice the turns, and a hundred times the stake brings none."""
+    poq = PROPOSER_RULES["poq"]
+    assert poq(Power(3), 8_000) == 2 * poq(Power(3), 4_000) == poq(Power(300), 8_000)
+    assert poq(Power(3), 0) == KNOWLEDGE_FLOOR_BP
+
+
 def test_one_crashed_leader_cannot_hold_up_a_height_for_long() -> None:
     """The best of 4 or 7 equal powers, all the others without knowledge, leads at most 7 views in a row."""
     for others in (3, 6):
