@@ -66,9 +66,8 @@ class Node:
     behaviour: Behaviour | None = None
     """What makes it Byzantine; None is honest."""
 
-    @property
-    def is_miner(self) -> bool:
-        return self.name.startswith("m")
+    def __post_init__(self) -> None:
+        self.is_miner = self.name.startswith("m")
 
 
 @dataclass(frozen=True)
