@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import sys
+from collections import Counter
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -16,8 +20,10 @@ from tools.sim.faults import FAULTS
 from tools.sim.network import Network
 from tools.sim.run import Options, run
 from tools.sim.shrink import shrink
+from tools.sim.sweep import draw_validators
 
 ROOT = Path(__file__).resolve().parents[2]
+CALM = frozenset[str]()
 
 
 def test_one_seed_has_one_trace_in_every_process() -> None:
@@ -83,12 +89,62 @@ def test_failing_run_says_how_to_repeat_it(monkeypatch, capsys) -> None:
     monkeypatch.setattr("miner.agreement.on_gossip_timer", lambda state: (state, ()))
     monkeypatch.setattr("miner.machine.scoring.repeat_scores", lambda state: ())
     monkeypatch.setattr("tools.sim.run.BOUND_MS", 4_000)
-    code = cli.main(["--seeds", "0-2", "--devices", "1", "--heights", "6", "--kinds", "withhold"])
+    code = cli.main(["--seeds", "0-2", "--devices", "1", "--heights", "6", "--kinds", "withhold", "--jobs", "1"])
     said = capsys.readouterr().err
     assert code == 1
     assert "violation: stalled" in said
     assert "repeat it: flchain sim --seed 0 --validators 4 --devices 1 --byzantine 1 --faults all --heights 6" in said
     assert "needed   : flchain sim --seed 0" in said
+
+
+SWEEP = ["--seeds", "0-4", "--validators", "4-6", "--devices", "1", "--heights", "4", "--faults", "none", "--json"]
+
+
+def test_sweep_is_the_same_in_any_number_of_processes(capsys) -> None:
+    """One process or two: the same runs in order of seed, and one combined hash; only the time differs."""
+    said = []
+    for jobs in ("1", "2"):
+        assert cli.main([*SWEEP, "--jobs", jobs]) == 0
+        said.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
+    for lines in said:
+        lines[-1].pop("wall_s")
+    assert said[0] == said[1]
+    *runs, total = said[0]
+    assert [run["command"].split()[3] for run in runs] == ["0", "1", "2", "3"]
+    assert total["validators"] == Counter(run["command"].split()[5] for run in runs)
+    hashes = b"".join(bytes.fromhex(run["trace_hash"]) for run in runs)
+    assert total["combined_hash"] == sha256(hashes).hexdigest()
+
+
+def test_range_of_validators_covers_all_of_it_and_prefers_the_small() -> None:
+    """2,000 seeds draw each number from 4 to 21, four more often than twenty-one; a seed always draws the same."""
+    drawn = Counter(draw_validators(seed, range(4, 22)) for seed in range(2_000))
+    assert sorted(drawn) == list(range(4, 22))
+    assert drawn[4] > 10 * drawn[21] > 0
+    assert drawn == Counter(draw_validators(seed, range(4, 22)) for seed in range(2_000))
+
+
+def test_interrupt_stops_a_sweep_at_once() -> None:
+    """SIGINT to a sweep in two processes ends it with 130 and one sentence, and without a traceback."""
+    command = [sys.executable, "-m", "tools.cli", "sim", "--seeds", "0-4000", "--faults", "none", "--devices", "1"]
+    command += ["--heights", "2", "--jobs", "2", "--json"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline().startswith("{"), "the first run is over"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped; " in said
+    assert "Traceback" not in said
+
+
+def test_machine_that_dies_is_a_violation(monkeypatch) -> None:
+    """An assertion inside a machine ends the run with a violation, so that a sweep names the seed."""
+
+    def die(*arguments: object) -> None:
+        raise AssertionError("ours")
+
+    monkeypatch.setattr("miner.agreement.consider", die)
+    assert "a machine dies of AssertionError('ours') in die" in run(Options(0, 4, 1, 0, CALM, 3))[1].violations[0]
 
 
 def test_shrinking_keeps_what_fails(monkeypatch) -> None:
@@ -100,7 +156,16 @@ def test_shrinking_keeps_what_fails(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [["--validators", "3"], ["--faults", "rain"], ["--byzantine", "4"], ["--heights", "0"]]
+    "wrong",
+    [
+        ["--validators", "3"],
+        ["--validators", "4-22"],
+        ["--validators", "9-5"],
+        ["--faults", "rain"],
+        ["--byzantine", "4"],
+        ["--heights", "0"],
+        ["--jobs", "0"],
+    ],
 )
 def test_wrong_options_are_refused(wrong: list[str], capsys) -> None:
     """Exit code 2 and a sentence with the option's name."""

@@ -1,20 +1,26 @@
-"""`flchain sim`: a simulated network from one seed, or many of them one after another."""
+"""`flchain sim`: a simulated network from one seed, or from each of many."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import json
+import os
 import sys
+import time
 from collections.abc import Sequence
+from typing import Any
 
 from flchain_edge.command import EXIT_FAULT
 from tools.sim.byzantine import BEHAVIOURS
 from tools.sim.faults import FAULTS
 from tools.sim.run import Options, Summary, run
 from tools.sim.shrink import shrink
+from tools.sim.sweep import Totals, count_liars_max, draw_validators, get_heights, sweep
 
 VALIDATORS_MIN, VALIDATORS_MAX = 4, 21
+EXIT_INTERRUPTED = 130
+"""As a shell has it: 128 and the number of SIGINT."""
 
 
 def _read_faults(text: str) -> frozenset[str]:
@@ -40,6 +46,18 @@ def _read_seeds(text: str) -> range:
     return range(int(first), int(last))
 
 
+def _read_validators(text: str) -> range:
+    first, dash, last = text.partition("-")
+    if not first.isdecimal() or (dash and not last.isdecimal()) or int(last or first) < int(first):
+        raise argparse.ArgumentTypeError("a number, or two as in 4-21: from the first up to and with the second")
+    return range(int(first), int(last or first) + 1)
+
+
+def _count_cpus() -> int:
+    """The CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="flchain sim", description="Run the real machines of a network under faults; one seed decides everything."
@@ -47,13 +65,25 @@ def _build_parser() -> argparse.ArgumentParser:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--seed", type=int, help="run this one")
     which.add_argument("--seeds", type=_read_seeds, metavar="A-B", help="run all of A up to before B")
-    parser.add_argument("--validators", type=int, default=4, help="4 to 21 (default 4)")
+    parser.add_argument(
+        "--validators",
+        type=_read_validators,
+        default=range(4, 5),
+        metavar="N|A-B",
+        help="4 to 21 (default 4); of a range each seed draws one, small ones more often",
+    )
     parser.add_argument("--devices", type=int, default=3, help="1 to 100 (default 3)")
     parser.add_argument("--byzantine", type=int, help="how many of them lie (default: fewer than a third)")
     parser.add_argument("--kinds", type=_read_kinds, default=tuple(BEHAVIOURS), help=f"of {','.join(BEHAVIOURS)}")
     parser.add_argument("--faults", type=_read_faults, default=frozenset(FAULTS), help=f"all, none, {','.join(FAULTS)}")
-    parser.add_argument("--heights", type=int, default=50, help="how long the chain gets at least (default 50)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object for each run")
+    parser.add_argument(
+        "--heights",
+        type=int,
+        default=50,
+        help="how long the chain gets at least (default 50); of a range of validators the smallest network's",
+    )
+    parser.add_argument("--jobs", type=int, default=_count_cpus(), help="processes of a sweep (default: the CPUs)")
+    parser.add_argument("--json", action="store_true", help="print a JSON object for each run, and for the sweep")
     return parser
 
 
@@ -61,43 +91,65 @@ def main(argv: Sequence[str]) -> int:
     """Entry point of `flchain sim`: 0 if nothing went wrong, 1 with the command that repeats what did."""
     parser = _build_parser()
     arguments = parser.parse_args(argv)
-    if not VALIDATORS_MIN <= arguments.validators <= VALIDATORS_MAX:
+    _check(parser, arguments)
+    if arguments.seeds is None:
+        options = _build_options(arguments, arguments.seed)
+        summary = run(options)[1]
+        _print_values(dataclasses.asdict(summary), arguments.json)
+        return _explain(options, summary, is_swept=False) if summary.violations else 0
+    return _sweep(arguments)
+
+
+def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    among = arguments.validators
+    if among[0] < VALIDATORS_MIN or among[-1] > VALIDATORS_MAX:
         parser.error(f"--validators: {VALIDATORS_MIN} to {VALIDATORS_MAX}")
     if not 1 <= arguments.devices <= 100:
         parser.error("--devices: 1 to 100")
     if arguments.heights < 1:
         parser.error("--heights: at least 1")
-    byzantine = (arguments.validators - 1) // 3 if arguments.byzantine is None else arguments.byzantine
-    if not 0 <= byzantine < arguments.validators:
+    if arguments.byzantine is not None and not 0 <= arguments.byzantine < among[0]:
         parser.error("--byzantine: at least one validator must be honest")
-    seeds = range(arguments.seed, arguments.seed + 1) if arguments.seeds is None else arguments.seeds
-    for seed in seeds:
-        options = Options(
-            seed,
-            arguments.validators,
-            arguments.devices,
-            byzantine,
-            arguments.faults,
-            arguments.heights,
-            arguments.kinds,
-        )
-        summary = run(options)[1]
-        _print_run(summary, arguments.json, is_one=arguments.seeds is None)
-        if summary.violations:
-            return _explain(options, summary, is_swept=arguments.seeds is not None)
-        if arguments.seeds is not None:
-            _show_progress(seed - seeds[0] + 1, len(seeds))
+    if arguments.jobs < 1:
+        parser.error("--jobs: at least 1")
+
+
+def _build_options(arguments: argparse.Namespace, seed: int) -> Options:
+    among = arguments.validators
+    validators = draw_validators(seed, among)
+    byzantine = count_liars_max(validators) if arguments.byzantine is None else arguments.byzantine
+    heights = get_heights(arguments.heights, validators, among)
+    return Options(seed, validators, arguments.devices, byzantine, arguments.faults, heights, arguments.kinds)
+
+
+def _sweep(arguments: argparse.Namespace) -> int:
+    seeds, totals, started_s = arguments.seeds, Totals(), time.monotonic()
+    results = sweep((_build_options(arguments, seed) for seed in seeds), min(arguments.jobs, len(seeds)))
+    try:
+        for options, summary in results:
+            totals.add(options, summary)
+            if arguments.json:
+                _print_values(dataclasses.asdict(summary), True)
+            if summary.violations:
+                results.close()  # the seeds under way are of no use now
+                return _explain(options, summary, is_swept=True)
+            _show_progress(totals.seeds, len(seeds), time.monotonic() - started_s)
+    except KeyboardInterrupt:
+        print(f"\nstopped; {totals.seeds} of {len(seeds)} seeds were without a violation", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    wall_s = round(time.monotonic() - started_s, 1)
+    _print_values({**totals.describe(), "wall_s": wall_s, "combined_hash": totals.combine_hashes()}, arguments.json)
     return 0
 
 
-def _print_run(summary: Summary, is_json: bool, is_one: bool) -> None:
+def _print_values(values: dict[str, Any], is_json: bool) -> None:
     if is_json:
-        print(json.dumps(dataclasses.asdict(summary)))
-    elif is_one:
-        for name, value in dataclasses.asdict(summary).items():
-            text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
-            text = "; ".join(value) if isinstance(value, list) else text
-            print(f"{name.replace('_', ' '):<12} {text if text != '' else '-'}")
+        print(json.dumps(values), flush=True)
+        return
+    for name, value in values.items():
+        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        text = "; ".join(value) if isinstance(value, list) else text
+        print(f"{name.replace('_', ' '):<13} {text if text != '' else '-'}")
 
 
 def _explain(options: Options, summary: Summary, is_swept: bool) -> int:
@@ -108,6 +160,11 @@ def _explain(options: Options, summary: Summary, is_swept: bool) -> int:
     return EXIT_FAULT
 
 
-def _show_progress(done: int, total: int) -> None:
-    end = "\n" if done == total else ""
-    print(f"\r{done} of {total} seeds, no violation", end=end, file=sys.stderr, flush=True)
+def _show_progress(done: int, total: int, elapsed_s: float) -> None:
+    """One line that changes; in a log a line for each tenth."""
+    left_s = elapsed_s / done * (total - done)
+    text = f"{done} of {total} seeds, no violation, {elapsed_s:.0f} s, about {left_s:.0f} s to go"
+    if sys.stderr.isatty():
+        print(f"\r{text:<75}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+    elif done * 10 // total > (done - 1) * 10 // total:
+        print(text, file=sys.stderr, flush=True)
