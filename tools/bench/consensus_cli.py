@@ -1,0 +1,114 @@
+"""The command line, the tables and the files of `flchain bench consensus`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tools.bench.consensus import FULL, JOULES_PER_HASH, METHOD, QUICK, WATTS, Plan, run_bench
+
+RESULT_FILE, PLOT_FILE = "consensus.json", "consensus.png"
+NAME = "consensus"
+Result = dict[str, Any]
+
+ROWS: tuple[tuple[str, Callable[[Result], str]], ...] = (
+    ("heights, final", lambda r: f"{r['heights']}"),
+    ("forks per 100 heights", lambda r: f"{r['forks_per_100_heights']:.1f}"),
+    ("stale blocks", lambda r: f"{r['stale_share']:.1%}"),
+    ("deepest reorganisation", lambda r: f"{r['reorg_depth_max']}"),
+    ("finality broken, times", lambda r: f"{r['violations']}"),
+    ("proposals not decided", lambda r: f"{r['undecided_share']:.1%}"),
+    ("finality p50, ms", lambda r: f"{r['finality_ms']['p50']:,.0f}"),
+    ("finality p99, ms", lambda r: f"{r['finality_ms']['p99']:,.0f}"),
+    ("transaction p50, ms", lambda r: f"{r['transaction_ms']['p50']:,.0f}"),
+    ("transaction p99, ms", lambda r: f"{r['transaction_ms']['p99']:,.0f}"),
+    ("a round, ms", lambda r: f"{r['round_ms']:,.0f}"),
+    ("messages a height", lambda r: f"{r['messages_per_height']:,.0f}"),
+    ("kB a height", lambda r: f"{r['bytes_per_height'] / 1_000:,.1f}"),
+    ("messages a round", lambda r: f"{r['messages_per_round']:,.0f}"),
+    ("kB a round", lambda r: f"{r['bytes_per_round'] / 1_000:,.1f}"),
+    ("Gini, blocks to power", lambda r: f"{r['gini']:.2f}"),
+    ("hashes a round", lambda r: f"{r['hashes_per_round']:.1e}"),
+    ("hashing, J a round", lambda r: f"{r['hashing_joules_per_round']:,.1f}"),
+    ("signatures, J a round", lambda r: f"{r['signing_joules_per_round']:.2f}"),
+)
+
+
+def add_parser(benchmarks: Any) -> None:
+    """The options, below `flchain bench`."""
+    text = "forks, latency, messages, fairness and energy of bft (pok, pos, poq) and pow on the same rounds"
+    parser = benchmarks.add_parser(NAME, help=text)
+    parser.add_argument("--watts", type=_read_positive, default=WATTS, help="of one busy core, assumed (%(default)s)")
+    parser.add_argument(
+        "--joules-per-hash",
+        type=_read_positive,
+        default=JOULES_PER_HASH,
+        help="assumed: a core of 15 W makes 5 million SHA-256 a second (%(default)s)",
+    )
+
+
+def _read_positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError("a positive number")
+    return value
+
+
+def run(arguments: argparse.Namespace, console: Console, plans: Sequence[Plan] | None = None) -> int:
+    """Run it, show it, write it. Raises BenchFault."""
+    console.print(METHOD, style="dim")
+    chosen = plans or (QUICK if arguments.quick else FULL)
+    results = run_bench(chosen, arguments.joules_per_hash, arguments.watts, lambda result: _tell(console, result))
+    results = {"is_quick": arguments.quick, **results}
+    for validators in dict.fromkeys(result["validators"] for result in results["results"]):
+        _print_table(console, validators, [r for r in results["results"] if r["validators"] == validators])
+    _print_footer(console, results)
+    if arguments.out is not None:
+        from tools.bench.consensus_plot import draw_plot  # takes a second, which only this needs
+
+        (arguments.out / RESULT_FILE).write_text(json.dumps(results, indent=2) + "\n")
+        draw_plot(results["results"], arguments.out / PLOT_FILE)
+    if arguments.json:
+        print(json.dumps(results))
+    return 0
+
+
+def name_rule(result: Result) -> str:
+    """What a column or a line of the plot is called."""
+    if result["consensus"] == "pow":
+        return f"pow {result['interval_ms'] / 1_000:g} s"
+    return f"{result['consensus']} {result['proposer_rule']}"
+
+
+def _tell(console: Console, result: Result) -> None:
+    console.print(
+        f"{result['validators']} validators, {name_rule(result)}: {result['heights']} heights in "
+        f"{result['virtual_ms'] / 1_000:.1f} virtual s"
+    )
+
+
+def _print_table(console: Console, validators: int, results: Sequence[Result]) -> None:
+    table = Table("", title=f"flchain bench {NAME}: {validators} validators", title_justify="left")
+    for result in results:
+        table.add_column(name_rule(result), justify="right")
+    for name, show in ROWS:
+        table.add_row(name, *(show(result) for result in results))
+    console.print(table)
+
+
+def _print_footer(console: Console, results: dict[str, Any]) -> None:
+    assumed, measured = results["assumed"], results["measured"]
+    depths = {result["final_depth"] for result in results["results"] if result["consensus"] == "pow"}
+    console.print(
+        f"Final under pow: {', '.join(map(str, sorted(depths)))} blocks on top. Assumed: {assumed['watts']:g} W a busy "
+        f"core, {assumed['joules_per_hash']:.1e} J a hash, {assumed['hashes_per_s_and_miner']:.0e} hashes/s a miner. "
+        f"Measured here: {1e6 * measured['cpu_s_per_signature']:.0f} us of CPU a signature, "
+        f"{1e6 * measured['cpu_s_per_check']:.0f} us a check. Commit {results['commit']}; all but the joules of "
+        "signatures is the same on every machine.",
+        markup=False,
+    )

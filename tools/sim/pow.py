@@ -1,0 +1,347 @@
+"""A miner under proof of work, as a pure machine: step(state, event, now_ms) -> (state, effects).
+
+It runs the rounds of the real chain: the same messages, mempool, scoring, `build_block` and `apply_block` as
+`miner/machine.py`; only agreement differs. Searching is the world's: `Mine` asks for it and `SealFound` ends it. A
+search is memoryless, so the block may change while it lasts: it is put together at the moment the seal is found.
+
+A block travels as a BLOCK packet in which the seal stands where the certificate would.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from flchain.chain import DEVICE_KINDS, PHASE_KINDS, Block, apply_block, build_block, decode_block, select_transactions
+from flchain.consensus.block_tree import (
+    BlockTree,
+    Change,
+    SealedHeader,
+    build_tree,
+    get_branch,
+    get_next_target,
+    insert,
+    iterate_ancestors,
+    pop_orphans,
+)
+from flchain.consensus.pow import PowParams, SealRule, verify_seal
+from flchain.crypto import Identity
+from flchain.errors import DuplicateMessage, InvalidMessage, MalformedMessage, UnknownSender, WrongRound
+from flchain.messages import Ask, Body, Kind, Phase
+from flchain.packets import Packet, PacketType, decode_packet, encode_packet, read_topic_channel, read_topic_owner
+from flchain.state import ChainState, find_device, find_validator
+from flchain.types import NO_HASH, Address, Hash, Millis
+from flchain.wire import BODY_BYTES_MAX, Envelope, decode_struct, open_envelope, seal, verify_envelope
+from miner import mempool, scoring
+from miner.machine import build_miner_state
+from miner.values import Connected, MinerConfig, MinerState, PacketReceived, Publish, Refuse, ScoreComputed
+from miner.values import Effect as MinerEffect
+
+SCORE_KINDS = frozenset({Kind.SCORE_COMMIT, Kind.SCORE_REVEAL})
+FUTURE_MS_MAX = 2_000
+"""A block whose time is further ahead of this miner's clock is refused."""
+ANSWER_BLOCKS_MAX = 32
+ASK_MS = 500
+"""A miner that lacks a parent asks at most so often."""
+
+
+@dataclass(frozen=True)
+class SealFound:
+    """The search that `Mine` began has found a seal for the block this miner would now build."""
+
+    nonce: bytes
+
+
+@dataclass(frozen=True)
+class Mine:
+    """Search under this target, and give up the search before."""
+
+    target: int
+
+
+@dataclass(frozen=True)
+class Adopt:
+    """The tip has moved. `finals_undone` had counted as final."""
+
+    undone: tuple[Hash, ...]
+    redone: tuple[Hash, ...]
+    finals_undone: tuple[Hash, ...]
+
+
+@dataclass(frozen=True)
+class Finalise:
+    """These blocks are deep enough now, lowest first."""
+
+    blocks: tuple[SealedBlock, ...]
+
+
+Event: TypeAlias = PacketReceived | ScoreComputed | Connected | SealFound
+Effect: TypeAlias = MinerEffect | Mine | Adopt | Finalise
+
+
+@dataclass(frozen=True)
+class SealedBlock:
+    """A block with its seal."""
+
+    block: Block
+    seal: bytes
+    time_ms: int
+
+    def get_header(self) -> SealedHeader:
+        """What the tree needs of it."""
+        header = self.block.header
+        return SealedHeader(self.block.hash, Hash(header.previous), header.height, self.time_ms, self.seal)
+
+
+@dataclass(frozen=True)
+class PowState:
+    """`miner` stands at the tip; its consensus is never started. `states` are those after each block of the tree."""
+
+    miner: MinerState
+    tree: BlockTree
+    states: dict[Hash, ChainState]
+    verify: SealRule
+    blocks: dict[Hash, SealedBlock] = field(default_factory=dict)
+    """Of the tree and its orphans."""
+    told: Hash = NO_HASH
+    """The newest block that `Finalise` has told of."""
+    asked_ms: Millis | None = None
+
+    @property
+    def chain(self) -> ChainState:
+        """The state at the tip."""
+        return self.miner.chain
+
+    @property
+    def final(self) -> ChainState:
+        """The state at the newest final block."""
+        return self.states[self.tree.final]
+
+
+Transition: TypeAlias = tuple[PowState, tuple[Effect, ...]]
+
+
+def build_pow_state(
+    identity: Identity, chain: ChainState, params: PowParams, verify: SealRule = verify_seal
+) -> PowState:
+    """A miner that knows the genesis only."""
+    miner = build_miner_state(MinerConfig(identity), chain)
+    return PowState(miner, build_tree(params, chain.head), {chain.head: chain}, verify, told=chain.head)
+
+
+def step(state: PowState, event: Event, now_ms: Millis) -> Transition:
+    """One event in, the next state and what is wanted out. A peer's fault becomes a Refuse and changes nothing."""
+    try:
+        match event:
+            case SealFound(nonce):
+                return _on_seal(state, nonce, now_ms)
+            case PacketReceived():
+                return _on_packet(state, event, now_ms)
+            case ScoreComputed():
+                return _on_score(state, event)
+            case Connected():
+                return _score(state, (Mine(get_next_target(state.tree, state.tree.tip)),))
+    except InvalidMessage as error:
+        return state, (Refuse(error.code, str(error)),)
+
+
+def _on_packet(state: PowState, event: PacketReceived, now_ms: Millis) -> Transition:
+    owner, channel = read_topic_owner(event.topic), read_topic_channel(event.topic)
+    packet = decode_packet(event.payload)
+    if packet.type is PacketType.BLOCK and channel in ("bft", "to"):
+        return _on_block(state, owner, packet, now_ms)
+    if packet.type is not PacketType.MESSAGE:
+        raise MalformedMessage(f"a {packet.type.name} on channel {channel[:16]!r}")
+    envelope = open_envelope(packet.fields[0], state.chain.chain)
+    if envelope.kind is Kind.ASK:
+        return _on_ask(state, envelope)
+    if envelope.kind not in (DEVICE_KINDS if channel == "up" else SCORE_KINDS):
+        raise MalformedMessage(f"a {envelope.kind.name} on channel {channel[:16]!r}")
+    return _add_to_pool(state, envelope)
+
+
+# --- messages of rounds -----------------------------------------------------------------------------------------------
+
+
+def _add_to_pool(state: PowState, envelope: Envelope) -> Transition:
+    """Keep what any branch may still need: from the round that is final to the one after the tip's."""
+    if not state.final.round.number <= envelope.number <= state.chain.round.number + 1:
+        raise WrongRound(f"a {envelope.kind.name} of round {envelope.number}")
+    find = find_device if envelope.kind in DEVICE_KINDS else find_validator
+    sender = find(state.chain, envelope.sender)
+    if sender is None:
+        raise UnknownSender(f"{envelope.sender.hex()} may not send a {envelope.kind.name}")
+    miner = state.miner
+    try:
+        if mempool.is_known(miner.mempool, envelope):
+            return state, ()
+    except DuplicateMessage:
+        if envelope.kind not in SCORE_KINDS:
+            raise
+        # The scorer stood on another branch with other updates: what it says now is for the branch it has moved to.
+        miner = replace(miner, mempool=_forget(miner.mempool, (mempool.get_key(envelope),)))
+    verify_envelope(envelope, state.chain.chain, sender.public_key)
+    pool, _ = mempool.insert(miner.mempool, state.chain, envelope)
+    return _score(replace(state, miner=replace(miner, mempool=pool)))
+
+
+def _on_score(state: PowState, event: ScoreComputed) -> Transition:
+    miner = state.miner
+    if event.round != miner.chain.round.number:
+        return state, ()
+    return _score(replace(state, miner=replace(miner, scores={**miner.scores, event.sender: event.score})))
+
+
+def _score(state: PowState, before: tuple[Effect, ...] = ()) -> Transition:
+    miner, effects = scoring.process_phase(state.miner)
+    return replace(state, miner=miner), (*before, *effects)
+
+
+def _forget(pool: mempool.Mempool, keys: tuple[mempool.Key, ...]) -> mempool.Mempool:
+    return mempool.remove(pool, frozenset(pool.digests[key] for key in keys))
+
+
+# --- blocks -----------------------------------------------------------------------------------------------------------
+
+
+def _on_seal(state: PowState, nonce: bytes, now_ms: Millis) -> Transition:
+    """Build the block, tell it, stand on it."""
+    parent = state.tree.blocks[state.tree.tip].header
+    time_ms = max(int(now_ms), parent.time_ms + 1)
+    waiting = mempool.get_candidates(
+        state.miner.mempool, state.chain.round.number, PHASE_KINDS.get(state.chain.round.phase)
+    )
+    transactions, _ = select_transactions(state.chain, waiting.values())
+    block, after = build_block(state.chain, state.miner.config.identity.address, transactions)
+    sealed = SealedBlock(block, nonce, time_ms)
+    tree, change = insert(state.tree, sealed.get_header(), lambda *_: 0)
+    state = _keep(replace(state, tree=tree), sealed, after)
+    told = Publish(state.miner.topics.miner_bft(state.miner.config.identity.address), encode_block(sealed), qos=0)
+    return _adopt(state, change, (told,))
+
+
+def encode_block(sealed: SealedBlock) -> bytes:
+    """The packet that carries a block."""
+    proof = sealed.seal + sealed.time_ms.to_bytes(8, "big")
+    return encode_packet(PacketType.BLOCK, sealed.block.header_bytes, proof, sealed.block.body_bytes)
+
+
+def _keep(state: PowState, sealed: SealedBlock, after: ChainState | None) -> PowState:
+    block_hash = sealed.block.hash
+    states = state.states if after is None else {**state.states, block_hash: after}
+    return replace(state, blocks={**state.blocks, block_hash: sealed}, states=states)
+
+
+def _on_block(state: PowState, owner: Address, packet: Packet, now_ms: Millis) -> Transition:
+    header_bytes, proof, body_bytes = packet.fields
+    block, _ = decode_block(header_bytes, body_bytes)
+    sealed = SealedBlock(block, proof[:-8], int.from_bytes(proof[-8:], "big"))
+    if block.hash in state.tree.blocks or block.hash in state.tree.orphans:
+        return state, ()  # answers overlap
+    if sealed.time_ms > now_ms + FUTURE_MS_MAX:
+        raise WrongRound(f"a block from {sealed.time_ms - now_ms} ms ahead")
+    if Hash(block.header.previous) in state.tree.blocks:
+        return _connect(state, sealed)
+    tree, change = insert(state.tree, sealed.get_header(), state.verify)
+    state = _keep(replace(state, tree=tree), sealed, None)
+    state = replace(state, blocks={h: kept for h, kept in state.blocks.items() if h not in change.dropped})
+    return _ask(state, owner, now_ms)
+
+
+def _connect(state: PowState, sealed: SealedBlock) -> Transition:
+    """A block whose parent is known, and then the orphans that have waited for it. Raises InvalidMessage's subclasses
+    for the block itself; an orphan that turns out invalid is refused alone."""
+    state, effects = _insert(state, sealed)
+    waiting = [sealed.block.hash]
+    while waiting:
+        tree, children = pop_orphans(state.tree, waiting.pop())
+        bodies = [state.blocks[child.hash] for child in children]
+        state = replace(state, tree=tree)
+        for child in bodies:
+            try:
+                state, more = _insert(state, child)
+                waiting.append(child.block.hash)
+            except InvalidMessage as error:
+                more = (Refuse(error.code, str(error)),)
+            effects += more
+    return state, effects
+
+
+def _insert(state: PowState, sealed: SealedBlock) -> Transition:
+    """Seal first, for it costs one hash; then the rules of the chain."""
+    tree, change = insert(state.tree, sealed.get_header(), state.verify)
+    before = state.states[Hash(sealed.block.header.previous)]
+    _, after = apply_block(before, sealed.block.header_bytes, sealed.block.body_bytes)
+    return _adopt(_keep(replace(state, tree=tree), sealed, after), change)
+
+
+def _adopt(state: PowState, change: Change, effects: tuple[Effect, ...] = ()) -> Transition:
+    """Stand on the tip: what was undone waits for a block again, scores are those of the branch, the search is new."""
+    if not change.redone:
+        return state, effects
+    tree, chain = state.tree, state.states[state.tree.tip]
+    finals = _list_new_finals(state, change.redone)
+    miner = replace(state.miner, chain=chain)
+    if chain.round.number != state.chain.round.number:
+        miner = replace(miner, scores={}, scores_asked=frozenset())
+    pool = mempool.prune(miner.mempool, state.final.round.number)
+    if any(state.blocks[block_hash].block.header.phase is Phase.REVEAL for block_hash in change.undone):
+        # Other updates may be in other places now: scores of the old list would open nothing.
+        pool = _forget(pool, tuple(key for key in pool.messages if key[1] in SCORE_KINDS))
+    for block_hash in change.undone:
+        pool = _put_back(pool, chain, state.blocks[block_hash].block)
+    kept = tree.blocks.keys() | tree.orphans.keys()
+    state = replace(
+        state,
+        miner=replace(miner, mempool=pool),
+        states={block_hash: after for block_hash, after in state.states.items() if block_hash in tree.blocks},
+        blocks={block_hash: sealed for block_hash, sealed in state.blocks.items() if block_hash in kept},
+        told=tree.final,
+    )
+    effects += (Adopt(change.undone, change.redone, change.finals_undone), Mine(get_next_target(tree, tree.tip)))
+    if finals:
+        effects += (Finalise(finals),)
+    effects += scoring.repeat_scores(state.miner)
+    return _score(state, effects)
+
+
+def _list_new_finals(state: PowState, redone: tuple[Hash, ...]) -> tuple[SealedBlock, ...]:
+    """What has become final since it was last told; after a broken promise, what stands in place of the undone."""
+    finals = [block.header.hash for block in reversed(tuple(iterate_ancestors(state.tree, state.tree.final)))]
+    new = finals[finals.index(state.told) + 1 :] if state.told in finals else [h for h in finals if h in redone]
+    return tuple(state.blocks[block_hash] for block_hash in new)
+
+
+def _put_back(pool: mempool.Mempool, chain: ChainState, block: Block) -> mempool.Mempool:
+    """Messages of a block that was undone and that this miner knows from nowhere else."""
+    for raw in decode_struct(block.body_bytes, Body, BODY_BYTES_MAX).transactions:
+        envelope = open_envelope(raw, chain.chain)
+        if block.header.phase in (Phase.COMMIT, Phase.REVEAL) and mempool.get_key(envelope) not in pool.messages:
+            pool, _ = mempool.insert(pool, chain, envelope)
+    return pool
+
+
+# --- catching up ------------------------------------------------------------------------------------------------------
+
+
+def _ask(state: PowState, owner: Address, now_ms: Millis) -> Transition:
+    """Ask who knows a child for the blocks from well below what is final here, where the branches hopefully meet."""
+    if state.asked_ms is not None and now_ms < state.asked_ms + ASK_MS:
+        return state, ()
+    identity = state.miner.config.identity
+    height = max(1, state.final.height + 1 - state.tree.params.final_depth)
+    raw = seal(Ask(height, owner, False), state.chain.chain, identity)
+    return replace(state, asked_ms=now_ms), (state.miner.tell_miners(raw),)
+
+
+def _on_ask(state: PowState, envelope: Envelope) -> Transition:
+    me = state.miner.config.identity.address
+    sender = find_validator(state.chain, envelope.sender)
+    if sender is None:
+        raise UnknownSender(f"{envelope.sender.hex()} is no miner")
+    message = verify_envelope(envelope, state.chain.chain, sender.public_key)
+    if not isinstance(message, Ask) or message.to != me:
+        return state, ()
+    topic = state.miner.topics.miner_to(me, envelope.sender)
+    wanted = [block.header.hash for block in get_branch(state.tree)[1:] if block.header.height >= message.height]
+    return state, tuple(Publish(topic, encode_block(state.blocks[h])) for h in wanted[:ANSWER_BLOCKS_MAX])
