@@ -1,7 +1,6 @@
 """Deliberate bugs in the protocol, each of which the simulator must catch: else its silence would mean nothing.
 
 Each mutant names the seeds that are tried; FLCHAIN_MUTANT_SEEDS=0-500 tries these instead and says which one caught it.
-A dropped lock is not here: in whole networks it shows too rarely. `tests/property/test_bft_network.py` catches it.
 """
 
 from __future__ import annotations
@@ -180,7 +179,38 @@ def vote_for_blocks_that_break_a_rule(monkeypatch):
     monkeypatch.setattr(bft, "on_proposal", lambda state, proposal, is_valid: true(state, proposal, True))
 
 
+def never_lock(monkeypatch):
+    def upon_prevotes(state):
+        outcome = bft._upon_prevotes(state)
+        return outcome and (replace(outcome[0], locked_hash=None, locked_view=-1), outcome[1])
+
+    rules = tuple(upon_prevotes if rule is bft._upon_prevotes else rule for rule in bft._RULES)
+    monkeypatch.setattr(bft, "_RULES", rules)
+
+
+def open_a_lock_without_a_proof(monkeypatch):
+    true = bft.is_lock_open
+    monkeypatch.setattr(bft, "is_lock_open", lambda state, proposal: proposal.valid_view == -1 or true(state, proposal))
+
+
+def open_a_lock_by_an_older_proof(monkeypatch):
+    true = bft.is_lock_open
+    monkeypatch.setattr(bft, "is_lock_open", lambda state, proposal: proposal.valid_view >= 0 or true(state, proposal))
+
+
+def never_release_a_lock(monkeypatch):
+    def is_lock_open(state, proposal):
+        return state.locked_hash is None or state.locked_hash == proposal.block_hash
+
+    monkeypatch.setattr(bft, "is_lock_open", is_lock_open)
+
+
+LOCKS = Options(0, 4, 1, 1, ALL, 12, ("lock-one",))
 MUTANTS: dict[str, Mutant] = {
+    "the lock is dropped": Mutant(never_lock, "against its lock", LOCKS),
+    "a lock opens without a proof": Mutant(open_a_lock_without_a_proof, "against its lock", LOCKS),
+    "a lock opens by an older proof": Mutant(open_a_lock_by_an_older_proof, "against its lock", LOCKS),
+    "a lock is never released": Mutant(never_release_a_lock, "stalled", LOCKS),
     "two thirds are a quorum": Mutant(accept_just_two_thirds, "only power", Options(0, 6, 1, 1, CALM, 4, ("score",))),
     "a third of prevotes is enough": Mutant(
         precommit_with_one_third, "without a quorum of prevotes", Options(0, 4, 1, 0, CALM, 4)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
@@ -83,6 +84,11 @@ class Behaviour:
         proposal = Proposal(height, view, valid_view, hash_header(header))
         raw = seal(proposal, self.network.chain.id, self.node.identity)
         return encode_packet(PacketType.PROPOSAL, raw, header, body)
+
+    def build_bad_root(self, header: bytes, body: bytes) -> tuple[bytes, bytes]:
+        """Another state than the block leads to."""
+        block, _ = decode_block(header, body)
+        return encode_struct(msgspec.structs.replace(block.header, state_root=self.rng.randbytes(32))), body
 
 
 class Equivocate(Behaviour):
@@ -166,11 +172,6 @@ class Invalid(Behaviour):
             out.append((self.propose_out_of_turn(height, view), self.others))
         return out
 
-    def build_bad_root(self, header: bytes, body: bytes) -> tuple[bytes, bytes]:
-        """Another state than the block leads to."""
-        block, _ = decode_block(header, body)
-        return encode_struct(msgspec.structs.replace(block.header, state_root=self.rng.randbytes(32))), body
-
     def build_bad_settlement(self, header: bytes, body: bytes) -> tuple[bytes, bytes]:
         """Nobody's update is accepted, and everything else in the block agrees with that."""
         block, read = decode_block(header, body)
@@ -225,24 +226,86 @@ class Forge(Behaviour):
         return [(packet, self.others)]
 
 
+@dataclass(frozen=True)
+class Plot:
+    """How a LockOne shares out one view that is its own: who locks, who gets the block, and what the rest get."""
+
+    one: str
+    told: frozenset[str]
+    spoiled: bytes
+
+
 class LockOne(Behaviour):
-    """Lets one miner alone see a quorum of prevotes, and so lock: tells it yes and the others nil, while what the one
-    says gets lost. Tries it in the first view of a height, for as long as TRICKS_END_MS."""
+    """Lets one miner alone see a quorum of prevotes, and so lock, while what the one says gets lost: what the others
+    then decide without it is what a lock is for. It begins no more of this after TRICKS_END_MS.
+
+    In a view of its own it shows its block to a quorum less itself, a block that breaks a rule to the rest, and its
+    prevote to the one. In another's first view it tells the one yes and the others nil, and may come too late. Once one
+    is locked it gives a second one a newer lock, on the next fresh block, and leaves the two to find a way out.
+    """
 
     kind = "lock-one"
 
+    def __init__(self, network: Network, node: Node) -> None:
+        super().__init__(network, node)
+        self.plots: dict[tuple[int, int], Plot] = {}
+        self.ones: dict[tuple[int, int], str] = {}
+        """Who is to lock, by height and view, the same when it repeats itself."""
+
     def lie(self, packet: bytes, decoded: Packet, envelope: Envelope) -> Out:
-        if envelope.kind is Kind.PROPOSAL or self.network.now > TRICKS_END_MS:
+        height, view = envelope.fields[:2]
+        if self.network.now > TRICKS_END_MS and height not in {height for height, _ in self.ones}:
             return [(packet, self.others)]
-        height, view, step, block_hash = envelope.fields
-        miners = sorted(node.name for node in self.network.miners() if node is not self.node)
-        if step == PRECOMMIT or view or block_hash is None or not miners:
-            return [(self.sign_vote(height, view, step, None), self.others)]
-        one = miners[height % len(miners)]  # the same when it repeats itself
-        pairs = {(one, name) for name in miners if name != one}
+        if envelope.kind is Kind.PROPOSAL:
+            plot = self.plots.get((height, view)) or self.plan(height, view, decoded, envelope)
+            if plot is None:
+                return [(packet, self.others)]
+            return [(packet, set(plot.told)), (plot.spoiled, self.others - plot.told)]
+        step = envelope.fields[2]
+        nil = self.sign_vote(height, view, step, None)
+        if step == PRECOMMIT or self.node.state.chain.height + 1 != height:
+            return [(nil, self.others)]
+        proposed = [p.block_hash for p, _ in self.node.state.bft.proposals.get(view, ()) if p.valid_view == -1]
+        one = self.pick_one(height, view)
+        if not proposed or one is None:
+            return [(nil, self.others)]
+        return [(self.sign_vote(height, view, step, proposed[0]), {one}), (nil, self.others - {one})]
+
+    def plan(self, height: int, view: int, decoded: Packet, envelope: Envelope) -> Plot | None:
+        """The plot for a fresh block in this view; None if there are too few to talk to."""
+        chain, honest = self.node.state.chain, self.list_honest()
+        quorum = 2 * len(chain.validators) // 3 + 1
+        if envelope.fields[2] >= 0 or chain.height + 1 != height or len(honest) < quorum - 1:
+            return None
+        leaders = {get_proposer(chain, View(view + ahead)) for ahead in (1, 2)}
+        quiet = [name for name in honest if self.network.nodes[name].identity.address not in leaders] or honest
+        one = self.rng.choice(quiet)
+        rest = [name for name in honest if name != one]
+        told = frozenset({one, *self.rng.sample(rest, quorum - 2)})
+        spoiled = self.sign_proposal(height, view, -1, *self.build_bad_root(decoded.fields[1], decoded.fields[2]))
+        plot = self.plots[height, view] = Plot(one, told, spoiled)
+        return plot
+
+    def pick_one(self, height: int, view: int) -> str | None:
+        """Who is to lock in this view, and is not heard from now on: one in each of two views, and two miners."""
+        if (height, view) not in self.ones:
+            earlier = [one for (at, _), one in self.ones.items() if at == height]
+            plot, honest = self.plots.get((height, view)), [name for name in self.list_honest() if name not in earlier]
+            if len(earlier) > 1 or not honest or not (plot or earlier or not view):
+                return None
+            self.ones[height, view] = plot.one if plot and not earlier else honest[height % len(honest)]
+            self.mute(self.ones[height, view], view)  # once: no network is against one miner for ever
+        return self.ones[height, view]
+
+    def list_honest(self) -> list[str]:
+        """The honest miners that are up."""
+        return sorted(node.name for node in self.network.miners() if node.behaviour is None)
+
+    def mute(self, one: str, view: int) -> None:
+        """What the one says is lost until the others, who prevote and precommit in vain, are in the next view."""
+        pairs = {(one, node.name) for node in self.network.miners() if node.name != one}
         self.network.cut(pairs)
-        self.network.at(2_500, self.network.uncut, pairs)
-        return [(packet, {one}), (self.sign_vote(height, view, step, None), self.others - {one})]
+        self.network.at(1_300 + 1_000 * view, self.network.uncut, pairs)
 
 
 class ScoreFalsely(Behaviour):
