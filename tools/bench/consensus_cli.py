@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from tools.bench.consensus import FULL, JOULES_PER_HASH, METHOD, QUICK, WATTS, Plan, run_bench
 
 RESULT_FILE, PLOT_FILE = "consensus.json", "consensus.png"
 NAME = "consensus"
+TABLE_WIDTH = 100
 Result = dict[str, Any]
 
 ROWS: tuple[tuple[str, Callable[[Result], str]], ...] = (
@@ -93,12 +94,14 @@ def _tell(console: Console, result: Result) -> None:
 
 
 def _print_table(console: Console, validators: int, results: Sequence[Result]) -> None:
-    table = Table("", title=f"flchain bench {NAME}: {validators} validators", title_justify="left")
+    table = Table(
+        Column("", no_wrap=True), title=f"flchain bench {NAME}: {validators} validators", title_justify="left"
+    )
     for result in results:
         table.add_column(name_rule(result), justify="right")
     for name, show in ROWS:
         table.add_row(name, *(show(result) for result in results))
-    console.print(table)
+    console.print(table, width=max(console.width, TABLE_WIDTH), crop=False)
 
 
 def _print_footer(console: Console, results: dict[str, Any]) -> None:
