@@ -15,6 +15,7 @@ from tools.bench.consensus import FULL, JOULES_PER_HASH, METHOD, QUICK, WATTS, P
 RESULT_FILE, PLOT_FILE = "consensus.json", "consensus.png"
 NAME = "consensus"
 TABLE_WIDTH = 100
+"""In columns; a narrower terminal wraps the lines."""
 Result = dict[str, Any]
 
 ROWS: tuple[tuple[str, Callable[[Result], str]], ...] = (
@@ -32,7 +33,7 @@ ROWS: tuple[tuple[str, Callable[[Result], str]], ...] = (
     ("messages a height", lambda r: f"{r['messages_per_height']:,.0f}"),
     ("kB a height", lambda r: f"{r['bytes_per_height'] / 1_000:,.1f}"),
     ("messages a round", lambda r: f"{r['messages_per_round']:,.0f}"),
-    ("kB a round", lambda r: f"{r['bytes_per_round'] / 1_000:,.1f}"),
+    ("kB a round", lambda r: f"{r['bytes_per_round'] / 1_000:,.0f}"),
     ("Gini, blocks to power", lambda r: f"{r['gini']:.2f}"),
     ("hashes a round", lambda r: f"{r['hashes_per_round']:.1e}"),
     ("hashing, J a round", lambda r: f"{r['hashing_joules_per_round']:,.1f}"),
@@ -94,14 +95,14 @@ def _tell(console: Console, result: Result) -> None:
 
 
 def _print_table(console: Console, validators: int, results: Sequence[Result]) -> None:
-    table = Table(
-        Column("", no_wrap=True), title=f"flchain bench {NAME}: {validators} validators", title_justify="left"
-    )
+    title = f"flchain bench {NAME}: {validators} validators"
+    table = Table(Column("", no_wrap=True), title=title, title_justify="left")
     for result in results:
-        table.add_column(name_rule(result), justify="right")
+        table.add_column(name_rule(result), justify="right", no_wrap=True)
     for name, show in ROWS:
         table.add_row(name, *(show(result) for result in results))
-    console.print(table, width=max(console.width, TABLE_WIDTH), crop=False)
+    console.width = max(console.width, TABLE_WIDTH)
+    console.print(table)
 
 
 def _print_footer(console: Console, results: dict[str, Any]) -> None:
