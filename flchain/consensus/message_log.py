@@ -76,10 +76,12 @@ def is_quorum_for(state: BftState, view: View, vote_type: VoteType, block_hash: 
 
 
 def _compute_power_for(state: BftState, view: View, vote_type: VoteType, block_hash: Hash | None) -> int:
-    power = 0
+    power, power_of = 0, state.config.validators.power_of
     for sender, said in state.votes.get((view, vote_type), {}).items():
-        if any(vote.block_hash == block_hash for vote in said):
-            power += state.config.validators.power_of(sender)
+        for vote in said:  # this is asked at every message: the plain loop takes half of the time of any()
+            if vote.block_hash == block_hash:
+                power += power_of(sender)
+                break
     return power
 
 
