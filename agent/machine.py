@@ -45,7 +45,7 @@ from flchain.packets import (
     read_topic_channel,
     read_topic_owner,
 )
-from flchain.types import Address, Hash, Millis, ModelVector, Round
+from flchain.types import Address, Hash, Millis, ModelVector, Round, UnixMillis
 from flchain.wire import open_envelope, seal, verify_envelope
 
 Transition = tuple[AgentState, tuple[Effect, ...]]
@@ -69,27 +69,34 @@ def build_agent_state(
     )
 
 
-def step(state: AgentState, event: Event, now_ms: Millis) -> Transition:
-    """One event in, the next state and what is wanted out. A peer's fault becomes a Refuse and changes nothing."""
+def step(state: AgentState, event: Event, now_ms: Millis, clock_ms: UnixMillis) -> Transition:
+    """One event in, the next state and what is wanted out. A peer's fault becomes a Refuse and changes nothing.
+
+    `now_ms` is of a monotonic clock and times what waits; `clock_ms` is the world's, by which trust grows old.
+    """
     try:
-        match event:
-            case PacketReceived():
-                return _on_packet(state, event, now_ms)
-            case TrainingDone():
-                return work.on_training_done(state, event)
-            case TrainingFailed(round_number, reason):
-                note = Note("training failed", {"round": round_number, "cause": reason}, is_fault=True)
-                return work.end_training(state, round_number), (note,)
-            case Connected():
-                return _on_connected(state, now_ms)
-            case TimerFired(Timer.RESEND):
-                return work.resend(state)
-            case TimerFired(Timer.RESYNC):
-                return _on_resync_timer(state)
-            case TimerFired(Timer.SILENCE):
-                return _on_silence_timer(state, now_ms)
+        return _on_event(replace(state, clock_ms=clock_ms), event, now_ms)
     except InvalidMessage as error:
         return state, (Refuse(error.code, str(error)),)
+
+
+def _on_event(state: AgentState, event: Event, now_ms: Millis) -> Transition:
+    match event:
+        case PacketReceived():
+            return _on_packet(state, event, now_ms)
+        case TrainingDone():
+            return work.on_training_done(state, event)
+        case TrainingFailed(round_number, reason):
+            note = Note("training failed", {"round": round_number, "cause": reason}, is_fault=True)
+            return work.end_training(state, round_number), (note,)
+        case Connected():
+            return _on_connected(state, now_ms)
+        case TimerFired(Timer.RESEND):
+            return work.resend(state)
+        case TimerFired(Timer.RESYNC):
+            return _on_resync_timer(state)
+        case TimerFired(Timer.SILENCE):
+            return _on_silence_timer(state, now_ms)
     raise AssertionError(f"an event that nobody handles: {event}")
 
 

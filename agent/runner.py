@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from pathlib import Path
 
 import numpy as np
@@ -41,10 +40,10 @@ from flchain.genesis import Genesis
 from flchain.light import build_light_state
 from flchain.messages import Status
 from flchain.packets import PacketType, encode_packet, split_packet
-from flchain.types import Address, Millis
+from flchain.types import Address
 from flchain.wire import seal
 from flchain_edge.chain_files import compute_initial_model, load_examples, load_genesis, load_model_file
-from flchain_edge.event_loop import EventQueue, RefusalCounter
+from flchain_edge.event_loop import EventQueue, RefusalCounter, read_clocks
 from flchain_edge.mqtt import Connected as LinkConnected
 from flchain_edge.mqtt import LinkEvent, MqttLink, Received
 from flchain_edge.mqtt_settings import with_client_id
@@ -83,7 +82,7 @@ class AgentRunner:
             await self._link.stop()
 
     async def _process(self, event: Event) -> None:
-        self._state, effects = step(self._state, event, Millis(time.monotonic_ns() // 1_000_000))
+        self._state, effects = step(self._state, event, *read_clocks())
         for effect in effects:
             await self._carry_out(effect)
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from flchain.crypto import Identity
 from flchain.light import LightState
 from flchain.packets import Assembly, Topics
-from flchain.types import Address, Hash, ModelVector, Round
+from flchain.types import EARLIEST, Address, Hash, ModelVector, Round, UnixMillis
 
 
 class Timer(Enum):
@@ -210,6 +210,7 @@ class AgentState:
     followed: int = 0
     """Index of the followed miner."""
     heard_ms: int = 0
+    clock_ms: UnixMillis = EARLIEST
     asked_others: int = 0
     """Counts the questions to miners that are not followed, so that each has its turn."""
     is_resyncing: bool = False

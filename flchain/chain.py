@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from flchain import merkle
 from flchain.codecs import CODECS
 from flchain.consensus import PROPOSER_RULES
-from flchain.consensus.proposer import advance, compute_proposer
+from flchain.consensus.proposer import Priorities, advance, compute_proposer
 from flchain.crypto import hash_tagged
 from flchain.errors import (
     BadCommitment,
@@ -32,24 +33,25 @@ from flchain.messages import (
     compute_score_commitment,
     compute_update_commitment,
 )
-from flchain.settle import compute_settlement, process_settlement
+from flchain.orders import ORDER_RULES, get_order_key, process_order, verify_order
+from flchain.phases import NEXT_PHASES, PHASE_KINDS, get_present, is_phase_over, is_round_over
+from flchain.settle import compute_settlement, get_homes, process_settlement
 from flchain.state import (
     ChainState,
     RevealedScores,
     RevealedUpdate,
     RoundState,
-    compute_state_root,
     compute_validators_hash,
     find_device,
     find_validator,
-    get_expected,
-    get_present,
-    has_two_thirds,
 )
-from flchain.types import Address, Hash, Height, View
+from flchain.state_tree import compute_state_root
+from flchain.types import EARLIEST, Address, Hash, Height, UnixMillis, View
 from flchain.wire import (
     BODY_BYTES_MAX,
     HEADER_BYTES_MAX,
+    ORDERS_BYTES_MAX,
+    SETTLEMENT_BYTES_MAX,
     Envelope,
     decode_struct,
     encode_struct,
@@ -57,19 +59,14 @@ from flchain.wire import (
     verify_envelope,
 )
 
-PHASE_KINDS: dict[Phase, Kind] = {
-    Phase.COMMIT: Kind.COMMIT,
-    Phase.REVEAL: Kind.REVEAL,
-    Phase.SCORE: Kind.SCORE_COMMIT,
-    Phase.SETTLE: Kind.SCORE_REVEAL,
-}
-"""The one kind of message that a block of each phase carries."""
-NEXT_PHASES = {Phase.COMMIT: Phase.REVEAL, Phase.REVEAL: Phase.SCORE, Phase.SCORE: Phase.SETTLE}
-BODY_BYTES_RESERVED = 32_768
-"""Kept free in a body for its frame and a settlement of 1024 addresses."""
+ORDERS_MAX = 128
+"""Most orders in one block; the others wait for a later one."""
 TRANSACTION_FRAME_BYTES = 5
 """What a body adds to a transaction: the head of a byte string of up to 2**32 bytes."""
 DEVICE_KINDS = frozenset({Kind.COMMIT, Kind.REVEAL})
+SCORE_KINDS = frozenset({Kind.SCORE_COMMIT, Kind.SCORE_REVEAL})
+"""Validators score, and devices that mine."""
+ORDER_KINDS = frozenset(ORDER_RULES)
 
 
 @dataclass(frozen=True)
@@ -106,18 +103,29 @@ def decode_block(header_bytes: bytes, body_bytes: bytes) -> tuple[Block, Body]:
 
 
 def compute_body_root(body: Body) -> Hash:
-    """RFC 6962 root over the transactions, the settlement as the last leaf (empty for none)."""
+    """RFC 6962 root over three leaves: the roots of transactions and of orders, and the settlement (empty for none)."""
     settlement = encode_struct(body.settlement) if body.settlement is not None else b""
-    return merkle.compute_root((*body.transactions, settlement))
+    return merkle.compute_root((merkle.compute_root(body.transactions), merkle.compute_root(body.orders), settlement))
 
 
-def build_block(state: ChainState, proposer: Address, transactions: Iterable[bytes]) -> tuple[Block, ChainState]:
-    """The block that extends `state` with these transactions (checked already), and the state after it."""
+def build_block(
+    state: ChainState,
+    proposer: Address,
+    transactions: Iterable[bytes],
+    orders: Iterable[bytes] = (),
+    clock_ms: UnixMillis = EARLIEST,
+) -> tuple[Block, ChainState]:
+    """The block that extends `state` with these (checked already), and the state after it.
+
+    Its time is the proposer's clock, or just after the block before if that clock is behind.
+    """
     ordered = tuple(sorted(transactions, key=lambda raw: open_envelope(raw, state.chain).sender))
-    after = _process_transactions(state, ordered)
+    listed = tuple(sorted(orders, key=lambda raw: get_order_key(open_envelope(raw, state.chain))))
+    time_ms = UnixMillis(max(clock_ms, state.time_ms + 1))
+    after = _process_messages(replace(state, time_ms=time_ms), ordered, listed)
     settlement = compute_settlement(after) if is_round_over(after) else None
-    body = Body(ordered, settlement)
-    after = _advance(after, body)
+    body = Body(ordered, listed, settlement)
+    after = _advance(state, after, body)
     header = _build_header(state, after, proposer, compute_body_root(body))
     header_bytes = encode_struct(header)
     block = Block(header, header_bytes, encode_struct(body))
@@ -128,9 +136,10 @@ def apply_block(state: ChainState, header_bytes: bytes, body_bytes: bytes) -> tu
     """Check a block against the state before it; the block and the state after. Raises InvalidMessage's subclasses."""
     block, body = decode_block(header_bytes, body_bytes)
     _verify_position(state, block.header)
-    after = _process_transactions(state, body.transactions)
+    after = replace(state, time_ms=UnixMillis(block.header.time_ms))
+    after = _process_messages(after, body.transactions, body.orders)
     _verify_settlement(after, body)
-    after = _advance(after, body)
+    after = _advance(state, after, body)
     if find_validator(state, block.header.proposer) is None:
         raise InvalidBlock("the proposer is no validator")
     expected = _build_header(state, after, Address(block.header.proposer), Hash(block.header.body_root))
@@ -146,9 +155,11 @@ def _verify_position(state: ChainState, header: Header) -> None:
         raise WrongRound(f"block {header.height} does not follow height {state.height}")
     if header.previous != state.head:
         raise InvalidBlock("the block does not extend the head")
+    if header.time_ms <= state.time_ms:
+        raise InvalidBlock("the block is not later than the one before")
 
 
-def _process_transactions(state: ChainState, transactions: tuple[bytes, ...]) -> ChainState:
+def _process_messages(state: ChainState, transactions: tuple[bytes, ...], orders: tuple[bytes, ...]) -> ChainState:
     last = b""
     kind = PHASE_KINDS.get(state.round.phase)
     for raw in transactions:
@@ -159,18 +170,40 @@ def _process_transactions(state: ChainState, transactions: tuple[bytes, ...]) ->
             raise InvalidBlock("transactions are not in order of their senders")
         last = envelope.sender
         state = process_transaction(state, verify_transaction(state, envelope), envelope.sender)
-    return replace(state, round=replace(state.round, heights=state.round.heights + 1))
+    state = _process_orders(state, orders)
+    # While devices train, a block may come for the sake of its orders alone: that must not use up their time.
+    has_begun = state.round.phase is not Phase.COMMIT or bool(state.round.commits)
+    return replace(state, round=replace(state.round, heights=state.round.heights + has_begun))
+
+
+def _process_orders(state: ChainState, orders: tuple[bytes, ...]) -> ChainState:
+    if len(orders) > ORDERS_MAX or sum(map(len, orders)) > ORDERS_BYTES_MAX:
+        raise InvalidBlock(f"{len(orders)} orders are too many for one block")
+    envelopes = [open_envelope(raw, state.chain) for raw in orders]
+    keys = [get_order_key(envelope) for envelope in envelopes]
+    if any(first >= second for first, second in pairwise(keys)):
+        raise InvalidBlock("orders are not in order of sender and sequence")
+    for envelope in envelopes:
+        state = process_order(state, verify_order(state, envelope), envelope.sender)
+    return state
 
 
 def verify_transaction(state: ChainState, envelope: Envelope) -> AnyMessage:
     """Round, known sender in the right role, signature, fields: in this order. Raises InvalidMessage's subclasses."""
     if envelope.number != state.round.number:
         raise WrongRound(f"round {envelope.number} is not the open round {state.round.number}")
-    device_or_validator = find_device if envelope.kind in DEVICE_KINDS else find_validator
-    sender = device_or_validator(state, envelope.sender)
-    if sender is None:
-        raise UnknownSender(f"{envelope.sender.hex()} may not send a {envelope.kind.name}")
-    return verify_envelope(envelope, state.chain, sender.public_key)
+    return verify_envelope(envelope, state.chain, get_key_for(state, envelope.kind, envelope.sender))
+
+
+def get_key_for(state: ChainState, kind: Kind, sender: Address) -> bytes:
+    """The public key of one who may send this kind of transaction. Raises UnknownSender."""
+    device = find_device(state, sender)
+    if device is not None and kind in DEVICE_KINDS | SCORE_KINDS:
+        return device.public_key
+    validator = find_validator(state, sender)
+    if validator is not None and kind in SCORE_KINDS:
+        return validator.public_key
+    raise UnknownSender(f"{sender.hex()} may not send a {kind.name}")
 
 
 def process_transaction(state: ChainState, message: AnyMessage, sender: Address) -> ChainState:
@@ -213,7 +246,10 @@ def _process_score_reveal(state: ChainState, message: AnyMessage, sender: Addres
         raise BadCommitment(f"the scores of {sender.hex()} do not open their commitment")
     if tuple(address for address, _ in message.scores) != tuple(update.sender for update in round_.reveals):
         raise MalformedMessage("scores must name each revealed update once, in order of address")
-    scores = RevealedScores(sender, message.base_score, tuple(score for _, score in message.scores))
+    if tuple(address for address, _ in message.aggregates) != get_homes(state):
+        raise MalformedMessage("scores must name each miner whose devices revealed updates once, in order of address")
+    listed = tuple(score for _, score in message.scores), tuple(score for _, score in message.aggregates)
+    scores = RevealedScores(sender, message.base_score, *listed)
     reveals = sorted((*round_.score_reveals, scores), key=lambda item: item.scorer)
     return replace(round_, score_reveals=tuple(reveals))
 
@@ -237,43 +273,13 @@ def is_in_chain(state: ChainState, message: AnyMessage, sender: Address) -> bool
     return has_opened and any(update.sender == sender for update in round_.reveals)
 
 
-def is_phase_complete(state: ChainState) -> bool:
-    """True if everyone the phase waits for has done their part."""
-    expected = get_expected(state)
-    return bool(expected) and expected <= get_present(state)
-
-
-def is_phase_over(state: ChainState) -> bool:
-    """True if the phase closes with its newest block: enough took part, and all did or its heights are used up."""
-    if state.round.phase is Phase.OPEN:
-        return True
-    is_last_height = state.round.heights >= state.params.phase_heights_max
-    return _has_quorum(state) and (is_phase_complete(state) or is_last_height)
-
-
-def is_round_over(state: ChainState) -> bool:
-    """True if the newest block settles the round: its last phase is over, or too few took part for far too long."""
-    if state.round.phase is Phase.SETTLE and is_phase_over(state):
-        return True
-    is_stuck = state.round.heights >= 2 * state.params.phase_heights_max and not _has_quorum(state)
-    return is_stuck and state.round.phase in (Phase.REVEAL, Phase.SCORE, Phase.SETTLE)
-
-
-def _has_quorum(state: ChainState) -> bool:
-    """One device is enough to go on; scorers need more than two thirds of the power."""
-    present = get_present(state)
-    if state.round.phase in (Phase.COMMIT, Phase.REVEAL):
-        return bool(present)
-    return has_two_thirds(state, present)
-
-
 def _verify_settlement(after: ChainState, body: Body) -> None:
     expected = compute_settlement(after) if is_round_over(after) else None
     if body.settlement != expected:
         raise InvalidBlock("the settlement is not what the scores give")
 
 
-def _advance(state: ChainState, body: Body) -> ChainState:
+def _advance(before: ChainState, state: ChainState, body: Body) -> ChainState:
     """Open the next round or phase if this block closes the present one, and pass the proposer's turn on."""
     if body.settlement is not None:
         state = process_settlement(state, body.settlement)
@@ -281,12 +287,12 @@ def _advance(state: ChainState, body: Body) -> ChainState:
         state = replace(state, round=RoundState(state.round.number, Phase.COMMIT))
     elif is_phase_over(state):
         state = replace(state, round=replace(state.round, phase=NEXT_PHASES[state.round.phase], heights=0))
-    priorities, _ = advance(_get_priorities(state), _get_weights(state), 1)
+    priorities, _ = advance(_get_priorities(before), _get_weights(state), 1)
     turns = dict(priorities)
-    return replace(state, validators=tuple(replace(v, priority=turns[v.address]) for v in state.validators))
+    return replace(state, candidates=tuple(replace(c, priority=turns.get(c.address, 0)) for c in state.candidates))
 
 
-def _get_priorities(state: ChainState) -> tuple[tuple[Address, int], ...]:
+def _get_priorities(state: ChainState) -> Priorities:
     return tuple((validator.address, validator.priority) for validator in state.validators)
 
 
@@ -305,6 +311,7 @@ def _build_header(state: ChainState, after: ChainState, proposer: Address, body_
         version=1,
         chain=state.chain,
         height=state.height + 1,
+        time_ms=after.time_ms,
         round=state.round.number,
         phase=state.round.phase,
         next_round=after.round.number,
@@ -329,7 +336,7 @@ def select_transactions(state: ChainState, candidates: Iterable[bytes]) -> tuple
 
     The others break a rule, or do not fit into a body any more and are for a later block.
     """
-    room = BODY_BYTES_MAX - BODY_BYTES_RESERVED
+    room = BODY_BYTES_MAX - SETTLEMENT_BYTES_MAX - ORDERS_BYTES_MAX
     kind = PHASE_KINDS.get(state.round.phase)
     chosen: list[bytes] = []
     for raw in candidates:
@@ -344,3 +351,20 @@ def select_transactions(state: ChainState, candidates: Iterable[bytes]) -> tuple
         chosen.append(raw)
         room -= needed
     return tuple(chosen), state
+
+
+def select_orders(state: ChainState, candidates: Iterable[bytes]) -> tuple[bytes, ...]:
+    """Of the candidates those that the next block may carry beside its transactions; the others wait or are wrong."""
+    chosen: list[bytes] = []
+    room = ORDERS_BYTES_MAX
+    for raw in sorted(candidates, key=lambda raw: get_order_key(open_envelope(raw, state.chain))):
+        if len(chosen) == ORDERS_MAX or len(raw) > room:
+            break
+        envelope = open_envelope(raw, state.chain)
+        try:
+            state = process_order(state, verify_order(state, envelope), envelope.sender)
+        except InvalidMessage:
+            continue
+        chosen.append(raw)
+        room -= len(raw)
+    return tuple(chosen)

@@ -73,6 +73,30 @@ class DuplicateMessage(InvalidMessage):
     code = "duplicate"
 
 
+class WrongSequence(InvalidMessage):
+    """An order that is not the next one of its sender: said already, or one before it is missing."""
+
+    code = "wrong-sequence"
+
+
+class InsufficientFunds(InvalidMessage):
+    """The sender does not own, or has not delegated, as much as an order takes."""
+
+    code = "insufficient-funds"
+
+
+class RefusedOrder(InvalidMessage):
+    """An order that the rules of stake do not allow."""
+
+    code = "refused-order"
+
+
+class BadEvidence(InvalidMessage):
+    """What was submitted proves no offence that can still be punished."""
+
+    code = "bad-evidence"
+
+
 class BadCommitment(InvalidMessage):
     """What was revealed does not open what was committed."""
 

@@ -10,26 +10,35 @@ from flchain.crypto import compute_address, hash_tagged, is_public_key
 from flchain.errors import ConfigError, InvalidMessage
 from flchain.fixedpoint import VALUE_BYTES
 from flchain.limits import compute_update_bytes_max
-from flchain.messages import DeviceEntry, ValidatorEntry
+from flchain.messages import Counter, DeviceEntry, HolderEntry, ValidatorEntry
 from flchain.params import UPDATES_MAX, VALIDATORS_MAX, ChainParams, check_params
 from flchain.types import Hash
 from flchain.wire import UPDATE_BYTES_MAX, decode_struct, encode_struct
 
 GENESIS_BYTES_MAX = 1_000_000
+HOLDERS_MAX = 1_024
+"""Accounts with money at genesis that are neither miner nor device."""
 
 
 class Genesis(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Version, a name for people, the agreed numbers, and who takes part."""
+    """Version, a name for people, when it was made, the agreed numbers, and who takes part."""
 
     version: Annotated[int, msgspec.Meta(ge=1, le=1)]
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern="^[A-Za-z0-9_-]+$")]
+    time_ms: Counter
     params: ChainParams
     validators: Annotated[tuple[ValidatorEntry, ...], msgspec.Meta(min_length=1, max_length=VALIDATORS_MAX)]
     devices: Annotated[tuple[DeviceEntry, ...], msgspec.Meta(max_length=UPDATES_MAX)]
+    holders: Annotated[tuple[HolderEntry, ...], msgspec.Meta(max_length=HOLDERS_MAX)]
 
     def chain_id(self) -> Hash:
         """The 32-byte name of the chain: the hash of the genesis."""
         return hash_tagged("genesis", encode_struct(self))
+
+    def public_keys(self) -> list[bytes]:
+        """The keys of all who take part, in order of role: validators, devices, holders."""
+        keys = [entry.public_key for entry in self.validators]
+        return keys + [entry.public_key for entry in self.devices] + [entry.public_key for entry in self.holders]
 
 
 def encode_genesis(genesis: Genesis) -> bytes:
@@ -45,7 +54,7 @@ def decode_genesis(data: bytes) -> Genesis:
         raise ConfigError((f"genesis: not a genesis file: {error}",)) from error
     check_params(genesis.params)
     problems = _find_size_problems(genesis.params)
-    keys = [entry.public_key for entry in genesis.validators] + [entry.public_key for entry in genesis.devices]
+    keys = genesis.public_keys()
     problems += [f"genesis: {key.hex()} is no Ed25519 public key" for key in keys if not is_public_key(key)]
     if len(set(keys)) != len(keys):
         problems.append("genesis: the same public key appears twice")
@@ -55,6 +64,8 @@ def decode_genesis(data: bytes) -> Genesis:
         for entry in genesis.devices
         if entry.home not in miners
     ]
+    if all(entry.bond < genesis.params.bond_min for entry in genesis.validators):
+        problems.append(f"genesis: no validator has the bond of at least {genesis.params.bond_min} that it takes")
     if problems:
         raise ConfigError(tuple(problems))
     return genesis

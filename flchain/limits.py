@@ -15,13 +15,16 @@ from flchain.wire import (
     CERTIFICATE_BYTES_MAX,
     HEADER_BYTES_MAX,
     MESSAGE_BYTES_MAX,
+    ORDERS_BYTES_MAX,
+    SETTLEMENT_BYTES_MAX,
     SMALL_BYTES_MAX,
     UPDATE_BYTES_MAX,
 )
 
 FRAME_BYTES = 4_096
 """What a packet adds to the parts it is made of, generously."""
-SETTLEMENT_BYTES_MAX = 32_768
+SCORE_ENTRY_BYTES = 32
+"""One (address, score) in a message."""
 
 
 def compute_update_bytes_max(params: ChainParams) -> int:
@@ -35,10 +38,12 @@ def compute_device_packet_bytes_max(params: ChainParams) -> int:
 
 
 def compute_body_bytes_max(params: ChainParams, devices_count: int, validators_count: int) -> int:
-    """The longest body of a block: everybody's longest message of one kind, and a settlement."""
+    """The longest body of a block: everybody's longest message of one kind, orders, and a settlement."""
     of_devices = devices_count * compute_device_packet_bytes_max(params)
-    of_scorers = validators_count * (MESSAGE_BYTES_MAX[Kind.SCORE_REVEAL] + SMALL_BYTES_MAX)
-    return min(BODY_BYTES_MAX, max(of_devices, of_scorers) + SETTLEMENT_BYTES_MAX)
+    scores_count = devices_count + min(validators_count, devices_count)
+    scores = min(MESSAGE_BYTES_MAX[Kind.SCORE_REVEAL], scores_count * SCORE_ENTRY_BYTES + SMALL_BYTES_MAX)
+    of_scorers = (validators_count + devices_count) * (scores + SMALL_BYTES_MAX)
+    return min(BODY_BYTES_MAX, max(of_devices, of_scorers) + ORDERS_BYTES_MAX + SETTLEMENT_BYTES_MAX)
 
 
 def compute_packet_bytes_max(params: ChainParams, devices_count: int, validators_count: int) -> int:

@@ -19,6 +19,8 @@ Bytes20 = Annotated[bytes, msgspec.Meta(min_length=ADDRESS_BYTES, max_length=ADD
 Salt = Annotated[bytes, msgspec.Meta(min_length=SALT_BYTES, max_length=SALT_BYTES)]
 Counter = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Score = Annotated[int, msgspec.Meta(ge=0, le=SCORE_MAX)]
+Amount = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+CommissionShare = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
 
 
 class Kind(IntEnum):
@@ -33,6 +35,12 @@ class Kind(IntEnum):
     RECEIPT = 7
     STATUS = 8
     ASK = 9
+    TRANSFER = 10
+    REGISTER = 11
+    DELEGATE = 12
+    UNDELEGATE = 13
+    UNJAIL = 14
+    EVIDENCE = 15
 
 
 class Phase(IntEnum):
@@ -78,9 +86,10 @@ class ScoreCommit(Message, frozen=True):
 
 
 class ScoreReveal(Message, frozen=True):
-    """Scores in basis points of accuracy on the scorer's own data: the base model's, then one per revealed update.
+    """Scores in basis points of accuracy on the scorer's own data: the base model's, each update's, each aggregate's.
 
-    `scores` has one (device address, score) per update of the round, in order of address.
+    `scores` has one (device address, score) per update of the round, `aggregates` one (miner address, score) per miner
+    whose devices revealed updates: the score of what its devices' updates come to together. Both in order of address.
     """
 
     kind: ClassVar[Kind] = Kind.SCORE_REVEAL
@@ -88,6 +97,7 @@ class ScoreReveal(Message, frozen=True):
     salt: Salt
     base_score: Score
     scores: tuple[tuple[Bytes20, Score], ...]
+    aggregates: tuple[tuple[Bytes20, Score], ...]
 
 
 class Proposal(Message, frozen=True):
@@ -143,18 +153,95 @@ class Ask(Message, frozen=True):
     with_model: bool
 
 
-AnyMessage: TypeAlias = Commit | Reveal | ScoreCommit | ScoreReveal | Proposal | Vote | Receipt | Status | Ask
+class Transfer(Message, frozen=True):
+    """Pay `amount` to the account of a public key; it is made if there is none. `sequence` counts a sender's orders."""
+
+    kind: ClassVar[Kind] = Kind.TRANSFER
+    sequence: Counter
+    to_key: Bytes32
+    amount: Amount
+
+
+class Register(Message, frozen=True):
+    """Become a candidate: bond `amount` of one's own, declare the commission kept before delegators get their share."""
+
+    kind: ClassVar[Kind] = Kind.REGISTER
+    sequence: Counter
+    commission_bp: CommissionShare
+    amount: Amount
+
+
+class Delegate(Message, frozen=True):
+    """Put `amount` behind a candidate; behind oneself it raises the bond."""
+
+    kind: ClassVar[Kind] = Kind.DELEGATE
+    sequence: Counter
+    candidate: Bytes20
+    amount: Amount
+
+
+class Undelegate(Message, frozen=True):
+    """Take `amount` back: it is paid out after the unbonding delay, and can be slashed until then."""
+
+    kind: ClassVar[Kind] = Kind.UNDELEGATE
+    sequence: Counter
+    candidate: Bytes20
+    amount: Amount
+
+
+class Unjail(Message, frozen=True):
+    """A candidate whose time in jail is over wants to be elected again."""
+
+    kind: ClassVar[Kind] = Kind.UNJAIL
+    sequence: Counter
+
+
+class Evidence(Message, frozen=True):
+    """Two votes, or two proposals, that one validator signed for the same place: anyone may submit them."""
+
+    kind: ClassVar[Kind] = Kind.EVIDENCE
+    height: Counter
+    first: bytes
+    second: bytes
+
+
+AnyMessage: TypeAlias = (
+    Commit
+    | Reveal
+    | ScoreCommit
+    | ScoreReveal
+    | Proposal
+    | Vote
+    | Receipt
+    | Status
+    | Ask
+    | Transfer
+    | Register
+    | Delegate
+    | Undelegate
+    | Unjail
+    | Evidence
+)
 
 MESSAGE_TYPES: dict[Kind, type[AnyMessage]] = {
-    Kind.COMMIT: Commit,
-    Kind.REVEAL: Reveal,
-    Kind.SCORE_COMMIT: ScoreCommit,
-    Kind.SCORE_REVEAL: ScoreReveal,
-    Kind.PROPOSAL: Proposal,
-    Kind.VOTE: Vote,
-    Kind.RECEIPT: Receipt,
-    Kind.STATUS: Status,
-    Kind.ASK: Ask,
+    message.kind: message
+    for message in (
+        Commit,
+        Reveal,
+        ScoreCommit,
+        ScoreReveal,
+        Proposal,
+        Vote,
+        Receipt,
+        Status,
+        Ask,
+        Transfer,
+        Register,
+        Delegate,
+        Undelegate,
+        Unjail,
+        Evidence,
+    )
 }
 
 
@@ -164,6 +251,8 @@ class Header(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     version: Annotated[int, msgspec.Meta(ge=1, le=1)]
     chain: Bytes32
     height: Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+    time_ms: Counter
+    """When it was proposed, by the proposer's clock, in ms since 1970; always later than the block before."""
     round: Counter
     phase: Phase
     next_round: Counter
@@ -185,9 +274,14 @@ class Settlement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
 
 
 class Body(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """The signed messages of a block in order of their senders, and the settlement if the block closes a round."""
+    """The signed messages of a block, and the settlement if the block closes a round.
+
+    `transactions` are what the phase asks for, one of a sender, in order of senders. `orders` are about money and
+    validators and ride along in any block, in order of sender, sequence and kind.
+    """
 
     transactions: tuple[bytes, ...]
+    orders: tuple[bytes, ...]
     settlement: Settlement | None
 
 
@@ -205,10 +299,11 @@ class Certificate(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
 
 
 class ValidatorEntry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A validator at genesis."""
+    """A candidate at genesis, with the stake of its own that it starts with."""
 
     public_key: Bytes32
-    power: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+    bond: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+    commission_bp: CommissionShare
 
 
 class DeviceEntry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -216,6 +311,13 @@ class DeviceEntry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
 
     public_key: Bytes32
     home: Bytes20
+
+
+class HolderEntry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """An account that owns money at genesis, to pay and to delegate with."""
+
+    public_key: Bytes32
+    balance: Amount
 
 
 def compute_update_commitment(chain: bytes, sender: Address, reveal: Reveal) -> Hash:
@@ -227,5 +329,6 @@ def compute_update_commitment(chain: bytes, sender: Address, reveal: Reveal) -> 
 def compute_score_commitment(chain: bytes, sender: Address, reveal: ScoreReveal) -> Hash:
     """What a scorer commits to, its address included."""
     numbers = reveal.round.to_bytes(8, "big") + reveal.base_score.to_bytes(2, "big")
-    listed = b"".join(address + score.to_bytes(2, "big") for address, score in reveal.scores)
-    return hash_tagged("score-commitment", chain + sender + numbers + reveal.salt + listed)
+    counts = len(reveal.scores).to_bytes(4, "big")  # says where the one list ends and the other begins
+    listed = b"".join(address + score.to_bytes(2, "big") for address, score in (*reveal.scores, *reveal.aggregates))
+    return hash_tagged("score-commitment", chain + sender + numbers + reveal.salt + counts + listed)

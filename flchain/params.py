@@ -17,6 +17,7 @@ from flchain.types import HASH_BYTES
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=32, pattern="^[a-z0-9-]+$")]
 Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 CountOrZero = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+Share = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
 Digest = Annotated[bytes, msgspec.Meta(min_length=HASH_BYTES, max_length=HASH_BYTES)]
 
 UPDATES_MAX = 1024
@@ -56,12 +57,41 @@ class ChainParams(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
 
     samples_cap: Annotated[int, msgspec.Meta(ge=1, le=SAMPLES_CAP_MAX)]
     """Largest weight an update may claim; higher claims count as this."""
-    score_margin_bp: Annotated[int, msgspec.Meta(ge=0, le=10_000)]
+    score_margin_bp: Share
     """An update is accepted if its median score is at most this far below the base model's, in basis points."""
     reward_rule: Name
     """How a settled round pays, a key of REWARD_RULES."""
     reward_per_update: CountOrZero
     """Minted for each accepted update, in the chain's smallest unit."""
+    reward_for_scores: CountOrZero
+    """Minted for each scored round and shared by its scorers; a validator shares its part with its delegators."""
+    score_outlier_bp: Share
+    """A scorer whose gains are on average further from the medians than this earns nothing and loses reputation."""
+    mining_weight_bp: Annotated[int, msgspec.Meta(ge=0, le=3_333)]
+    """What the scores of all mining devices of a round weigh together, as a share of the validators' power."""
+
+    seats: Annotated[int, msgspec.Meta(ge=1, le=VALIDATORS_MAX)]
+    """So many candidates, those with the most stake, are validators."""
+    epoch_rounds: Count
+    """The validators are elected anew when every so many rounds have been settled."""
+    power_cap_bp: Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+    """Largest share of the voting power of one validator; where too few share it, all are equal."""
+    bond_min: Count
+    """Least stake of its own with which a candidate can be elected."""
+    stake_min: Count
+    """Least amount of one delegation, so that nobody fills the state with dust."""
+    order_fee: CountOrZero
+    """Burned for every order (transfer, registration, delegation), so that nobody fills the ledger for nothing."""
+    unbonding_s: Count
+    """How long undelegated stake can still be slashed before it is paid out, in seconds of the chain's time."""
+    trusting_s: Count
+    """How old a light client's newest header may be for it to follow a change of validators; at most `unbonding_s`."""
+    evidence_heights_max: Count
+    """Evidence of an offence so many heights ago is too old."""
+    slash_bp: Share
+    """The share of the stake behind it, its delegators' included, that a validator loses for signing twice."""
+    jail_rounds: Count
+    """Rounds for which it then cannot be elected."""
 
     phase_heights_max: Count
     """Heights after which a phase closes without those who are missing, if enough took part."""
@@ -87,6 +117,9 @@ PRESETS: dict[str, dict[str, int]] = {
         "timeout_growth_ms": 500,
         "patience_ms": 1_500,
         "commit_patience_ms": 3_000,
+        "epoch_rounds": 4,
+        "unbonding_s": 2 * 3_600,
+        "trusting_s": 3_600,
     },
     # Boards and servers on one site.
     "edge": {
@@ -97,6 +130,9 @@ PRESETS: dict[str, dict[str, int]] = {
         "timeout_growth_ms": 750,
         "patience_ms": 2_500,
         "commit_patience_ms": 10_000,
+        "epoch_rounds": 20,
+        "unbonding_s": 28 * 86_400,
+        "trusting_s": 14 * 86_400,
     },
     # Mobile links and UAVs: minutes of absence are normal.
     "field": {
@@ -107,6 +143,10 @@ PRESETS: dict[str, dict[str, int]] = {
         "timeout_growth_ms": 2_000,
         "patience_ms": 30_000,
         "commit_patience_ms": 600_000,
+        "epoch_rounds": 10,
+        # A board may lie in a drawer for two months and still find the chain again by itself.
+        "unbonding_s": 90 * 86_400,
+        "trusting_s": 60 * 86_400,
     },
 }
 
@@ -125,5 +165,8 @@ def check_params(params: ChainParams) -> None:
         for key, name, known in registries
         if name not in known
     )
+    if params.trusting_s > params.unbonding_s:
+        # Else validators whose stake is paid out already could still lead a light client astray, at no cost.
+        problems += ("genesis: trusting_s: longer than unbonding_s",)
     if problems:
         raise ConfigError(problems)

@@ -6,24 +6,30 @@ from dataclasses import dataclass, replace
 
 from flchain.aggregation import AGGREGATION_RULES, WeightedUpdate
 from flchain.codecs import CODECS
+from flchain.consensus.dpos import split_reward
+from flchain.consensus.pok import compute_idle_knowledge, compute_knowledge, compute_weighted_median, find_outliers
 from flchain.fixedpoint import add
 from flchain.incentives import REWARD_RULES, compute_reputation
 from flchain.messages import Phase, Settlement
+from flchain.orders import credit, process_matured
 from flchain.params import ChainParams
 from flchain.state import (
+    Candidate,
     ChainState,
     Device,
+    RevealedScores,
     RevealedUpdate,
     RoundState,
-    Validator,
+    compute_elected,
     find_device,
+    find_validator,
     has_two_thirds,
     hash_model,
 )
 from flchain.types import Address, BasisPoints, ModelVector, Round
 
-KNOWLEDGE_MIN = 1
-KNOWLEDGE_MAX = 10_000
+WEIGHT_SCALE = 1_000_000
+"""A scorer's weight is a validator's power times this, so that the small weights of devices are still integers."""
 
 
 @dataclass(frozen=True)
@@ -34,40 +40,60 @@ class RoundScores:
     updates: dict[Address, int]
 
 
-def compute_weighted_median(values: tuple[tuple[int, int], ...]) -> int:
-    """The lower weighted median of (value, weight) pairs: the least value with half the weight at or below it.
+def get_homes(state: ChainState) -> tuple[Address, ...]:
+    """The miners whose devices revealed updates in this round, in order of address: each aggregate is scored."""
+    devices = (find_device(state, update.sender) for update in state.round.reveals)
+    return tuple(sorted({device.home for device in devices if device is not None}))
 
-    Less than half of the weight cannot move it outside the range of the other values. ValueError for no pairs.
-    """
-    if not values:
-        raise ValueError("the median of nothing")
-    total = sum(weight for _, weight in values)
-    below = 0
-    for value, weight in sorted(values):
-        below += weight
-        if 2 * below >= total:
-            return value
-    raise ValueError("weights must be positive")
+
+def get_updates_of(state: ChainState, home: Address) -> tuple[RevealedUpdate, ...]:
+    """The revealed updates of one miner's devices, in order of device."""
+    own = {device.address for device in state.devices if device.home == home}
+    return tuple(update for update in state.round.reveals if update.sender in own)
+
+
+def get_scorer_weights(state: ChainState) -> dict[Address, int]:
+    """What the scores of each scorer of the round weigh: a validator's its power; all mining devices' together a share
+    of all power, by reputation. Nobody else's count, nor those of a validator that has lost its seat."""
+    scorers = {reveal.scorer for reveal in state.round.score_reveals}
+    weights = {v.address: v.power * WEIGHT_SCALE for v in state.validators if v.address in scorers}
+    mining = [device for device in state.devices if device.address in scorers]
+    reputation = sum(device.reputation for device in mining)
+    share = sum(v.power for v in state.validators) * WEIGHT_SCALE * state.params.mining_weight_bp // 10_000
+    weights |= {device.address: share * device.reputation // reputation for device in mining if reputation}
+    return {address: weight for address, weight in weights.items() if weight}
+
+
+def get_weighty_scores(state: ChainState) -> tuple[tuple[RevealedScores, int], ...]:
+    """The scores that count, with their weights."""
+    weights = get_scorer_weights(state)
+    return tuple((r, weights[r.scorer]) for r in state.round.score_reveals if r.scorer in weights)
 
 
 def compute_round_scores(state: ChainState) -> RoundScores:
-    """Medians over the scorers by power. A miner does not score the updates of its own devices, unless it is alone."""
-    powers = {validator.address: validator.power for validator in state.validators}
-    reveals = state.round.score_reveals
-    base = compute_weighted_median(tuple((r.base_score, powers[r.scorer]) for r in reveals))
-    medians: dict[Address, int] = {}
-    for index, update in enumerate(state.round.reveals):
-        device = find_device(state, update.sender)
-        home = device.home if device else None
-        scores = [(r.scores[index], powers[r.scorer]) for r in reveals if r.scorer != home]
-        scores = scores or [(r.scores[index], powers[r.scorer]) for r in reveals]
-        medians[update.sender] = compute_weighted_median(tuple(scores))
+    """Medians over all scorers: more than 2/3 of the power has spoken, so less than 1/3 never weighs half."""
+    said = get_weighty_scores(state)
+    base = compute_weighted_median([(r.base_score, weight) for r, weight in said])
+    medians = {
+        update.sender: compute_weighted_median([(r.scores[index], weight) for r, weight in said])
+        for index, update in enumerate(state.round.reveals)
+    }
     return RoundScores(base, medians)
 
 
 def is_round_scored(state: ChainState) -> bool:
-    """True if scorers with more than two thirds of the power have spoken: fewer decide nothing, whatever they say."""
+    """True if validators with more than two thirds of the power have scored: fewer decide nothing."""
     return has_two_thirds(state, frozenset(reveal.scorer for reveal in state.round.score_reveals))
+
+
+def find_outlying_scorers(state: ChainState) -> frozenset[Address]:
+    """The scorers whose gains over the base model are too far from the medians of all."""
+    said = get_weighty_scores(state)
+    gains = [[score - r.base_score for score in (*r.scores, *r.aggregates)] for r, _ in said]
+    if not gains or not gains[0]:
+        return frozenset()
+    found = find_outliers(gains, [weight for _, weight in said], state.params.score_outlier_bp)
+    return frozenset(said[index][0].scorer for index in found)
 
 
 def compute_settlement(state: ChainState) -> Settlement:
@@ -82,71 +108,120 @@ def compute_settlement(state: ChainState) -> Settlement:
     return Settlement(tuple(update.sender for update in state.round.reveals if scores.updates[update.sender] >= floor))
 
 
+def compute_delta(params: ChainParams, parameters_count: int, reveals: tuple[RevealedUpdate, ...]) -> ModelVector:
+    """What these updates, at least one, come to together, shape (P,). Raises MalformedUpdate."""
+    codec = CODECS[params.codec]
+    updates = tuple(
+        WeightedUpdate(reveal.sender, reveal.samples, codec.decode(reveal.update, parameters_count, params.codec_level))
+        for reveal in reveals
+    )
+    return AGGREGATION_RULES[params.aggregation](updates)
+
+
 def compute_next_model(
     params: ChainParams, base: ModelVector, reveals: tuple[RevealedUpdate, ...], accepted: tuple[bytes, ...]
 ) -> ModelVector:
     """The new global model, shape (P,): what every device computes for itself. Unchanged if nothing was accepted."""
-    codec, wanted = CODECS[params.codec], frozenset(accepted)
-    updates = tuple(
-        WeightedUpdate(reveal.sender, reveal.samples, codec.decode(reveal.update, len(base), params.codec_level))
-        for reveal in reveals
-        if reveal.sender in wanted
-    )
-    return add(base, AGGREGATION_RULES[params.aggregation](updates)) if updates else base
+    wanted = frozenset(accepted)
+    chosen = tuple(reveal for reveal in reveals if reveal.sender in wanted)
+    return add(base, compute_delta(params, len(base), chosen)) if chosen else base
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What a round has shown of everybody."""
+
+    accepted: frozenset[bytes]
+    revealed: frozenset[Address]
+    scorers: frozenset[Address]
+    outliers: frozenset[Address]
+    is_scored: bool
 
 
 def process_settlement(state: ChainState, settlement: Settlement) -> ChainState:
-    """Pay, judge and open the next round. The settlement was checked by the caller."""
-    accepted = frozenset(settlement.accepted)
-    model = compute_next_model(state.params, state.model, state.round.reveals, settlement.accepted)
-    rewarded = tuple((u.sender, u.samples) for u in state.round.reveals if u.sender in accepted)
-    rewards = REWARD_RULES[state.params.reward_rule](rewarded, state.params.reward_per_update)
+    """Pay, judge, pay out what is unbonded, elect if an epoch ends, open the next round. The caller has checked it."""
     is_scored = is_round_scored(state)
-    revealed = frozenset(update.sender for update in state.round.reveals)
-    return replace(
-        state,
-        devices=tuple(
-            _settle_device(d, revealed, accepted, rewards.get(d.address, 0), is_scored) for d in state.devices
-        ),
-        validators=tuple(_settle_validator(state, validator, is_scored) for validator in state.validators),
-        round=RoundState(Round(state.round.number + 1), Phase.COMMIT),
+    outcome = _Outcome(
+        accepted=frozenset(settlement.accepted),
+        revealed=frozenset(update.sender for update in state.round.reveals),
+        scorers=frozenset(reveal.scorer for reveal in state.round.score_reveals),
+        outliers=find_outlying_scorers(state) if is_scored else frozenset(),
+        is_scored=is_scored,
+    )
+    model = compute_next_model(state.params, state.model, state.round.reveals, settlement.accepted)
+    rewards = _compute_rewards(state, outcome) if is_scored else {}
+    settled = replace(
+        credit(state, rewards),
+        devices=tuple(_settle_device(device, outcome) for device in state.devices),
+        candidates=tuple(_settle_candidate(state, candidate, outcome) for candidate in state.candidates),
         model=model,
-        model_hash=hash_model(model) if accepted else state.model_hash,
+        model_hash=hash_model(model) if settlement.accepted else state.model_hash,
         minted=state.minted + sum(rewards.values()),
     )
+    settled = process_matured(settled)
+    if state.round.number % state.params.epoch_rounds == 0:
+        settled = replace(settled, candidates=compute_elected(settled))
+    return replace(settled, round=RoundState(Round(state.round.number + 1), Phase.COMMIT))
 
 
-def _settle_device(
-    device: Device, revealed: frozenset[Address], accepted: frozenset[bytes], reward: int, is_scored: bool
-) -> Device:
-    if device.address not in revealed:
-        return replace(device, absent=device.absent + 1)
-    if not is_scored:
-        return replace(device, absent=0)
-    reputation = compute_reputation(device.reputation, device.address in accepted)
-    return replace(device, absent=0, balance=device.balance + reward, reputation=reputation)
+def _compute_rewards(state: ChainState, outcome: _Outcome) -> dict[Address, int]:
+    """What every account earns: devices by their updates, scorers by their scores, and delegators with them."""
+    updates = tuple((u.sender, u.samples) for u in state.round.reveals if u.sender in outcome.accepted)
+    rewards = dict(REWARD_RULES[state.params.reward_rule](updates, state.params.reward_per_update))
+    for scorer, part in _split_scoring_reward(state, outcome.outliers).items():
+        validator = find_validator(state, scorer)
+        backers = [(d.delegator, d.amount) for d in state.delegations if d.candidate == scorer]
+        parts = {scorer: part}
+        if validator is not None and backers:
+            parts = split_reward(part, scorer, validator.commission_bp, backers)
+        for address, amount in parts.items():
+            rewards[address] = rewards.get(address, 0) + amount
+    return rewards
 
 
-def _settle_validator(state: ChainState, validator: Validator, is_scored: bool) -> Validator:
-    if not is_scored:
-        return validator
-    scored = any(reveal.scorer == validator.address for reveal in state.round.score_reveals)
-    knowledge = _compute_knowledge(state, validator)
-    return replace(validator, absent=0 if scored else validator.absent + 1, knowledge=knowledge)
+def _split_scoring_reward(state: ChainState, outliers: frozenset[Address]) -> dict[Address, int]:
+    """The scorers' purse by weight and reputation. An outlier's part is not minted: nobody gains by another's fall."""
+    reputations = {device.address: device.reputation for device in state.devices}
+    reputations |= {candidate.address: candidate.reputation for candidate in state.candidates}
+    shares = {address: weight * reputations[address] for address, weight in get_scorer_weights(state).items()}
+    total = sum(shares.values())
+    purse = state.params.reward_for_scores
+    return {address: purse * share // total for address, share in shares.items() if address not in outliers and total}
 
 
-def _compute_knowledge(state: ChainState, miner: Validator) -> BasisPoints:
-    """Proof of Knowledge: the median over the other scorers of their mean score for this miner's devices.
+def _settle_device(device: Device, outcome: _Outcome) -> Device:
+    has_revealed = device.address in outcome.revealed
+    device = replace(device, absent=0 if has_revealed else device.absent + 1)
+    if outcome.is_scored and has_revealed:
+        is_accepted = device.address in outcome.accepted
+        device = replace(device, reputation=compute_reputation(device.reputation, is_accepted))
+    if device.address in outcome.outliers:
+        device = replace(device, reputation=compute_reputation(device.reputation, False))
+    return device
 
-    A miner without a revealed update in the round keeps half of its standing, so that it is not heard on old merit.
-    """
-    homes = {device.address: device.home for device in state.devices}
-    own = [i for i, update in enumerate(state.round.reveals) if homes.get(update.sender) == miner.address]
-    powers = {validator.address: validator.power for validator in state.validators}
-    means = tuple(
-        (sum(reveal.scores[i] for i in own) // len(own), powers[reveal.scorer])
-        for reveal in state.round.score_reveals
-        if own and reveal.scorer != miner.address
+
+def _settle_candidate(state: ChainState, candidate: Candidate, outcome: _Outcome) -> Candidate:
+    if not outcome.is_scored or not candidate.power:
+        return candidate
+    has_scored = candidate.address in outcome.scorers
+    reputation = candidate.reputation
+    if has_scored:
+        reputation = compute_reputation(reputation, candidate.address not in outcome.outliers)
+    return replace(
+        candidate,
+        absent=0 if has_scored else candidate.absent + 1,
+        reputation=reputation,
+        knowledge=_compute_knowledge_of(state, candidate),
     )
-    value = compute_weighted_median(means) if means else miner.knowledge // 2
-    return BasisPoints(max(KNOWLEDGE_MIN, min(KNOWLEDGE_MAX, value)))
+
+
+def _compute_knowledge_of(state: ChainState, miner: Candidate) -> BasisPoints:
+    """Proof of Knowledge: the median of the other scorers' scores for the aggregate of this miner's devices."""
+    homes = get_homes(state)
+    if miner.address not in homes:
+        return compute_idle_knowledge(miner.knowledge)
+    place = homes.index(miner.address)
+    said = [(r, weight) for r, weight in get_weighty_scores(state) if r.scorer != miner.address]
+    spoken = {reveal.scorer for reveal, _ in said}
+    silent = sum(v.power for v in state.validators if v.address not in spoken | {miner.address}) * WEIGHT_SCALE
+    return compute_knowledge(miner.knowledge, [(r.aggregates[place], weight) for r, weight in said], silent)

@@ -2,44 +2,93 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
-from flchain import merkle
+from flchain.consensus.dpos import cap_powers, elect
 from flchain.crypto import compute_address, hash_tagged
 from flchain.errors import ConfigError
 from flchain.fixedpoint import vector_bytes
 from flchain.genesis import Genesis
 from flchain.messages import Phase
 from flchain.params import ChainParams
-from flchain.types import Address, BasisPoints, Hash, Height, ModelVector, Power, Round
+from flchain.types import Address, BasisPoints, Hash, Height, ModelVector, Power, Round, Stake, UnixMillis
 from flchain.wire import encode
 
 REPUTATION_START = BasisPoints(5_000)
 KNOWLEDGE_START = BasisPoints(5_000)
+NOTHING = Stake(0)
+NO_SHARE = BasisPoints(0)
+NO_ROUND = Round(0)
+NO_HEIGHT = Height(0)
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a key owns. `sequence` is the number of its next order. Every device and candidate has one."""
+
+    address: Address
+    public_key: bytes
+    balance: Stake = NOTHING
+    sequence: int = 0
 
 
 @dataclass(frozen=True)
 class Device:
-    """A registered device. `absent` counts the rounds it has missed in a row; `balance` is what it has earned."""
+    """A registered device. `absent` counts the rounds it has missed in a row."""
 
     address: Address
     public_key: bytes
     home: Address
-    balance: int = 0
     reputation: BasisPoints = REPUTATION_START
     absent: int = 0
 
 
 @dataclass(frozen=True)
 class Validator:
-    """A miner with voting power. `knowledge` is its PoK standing, `priority` its place in the order of proposers."""
+    """A miner with voting power: what a certificate is checked against."""
 
     address: Address
     public_key: bytes
     power: Power
+
+
+@dataclass(frozen=True)
+class Candidate(Validator):
+    """A miner that stake can be put behind; power 0 is one without a seat.
+
+    `knowledge` is its PoK standing, `priority` its place in the order of proposers while it has a seat, `absent` the
+    rounds in a row that it has not scored. Before round `jailed_until` it cannot be elected, and if `is_jailed` not
+    before it asks for it. Offences up to height `judged_height` have been punished.
+    """
+
+    commission_bp: BasisPoints = NO_SHARE
     knowledge: BasisPoints = KNOWLEDGE_START
+    reputation: BasisPoints = REPUTATION_START
     priority: int = 0
     absent: int = 0
+    is_jailed: bool = False
+    jailed_until: Round = NO_ROUND
+    judged_height: Height = NO_HEIGHT
+
+
+@dataclass(frozen=True)
+class Delegation:
+    """Stake behind a candidate. The candidate's own is its bond."""
+
+    delegator: Address
+    candidate: Address
+    amount: Stake
+
+
+@dataclass(frozen=True)
+class Unbonding:
+    """Stake on its way back: paid out with the first settlement at or after `due_ms`, slashed like the rest before."""
+
+    delegator: Address
+    candidate: Address
+    amount: Stake
+    due_ms: UnixMillis
 
 
 @dataclass(frozen=True)
@@ -53,16 +102,21 @@ class RevealedUpdate:
 
 @dataclass(frozen=True)
 class RevealedScores:
-    """A scorer's word on the open round: the base model's score, and one score per revealed update in their order."""
+    """A scorer's word on the open round: the base model's score, one score per revealed update in their order, and one
+    per miner whose devices revealed any, in order of address: that of the aggregate of its devices' updates."""
 
     scorer: Address
     base_score: int
     scores: tuple[int, ...]
+    aggregates: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class RoundState:
-    """The open round. Tuples are in order of address; `heights` counts the blocks of the present phase."""
+    """The open round. Tuples are in order of address.
+
+    `heights` counts the blocks of the present phase; in COMMIT only from the first commitment on.
+    """
 
     number: Round
     phase: Phase
@@ -75,18 +129,39 @@ class RoundState:
 
 @dataclass(frozen=True, eq=False)
 class ChainState:
-    """Everything after block `height`. `devices` and `validators` are in order of address."""
+    """Everything after block `height`. Accounts, devices and candidates are in order of address, delegations in order
+    of delegator and candidate, unbondings oldest first. Of what was `minted`, `burned` is gone."""
 
     chain: Hash
     params: ChainParams
     height: Height
     head: Hash
+    time_ms: UnixMillis
+    accounts: tuple[Account, ...]
     devices: tuple[Device, ...]
-    validators: tuple[Validator, ...]
+    candidates: tuple[Candidate, ...]
+    delegations: tuple[Delegation, ...]
+    unbondings: tuple[Unbonding, ...]
     round: RoundState
     model: ModelVector = field(repr=False)
     model_hash: Hash
-    minted: int = 0
+    minted: int
+    burned: int = 0
+
+    @cached_property
+    def validators(self) -> tuple[Candidate, ...]:
+        """The candidates with a seat, in order of address: who signs the next block."""
+        return tuple(candidate for candidate in self.candidates if candidate.power)
+
+    @cached_property
+    def accounts_by_address(self) -> dict[Address, Account]:
+        """The accounts, to look one up."""
+        return {account.address: account for account in self.accounts}
+
+    @cached_property
+    def devices_by_address(self) -> dict[Address, Device]:
+        """The devices, to look one up."""
+        return {device.address: device for device in self.devices}
 
 
 def hash_model(model: ModelVector) -> Hash:
@@ -99,59 +174,99 @@ def build_genesis_state(genesis: Genesis, initial_model: ModelVector) -> ChainSt
     model_hash = hash_model(initial_model)
     if len(initial_model) != genesis.params.parameters_count or model_hash != genesis.params.initial_model_hash:
         raise ConfigError(("genesis: the initial model is not the one whose hash the genesis holds",))
+    owned = {entry.public_key: Stake(entry.balance) for entry in genesis.holders}
+    accounts = [Account(compute_address(key), key, owned.get(key, NOTHING)) for key in genesis.public_keys()]
     devices = [Device(compute_address(e.public_key), e.public_key, Address(e.home)) for e in genesis.devices]
-    validators = [Validator(compute_address(e.public_key), e.public_key, Power(e.power)) for e in genesis.validators]
+    candidates = [
+        Candidate(compute_address(e.public_key), e.public_key, Power(0), BasisPoints(e.commission_bp))
+        for e in genesis.validators
+    ]
+    bonds = [(compute_address(e.public_key), Stake(e.bond)) for e in genesis.validators]
     chain = genesis.chain_id()
-    return ChainState(
+    state = ChainState(
         chain=chain,
         params=genesis.params,
         height=Height(0),
         head=chain,
+        time_ms=UnixMillis(genesis.time_ms),
+        accounts=tuple(sorted(accounts, key=lambda account: account.address)),
         devices=tuple(sorted(devices, key=lambda device: device.address)),
-        validators=tuple(sorted(validators, key=lambda validator: validator.address)),
+        candidates=tuple(sorted(candidates, key=lambda candidate: candidate.address)),
+        delegations=tuple(Delegation(address, address, bond) for address, bond in sorted(bonds)),
+        unbondings=(),
         round=RoundState(Round(1), Phase.OPEN),
         model=initial_model,
         model_hash=model_hash,
+        minted=sum(bond for _, bond in bonds) + sum(account.balance for account in accounts),
     )
+    return replace(state, candidates=compute_elected(state))
+
+
+def get_owned(state: ChainState) -> Stake:
+    """All that is owned, bonded or unbonding: what was minted less what was burned."""
+    staked = sum(d.amount for d in state.delegations) + sum(u.amount for u in state.unbondings)
+    return Stake(sum(account.balance for account in state.accounts) + staked)
+
+
+def get_stake(state: ChainState, candidate: bytes) -> Stake:
+    """All stake behind a candidate."""
+    return Stake(sum(item.amount for item in state.delegations if item.candidate == candidate))
+
+
+def get_delegation(state: ChainState, delegator: bytes, candidate: bytes) -> Stake:
+    """What one account has put behind a candidate."""
+    wanted = (delegator, candidate)
+    return next((d.amount for d in state.delegations if (d.delegator, d.candidate) == wanted), NOTHING)
+
+
+def compute_elected(state: ChainState) -> tuple[Candidate, ...]:
+    """The candidates after an election: power for the seated, none for the others.
+
+    Electable is who is not in jail and has bonded enough of its own; with nobody electable the seats stay as they are.
+    """
+    stakes: dict[Address, int] = {}
+    for item in state.delegations:
+        stakes[item.candidate] = stakes.get(item.candidate, 0) + item.amount
+    electable = [
+        (candidate.address, Stake(stakes[candidate.address]))
+        for candidate in state.candidates
+        if not candidate.is_jailed
+        and get_delegation(state, candidate.address, candidate.address) >= state.params.bond_min
+    ]
+    seated = elect(electable, state.params.seats)
+    if not seated:
+        return state.candidates
+    capped = cap_powers([stake for _, stake in seated], state.params.power_cap_bp)
+    powers = {address: power for (address, _), power in zip(seated, capped, strict=True)}
+    return tuple(replace(c, power=powers.get(c.address, Power(0))) for c in state.candidates)
+
+
+def encode_validators(validators: tuple[Validator, ...]) -> bytes:
+    """Who may sign, in canonical bytes: addresses, keys and powers, in order of address."""
+    return encode([[v.address, v.public_key, v.power] for v in validators])
 
 
 def compute_validators_hash(validators: tuple[Validator, ...]) -> Hash:
-    """The hash of who may sign: addresses, keys and powers, in order of address."""
-    return hash_tagged("validators", encode([[v.address, v.public_key, v.power] for v in validators]))
+    """The hash of who may sign."""
+    return hash_tagged("validators", encode_validators(validators))
 
 
-def compute_state_root(state: ChainState) -> Hash:
-    """RFC 6962 root over one leaf per device and validator and one for the round; proofs of a leaf fit in a message."""
-    round_ = state.round
-    leaves = [
-        encode(["device", d.address, d.public_key, d.home, d.balance, d.reputation, d.absent]) for d in state.devices
-    ]
-    leaves += [
-        encode(["validator", v.address, v.public_key, v.power, v.knowledge, v.priority, v.absent])
-        for v in state.validators
-    ]
-    leaves.append(
-        encode(
-            [
-                "round",
-                [round_.number, int(round_.phase), round_.heights],
-                [list(item) for item in round_.commits],
-                [[r.sender, r.samples, hash_tagged("update", r.update)] for r in round_.reveals],
-                [list(item) for item in round_.score_commits],
-                [[s.scorer, s.base_score, list(s.scores)] for s in round_.score_reveals],
-            ]
-        )
-    )
-    leaves.append(encode(["model", state.model_hash, "minted", state.minted]))
-    return merkle.compute_root(leaves)
+def find_account(state: ChainState, address: bytes) -> Account | None:
+    """The account with this address, or None."""
+    return state.accounts_by_address.get(Address(address))
 
 
 def find_device(state: ChainState, address: bytes) -> Device | None:
     """The device with this address, or None."""
-    return next((device for device in state.devices if device.address == address), None)
+    return state.devices_by_address.get(Address(address))
 
 
-def find_validator(state: ChainState, address: bytes) -> Validator | None:
+def find_candidate(state: ChainState, address: bytes) -> Candidate | None:
+    """The candidate with this address, seated or not, or None."""
+    return next((candidate for candidate in state.candidates if candidate.address == address), None)
+
+
+def find_validator(state: ChainState, address: bytes) -> Candidate | None:
     """The validator with this address, or None."""
     return next((validator for validator in state.validators if validator.address == address), None)
 
@@ -160,39 +275,3 @@ def has_two_thirds(state: ChainState, addresses: frozenset[Address]) -> bool:
     """True if these validators hold more than two thirds of the power."""
     total = sum(validator.power for validator in state.validators)
     return 3 * sum(validator.power for validator in state.validators if validator.address in addresses) > 2 * total
-
-
-def get_expected(state: ChainState) -> frozenset[Address]:
-    """Who the present phase waits for: those not long absent, and of them those who did the phase before."""
-    limit = state.params.absent_rounds_max
-    round_ = state.round
-    match round_.phase:
-        case Phase.COMMIT:
-            return frozenset(device.address for device in state.devices if device.absent < limit)
-        case Phase.REVEAL:
-            committed = frozenset(address for address, _ in round_.commits)
-            # Who commits and never reveals must not delay every round; if nobody else has committed, all are awaited.
-            usual = frozenset(device.address for device in state.devices if device.absent < limit)
-            return committed & usual or committed
-        case Phase.SCORE:
-            return frozenset(validator.address for validator in state.validators if validator.absent < limit)
-        case Phase.SETTLE:
-            return frozenset(address for address, _ in round_.score_commits)
-        case Phase.OPEN:
-            return frozenset()
-
-
-def get_present(state: ChainState) -> frozenset[Address]:
-    """Who has already done what the present phase asks for."""
-    round_ = state.round
-    match round_.phase:
-        case Phase.COMMIT:
-            return frozenset(address for address, _ in round_.commits)
-        case Phase.REVEAL:
-            return frozenset(reveal.sender for reveal in round_.reveals)
-        case Phase.SCORE:
-            return frozenset(address for address, _ in round_.score_commits)
-        case Phase.SETTLE:
-            return frozenset(reveal.scorer for reveal in round_.score_reveals)
-        case Phase.OPEN:
-            return frozenset()

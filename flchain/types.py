@@ -15,8 +15,13 @@ View = NewType("View", int)
 """One attempt of consensus at a height, from 0 (the paper's "round")."""
 Power = NewType("Power", int)
 """Voting power of a validator, a positive integer."""
+Stake = NewType("Stake", int)
+"""An amount of the chain's money, in its smallest unit: balances, bonds and delegations."""
 Millis = NewType("Millis", int)
 """A duration or an instant of a monotonic clock, in milliseconds."""
+UnixMillis = NewType("UnixMillis", int)
+"""An instant of the world's clock: milliseconds since 1970-01-01 UTC. Blocks carry it."""
+EARLIEST = UnixMillis(0)
 BasisPoints = NewType("BasisPoints", int)
 """A share of one in ten-thousandths: 0 to 10,000."""
 

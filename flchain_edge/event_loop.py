@@ -5,13 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import time
 from collections import Counter, deque
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
+from flchain.types import Millis, UnixMillis
 from flchain_edge.inbox import Inbox, LinkEvent
 
 log = logging.getLogger(__name__)
+
+
+def read_clocks() -> tuple[Millis, UnixMillis]:
+    """Now, by the monotonic clock and by the world's: what both machines are told with every event."""
+    return Millis(time.monotonic_ns() // 1_000_000), UnixMillis(time.time_ns() // 1_000_000)
+
 
 EventT = TypeVar("EventT")
 

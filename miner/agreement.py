@@ -7,23 +7,24 @@ from dataclasses import replace
 from flchain import messages
 from flchain.certificate import build_certificate, verify_certificate
 from flchain.chain import (
-    PHASE_KINDS,
     Block,
     apply_block,
     build_block,
     decode_block,
     get_proposer,
     is_body_for_devices,
+    select_orders,
     select_transactions,
 )
 from flchain.consensus import bft
 from flchain.errors import InvalidMessage, MalformedMessage, UnknownSender, WrongRound
 from flchain.messages import Phase
 from flchain.packets import PacketType, encode_packet
-from flchain.state import ChainState, find_device, find_validator, get_expected, get_present
+from flchain.phases import PHASE_KINDS, get_expected, get_present
+from flchain.state import ChainState, find_account, find_validator
 from flchain.types import Address, Hash, Height, Millis, View
-from flchain.wire import Envelope, get_signature, seal, verify_envelope
-from miner import mempool, scoring
+from flchain.wire import Envelope, get_signature, open_envelope, seal, verify_envelope
+from miner import mempool, order_pool, scoring
 from miner.values import (
     Candidate,
     Effect,
@@ -40,6 +41,8 @@ from miner.values import (
 )
 
 GOSSIP_MS = 1_000
+CLOCK_AHEAD_MAX_MS = 300_000
+"""A new block's time may be so far ahead of this node's clock."""
 GOSSIP_DOUBLINGS_MAX = 3
 """Within a height each repeat waits twice as long, up to 8 s: repeats must not slow down further what is only slow."""
 Transition = tuple[MinerState, tuple[Effect, ...]]
@@ -78,10 +81,18 @@ def consider(state: MinerState) -> Transition:
     phase = state.chain.round.phase
     if _is_worth_a_block(state):
         return start(state)
-    has_begun = bool(get_candidates(state) or get_present(state.chain))
-    if state.is_patience_running or (phase is Phase.COMMIT and not has_begun):
+    orders = select_orders(state.chain, state.orders.values())
+    has_begun = bool(get_candidates(state) or get_present(state.chain) or orders)
+    if phase is Phase.COMMIT and not has_begun:
         return state, ()
-    params = state.chain.params
+    return _be_patient(state, has_begun)
+
+
+def _be_patient(state: MinerState, has_begun: bool) -> Transition:
+    """From now on the others have so long; then a block without them will do."""
+    if state.is_patience_running:
+        return state, ()
+    params, phase = state.chain.params, state.chain.round.phase
     # Training takes as long as it takes, and so may the first scores on a slow server; the rest is quick. Who is not in
     # after a first block of commitments has little more time.
     is_first = state.chain.round.heights == 0
@@ -100,18 +111,19 @@ def _is_worth_a_block(state: MinerState) -> bool:
 
 
 def get_message(chain: ChainState, envelope: Envelope) -> messages.AnyMessage:
-    """The typed message of a device or validator. Raises UnknownSender, BadSignature or MalformedMessage."""
-    sender = find_device(chain, envelope.sender) or find_validator(chain, envelope.sender)
-    if sender is None:
-        raise UnknownSender(f"{envelope.sender.hex()} is neither device nor validator")
-    return verify_envelope(envelope, chain.chain, sender.public_key)
+    """The typed message of anybody known. Raises UnknownSender, BadSignature or MalformedMessage."""
+    account = find_account(chain, envelope.sender)
+    if account is None:
+        raise UnknownSender(f"{envelope.sender.hex()} has no account")
+    return verify_envelope(envelope, chain.chain, account.public_key)
 
 
 def start(state: MinerState) -> Transition:
     """Begin agreement at this height, if it has not begun."""
     if state.bft.is_started or is_paused(state):
         return state, ()
-    return carry_out(state, *bft.on_start(state.bft), extra=(StartTimer(Timer.GOSSIP, GOSSIP_MS),))
+    untimely = frozenset(h for h, candidate in state.candidates.items() if not _is_timely(state, candidate))
+    return carry_out(state, *bft.on_start(state.bft, untimely), extra=(StartTimer(Timer.GOSSIP, GOSSIP_MS),))
 
 
 def carry_out(
@@ -130,9 +142,8 @@ def carry_out(
                 state, more = _cast_vote(state, vote)
             case bft.ScheduleTimeout(timeout, timeout_ms):
                 more = (StartTimer(timeout, timeout_ms),)
-            case bft.Equivocation(first, _):
-                guilty = first.validator if isinstance(first, bft.Vote) else first.proposer
-                more = (Note("a validator has signed twice", {"validator": guilty.hex(), "height": first.height}),)
+            case bft.Equivocation(first, second):
+                state, more = _accuse(state, first, second)
             case bft.Decide(view, block_hash):
                 state, more = _decide(state, view, block_hash)
         done += more
@@ -146,7 +157,8 @@ def _propose(state: MinerState, view: View, is_due: bool = False) -> Transition:
         timer = StartTimer(Timer.PROPOSE, state.chain.params.timeout_propose_ms // 2)
         return replace(state, proposing_view=view), (() if is_waiting else (timer,))
     transactions, _ = select_transactions(state.chain, get_candidates(state).values())
-    block, after = build_block(state.chain, state.config.identity.address, transactions)
+    orders = select_orders(state.chain, state.orders.values())
+    block, after = build_block(state.chain, state.config.identity.address, transactions, orders, state.clock_ms)
     candidates = {**state.candidates, block.hash: Candidate(block, after)}
     state = replace(state, candidates=candidates, proposing_view=None)
     return carry_out(state, *bft.on_value(state.bft, view, block.hash))
@@ -155,6 +167,39 @@ def _propose(state: MinerState, view: View, is_due: bool = False) -> Transition:
 def on_propose_timer(state: MinerState) -> Transition:
     """What was under way has not come: propose what is there."""
     return _propose(state, state.proposing_view, is_due=True) if state.proposing_view is not None else (state, ())
+
+
+def _is_timely(state: MinerState, candidate: Candidate) -> bool:
+    """False for a new block that deserves no vote now, though it breaks no rule of the chain.
+
+    Its time is far ahead of this node's clock; or it leaves out devices' messages that would close the phase, or all
+    there are. Else a single liar could use up the heights of a phase with blocks of nothing, and slow devices with it.
+    """
+    chain, after = state.chain, candidate.after
+    if after is None:
+        return True  # a matter of validity
+    if after.time_ms > state.clock_ms + CLOCK_AHEAD_MAX_MS:
+        return False
+    before_phase, after_phase = (chain.round.number, chain.round.phase), (after.round.number, after.round.phase)
+    if chain.round.phase not in (Phase.COMMIT, Phase.REVEAL) or before_phase != after_phase:
+        return True
+    held, present = get_candidates(state).keys(), get_present(chain)
+    return not get_expected(chain) <= present | held and (not held or get_present(after) > present)
+
+
+def _accuse(state: MinerState, first: bft.Vote | bft.Proposal, second: bft.Vote | bft.Proposal) -> Transition:
+    """A validator has signed twice: its own words go into a block as evidence, this node's or another's."""
+    guilty = first.validator if isinstance(first, bft.Vote) else first.proposer
+    note = Note("a validator has signed twice", {"validator": guilty.hex(), "height": first.height})
+    if first not in state.raws or second not in state.raws:
+        return state, (note,)
+    evidence = messages.Evidence(first.height, *sorted((state.raws[first], state.raws[second])))
+    raw = seal(evidence, state.chain.chain, state.config.identity)
+    try:
+        orders = order_pool.insert(state.orders, state.chain, open_envelope(raw, state.chain.chain))
+    except InvalidMessage:
+        return state, (note,)  # judged already
+    return replace(state, orders=orders), (note, state.tell_miners(raw))
 
 
 def _send_proposal(state: MinerState, proposal: bft.Proposal) -> Transition:
@@ -201,6 +246,7 @@ def advance(state: MinerState, block: Block, after: ChainState, certificate: byt
         chain=after,
         bft=bft.BftState(build_bft_config(state.config, after), Height(after.height + 1)),
         mempool=pool,
+        orders=order_pool.prune(state.orders, after) if state.orders else state.orders,
         candidates={},
         raws={},
         proposing_view=None,
@@ -277,7 +323,8 @@ def on_proposal_packet(state: MinerState, envelope: Envelope, header: bytes, bod
     if candidate.after is None and bft.is_near_and_due(state.bft, proposal):
         candidate = check_block(state.chain, block)  # dear, so only for who may propose
     is_own_block = message.valid_view >= 0 or block.header.proposer == envelope.sender
-    after, effects = bft.on_proposal(state.bft, proposal, candidate.after is not None and is_own_block)
+    is_valid = candidate.after is not None and is_own_block
+    after, effects = bft.on_proposal(state.bft, proposal, is_valid, _is_timely(state, candidate))
     candidates, raws = {**state.candidates, block.hash: candidate}, {**state.raws, proposal: envelope.raw}
     state = _forget_unused(replace(state, candidates=candidates, raws=raws), after)
     state, done = carry_out(state, after, effects)
@@ -314,10 +361,14 @@ def check_block(chain: ChainState, block: Block) -> Candidate:
 
 
 def _start_too(state: MinerState, effects: tuple[Effect, ...], height: Height) -> Transition:
-    """A peer has begun this height, so it is worth beginning; unless what the peer said has just decided it."""
-    if state.bft.height != height:
+    """Peers have begun this height: with more than a third of the power one of them is honest, and it is time.
+
+    One alone may lie, to use up the height before slow devices are in, or be the only one to know of a message: then
+    this node begins after its own patience. Nothing is to be done if what a peer said has just decided the height.
+    """
+    if state.bft.height != height or state.bft.is_started or is_paused(state):
         return state, effects
-    state, more = start(state)
+    state, more = start(state) if bft.is_begun_by_one_honest(state.bft) else _be_patient(state, True)
     return state, effects + more
 
 

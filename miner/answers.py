@@ -10,7 +10,7 @@ from flchain.chain import hash_header
 from flchain.fixedpoint import vector_bytes
 from flchain.messages import Header
 from flchain.packets import Packet, PacketType, encode_packet
-from flchain.state import find_validator
+from flchain.state import compute_validators_hash, find_candidate
 from flchain.types import Address, Height
 from flchain.wire import HEADER_BYTES_MAX, Envelope, decode_struct, seal
 from miner import agreement
@@ -53,14 +53,18 @@ def on_ask(state: MinerState, envelope: Envelope, is_miner: bool) -> Transition:
 def on_head(state: MinerState, owner: Address, packet: Packet) -> Transition:
     """A peer's newest header: if it stays beyond this node's, that peer is asked for the blocks between.
 
-    Its certificate is checked, so that nobody can send this node after blocks that do not exist.
+    Its certificate is checked, so that nobody can send this node after blocks that do not exist; unless the validators
+    have changed since: then a candidate's word is enough for a question.
     """
     header_bytes, certificate = packet.fields
     header = decode_struct(header_bytes, Header, HEADER_BYTES_MAX)
-    if header.height <= state.chain.height or find_validator(state.chain, owner) is None:
+    if header.height <= state.chain.height:
         return state, ()
     chain, height = state.chain, Height(header.height)
-    verify_certificate(chain.chain, chain.validators, height, hash_header(header_bytes), certificate)
+    if header.validators_hash == compute_validators_hash(chain.validators):
+        verify_certificate(chain.chain, chain.validators, height, hash_header(header_bytes), certificate)
+    elif find_candidate(chain, owner) is None:
+        return state, ()
     if state.ahead is not None:
         return replace(state, ahead=max(state.ahead, (height, owner))), ()
     return replace(state, ahead=(height, owner)), (StartTimer(Timer.ASK, ASK_AFTER_MS),)
@@ -80,7 +84,7 @@ def on_ask_timer(state: MinerState) -> Transition:
 
 def _get_next_peer(state: MinerState, owner: Address) -> Address:
     me = state.config.identity.address
-    peers = [v.address for v in state.chain.validators if v.address != me]
+    peers = sorted({v.address for v in state.chain.validators} - {me} | {owner})
     return peers[(peers.index(owner) + 1) % len(peers)]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from flchain import messages
-from flchain.chain import DEVICE_KINDS, PHASE_KINDS, Block, is_in_chain, process_transaction
+from flchain.chain import DEVICE_KINDS, ORDER_KINDS, SCORE_KINDS, Block, get_key_for, is_in_chain, process_transaction
 from flchain.consensus import bft
 from flchain.errors import (
     BadCommitment,
@@ -31,10 +31,11 @@ from flchain.packets import (
     read_topic_channel,
     read_topic_owner,
 )
-from flchain.state import ChainState, Device, find_device, find_validator
-from flchain.types import Address, Height, Millis
+from flchain.phases import PHASE_KINDS
+from flchain.state import ChainState, Device, find_candidate, find_device
+from flchain.types import Address, Height, Millis, UnixMillis
 from flchain.wire import Envelope, open_envelope, seal, verify_envelope
-from miner import agreement, answers, mempool, scoring
+from miner import agreement, answers, mempool, order_pool, scoring
 from miner.values import (
     Connected,
     Early,
@@ -55,7 +56,6 @@ from miner.values import (
 EARLY_MAX = {Kind.VOTE: 8, Kind.PROPOSAL: 1}
 """Consensus packets of the next height that are kept of one validator, so that none can take the others' places;
 further ones are dropped, since gossip repeats them."""
-SCORE_KINDS = frozenset({Kind.SCORE_COMMIT, Kind.SCORE_REVEAL})
 BFT_KINDS = frozenset({Kind.VOTE, Kind.PROPOSAL})
 REFUSED_FOR_GOOD = (WrongRound, DuplicateMessage, BadCommitment, MalformedUpdate)
 """A device that repeats such a message will hear the same again."""
@@ -100,11 +100,13 @@ def build_miner_state(
     )
 
 
-def step(state: MinerState, event: Event, now_ms: Millis) -> Transition:
-    """One event in, the next state and what is wanted out. A peer's fault becomes a Refuse and changes nothing."""
+def step(state: MinerState, event: Event, now_ms: Millis, clock_ms: UnixMillis) -> Transition:
+    """One event in, the next state and what is wanted out. A peer's fault becomes a Refuse and changes nothing.
+
+    `now_ms` is of a monotonic clock and times what waits; `clock_ms` is the world's, for the time in blocks.
+    """
     try:
-        at_now = state if state.now_ms == now_ms else replace(state, now_ms=now_ms)
-        after, effects = _on_event(at_now, event)
+        after, effects = _on_event(replace(state, now_ms=now_ms, clock_ms=clock_ms), event)
     except InvalidMessage as error:
         return state, (Refuse(error.code, str(error)),)
     return _take_early(after, effects, state.chain.height)
@@ -148,7 +150,7 @@ def _on_gossip(state: MinerState) -> Transition:
 def _on_score(state: MinerState, event: ScoreComputed) -> Transition:
     if event.round != state.chain.round.number:
         return state, ()
-    state = replace(state, scores={**state.scores, event.sender: event.score})
+    state = replace(state, scores={**state.scores, event.subject: event.score})
     state, effects = scoring.process_phase(state)
     state, begun = agreement.consider(state)
     return state, effects + begun
@@ -179,7 +181,7 @@ def on_packet(state: MinerState, event: PacketReceived) -> Transition:
 
 def _get_packet_bytes_max(chain: ChainState, owner: Address) -> int:
     """How much this sender can honestly have to say at once. Raises UnknownSender."""
-    if find_validator(chain, owner) is not None:
+    if find_candidate(chain, owner) is not None:
         return compute_packet_bytes_max(chain.params, len(chain.devices), len(chain.validators))
     if find_device(chain, owner) is not None:
         return compute_device_packet_bytes_max(chain.params)
@@ -203,10 +205,10 @@ def _keep(state: MinerState, topic: str, packet: Packet, envelope: Envelope) -> 
     said = [other.packet.payload for other in state.early if (other.signer, other.kind) == (early.signer, early.kind)]
     if early.packet.payload in said or len(said) >= EARLY_MAX[envelope.kind]:
         return state, ()
-    validator = find_validator(state.chain, envelope.sender)
-    if validator is None:
-        raise UnknownSender(f"{envelope.sender.hex()} is no validator")
-    message = verify_envelope(envelope, state.chain.chain, validator.public_key)
+    candidate = find_candidate(state.chain, envelope.sender)  # the next height may have validators of its own
+    if candidate is None:
+        raise UnknownSender(f"{envelope.sender.hex()} is no candidate")
+    message = verify_envelope(envelope, state.chain.chain, candidate.public_key)
     if isinstance(message, messages.Proposal):
         if packet.type is not PacketType.PROPOSAL:
             raise MalformedMessage("a proposal without its block")
@@ -234,7 +236,9 @@ def _on_message(state: MinerState, owner: Address, packet: Packet) -> Transition
     if envelope.kind in BFT_KINDS:
         return agreement.on_vote_message(state, envelope)
     if envelope.kind is Kind.ASK:
-        return answers.on_ask(state, envelope, find_validator(state.chain, envelope.sender) is not None)
+        return answers.on_ask(state, envelope, True)
+    if envelope.kind in ORDER_KINDS:
+        return _add_order(state, envelope)
     if envelope.kind not in SCORE_KINDS:
         raise MalformedMessage(f"a {envelope.kind.name} among miners")
     return _add_to_pool(state, envelope)
@@ -251,7 +255,10 @@ def _on_device_message(state: MinerState, owner: Address, packet: Packet) -> Tra
         raise UnknownSender("a device publishes under its own address only")
     if envelope.kind is Kind.ASK:
         return answers.on_ask(state, envelope, False)
-    if envelope.kind not in DEVICE_KINDS:
+    if envelope.kind in ORDER_KINDS:
+        state, effects = _add_order(state, envelope)
+        return state, (_build_receipt(state, envelope, "ok"), *effects)
+    if envelope.kind not in DEVICE_KINDS | SCORE_KINDS:
         raise MalformedMessage(f"a {envelope.kind.name} of a device")
     device = find_device(state.chain, envelope.sender)
     if device is None:
@@ -296,10 +303,7 @@ def _add_to_pool(state: MinerState, envelope: Envelope) -> Transition:
         raise WrongRound(f"a {envelope.kind.name} of round {envelope.number} came in round {number}")
     if mempool.is_known(state.mempool, envelope):
         return state, ()
-    find: Callable[[ChainState, bytes], object] = find_device if envelope.kind in DEVICE_KINDS else find_validator
-    if find(state.chain, envelope.sender) is None:
-        raise UnknownSender(f"{envelope.sender.hex()} may not send a {envelope.kind.name}")
-    message = agreement.get_message(state.chain, envelope)
+    message = verify_envelope(envelope, state.chain.chain, get_key_for(state.chain, envelope.kind, envelope.sender))
     if isinstance(message, messages.Reveal) and len(message.update) > compute_update_bytes_max(state.chain.params):
         raise MalformedUpdate(f"{len(message.update)} bytes are more than the codec writes")
     if envelope.number == number and PHASE_KINDS.get(state.chain.round.phase) is envelope.kind:
@@ -309,6 +313,12 @@ def _add_to_pool(state: MinerState, envelope: Envelope) -> Transition:
     state, begun = agreement.consider(state)
     notes = tuple(Note("no room, dropped", {"round": k[0], "kind": k[1].name, "sender": k[2].hex()}) for k in dropped)
     return state, notes + effects + begun
+
+
+def _add_order(state: MinerState, envelope: Envelope) -> Transition:
+    if envelope.digest() in state.orders:
+        return state, ()
+    return agreement.consider(replace(state, orders=order_pool.insert(state.orders, state.chain, envelope)))
 
 
 def _is_phase_past(state: MinerState, kind: Kind) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from flchain.chain import PHASE_KINDS, process_transaction, verify_transaction
+from flchain.chain import process_transaction, verify_transaction
 from flchain.errors import DuplicateMessage, InvalidMessage, PoolFull
 from flchain.messages import Kind
+from flchain.phases import PHASE_KINDS
 from flchain.state import ChainState, find_device
 from flchain.types import Address, Hash, Round
 from flchain.wire import Envelope, open_envelope

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from pathlib import Path
 
 from flchain.chain import is_body_for_devices
@@ -14,10 +13,10 @@ from flchain.limits import compute_packet_bytes_max
 from flchain.messages import Header
 from flchain.packets import PacketType, encode_packet, split_packet
 from flchain.state import find_validator
-from flchain.types import Height, Millis
+from flchain.types import Height
 from flchain.wire import HEADER_BYTES_MAX, decode_struct
 from flchain_edge.chain_files import compute_initial_model, load_examples, load_genesis, load_model_file
-from flchain_edge.event_loop import EventQueue, RefusalCounter
+from flchain_edge.event_loop import EventQueue, RefusalCounter, read_clocks
 from flchain_edge.mqtt import OUTGOING_BYTES_MAX, LinkEvent, MqttLink, Received
 from flchain_edge.mqtt import Connected as LinkConnected
 from flchain_edge.mqtt_settings import with_client_id
@@ -95,7 +94,7 @@ class MinerRunner:
         if self._state.chain.height < self._silent_until:
             await self._catch_up(event)
             return
-        self._state, effects = step(self._state, event, Millis(time.monotonic_ns() // 1_000_000))
+        self._state, effects = step(self._state, event, *read_clocks())
         for effect in effects:
             await self._carry_out(effect)
 
@@ -103,7 +102,7 @@ class MinerRunner:
         """Take blocks and sign nothing about any; then begin as after a start, with what was said at that height."""
         if not catch_up.is_heard(event):
             return
-        self._state, effects = step(self._state, event, Millis(time.monotonic_ns() // 1_000_000))
+        self._state, effects = step(self._state, event, *read_clocks())
         for effect in catch_up.select_effects(effects, self._state.chain.chain):
             await self._carry_out(effect)
         chain = self._state.chain
@@ -145,7 +144,7 @@ class MinerRunner:
                 "scoring failed, this miner is silent in the round", extra={"round": effect.round, "cause": error}
             )
             return
-        self._queue.post(ScoreComputed(effect.round, effect.sender, score))
+        self._queue.post(ScoreComputed(effect.round, effect.subject, score))
 
 
 def _read_event(event: Event | LinkEvent) -> Event | None:

@@ -12,8 +12,9 @@ from flchain.crypto import Identity
 from flchain.messages import Kind
 from flchain.packets import Assembly, PacketType, Topics, encode_packet
 from flchain.state import ChainState
-from flchain.types import Address, Hash, Height, Millis, ModelVector, Round, View
+from flchain.types import EARLIEST, Address, Hash, Height, Millis, ModelVector, Round, UnixMillis, View
 from miner.mempool import Mempool
+from miner.order_pool import OrderPool
 
 BEFORE_ANYTHING = Millis(0)
 
@@ -44,10 +45,10 @@ class TimerFired:
 
 @dataclass(frozen=True)
 class ScoreComputed:
-    """The scorer's answer: basis points of accuracy; `sender` is None for the base model."""
+    """The scorer's answer: basis points of accuracy; `subject` as in ComputeScore."""
 
     round: Round
-    sender: Address | None
+    subject: Address | None
     score: int
 
 
@@ -106,10 +107,13 @@ class StartTimer:
 
 @dataclass(frozen=True)
 class ComputeScore:
-    """Evaluate a model, shape (P,), on this miner's own data and answer with ScoreComputed."""
+    """Evaluate a model, shape (P,), on this miner's own data and answer with ScoreComputed.
+
+    `subject` is None for the base model, a device for its update, a miner for the aggregate of its devices' updates.
+    """
 
     round: Round
-    sender: Address | None
+    subject: Address | None
     model: ModelVector
 
 
@@ -194,8 +198,12 @@ class MinerState:
     early: tuple[Early, ...] = ()
     """Consensus messages of the next height, taken when this one is decided."""
     assemblies: dict[Address, Assembly] = field(default_factory=dict)
+    orders: OrderPool = field(default_factory=dict)
+    """Orders that wait for a block."""
     now_ms: Millis = BEFORE_ANYTHING
-    """When the newest event came."""
+    """When the newest event came, by a monotonic clock."""
+    clock_ms: UnixMillis = EARLIEST
+    """The same by the world's clock."""
     tip_told_ms: Millis = BEFORE_ANYTHING
     """When this miner last told its newest header."""
     answered_ms: dict[tuple[Address, bool], Millis] = field(default_factory=dict)

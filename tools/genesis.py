@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +16,8 @@ from flchain.crypto import compute_address
 from flchain.errors import ConfigError
 from flchain.genesis import Genesis, decode_genesis, encode_genesis
 from flchain.incentives import REWARD_RULES
-from flchain.messages import DeviceEntry, ValidatorEntry
-from flchain.params import PRESETS, SAMPLES_CAP_MAX, ChainParams
+from flchain.messages import DeviceEntry, HolderEntry, ValidatorEntry
+from flchain.params import PRESETS, SAMPLES_CAP_MAX, VALIDATORS_MAX, ChainParams
 from flchain.privacy import MECHANISMS
 from flchain.state import hash_model
 from flchain_edge.chain_files import compute_initial_model, load_genesis
@@ -65,11 +66,52 @@ class RewardRules:
 
 
 @dataclass(frozen=True)
+class ScoreRules:
+    """What scoring earns, and what scores far from the others' cost."""
+
+    reward_for_scores: int = field(
+        default=1_000, metadata={"min": 0, "max": 10**9, "help": "shared by a round's scorers and their delegators"}
+    )
+    outlier_percent: float = field(
+        default=30.0,
+        metadata={"min": 0.0, "max": 100.0, "help": "points off the median gain at which a scorer earns nothing"},
+    )
+    mining_weight_percent: float = field(
+        default=10.0, metadata={"min": 0.0, "max": 33.33, "help": "weight of all mining devices' scores together"}
+    )
+
+
+@dataclass(frozen=True)
+class StakeRules:
+    """Who becomes validator, and what a validator risks. Amounts are in the chain's smallest unit."""
+
+    seats: int = field(
+        default=21, metadata={"min": 1, "max": VALIDATORS_MAX, "help": "the candidates with most stake are validators"}
+    )
+    power_cap_percent: float = field(
+        default=30.0, metadata={"min": 0.01, "max": 100.0, "help": "most voting power of one validator"}
+    )
+    bond_min: int = field(default=100, metadata={"min": 1, "max": 2**31 - 1, "help": "least stake of one's own"})
+    stake_min: int = field(default=10, metadata={"min": 1, "max": 2**31 - 1, "help": "least amount of a delegation"})
+    order_fee: int = field(default=1, metadata={"min": 0, "max": 2**31 - 1, "help": "burned for every order"})
+    slash_percent: float = field(
+        default=5.0, metadata={"min": 0.0, "max": 100.0, "help": "of the stake behind a validator that signs twice"}
+    )
+    jail_rounds: int = field(default=100, metadata={"min": 1, "max": 2**31 - 1, "help": "without a seat after that"})
+    evidence_heights_max: int = field(
+        default=100_000, metadata={"min": 1, "max": 2**31 - 1, "help": "how old an offence may be"}
+    )
+
+
+@dataclass(frozen=True)
 class ValidatorLine:
-    """A miner with voting power."""
+    """A miner that can be elected from the start."""
 
     public_key: str = field(metadata={"pattern": KEY_PATTERN, "help": "from: flchain-miner key", "example": "ab" * 32})
-    power: int = field(default=100, metadata={"min": 1, "max": 2**31 - 1})
+    bond: int = field(default=1_000, metadata={"min": 1, "max": 2**31 - 1, "help": "stake of its own"})
+    commission_percent: float = field(
+        default=10.0, metadata={"min": 0.0, "max": 100.0, "help": "kept of rewards before delegators get their share"}
+    )
 
 
 @dataclass(frozen=True)
@@ -83,6 +125,14 @@ class DeviceLine:
 
 
 @dataclass(frozen=True)
+class HolderLine:
+    """An account that owns money from the start, to pay and to delegate with."""
+
+    public_key: str = field(metadata={"pattern": KEY_PATTERN, "example": "ef" * 32})
+    balance: int = field(default=1_000, metadata={"min": 1, "max": 2**53})
+
+
+@dataclass(frozen=True)
 class NetworkSettings:
     """What a chain is agreed on; the genesis file made from it goes to every node."""
 
@@ -92,24 +142,34 @@ class NetworkSettings:
     training: TrainingRules = field(default_factory=TrainingRules)
     update: UpdateRules = field(default_factory=UpdateRules)
     reward: RewardRules = field(default_factory=RewardRules)
+    score: ScoreRules = field(default_factory=ScoreRules)
+    stake: StakeRules = field(default_factory=StakeRules)
     validators: tuple[ValidatorLine, ...] = ()
     devices: tuple[DeviceLine, ...] = ()
+    holders: tuple[HolderLine, ...] = ()
 
 
-def build_genesis(settings: NetworkSettings) -> Genesis:
-    """The genesis of a network. Raises ConfigError: a model that cannot train, keys that are none, twice or unknown."""
+def build_genesis(settings: NetworkSettings, time_ms: int) -> Genesis:
+    """The genesis of a network made at `time_ms` (since 1970).
+
+    Raises ConfigError: a model that cannot train, keys that are none, twice or unknown.
+    """
     try:
         model_file = settings.model.read_bytes()
     except OSError as error:
         raise ConfigError((f"model {settings.model}: {error.strerror or error}",)) from error
     probe_model(model_file)
-    validators = tuple(ValidatorEntry(bytes.fromhex(v.public_key), v.power) for v in settings.validators)
+    validators = tuple(
+        ValidatorEntry(bytes.fromhex(v.public_key), v.bond, round(v.commission_percent * 100))
+        for v in settings.validators
+    )
     devices = tuple(
         DeviceEntry(bytes.fromhex(d.public_key), compute_address(bytes.fromhex(d.home))) for d in settings.devices
     )
+    holders = tuple(HolderEntry(bytes.fromhex(h.public_key), h.balance) for h in settings.holders)
     if not validators:
         raise ConfigError((f"network {settings.name}: at least one [[validators]] is needed",))
-    genesis = Genesis(1, settings.name, _build_params(settings, model_file), validators, devices)
+    genesis = Genesis(1, settings.name, time_ms, _build_params(settings, model_file), validators, devices, holders)
     # What was encoded is checked as a stranger's genesis would be: unknown plug-in names, keys and homes fail here.
     return decode_genesis(encode_genesis(genesis))
 
@@ -118,6 +178,7 @@ def _build_params(settings: NetworkSettings, model_file: bytes) -> ChainParams:
     model = TfliteModel(model_file)
     initial_model = compute_initial_model(model)
     update, reward, training = settings.update, settings.reward, settings.training
+    score, stake = settings.score, settings.stake
     return ChainParams(
         codec=update.codec,
         codec_level=update.codec_level,
@@ -136,6 +197,17 @@ def _build_params(settings: NetworkSettings, model_file: bytes) -> ChainParams:
         score_margin_bp=round(reward.score_margin_percent * 100),
         reward_rule=reward.reward_rule,
         reward_per_update=reward.reward_per_update,
+        reward_for_scores=score.reward_for_scores,
+        score_outlier_bp=round(score.outlier_percent * 100),
+        mining_weight_bp=round(score.mining_weight_percent * 100),
+        seats=stake.seats,
+        power_cap_bp=round(stake.power_cap_percent * 100),
+        bond_min=stake.bond_min,
+        stake_min=stake.stake_min,
+        order_fee=stake.order_fee,
+        evidence_heights_max=stake.evidence_heights_max,
+        slash_bp=round(stake.slash_percent * 100),
+        jail_rounds=stake.jail_rounds,
         **PRESETS[settings.preset],
     )
 
@@ -146,10 +218,12 @@ def format_genesis(genesis: Genesis) -> str:
     for name in genesis.params.__struct_fields__:
         value = getattr(genesis.params, name)
         lines.append(f"  {name:<30}{value.hex() if isinstance(value, bytes) else value}")
-    lines += ["", f"validators ({len(genesis.validators)}): address, power"]
-    lines += [f"  {_format_address(entry.public_key)}  {entry.power}" for entry in genesis.validators]
+    lines += ["", f"validators ({len(genesis.validators)}): address, bond, commission in basis points"]
+    lines += [f"  {_format_address(e.public_key)}  {e.bond}  {e.commission_bp}" for e in genesis.validators]
     lines += ["", f"devices ({len(genesis.devices)}): address, home"]
     lines += [f"  {_format_address(entry.public_key)}  {entry.home.hex()}" for entry in genesis.devices]
+    lines += ["", f"holders ({len(genesis.holders)}): address, balance"]
+    lines += [f"  {_format_address(entry.public_key)}  {entry.balance}" for entry in genesis.holders]
     return "\n".join(lines)
 
 
@@ -177,7 +251,7 @@ def main(argv: Sequence[str]) -> int:
     elif arguments.action == "show":
         print(format_genesis(load_genesis(arguments.file)))
     else:
-        genesis = build_genesis(load_config(arguments.network, NetworkSettings))
+        genesis = build_genesis(load_config(arguments.network, NetworkSettings), time.time_ns() // 1_000_000)
         try:
             with arguments.out.open("xb") as stream:
                 stream.write(encode_genesis(genesis))

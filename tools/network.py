@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -108,7 +109,7 @@ def build_network(out: Path, plan: Plan, dataset: Dataset) -> Network:
     shutil.copyfile(get_model_file(plan.model), out / "model.tflite")
     _save_part(out / "test.npz", parts.test)
     nodes, keys = _lay_out_nodes(out, plan, parts)
-    genesis = build_genesis(_build_settings(plan, out / "model.tflite", keys))
+    genesis = build_genesis(_build_settings(plan, out / "model.tflite", keys), time.time_ns() // 1_000_000)
     (out / "genesis.cbor").write_bytes(encode_genesis(genesis))
     # The plan comes last: a folder with a plan is whole.
     (out / PLAN_FILE).write_text(json.dumps(asdict(plan) | {"split": parts.kind}, indent=2) + "\n")

@@ -39,6 +39,7 @@ from flchain.consensus.message_log import (
     get_missing_blocks,
     get_sender,
     hear,
+    is_begun_by_one_honest,
     is_quorum_for,
     is_quorum_of_any,
     keep_far_vote,
@@ -68,6 +69,7 @@ __all__ = [
     "get_certificate_votes",
     "get_gossip",
     "get_missing_blocks",
+    "is_begun_by_one_honest",
     "is_lock_open",
     "is_near_and_due",
     "on_proposal",
@@ -81,11 +83,14 @@ __all__ = [
 # --- inputs ---------------------------------------------------------------------------------------------------------
 
 
-def on_start(state: BftState) -> Transition:
-    """Line 10. After `restore` it repeats what this node last said and goes on. A second call does nothing."""
+def on_start(state: BftState, untimely: frozenset[Hash] = frozenset()) -> Transition:
+    """Line 10. After `restore` it repeats what this node last said and goes on. A second call does nothing.
+
+    `untimely` are the blocks known already that this node would not have proposed now (see `on_proposal`).
+    """
     if state.is_started:
         return state, ()
-    state = replace(state, is_started=True)
+    state = replace(state, is_started=True, untimely=untimely)
     if state.step is Step.PROPOSE:
         return _settle(*_start_view(state, state.view))
     own = [message for message in get_gossip(state) if get_sender(message) == state.config.me]
@@ -100,9 +105,10 @@ def on_value(state: BftState, view: View, block_hash: Hash) -> Transition:
     return _settle(*_send_proposal(state, block_hash, -1))
 
 
-def on_proposal(state: BftState, proposal: Proposal, is_valid: bool) -> Transition:
+def on_proposal(state: BftState, proposal: Proposal, is_valid: bool, is_timely: bool = True) -> Transition:
     """A proposal whose body is held and checked: `is_valid` is the paper's valid(v).
 
+    A new block that is not timely is prevoted nil by this node, but it is a block like any other if a quorum wants it.
     Raises WrongRound, MalformedMessage, or UnknownSender also for a validator whose turn it is not.
     """
     _check(state, proposal)
@@ -112,6 +118,9 @@ def on_proposal(state: BftState, proposal: Proposal, is_valid: bool) -> Transiti
     if not is_near_and_due(state, proposal):
         return state, effects
     state, more = record_proposal(state, proposal, is_valid)
+    is_kept = any(kept == proposal for kept, _ in state.proposals.get(proposal.view, ()))
+    if is_kept and not is_timely:
+        state = replace(state, untimely=state.untimely | {proposal.block_hash})
     return _settle(state, effects + more)
 
 
@@ -187,7 +196,8 @@ def _upon_proposal(state: BftState) -> Transition | None:
     for proposal, is_valid in state.proposals.get(state.view, ()):
         valid_view, block_hash = proposal.valid_view, proposal.block_hash
         if valid_view == -1 or is_quorum_for(state, View(valid_view), VoteType.PREVOTE, block_hash):
-            is_wanted = is_valid and is_lock_open(state, proposal)
+            is_new = valid_view == -1
+            is_wanted = is_valid and is_lock_open(state, proposal) and not (is_new and block_hash in state.untimely)
             return _cast(state, VoteType.PREVOTE, block_hash if is_wanted else None)
     return None
 

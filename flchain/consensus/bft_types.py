@@ -184,6 +184,8 @@ class BftState:
     far_votes: Mapping[Address, tuple[Vote, ...]] = field(default_factory=dict)
     prevote_timer_view: int = -1
     precommit_timer_view: int = -1
+    untimely: frozenset[Hash] = frozenset()
+    """Blocks that this node prevotes only on a proof of lock."""
     decided: Decide | None = None
 
 

@@ -70,6 +70,14 @@ def get_sender(message: Proposal | Vote) -> Address:
     return message.validator if isinstance(message, Vote) else message.proposer
 
 
+def is_begun_by_one_honest(state: BftState) -> bool:
+    """True if validators with more than a third of the power have said anything at this height."""
+    senders = {sender for slot in state.votes.values() for sender in slot} | set(state.heard) | set(state.far_votes)
+    senders |= {proposal.proposer for kept in state.proposals.values() for proposal, _ in kept}
+    validators = state.config.validators
+    return validators.is_one_honest(sum(validators.power_of(sender) for sender in senders))
+
+
 def is_quorum_for(state: BftState, view: View, vote_type: VoteType, block_hash: Hash | None) -> bool:
     """2f+1 votes of one view and type for one block or for nil."""
     return state.config.validators.is_quorum(_compute_power_for(state, view, vote_type, block_hash))

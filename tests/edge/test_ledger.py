@@ -12,7 +12,8 @@ import pytest
 
 from flchain.errors import ConfigError, LedgerCorrupt
 from flchain.messages import Vote
-from flchain.state import ChainState, compute_state_root
+from flchain.state import ChainState
+from flchain.state_tree import compute_state_root
 from flchain.types import Height
 from flchain.wire import seal
 from flchain_edge.sqlite import StoreFull

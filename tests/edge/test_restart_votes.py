@@ -32,7 +32,7 @@ from miner.values import (
     StartTimer,
     TimerFired,
 )
-from tests.support.chain_builder import BuiltChain, Driver, build_chain, make_reveal, seal_commit
+from tests.support.chain_builder import NO_CLOCK, BuiltChain, Driver, build_chain, make_reveal, seal_commit
 from tests.support.ledger_builder import change
 
 ME = 0
@@ -69,7 +69,7 @@ class Miner:
 
     async def feed(self, event: Event, effects_max: int | None = None) -> None:
         """One event; with `effects_max` only so many of its effects happen before a crash."""
-        self.state, effects = step(self.state, event, Millis(0))
+        self.state, effects = step(self.state, event, Millis(0), NO_CLOCK)
         for effect in effects if effects_max is None else effects[:effects_max]:
             match effect:
                 case SaveVote(height, raw, block):

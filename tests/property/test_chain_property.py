@@ -10,11 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flchain.chain import apply_block, build_block, select_transactions
+from flchain.consensus.pok import compute_weighted_median
 from flchain.errors import InvalidMessage
 from flchain.light import LightState, build_light_state, process_body, process_head
 from flchain.messages import Phase, Reveal, ScoreReveal
-from flchain.settle import compute_weighted_median
-from flchain.state import ChainState, build_genesis_state, compute_state_root, hash_model
+from flchain.state import ChainState, build_genesis_state, get_owned, hash_model
+from flchain.state_tree import compute_state_root
 from tests.support.chain_builder import (
     BuiltChain,
     Driver,
@@ -73,7 +74,7 @@ class Play:
 
 
 def check_state(state: ChainState) -> None:
-    assert sum(device.balance for device in state.devices) == state.minted >= 0
+    assert get_owned(state) == state.minted - state.burned >= 0
     assert hash_model(state.model) == state.model_hash
     assert all(0 <= device.reputation <= 10_000 for device in state.devices)
     assert all(1 <= validator.knowledge <= 10_000 for validator in state.validators)

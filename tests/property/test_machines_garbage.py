@@ -14,6 +14,7 @@ from flchain.errors import InvalidMessage
 from flchain.packets import FIELD_TYPES, PacketType, encode_packet
 from flchain.types import Millis
 from miner import machine as miner_machine
+from tests.support.chain_builder import NO_CLOCK
 from tools.sim.network import Network
 
 CODES = {cls.code for cls in InvalidMessage.__subclasses__()} | {
@@ -42,7 +43,7 @@ def get_recorded() -> Recorded:
 
 def check_miner(topic: str, payload: bytes) -> mv.MinerState:
     before = get_recorded().miner
-    after, effects = miner_machine.step(before, mv.PacketReceived(topic, payload), Millis(0))
+    after, effects = miner_machine.step(before, mv.PacketReceived(topic, payload), Millis(0), NO_CLOCK)
     refused = [effect for effect in effects if isinstance(effect, mv.Refuse)]
     assert len(refused) <= 1
     for effect in refused:
@@ -53,7 +54,7 @@ def check_miner(topic: str, payload: bytes) -> mv.MinerState:
 
 def check_agent(topic: str, payload: bytes) -> av.AgentState:
     before = get_recorded().agent
-    after, effects = agent_machine.step(before, av.PacketReceived(topic, payload), Millis(0))
+    after, effects = agent_machine.step(before, av.PacketReceived(topic, payload), Millis(0), NO_CLOCK)
     refused = [effect for effect in effects if isinstance(effect, av.Refuse)]
     assert len(refused) <= 1
     for effect in refused:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import msgspec
 import pytest
 
-from flchain import certificate, chain, messages, settle
+from flchain import certificate, chain, messages, orders, settle
 from flchain.consensus import bft, message_log
 from flchain.consensus.bft import ValidatorSet, VoteType
 from flchain.errors import BadCertificate
@@ -68,8 +68,8 @@ def precommit_with_one_third(monkeypatch):
 def vote_before_disk(monkeypatch):
     true = miner_machine.step
 
-    def step(state, event, now_ms):
-        after, effects = true(state, event, now_ms)
+    def step(state, event, *clocks):
+        after, effects = true(state, event, *clocks)
         return after, tuple(sorted(effects, key=lambda effect: isinstance(effect, mv.SaveVote)))
 
     monkeypatch.setattr(miner_machine, "step", step)
@@ -142,12 +142,8 @@ def accept_any_state_root(monkeypatch):
 
 
 def pay_twice_what_is_minted(monkeypatch):
-    true = settle._settle_device
-
-    def pay(device, revealed, accepted, reward, is_scored):
-        return true(device, revealed, accepted, 2 * reward, is_scored)
-
-    monkeypatch.setattr(settle, "_settle_device", pay)
+    true = orders.credit
+    monkeypatch.setattr(settle, "credit", lambda state, amounts: true(true(state, amounts), amounts))
 
 
 def count_votes_of_past_heights(monkeypatch):

@@ -11,6 +11,7 @@ import numpy as np
 from flchain.certificate import PRECOMMIT, build_certificate
 from flchain.chain import Block, apply_block, build_block
 from flchain.codecs import CODECS
+from flchain.crypto import Identity
 from flchain.fixedpoint import to_fixed
 from flchain.messages import (
     Body,
@@ -24,14 +25,18 @@ from flchain.messages import (
     compute_score_commitment,
     compute_update_commitment,
 )
-from flchain.state import ChainState, compute_state_root
-from flchain.types import Round, View
+from flchain.settle import get_homes
+from flchain.state import ChainState, find_account
+from flchain.state_tree import compute_state_root
+from flchain.types import Round, UnixMillis, View
 from flchain.wire import encode_struct, get_signature, seal
 from tools.sim.chain import CODEC_LEVEL, PARAMETERS_COUNT, BuiltChain, build_chain, build_identity
 
 __all__ = ["CODEC_LEVEL", "PARAMETERS_COUNT", "BuiltChain", "build_chain", "build_identity"]
 
 BASE_SCORE = 7_000
+NO_CLOCK = UnixMillis(0)
+"""A clock that never runs: the time in blocks is then just after the block before."""
 SALT = b"salt of 16 bytes"
 
 
@@ -62,9 +67,11 @@ def seal_reveal(chain: BuiltChain, number: int, reveal: Reveal) -> bytes:
 
 
 def make_scores(state: ChainState, base: int = BASE_SCORE, scores: Mapping[bytes, int] | None = None) -> ScoreReveal:
-    """Scores for every revealed update of the open round: `scores` by device, else the base model's."""
-    listed = tuple((update.sender, (scores or {}).get(update.sender, base)) for update in state.round.reveals)
-    return ScoreReveal(state.round.number, SALT, base, listed)
+    """Scores for every revealed update and every aggregate: `scores` by device or miner, else the base model's."""
+    said = scores or {}
+    listed = tuple((update.sender, said.get(update.sender, base)) for update in state.round.reveals)
+    aggregates = tuple((home, said.get(home, base)) for home in get_homes(state))
+    return ScoreReveal(state.round.number, SALT, base, listed, aggregates)
 
 
 def seal_score_commit(chain: BuiltChain, number: int, scores: ScoreReveal) -> bytes:
@@ -106,10 +113,10 @@ class Driver:
         """The newest state."""
         return self.states[-1]
 
-    def extend(self, transactions: Iterable[bytes] = ()) -> Block:
+    def extend(self, transactions: Iterable[bytes] = (), orders: Iterable[bytes] = (), clock_ms: int = 0) -> Block:
         """Make, check and append a block."""
         proposer = self.chain.miners[len(self.blocks) % len(self.chain.miners)]
-        block, built = build_block(self.state, proposer.address, transactions)
+        block, built = build_block(self.state, proposer.address, transactions, orders, UnixMillis(clock_ms))
         checked, after = apply_block(self.state, block.header_bytes, block.body_bytes)
         assert checked == block
         assert compute_state_root(after) == compute_state_root(built) == block.header.state_root
@@ -166,9 +173,14 @@ class Driver:
         return number
 
 
+def get_balances(state: ChainState, identities: Iterable[Identity]) -> list[int]:
+    """What these accounts own."""
+    return [account.balance for i in identities if (account := find_account(state, i.address)) is not None]
+
+
 def seal_body(transactions: Iterable[bytes]) -> bytes:
     """A body without a settlement."""
-    return encode_struct(Body(tuple(transactions), None))
+    return encode_struct(Body(tuple(transactions), (), None))
 
 
 def replace_header(block: Block, **changes: object) -> bytes:

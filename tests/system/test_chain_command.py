@@ -85,7 +85,7 @@ def test_a_settlements_rewards_are_what_the_chain_has_paid(
     driver.score_reveal(words)
     write_ledger(tmp_path / "ledger.db", driver)
     settlement = show(tmp_path / "ledger.db", "head", capsys)["settlement"]
-    balances = {device.address.hex(): device.balance for device in driver.state.devices if device.balance}
+    balances = {account.address.hex(): account.balance for account in driver.state.accounts if account.balance}
     assert settlement["rewards"] == balances and len(balances) == 2
     assert settlement["refused"] == [bad.hex()] and sorted(balances) == settlement["accepted"]
 

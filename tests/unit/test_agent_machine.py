@@ -35,7 +35,7 @@ from flchain.messages import Ask, Kind, Phase, Receipt
 from flchain.packets import PacketType, Topics, decode_packet, encode_packet
 from flchain.types import Hash, Millis, Round
 from flchain.wire import Envelope, open_envelope, seal
-from tests.support.chain_builder import PARAMETERS_COUNT, Driver, build_chain
+from tests.support.chain_builder import NO_CLOCK, PARAMETERS_COUNT, Driver, build_chain
 
 CHAIN = build_chain()
 TOPICS = Topics.of_chain(CHAIN.id)
@@ -52,7 +52,7 @@ def build_agent(until_round: int = 0) -> AgentState:
 def play(state: AgentState, *events: Event, now_ms: int = 0) -> tuple[AgentState, tuple[Effect, ...]]:
     done: tuple[Effect, ...] = ()
     for event in events:
-        state, effects = step(state, event, Millis(now_ms))
+        state, effects = step(state, event, Millis(now_ms), NO_CLOCK)
         done += effects
     return state, done
 

@@ -12,7 +12,15 @@ from flchain.messages import Phase, Receipt, Status
 from flchain.packets import PacketType, Topics, encode_packet
 from flchain.types import Millis
 from flchain.wire import HEADER_BYTES_MAX, encode, seal
-from tests.support.chain_builder import PARAMETERS_COUNT, BuiltChain, Driver, build_chain, build_identity, certify
+from tests.support.chain_builder import (
+    NO_CLOCK,
+    PARAMETERS_COUNT,
+    BuiltChain,
+    Driver,
+    build_chain,
+    build_identity,
+    certify,
+)
 
 CHAIN, OTHER = build_chain(seed=1), build_chain(seed=2)
 TOPICS = Topics.of_chain(CHAIN.id)
@@ -99,16 +107,20 @@ def test_fault_is_refused_under_its_own_code(name: str) -> None:
     """Each fault is counted once under its code and the state is the very same."""
     topic, payload, code = CASES[name]
     before = build_agent()
-    after, effects = step(before, PacketReceived(topic, payload), Millis(0))
+    after, effects = step(before, PacketReceived(topic, payload), Millis(0), NO_CLOCK)
     assert [effect.code for effect in effects if isinstance(effect, Refuse)] == [code]
     assert after is before
 
 
 def test_replayed_header_is_no_news() -> None:
     """A header that is known already, or an older one, is a repeat: not counted, nothing changed but the ear."""
-    state, _ = step(build_agent(), PacketReceived(HEAD, encode_packet(PacketType.HEAD, HEADER, CERTIFICATE)), Millis(0))
+    state, _ = step(
+        build_agent(), PacketReceived(HEAD, encode_packet(PacketType.HEAD, HEADER, CERTIFICATE)), Millis(0), NO_CLOCK
+    )
     assert state.light.height == 1
-    after, effects = step(state, PacketReceived(HEAD, encode_packet(PacketType.HEAD, HEADER, CERTIFICATE)), Millis(0))
+    after, effects = step(
+        state, PacketReceived(HEAD, encode_packet(PacketType.HEAD, HEADER, CERTIFICATE)), Millis(0), NO_CLOCK
+    )
     assert effects == ()
     assert after.light is state.light
 
@@ -121,8 +133,8 @@ def test_body_that_is_not_the_headers_is_refused() -> None:
     state = build_agent()
     for height, (made, certificate) in enumerate(zip(driver.blocks, driver.certificates, strict=True), start=1):
         packet = encode_packet(PacketType.HEAD, made.header_bytes, certificate)
-        state, _ = step(state, PacketReceived(HEAD, packet), Millis(height))
+        state, _ = step(state, PacketReceived(HEAD, packet), Millis(height), NO_CLOCK)
     wrong = encode_packet(PacketType.BODY, block.header.height, driver.blocks[1].body_bytes)
-    after, effects = step(state, PacketReceived(BODY, wrong), Millis(9))
+    after, effects = step(state, PacketReceived(BODY, wrong), Millis(9), NO_CLOCK)
     assert [effect.code for effect in effects if isinstance(effect, Refuse)] == ["invalid-block"]
     assert after is state

@@ -11,7 +11,8 @@ from flchain.chain import apply_block, decode_block
 from flchain.errors import ConfigError, InvalidBlock, MalformedMessage, WrongRound
 from flchain.genesis import Genesis, decode_genesis, encode_genesis
 from flchain.messages import Body, DeviceEntry, Header, Phase, Settlement
-from flchain.state import compute_state_root, find_device, find_validator
+from flchain.state import find_device, find_validator
+from flchain.state_tree import compute_state_root
 from flchain.wire import encode_struct
 from tests.support.chain_builder import (
     BuiltChain,
@@ -86,7 +87,7 @@ def test_a_block_fits_one_place() -> None:
 def test_another_body_is_refused(driver: Driver) -> None:
     """A header with another block's body is refused, and so is a body with a settlement of its own making."""
     block = driver.commit({0: make_reveal(driver.chain, 0)})
-    for body in (driver.blocks[0].body_bytes, encode_struct(Body((), Settlement(())))):
+    for body in (driver.blocks[0].body_bytes, encode_struct(Body((), (), Settlement(())))):
         with pytest.raises(InvalidBlock):
             decode_block(block.header_bytes, body)
     for settlement in (Settlement(()), Settlement((driver.chain.devices[0].address,))):
@@ -118,10 +119,10 @@ def test_the_state_root_covers_everything(driver: Driver) -> None:
     changed = [
         *(
             replace(state, devices=(replace(device, **change), *state.devices[1:]))
-            for change in ({"balance": 1}, {"reputation": 1}, {"absent": 9}, {"home": b"h" * 20}, {"public_key": b"k"})
+            for change in ({"reputation": 1}, {"absent": 9}, {"home": b"h" * 20}, {"public_key": b"k"})
         ),
         *(
-            replace(state, validators=(replace(validator, **change), *state.validators[1:]))
+            replace(state, candidates=(replace(validator, **change), *state.candidates[1:]))
             for change in ({"power": 1}, {"knowledge": 1}, {"absent": 9}, {"priority": 99}, {"public_key": b"k"})
         ),
         *(

@@ -18,7 +18,7 @@ from flchain.wire import open_envelope, seal
 from miner import agreement, mempool
 from miner.machine import EARLY_MAX, build_miner_state, step
 from miner.values import MinerConfig, MinerState, PacketReceived, Publish, Refuse, Tip
-from tests.support.chain_builder import SALT, BuiltChain, Driver, build_chain, make_reveal, seal_commit
+from tests.support.chain_builder import NO_CLOCK, SALT, BuiltChain, Driver, build_chain, make_reveal, seal_commit
 
 CHAIN = build_chain()
 TOPICS = Topics.of_chain(CHAIN.id)
@@ -30,7 +30,7 @@ def build_miner(state: ChainState = CHAIN.state) -> MinerState:
 
 
 def hear(state: MinerState, topic: str, packet: bytes) -> tuple[MinerState, list[str]]:
-    state, effects = step(state, PacketReceived(topic, packet), Millis(0))
+    state, effects = step(state, PacketReceived(topic, packet), Millis(0), NO_CLOCK)
     return state, [effect.code for effect in effects if isinstance(effect, Refuse)]
 
 
@@ -148,7 +148,7 @@ def test_one_node_is_not_answered_without_end() -> None:
         for device in CHAIN.devices[:2]:
             raw = seal(Ask(2, CHAIN.miners[0].address, True), CHAIN.id, device)
             packet = PacketReceived(TOPICS.device_up(device.address), encode_packet(PacketType.MESSAGE, raw))
-            state, effects = step(state, packet, Millis(now_ms))
+            state, effects = step(state, packet, Millis(now_ms), NO_CLOCK)
             answers += [(now_ms, device) for effect in effects if isinstance(effect, Publish)]
     assert answers == [(now_ms, device) for now_ms in (0, 250) for device in CHAIN.devices[:2]]
 

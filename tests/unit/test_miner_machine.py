@@ -28,7 +28,7 @@ from miner.values import (
     Timer,
     TimerFired,
 )
-from tests.support.chain_builder import BuiltChain, Driver, build_chain, certify, make_reveal, seal_commit
+from tests.support.chain_builder import NO_CLOCK, BuiltChain, Driver, build_chain, certify, make_reveal, seal_commit
 
 CHAIN = build_chain()
 TOPICS = Topics.of_chain(CHAIN.id)
@@ -47,7 +47,7 @@ def go_to(phase: Phase, devices: tuple[int, ...] | None = None) -> ChainState:
 def play(state: MinerState, *events: Event) -> tuple[MinerState, tuple[Effect, ...]]:
     done: tuple[Effect, ...] = ()
     for event in events:
-        state, effects = step(state, event, Millis(0))
+        state, effects = step(state, event, Millis(0), NO_CLOCK)
         done += effects
     return state, done
 
@@ -238,13 +238,13 @@ def test_peer_that_votes_below_is_told_the_newest_header_again() -> None:
     packet = encode_packet(PacketType.BLOCK, driver.blocks[0].header_bytes, certificate, driver.blocks[0].body_bytes)
     me, peer = CHAIN.miners[0].address, CHAIN.miners[1]
     answer = PacketReceived(TOPICS.miner_to(peer.address, me), packet)
-    state, _ = step(build_miner(CHAIN.state), answer, Millis(5_000))
+    state, _ = step(build_miner(CHAIN.state), answer, Millis(5_000), NO_CLOCK)
     assert state.chain.height == 1
     vote = seal(Vote(1, 0, 1, None), CHAIN.id, peer)
     late = PacketReceived(TOPICS.miner_bft(peer.address), encode_packet(PacketType.MESSAGE, vote))
     told = []
     for now_ms in (5_010, 6_000, 6_010, 7_000):
-        state, effects = step(state, late, Millis(now_ms))
+        state, effects = step(state, late, Millis(now_ms), NO_CLOCK)
         told.append([effect.topic for effect in effects if isinstance(effect, Publish)])
     head = [TOPICS.miner_head(me)]
     assert told == [[], head, [], head]

@@ -10,7 +10,15 @@ from flchain.types import Millis
 from flchain.wire import encode, seal
 from miner.machine import build_miner_state, step
 from miner.values import MinerConfig, MinerState, PacketReceived, Refuse
-from tests.support.chain_builder import BuiltChain, Driver, build_chain, build_identity, make_reveal, seal_commit
+from tests.support.chain_builder import (
+    NO_CLOCK,
+    BuiltChain,
+    Driver,
+    build_chain,
+    build_identity,
+    make_reveal,
+    seal_commit,
+)
 
 CHAIN, OTHER = build_chain(seed=1), build_chain(seed=2)
 TOPICS = Topics.of_chain(CHAIN.id)
@@ -84,7 +92,7 @@ def test_fault_is_refused_under_its_own_code(name: str) -> None:
     """Each fault is counted once under its code and the state is the very same."""
     topic, payload, code = CASES[name]
     before = build_miner()
-    after, effects = step(before, PacketReceived(topic, payload), Millis(0))
+    after, effects = step(before, PacketReceived(topic, payload), Millis(0), NO_CLOCK)
     assert [effect.code for effect in effects if isinstance(effect, Refuse)] == [code]
     assert after is before
 
@@ -92,7 +100,7 @@ def test_fault_is_refused_under_its_own_code(name: str) -> None:
 def play(state: MinerState, *payloads: bytes) -> tuple[MinerState, list[str]]:
     codes: list[str] = []
     for payload in payloads:
-        state, effects = step(state, PacketReceived(UP, payload), Millis(0))
+        state, effects = step(state, PacketReceived(UP, payload), Millis(0), NO_CLOCK)
         codes += [effect.code for effect in effects if isinstance(effect, Refuse)]
     return state, codes
 

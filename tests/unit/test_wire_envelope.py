@@ -153,9 +153,9 @@ def test_an_oversized_message_of_each_kind(kind: Kind) -> None:
 
 def test_an_oversized_score() -> None:
     """Scores of more than their limit are refused, and those of 1024 updates fit."""
-    full = ScoreReveal(2**53, b"s" * 16, 10_000, ((b"a" * 20, 10_000),) * 1024)
+    full = ScoreReveal(2**53, b"s" * 16, 10_000, ((b"a" * 20, 10_000),) * 1024, ((b"m" * 20, 10_000),) * 64)
     assert read(seal(full, CHAIN.id, SENDER)) == full
-    longer = ScoreReveal(2**53, b"s" * 16, 10_000, ((b"a" * 20, 10_000),) * 1400)
+    longer = ScoreReveal(2**53, b"s" * 16, 10_000, ((b"a" * 20, 10_000),) * 1400, ())
     with pytest.raises(OversizedMessage):
         open_envelope(seal(longer, CHAIN.id, SENDER), CHAIN.id)
 

@@ -17,15 +17,21 @@ from flchain.messages import (
     Body,
     Certificate,
     Commit,
+    Delegate,
+    Evidence,
     Header,
     Phase,
     Proposal,
     Receipt,
+    Register,
     Reveal,
     ScoreCommit,
     ScoreReveal,
     Settlement,
     Status,
+    Transfer,
+    Undelegate,
+    Unjail,
     Vote,
 )
 from flchain.wire import encode_struct, open_envelope, seal
@@ -43,8 +49,10 @@ MESSAGES: dict[str, AnyMessage] = {
     "commit": Commit(1, _fill(0, 32)),
     "reveal": Reveal(2**32, _fill(1, 16), 1_000, _fill(2, 300)),
     "score commit": ScoreCommit(23, _fill(3, 32)),
-    "score reveal": ScoreReveal(24, _fill(4, 16), 0, ((_fill(5, 20), 255), (_fill(6, 20), 10_000))),
-    "score reveal of nothing": ScoreReveal(255, _fill(4, 16), 9_999, ()),
+    "score reveal": ScoreReveal(
+        24, _fill(4, 16), 0, ((_fill(5, 20), 255), (_fill(6, 20), 10_000)), ((_fill(7, 20), 5_000),)
+    ),
+    "score reveal of nothing": ScoreReveal(255, _fill(4, 16), 9_999, (), ()),
     "proposal": Proposal(256, 0, -1, _fill(7, 32)),
     "proposal again": Proposal(65_535, 3, 2, _fill(7, 32)),
     "prevote": Vote(65_536, 1, 1, _fill(8, 32)),
@@ -53,6 +61,12 @@ MESSAGES: dict[str, AnyMessage] = {
     "status": Status(4, _fill(10, 32), False, 1_234, 56_789, 2**40),
     "status mismatch": Status(5, _fill(10, 32), True, 0, 0, 0),
     "ask": Ask(6, _fill(11, 20), True),
+    "transfer": Transfer(0, CHAIN.miners[0].public_key, 1),
+    "register": Register(1, 10_000, 2**53),
+    "delegate": Delegate(2, _fill(12, 20), 24),
+    "undelegate": Undelegate(3, _fill(13, 20), 256),
+    "unjail": Unjail(4),
+    "evidence": Evidence(7, _fill(14, 180), _fill(15, 181)),
 }
 STRUCTS: dict[str, msgspec.Struct] = {
     "genesis": CHAIN.genesis,
@@ -60,6 +74,7 @@ STRUCTS: dict[str, msgspec.Struct] = {
         version=1,
         chain=_fill(0, 32),
         height=1_000,
+        time_ms=1_800_000_000_000,
         round=12,
         phase=Phase.SETTLE,
         next_round=13,
@@ -72,9 +87,9 @@ STRUCTS: dict[str, msgspec.Struct] = {
         validators_hash=_fill(6, 32),
         next_validators_hash=_fill(7, 32),
     ),
-    "body": Body((_fill(0, 3), _fill(1, 30)), None),
-    "settled body": Body((), Settlement((_fill(0, 20), _fill(1, 20)))),
-    "body without acceptance": Body((_fill(0, 256),), Settlement(())),
+    "body": Body((_fill(0, 3), _fill(1, 30)), (_fill(2, 5),), None),
+    "settled body": Body((), (), Settlement((_fill(0, 20), _fill(1, 20)))),
+    "body without acceptance": Body((_fill(0, 256),), (), Settlement(())),
     "certificate": Certificate(2, ((0, _fill(0, 64)), (3, _fill(1, 64)))),
 }
 

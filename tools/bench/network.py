@@ -28,8 +28,7 @@ from flchain.messages import (
     compute_update_commitment,
 )
 from flchain.packets import PacketType, Topics, decode_packet, encode_packet, split_packet
-from flchain.params import ChainParams
-from flchain.state import build_genesis_state, hash_model
+from flchain.state import build_genesis_state
 from flchain.types import Hash, Height, ModelVector
 from flchain.wire import HEADER_BYTES_MAX, decode_struct, seal
 from flchain_edge.event_loop import EventQueue
@@ -40,6 +39,7 @@ from miner.machine import build_miner_state
 from miner.runner import MinerRunner
 from miner.values import Event, MinerConfig
 from tools.broker import Broker, start_broker
+from tools.sim.chain import build_small_params
 
 PARAMETERS_COUNT = 1_000
 CODEC, CODEC_LEVEL = "sparse-ternary", 20
@@ -194,26 +194,11 @@ def build_chain(plan: Plan) -> BenchChain:
     """Keys and genesis from numbers alone, so that every run is of the same chain."""
     miners, devices = _build_identities("miner", plan.validators), _build_identities("device", plan.devices)
     model = np.zeros(PARAMETERS_COUNT, np.int32)
-    params = ChainParams(
+    params = build_small_params(
+        model,
         codec=CODEC,
         codec_level=CODEC_LEVEL,
-        aggregation="weighted-sum",
-        privacy="none",
-        clip_norm_thousandths=10_000,
-        noise_multiplier_thousandths=0,
-        proposer_rule="pok",
-        model_digest=hashlib.sha256(b"no model file").digest(),
-        parameters_count=PARAMETERS_COUNT,
-        initial_model_hash=hash_model(model),
-        local_epochs=1,
-        batch_size=32,
-        learning_rate_millionths=10_000,
-        samples_cap=1_000,
-        score_margin_bp=500,
-        reward_rule="per-update",
-        reward_per_update=100,
         # Long enough that no view fails because 21 validators share a core: what is measured is work, not waiting.
-        phase_heights_max=2,
         absent_rounds_max=2,
         timeout_propose_ms=30_000,
         timeout_vote_ms=15_000,
@@ -221,9 +206,9 @@ def build_chain(plan: Plan) -> BenchChain:
         patience_ms=30_000,
         commit_patience_ms=60_000,
     )
-    validators = tuple(ValidatorEntry(key.public_key, 10) for key in miners)
+    validators = tuple(ValidatorEntry(key.public_key, 10, 0) for key in miners)
     entries = tuple(DeviceEntry(key.public_key, miners[i % len(miners)].address) for i, key in enumerate(devices))
-    genesis = decode_genesis(encode_genesis(Genesis(1, f"bench-{plan.validators}", params, validators, entries)))
+    genesis = decode_genesis(encode_genesis(Genesis(1, f"bench-{plan.validators}", 0, params, validators, entries, ())))
     return BenchChain(genesis, genesis.chain_id(), miners, devices, model)
 
 

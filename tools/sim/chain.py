@@ -11,23 +11,25 @@ import numpy as np
 from flchain.crypto import Identity
 from flchain.fixedpoint import to_fixed
 from flchain.genesis import Genesis, decode_genesis, encode_genesis
-from flchain.messages import DeviceEntry, ValidatorEntry
-from flchain.params import PRESETS, ChainParams
+from flchain.messages import DeviceEntry, HolderEntry, ValidatorEntry
+from flchain.params import PRESETS, VALIDATORS_MAX, ChainParams
 from flchain.state import ChainState, build_genesis_state, hash_model
 from flchain.types import Hash, ModelVector
 
 PARAMETERS_COUNT = 200
 CODEC_LEVEL = 10
+HOLDER_BALANCE = 1_000
 
 
 @dataclass(frozen=True)
 class BuiltChain:
-    """A genesis and the keys behind it; miners and devices are in order of address, as in the state."""
+    """A genesis and the keys behind it; each role is in order of address, as in the state."""
 
     genesis: Genesis
     id: Hash
     miners: tuple[Identity, ...]
     devices: tuple[Identity, ...]
+    holders: tuple[Identity, ...]
     model: ModelVector
     state: ChainState
 
@@ -42,23 +44,44 @@ def build_chain(
     devices: int = 3,
     codec: str = "sparse-ternary",
     seed: int = 1,
+    *,
     powers: Sequence[int] | None = None,
+    holders: int = 0,
     **changes: object,
 ) -> BuiltChain:
-    """A chain whose device number i has miner i modulo the miners as its home; `changes` are of ChainParams."""
+    """A chain whose device number i has miner i modulo the miners as its home; `changes` are of ChainParams.
+
+    `powers` are the miners' bonds; what caps them is lifted.
+    """
     miner_keys = _build_identities(seed, 0, miners)
     device_keys = _build_identities(seed, 100, devices)
+    holder_keys = _build_identities(seed, 220, holders)
     model = to_fixed(np.linspace(-1, 1, PARAMETERS_COUNT).astype(np.float32))
+    params = build_small_params(model, **({"codec": codec, "codec_level": CODEC_LEVEL} | changes))
+    validators = tuple(
+        ValidatorEntry(key.public_key, bond, 1_000)
+        for key, bond in zip(miner_keys, powers or [10] * miners, strict=True)
+    )
+    entries = tuple(DeviceEntry(key.public_key, miner_keys[i % miners].address) for i, key in enumerate(device_keys))
+    owners = tuple(HolderEntry(key.public_key, HOLDER_BALANCE) for key in holder_keys)
+    genesis = Genesis(1, f"test-{seed}", 0, params, validators, entries, owners)
+    genesis = decode_genesis(encode_genesis(genesis))
+    state = build_genesis_state(genesis, model)
+    return BuiltChain(genesis, state.chain, miner_keys, device_keys, holder_keys, model, state)
+
+
+def build_small_params(model: ModelVector, **changes: object) -> ChainParams:
+    """Parameters for a chain of this initial model with no model file; `changes` to what stands here."""
     params = ChainParams(
-        codec=codec,
-        codec_level=CODEC_LEVEL,
+        codec="sparse-ternary",
+        codec_level=1,
         aggregation="weighted-sum",
         privacy="none",
         clip_norm_thousandths=10_000,
         noise_multiplier_thousandths=0,
         proposer_rule="pok",
         model_digest=b"m" * 32,
-        parameters_count=PARAMETERS_COUNT,
+        parameters_count=len(model),
         initial_model_hash=hash_model(model),
         local_epochs=1,
         batch_size=32,
@@ -67,16 +90,20 @@ def build_chain(
         score_margin_bp=500,
         reward_rule="per-update",
         reward_per_update=100,
+        reward_for_scores=0,
+        score_outlier_bp=2_000,
+        mining_weight_bp=1_000,
+        seats=VALIDATORS_MAX,
+        power_cap_bp=10_000,
+        bond_min=1,
+        stake_min=1,
+        order_fee=0,
+        evidence_heights_max=1_000,
+        slash_bp=500,
+        jail_rounds=4,
         **PRESETS["minimal"],
     )
-    validators = tuple(
-        ValidatorEntry(key.public_key, power) for key, power in zip(miner_keys, powers or [10] * miners, strict=True)
-    )
-    entries = tuple(DeviceEntry(key.public_key, miner_keys[i % miners].address) for i, key in enumerate(device_keys))
-    genesis = Genesis(1, f"test-{seed}", msgspec.structs.replace(params, **changes), validators, entries)
-    genesis = decode_genesis(encode_genesis(genesis))
-    state = build_genesis_state(genesis, model)
-    return BuiltChain(genesis, state.chain, miner_keys, device_keys, model, state)
+    return msgspec.structs.replace(params, **changes)
 
 
 def _build_identities(seed: int, first: int, count: int) -> tuple[Identity, ...]:

@@ -11,7 +11,8 @@ from flchain.chain import Block, apply_block, get_proposer
 from flchain.errors import InvalidMessage
 from flchain.messages import Certificate, Header, Kind
 from flchain.packets import PacketType, decode_packet
-from flchain.state import ChainState, compute_state_root
+from flchain.state import ChainState, get_owned
+from flchain.state_tree import compute_state_root
 from flchain.types import Height, View
 from flchain.wire import CERTIFICATE_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, open_envelope
 
@@ -92,8 +93,8 @@ class Checker:
         header = decode_struct(blocks[-1][0].header_bytes, Header, HEADER_BYTES_MAX)
         if compute_state_root(after) != header.state_root:
             self.violations.append(f"{name} stands at another state than its header says")
-        if after.minted != sum(device.balance for device in after.devices):
-            self.violations.append("minted is not what is owned")
+        if after.minted - after.burned != get_owned(after):
+            self.violations.append("what is owned is not what was minted less what was burned")
 
     def check_note(self, name: str, text: str, fields: dict[str, object]) -> None:
         """Evidence is against the guilty only."""

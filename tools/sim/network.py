@@ -238,7 +238,7 @@ class Network(Broker):
         before = node.state
         self.record(node.name, describe_event(event))
         step: Any = miner_machine.step if node.is_miner else agent_machine.step
-        node.state, effects = step(node.state, event, node.clock.read(self.now))
+        node.state, effects = step(node.state, event, node.clock.read(self.now), node.clock.read(self.now))
         for effect in effects:
             if node.crash_after_effects is not None:
                 if node.crash_after_effects <= 0:
@@ -287,12 +287,12 @@ class Network(Broker):
                     self.publish(node, topic, encode_packet(PacketType.BLOCK, *fields))
             case mv.StartTimer(timer, delay_ms):
                 self._start_timer(node, timer, delay_ms, mv.TimerFired(timer))
-            case mv.ComputeScore(round_number, sender, model):
+            case mv.ComputeScore(round_number, subject, model):
                 digest = sha256(vector_bytes(model) + node.identity.address).digest()
                 score = 7_000 + digest[0]
                 if node.behaviour is not None:
                     score = node.behaviour.score(score)
-                self._later(node, self.rng.randint(2, 30), mv.ScoreComputed(round_number, sender, score))
+                self._later(node, self.rng.randint(2, 30), mv.ScoreComputed(round_number, subject, score))
             case mv.Refuse(code, detail):
                 self._count(node, code, detail)
             case mv.Note(text, fields):

@@ -1,0 +1,54 @@
+"""Who agrees: delegated proof of stake in exact integers. Stake elects validators, and gives each a capped power."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from flchain.types import Address, BasisPoints, Power, Stake
+
+SHARE_ALL = 10_000
+
+
+def elect(stakes: Iterable[tuple[Address, Stake]], seats: int) -> tuple[tuple[Address, Stake], ...]:
+    """The `seats` candidates with the most stake, in order of address. Of equal stakes the lower address is first."""
+    ranked = sorted(stakes, key=lambda item: (-item[1], item[0]))
+    return tuple(sorted(ranked[:seats]))
+
+
+def cap_powers(stakes: Sequence[int], cap_bp: int) -> tuple[Power, ...]:
+    """The voting power that each stake (at least 1) gives: the stake, but of the total of powers at most `cap_bp`.
+
+    What is above is cut off, not shared out. Where so few share the power that the cap cannot hold, all are equal.
+    """
+    count = len(stakes)
+    if count * cap_bp <= SHARE_ALL:
+        return (Power(max(1, sum(stakes) // max(1, count))),) * count
+    ranked = sorted(stakes, reverse=True)
+    # With the first `capped` at v and the others as they are, v is the cap: v = cap (capped v + others).
+    for capped in range(count):
+        others = sum(ranked[capped:])
+        value = cap_bp * others // (SHARE_ALL - capped * cap_bp)
+        if ranked[capped] <= value:
+            return tuple(Power(min(stake, value)) for stake in stakes)
+    raise AssertionError("the last one that can be capped always fits")
+
+
+def split_reward(
+    reward: int, validator: Address, commission_bp: BasisPoints, delegations: Sequence[tuple[Address, Stake]]
+) -> dict[Address, int]:
+    """Who gets what of a validator's reward: the commission to itself, the rest by stake; odd units to itself.
+
+    `delegations` are (delegator, amount) behind this validator, its own bond among them. The parts add up to `reward`.
+    """
+    shared = reward - reward * commission_bp // SHARE_ALL
+    total = sum(amount for _, amount in delegations)
+    parts: dict[Address, int] = {}
+    for delegator, amount in delegations:
+        parts[delegator] = parts.get(delegator, 0) + shared * amount // total
+    parts[validator] = parts.get(validator, 0) + reward - sum(parts.values())
+    return parts
+
+
+def compute_slashed(amount: Stake, slash_bp: BasisPoints) -> Stake:
+    """What is left of an amount after slashing, rounded down: no dust escapes."""
+    return Stake(amount * (SHARE_ALL - slash_bp) // SHARE_ALL)

@@ -1,0 +1,83 @@
+"""The phases of a round: who each waits for, who is in, and when it is over. Set by final heights, never by clocks."""
+
+from __future__ import annotations
+
+from flchain.messages import Kind, Phase
+from flchain.state import ChainState, find_validator, has_two_thirds
+from flchain.types import Address
+
+PHASE_KINDS: dict[Phase, Kind] = {
+    Phase.COMMIT: Kind.COMMIT,
+    Phase.REVEAL: Kind.REVEAL,
+    Phase.SCORE: Kind.SCORE_COMMIT,
+    Phase.SETTLE: Kind.SCORE_REVEAL,
+}
+"""The one kind of transaction that a block of each phase carries."""
+NEXT_PHASES = {Phase.COMMIT: Phase.REVEAL, Phase.REVEAL: Phase.SCORE, Phase.SCORE: Phase.SETTLE}
+
+
+def get_expected(state: ChainState) -> frozenset[Address]:
+    """Who the present phase waits for: those not long absent, and of them those who did the phase before."""
+    limit = state.params.absent_rounds_max
+    round_ = state.round
+    match round_.phase:
+        case Phase.COMMIT:
+            return frozenset(device.address for device in state.devices if device.absent < limit)
+        case Phase.REVEAL:
+            committed = frozenset(address for address, _ in round_.commits)
+            # Who commits and never reveals must not delay every round; if nobody else has committed, all are awaited.
+            usual = frozenset(device.address for device in state.devices if device.absent < limit)
+            return committed & usual or committed
+        case Phase.SCORE:
+            return frozenset(validator.address for validator in state.validators if validator.absent < limit)
+        case Phase.SETTLE:
+            # A mining device earns by its scores, nobody waits for them.
+            return frozenset(address for address, _ in round_.score_commits if find_validator(state, address))
+        case Phase.OPEN:
+            return frozenset()
+
+
+def get_present(state: ChainState) -> frozenset[Address]:
+    """Who has already done what the present phase asks for."""
+    round_ = state.round
+    match round_.phase:
+        case Phase.COMMIT:
+            return frozenset(address for address, _ in round_.commits)
+        case Phase.REVEAL:
+            return frozenset(reveal.sender for reveal in round_.reveals)
+        case Phase.SCORE:
+            return frozenset(address for address, _ in round_.score_commits)
+        case Phase.SETTLE:
+            return frozenset(reveal.scorer for reveal in round_.score_reveals)
+        case Phase.OPEN:
+            return frozenset()
+
+
+def is_phase_complete(state: ChainState) -> bool:
+    """True if everyone the phase waits for has done their part."""
+    expected = get_expected(state)
+    return bool(expected) and expected <= get_present(state)
+
+
+def is_phase_over(state: ChainState) -> bool:
+    """True if the phase closes with its newest block: enough took part, and all did or its heights are used up."""
+    if state.round.phase is Phase.OPEN:
+        return True
+    is_last_height = state.round.heights >= state.params.phase_heights_max
+    return _has_quorum(state) and (is_phase_complete(state) or is_last_height)
+
+
+def is_round_over(state: ChainState) -> bool:
+    """True if the newest block settles the round: its last phase is over, or too few took part for far too long."""
+    if state.round.phase is Phase.SETTLE and is_phase_over(state):
+        return True
+    is_stuck = state.round.heights >= 2 * state.params.phase_heights_max and not _has_quorum(state)
+    return is_stuck and state.round.phase in (Phase.REVEAL, Phase.SCORE, Phase.SETTLE)
+
+
+def _has_quorum(state: ChainState) -> bool:
+    """One device is enough to go on; scorers need more than two thirds of the power."""
+    present = get_present(state)
+    if state.round.phase in (Phase.COMMIT, Phase.REVEAL):
+        return bool(present)
+    return has_two_thirds(state, present)
