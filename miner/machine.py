@@ -106,7 +106,8 @@ def step(state: MinerState, event: Event, now_ms: Millis, clock_ms: UnixMillis) 
     `now_ms` is of a monotonic clock and times what waits; `clock_ms` is the world's, for the time in blocks.
     """
     try:
-        after, effects = _on_event(replace(state, now_ms=now_ms, clock_ms=clock_ms), event)
+        is_same = (state.now_ms, state.clock_ms) == (now_ms, clock_ms)
+        after, effects = _on_event(state if is_same else replace(state, now_ms=now_ms, clock_ms=clock_ms), event)
     except InvalidMessage as error:
         return state, (Refuse(error.code, str(error)),)
     return _take_early(after, effects, state.chain.height)

@@ -41,6 +41,7 @@ def other_headers(header: Header, chain: BuiltChain) -> dict[str, tuple[object, 
     return {
         "chain": (other,),
         "height": (header.height + 1, header.height - 1, 2**53),
+        "time_ms": (header.time_ms - 1, 0),
         "round": (header.round + 1, 0),
         "phase": tuple(set(Phase) - {header.phase}),
         "next_round": (header.next_round + 1, 0),

@@ -90,7 +90,7 @@ def test_each_phase_takes_its_own_kind_only() -> None:
 
 
 def test_senders_are_known_in_their_role(driver: Driver) -> None:
-    """A stranger, and a miner in a device's role, are unknown senders; so is a device in a scorer's."""
+    """A stranger, and a miner in a device's role, are unknown senders; a device may score as well."""
     commit = Commit(1, b"c" * 32)
     for sender in (build_identity(77, 7), driver.chain.miners[0]):
         with pytest.raises(UnknownSender):
@@ -98,7 +98,9 @@ def test_senders_are_known_in_their_role(driver: Driver) -> None:
     driver.go_to(Phase.SCORE)
     scores = ScoreCommit(1, b"c" * 32)
     with pytest.raises(UnknownSender):
-        apply(driver.state, seal(scores, driver.chain.id, driver.chain.devices[0]))
+        apply(driver.state, seal(scores, driver.chain.id, build_identity(77, 7)))
+    driver.extend([seal(scores, driver.chain.id, driver.chain.devices[0])])
+    assert driver.state.round.score_commits == ((driver.chain.devices[0].address, b"c" * 32),)
 
 
 @pytest.mark.parametrize("number", [0, 2, 2**53])

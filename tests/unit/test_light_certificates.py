@@ -46,6 +46,7 @@ def test_a_changed_header_is_not_certified(driver: Driver, light: LightState) ->
     changes: dict[str, object] = {
         "chain": b"x" * 32,
         "height": 2,
+        "time_ms": 2,
         "round": 2,
         "phase": Phase.SETTLE,
         "next_round": 2,

@@ -136,10 +136,13 @@ def test_proposer_waits_a_little_for_what_is_under_way() -> None:
     """Drawn into a height before it has all commitments, the proposer waits; with the last one it proposes."""
     state = go_to(Phase.COMMIT)
     number = get_proposer_number(state)
-    peer = CHAIN.miners[(number + 1) % 4]
-    nil = seal(Vote(state.height + 1, 0, 1, None), CHAIN.id, peer)
-    vote = PacketReceived(TOPICS.miner_bft(peer.address), encode_packet(PacketType.MESSAGE, nil))
-    miner, effects = play(build_miner(state, number), device_says(0, commit_of(0)), vote)
+    votes = []
+    for peer in (CHAIN.miners[(number + 1) % 4], CHAIN.miners[(number + 2) % 4]):
+        nil = seal(Vote(state.height + 1, 0, 1, None), CHAIN.id, peer)
+        votes.append(PacketReceived(TOPICS.miner_bft(peer.address), encode_packet(PacketType.MESSAGE, nil)))
+    miner, _ = play(build_miner(state, number), device_says(0, commit_of(0)), votes[0])
+    assert not miner.bft.is_started, "one validator of four alone draws nobody in"
+    miner, effects = play(miner, votes[1])
     assert miner.bft.is_started and Timer.PROPOSE in get_timers(effects)
     assert not [effect for effect in effects if isinstance(effect, SaveVote)]
     waiting, _ = play(miner, device_says(1, commit_of(1)))
@@ -180,11 +183,13 @@ def test_vote_is_saved_before_it_is_published(number: int) -> None:
 
 
 def test_early_proposal_in_chunks_is_taken_whole() -> None:
-    """A long proposal of the next height that comes in chunks is kept whole, and voted on when its height begins."""
-    chain = build_chain(devices=1)
+    """A long proposal of the next height that comes in chunks is kept whole, and voted on when it is time for it."""
+    chain = build_chain(devices=60)  # so many that an honest proposal may need chunks
     driver = Driver(chain)
     driver.go_to(Phase.COMMIT)
-    first, after = build_block(driver.state, get_proposer(driver.state, View(0)), [commit_of(0, chain)])
+    first, after = build_block(
+        driver.state, get_proposer(driver.state, View(0)), [commit_of(n, chain) for n in range(60)]
+    )
     second, _ = build_block(after, get_proposer(after, View(0)), [])
     proposer = next(key for key in chain.miners if key.address == get_proposer(after, View(0)))
     me = next(n for n, key in enumerate(chain.miners) if key is not proposer)
@@ -203,6 +208,7 @@ def test_early_proposal_in_chunks_is_taken_whole() -> None:
     answer = PacketReceived(Topics.of_chain(chain.id).miner_to(proposer.address, chain.miners[me].address), block)
     miner, effects = play(miner, answer)
     assert miner.chain.height == first.header.height and miner.early == ()
+    miner, effects = play(miner, TimerFired(Timer.PATIENCE))
     votes = [effect for effect in effects if isinstance(effect, SaveVote)]
     assert len(votes) == 1 and votes[0].block is not None and votes[0].block.hash == second.hash
 
