@@ -30,10 +30,19 @@ from agent.values import (
     Work,
 )
 from flchain import light
-from flchain.errors import InvalidMessage, MalformedMessage, ModelMismatch, UnknownSender, WrongRound
+from flchain.errors import (
+    InvalidMessage,
+    MalformedMessage,
+    ModelMismatch,
+    TrustExpired,
+    UnknownSender,
+    UnknownValidators,
+    UntrustedValidators,
+    WrongRound,
+)
 from flchain.light import LightState
 from flchain.limits import compute_packet_bytes_max
-from flchain.messages import Ask, Receipt
+from flchain.messages import Ask, Receipt, Want
 from flchain.packets import (
     Assembly,
     Packet,
@@ -45,6 +54,7 @@ from flchain.packets import (
     read_topic_channel,
     read_topic_owner,
 )
+from flchain.trust import Head, encode_sets
 from flchain.types import Address, Hash, Millis, ModelVector, Round, UnixMillis
 from flchain.wire import open_envelope, seal, verify_envelope
 
@@ -64,6 +74,7 @@ def build_agent_state(
         topics=Topics.of_chain(light_state.chain),
         light=light_state,
         residual=residual,
+        followed=config.miners[0][0],
         work=saved_work,
         outbox=outbox or {},
     )
@@ -102,7 +113,7 @@ def _on_event(state: AgentState, event: Event, now_ms: Millis) -> Transition:
 
 def _on_connected(state: AgentState, now_ms: Millis) -> Transition:
     """Say what waits, and ask where the chain is; the retained header usually comes first."""
-    miner = state.config.miners[state.followed][0]
+    miner = state.followed
     state, effects = work.resend(replace(state, heard_ms=now_ms))
     state, more = work.pursue(state)
     timer = StartTimer(Timer.SILENCE, state.config.failover_ms // 2)
@@ -111,7 +122,7 @@ def _on_connected(state: AgentState, now_ms: Millis) -> Transition:
 
 def _on_packet(state: AgentState, event: PacketReceived, now_ms: Millis) -> Transition:
     owner = read_topic_owner(event.topic)
-    if owner not in dict(state.config.miners):
+    if owner not in state.miners:
         raise UnknownSender(f"{owner.hex()} is no miner of this chain")
     packet = decode_packet(event.payload)
     if packet.type is PacketType.CHUNK:
@@ -126,32 +137,51 @@ def _on_packet(state: AgentState, event: PacketReceived, now_ms: Millis) -> Tran
     if handler is None:
         raise MalformedMessage(f"a {packet.type.name} on channel {read_topic_channel(event.topic)[:16]!r}")
     state, effects = handler(state, owner, packet)
-    if owner == state.config.miners[state.followed][0]:
+    if owner == state.followed:
         state = replace(state, heard_ms=now_ms)
     return state, effects
 
 
 def _on_head(state: AgentState, owner: Address, packet: Packet) -> Transition:
-    header, certificate = packet.fields
+    head = Head(*packet.fields)
     try:
-        after = light.process_head(state.light, header, certificate)
+        after = light.process_head(state.light, head, state.clock_ms)
     except WrongRound:
         return state, ()  # known already: a repeat, or a miner that is behind
     except ModelMismatch as error:
         return _on_mismatch(state, error)
-    state, followed = _follow(replace(state, head=(header, certificate)), owner)
+    except UnknownValidators:
+        return state, (_ask(state, owner, Want.HEAD),)
+    except UntrustedValidators:
+        return state, (_ask(state, owner, Want.CHANGES),)
+    except TrustExpired as error:
+        return _on_expired(state, error)
+    state, followed = _follow(_keep_head(state, head, after), owner)
     state, effects = _follow_light(state, after)
     return state, followed + effects
 
 
+def _keep_head(state: AgentState, head: Head, after: LightState) -> AgentState:
+    """With the validators even if they came without: a restart knows them from this device's own disk only."""
+    sets = encode_sets(after.trust.signing, after.trust.validators)
+    return replace(state, head=replace(head, sets=sets), is_expired=False)
+
+
+def _on_expired(state: AgentState, error: TrustExpired) -> Transition:
+    """Only an operator can say which chain is the true one: said once, loudly."""
+    if state.is_expired:
+        return state, ()
+    note = Note("THIS DEVICE WAS AWAY FOR TOO LONG; set `checkpoint` to a header's hash", {"cause": str(error)}, True)
+    return replace(state, is_expired=True), (note,)
+
+
 def _follow(state: AgentState, owner: Address) -> Transition:
     """News that comes from a miner which was only asked: the followed one is behind, or keeps them back."""
-    before = state.config.miners[state.followed][0]
+    before = state.followed
     if owner == before:
         return state, ()
-    index = next(index for index, (address, _) in enumerate(state.config.miners) if address == owner)
     note = Note("another miner has news, following it", {"before": before.hex()[:8], "now": owner.hex()[:8]})
-    return replace(state, followed=index), (note, Follow(before, owner))
+    return replace(state, followed=owner), (note, Follow(before, owner))
 
 
 def _on_body(state: AgentState, owner: Address, packet: Packet) -> Transition:
@@ -163,13 +193,14 @@ def _on_body(state: AgentState, owner: Address, packet: Packet) -> Transition:
 
 
 def _on_snapshot(state: AgentState, owner: Address, packet: Packet) -> Transition:
-    header, certificate, vector = packet.fields
+    *parts, vector = packet.fields
+    head = Head(*parts)
     try:
-        after = light.process_snapshot(state.light, header, certificate, vector)
+        after = light.process_snapshot(state.light, head, vector, state.clock_ms)
     except ModelMismatch as error:  # of a later round, whose bodies were waiting
         return _on_mismatch(state, error)
     if after.height > state.light.height:
-        state = replace(state, head=(header, certificate))
+        state = _keep_head(state, head, after)
     if after.model_round > state.light.model_round and state.work and state.work.round > state.light.model_round:
         # Whether that update was accepted is not known, and what was sent must not be sent twice.
         state = replace(state, residual=np.zeros_like(state.residual))
@@ -218,7 +249,7 @@ def _on_new_model(state: AgentState) -> Transition:
     assert state.head is not None, "a model comes with a header"
     fields = {"round": after.model_round, "model": after.model_hash.hex()[:16], "accepted": is_accepted}
     # A model on the way to the newest one is not saved: the header that is at hand does not prove it.
-    position = (SavePosition(after, *state.head, state.residual),) if after.is_synced else ()
+    position = (SavePosition(after, state.head, state.residual),) if after.is_synced else ()
     return state, (
         *position,
         Report(after.model_round, after.model_hash, False, is_accepted, done),
@@ -237,23 +268,27 @@ def _on_resync_timer(state: AgentState) -> Transition:
 def _ask_for_model(state: AgentState) -> Transition:
     """The followed miner first, then others: a miner may send its headers and keep the rest."""
     timer = StartTimer(Timer.RESYNC, 4 * state.config.resync_ms)
-    state, question = _ask_another(state) if state.is_followed_asked else (state, (_ask(state, state.followed),))
+    state, question = (
+        _ask_another(state) if state.is_followed_asked else (state, (_ask(state, state.followed, _get_want(state)),))
+    )
     state = replace(state, is_resyncing=True, is_followed_asked=not state.is_followed_asked)
     return state, (*question, timer)
 
 
 def _ask_another(state: AgentState) -> Transition:
     """Ask a miner that this device does not follow: the followed one may keep the news from it."""
-    others = len(state.config.miners) - 1
-    if others < 1:
-        return state, ()
-    index = (state.followed + 1 + state.asked_others % others) % len(state.config.miners)
-    return replace(state, asked_others=state.asked_others + 1), (_ask(state, index),)
+    other = state.next_miner(state.followed, state.asked_others + 1)
+    state = replace(state, asked_others=state.asked_others + 1)
+    return state, () if other == state.followed else (_ask(state, other, _get_want(state)),)
 
 
-def _ask(state: AgentState, index: int) -> Effect:
-    me, miner = state.config.identity, state.config.miners[index][0]
-    ask = Ask(state.light.height + 1, miner, not state.light.is_synced)
+def _get_want(state: AgentState) -> Want:
+    return Want.HEAD if state.light.is_synced else Want.MODEL
+
+
+def _ask(state: AgentState, miner: Address, want: Want) -> Effect:
+    me = state.config.identity
+    ask = Ask(state.light.height + 1, miner, want)
     raw = seal(ask, state.light.chain, me)
     return Publish(state.topics.device_up(me.address), encode_packet(PacketType.MESSAGE, raw))
 
@@ -272,19 +307,18 @@ def _on_silence_timer(state: AgentState, now_ms: Millis) -> Transition:
     state, again = work.say_again(state)
     if now_ms - state.heard_ms < state.config.failover_ms:
         state, other = _ask_another(state)
-        return state, (_ask(state, state.followed), *other, *again, timer)
-    before = state.config.miners[state.followed][0]
-    state = replace(state, followed=(state.followed + 1) % len(state.config.miners), heard_ms=now_ms)
-    miner = state.config.miners[state.followed][0]
+        return state, (_ask(state, state.followed, _get_want(state)), *other, *again, timer)
+    before, miner = state.followed, state.next_miner(state.followed)
+    state = replace(state, followed=miner, heard_ms=now_ms)
     note = Note("a miner is silent, following the next", {"silent": before.hex()[:8], "next": miner.hex()[:8]})
-    return state, (note, Follow(before, miner), _ask(state, state.followed), *again, timer)
+    return state, (note, Follow(before, miner), _ask(state, miner, _get_want(state)), *again, timer)
 
 
 def _on_receipt(state: AgentState, owner: Address, packet: Packet) -> Transition:
     envelope = open_envelope(packet.fields[0], state.light.chain)
     if envelope.sender != owner:
         raise UnknownSender("a receipt under another miner's topic")
-    receipt = verify_envelope(envelope, state.light.chain, dict(state.config.miners)[owner])
+    receipt = verify_envelope(envelope, state.light.chain, state.miners[owner])
     if not isinstance(receipt, Receipt):
         raise MalformedMessage("not a receipt")
     digest = Hash(receipt.digest)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from flchain.crypto import Identity
 from flchain.light import LightState
 from flchain.packets import Assembly, Topics
+from flchain.trust import Head
 from flchain.types import EARLIEST, Address, Hash, ModelVector, Round, UnixMillis
 
 
@@ -111,8 +112,7 @@ class SavePosition:
     """Make the new model and the place in the chain durable."""
 
     light: LightState
-    header: bytes
-    certificate: bytes
+    head: Head
     residual: ModelVector
 
 
@@ -199,16 +199,16 @@ class AgentState:
     light: LightState
     residual: ModelVector
     """What the codec left out of earlier updates, shape (P,)."""
-    head: tuple[bytes, bytes] | None = None
-    """The newest header and certificate."""
+    followed: Address
+    """The followed miner."""
+    head: Head | None = None
+    """The newest header, with its certificate and the validators that prove it."""
     work: Work | None = None
     training_round: Round | None = None
     is_training: bool = False
     outbox: dict[Hash, tuple[Round, bytes]] = field(default_factory=dict)
     said: frozenset[Hash] = frozenset()
     """Digests of this round's messages that went out or got their receipt."""
-    followed: int = 0
-    """Index of the followed miner."""
     heard_ms: int = 0
     clock_ms: UnixMillis = EARLIEST
     asked_others: int = 0
@@ -216,6 +216,21 @@ class AgentState:
     is_resyncing: bool = False
     is_followed_asked: bool = False
     """The followed miner was asked for the model and has not sent it: it is another's turn."""
+    is_expired: bool = False
+    """What this device trusts is too old: an operator has been told."""
     is_mismatch: bool = False
     """This device has computed another model than the chain's: it takes part no more until somebody looks at it."""
     assemblies: dict[Address, Assembly] = field(default_factory=dict)
+
+    @property
+    def miners(self) -> dict[Address, bytes]:
+        """The public keys of all miners this device listens to: the genesis's, its home first, then newer ones."""
+        newer = {v.address: v.public_key for v in self.light.validators}
+        return dict(self.config.miners) | {a: key for a, key in newer.items() if a not in dict(self.config.miners)}
+
+    def next_miner(self, address: Address, steps: int = 1) -> Address:
+        """The one so many places after this among those that have power now; of all if none is known to have any."""
+        powerful = {validator.address for validator in self.light.validators}
+        known = list(self.miners)
+        ring = [a for a in known if a in powerful or a == address] or known
+        return ring[(ring.index(address) + steps) % len(ring)]

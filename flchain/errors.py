@@ -127,6 +127,24 @@ class BadSeal(InvalidMessage):
     code = "bad-seal"
 
 
+class UnknownValidators(BadCertificate):
+    """The validators have changed and the new set has not come with the header: it must be asked for."""
+
+    code = "unknown-validators"
+
+
+class UntrustedValidators(BadCertificate):
+    """The validators have changed too much since the trusted header: headers in between are needed."""
+
+    code = "untrusted-validators"
+
+
+class TrustExpired(InvalidMessage):
+    """What this node trusts is older than stake is bonded: only an operator can say which chain is the true one."""
+
+    code = "trust-expired"
+
+
 class PoolFull(InvalidMessage):
     """The bounded pool has no place for this message: the sender may try again later."""
 

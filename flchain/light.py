@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from flchain.certificate import verify_certificate
-from flchain.chain import compute_body_root, hash_header, is_body_for_devices
+from flchain.chain import compute_body_root, is_body_for_devices
 from flchain.crypto import compute_address
 from flchain.errors import (
-    BadCertificate,
     InvalidBlock,
     InvalidMessage,
     MalformedMessage,
@@ -27,10 +25,10 @@ from flchain.state import (
     RevealedUpdate,
     Validator,
     build_genesis_state,
-    compute_validators_hash,
     hash_model,
 )
-from flchain.types import Address, Hash, Height, ModelVector, Round
+from flchain.trust import Head, Trust, build_trust, decode_sets, verify_final
+from flchain.types import EARLIEST, Address, Hash, Height, ModelVector, Round, UnixMillis
 from flchain.wire import BODY_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, open_envelope, verify_envelope
 
 HEADERS_WANTED_MAX = 64
@@ -43,12 +41,10 @@ BODIES_WAITING_MAX = 8
 class LightState:
     """What a device knows: the newest final header, the model it has computed, and the open round's updates."""
 
-    chain: Hash
     params: ChainParams
-    validators: tuple[Validator, ...]
+    trust: Trust
+    """The newest final header and who signs the next."""
     device_keys: dict[Address, bytes]
-    height: Height
-    head: Hash
     round: Round
     phase: Phase
     chain_model_hash: Hash
@@ -68,21 +64,36 @@ class LightState:
     """Bodies that came before their header or before a lower height's body: they are taken in order of height."""
 
     @property
+    def chain(self) -> Hash:
+        """The chain's name."""
+        return self.trust.chain
+
+    @property
+    def height(self) -> Height:
+        """That of the newest final header."""
+        return self.trust.height
+
+    @property
+    def validators(self) -> tuple[Validator, ...]:
+        """Who signs the next block."""
+        return self.trust.validators
+
+    @property
     def is_synced(self) -> bool:
         """True if this device's own model is the one the newest final header names, and its round the open one."""
         return self.model_hash == self.chain_model_hash and self.model_round == self.round - 1
 
 
-def build_light_state(genesis: Genesis, initial_model: ModelVector) -> LightState:
-    """Start from the genesis, which is the trust anchor. Raises ConfigError if the model is not the genesis's."""
+def build_light_state(genesis: Genesis, initial_model: ModelVector, checkpoint: Hash | None = None) -> LightState:
+    """Start from the genesis, which is the trust anchor; `checkpoint` is the hash of a header that is believed as well.
+
+    Raises ConfigError if the model is not the genesis's.
+    """
     state: ChainState = build_genesis_state(genesis, initial_model)
     return LightState(
-        chain=state.chain,
         params=state.params,
-        validators=state.validators,
+        trust=build_trust(state, checkpoint),
         device_keys={compute_address(entry.public_key): entry.public_key for entry in genesis.devices},
-        height=state.height,
-        head=state.head,
         round=state.round.number,
         phase=state.round.phase,
         chain_model_hash=state.model_hash,
@@ -93,37 +104,25 @@ def build_light_state(genesis: Genesis, initial_model: ModelVector) -> LightStat
     )
 
 
-def verify_head(light: LightState, header_bytes: bytes, certificate_bytes: bytes) -> Header:
-    """Check that a header is final under the validators this device trusts. Raises InvalidMessage's subclasses."""
-    header = decode_struct(header_bytes, Header, HEADER_BYTES_MAX)
-    if header.chain != light.chain:
-        raise InvalidBlock("a header of another chain")
-    if header.validators_hash != compute_validators_hash(light.validators):
-        raise BadCertificate("the header is signed by validators this device does not know")
-    height, block_hash = Height(header.height), hash_header(header_bytes)
-    verify_certificate(light.chain, light.validators, height, block_hash, certificate_bytes)
-    return header
-
-
-def process_head(light: LightState, header_bytes: bytes, certificate_bytes: bytes) -> LightState:
-    """Follow a newer final header; heights may be skipped, since the certificate proves it alone.
+def process_head(light: LightState, head: Head, clock_ms: UnixMillis) -> LightState:
+    """Follow a newer final header; heights may be skipped, since the certificate proves it alone (see `trust`).
 
     Raises WrongRound for one that is not newer, InvalidMessage's subclasses for one that does not check.
     """
-    header = decode_struct(header_bytes, Header, HEADER_BYTES_MAX)
+    header = decode_struct(head.header, Header, HEADER_BYTES_MAX)
     if header.height <= light.height:
         raise WrongRound(f"height {header.height} is not newer than {light.height}")
-    header = verify_head(light, header_bytes, certificate_bytes)
-    if header.height == light.height + 1 and header.previous != light.head:
-        raise InvalidBlock("the header does not extend the head this device knows")
+    return _follow(light, *verify_final(light.trust, head, clock_ms))
+
+
+def _follow(light: LightState, header: Header, trust: Trust) -> LightState:
     wanted = dict(light.wanted)
     if is_body_for_devices(header):
         wanted[Height(header.height)] = header
     waiting = {h: body for h, body in light.waiting.items() if h != header.height or _is_body_of(header, body)}
     light = replace(
         light,
-        height=Height(header.height),
-        head=hash_header(header_bytes),
+        trust=trust,
         round=Round(header.next_round),
         phase=Phase(header.next_phase),
         chain_model_hash=Hash(header.model_hash),
@@ -223,19 +222,19 @@ def _settle(light: LightState, header: Header, body: Body) -> LightState:
     return replace(after, model=model, model_hash=model_hash, model_round=Round(header.round))
 
 
-def process_snapshot(light: LightState, header_bytes: bytes, certificate_bytes: bytes, vector: bytes) -> LightState:
+def process_snapshot(light: LightState, head: Head, vector: bytes, clock_ms: UnixMillis) -> LightState:
     """Take a whole model from a certified header, for a device that missed rounds. Raises InvalidMessage's subclasses.
 
     The vector is not trusted: its hash must be the one the header holds.
     """
-    header = verify_head(light, header_bytes, certificate_bytes)
+    header, trust = verify_final(light.trust, head, clock_ms)
     model = vector_from_bytes(vector, light.params.parameters_count)
     if hash_model(model) != header.model_hash:
         raise MalformedMessage("the snapshot is not the model the header names")
     if header.next_round - 1 <= light.model_round:
         return light
     if header.height > light.height:
-        light = process_head(light, header_bytes, certificate_bytes)
+        light = _follow(light, header, trust)
     # Of the bodies that are awaited only those of later rounds, and of the round then open, still matter.
     wanted = {height: other for height, other in light.wanted.items() if other.round >= header.next_round}
     light = replace(
@@ -247,3 +246,14 @@ def process_snapshot(light: LightState, header_bytes: bytes, certificate_bytes: 
         wanted=wanted,
     )
     return _process_waiting(light)
+
+
+def restore(light: LightState, head: Head, vector: bytes) -> LightState:
+    """Where this device stood before a restart, from its own disk, which is believed as to who the validators are.
+
+    Raises InvalidMessage's subclasses if what was stored is damaged.
+    """
+    header = decode_struct(head.header, Header, HEADER_BYTES_MAX)
+    signing, _ = decode_sets(header, head.sets)
+    before = replace(light.trust, height=Height(header.height - 1), head=Hash(header.previous), validators=signing)
+    return process_snapshot(replace(light, trust=before), head, vector, EARLIEST)

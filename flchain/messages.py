@@ -19,6 +19,7 @@ Bytes20 = Annotated[bytes, msgspec.Meta(min_length=ADDRESS_BYTES, max_length=ADD
 Salt = Annotated[bytes, msgspec.Meta(min_length=SALT_BYTES, max_length=SALT_BYTES)]
 Counter = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Score = Annotated[int, msgspec.Meta(ge=0, le=SCORE_MAX)]
+PositiveCounter = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
 Amount = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
 CommissionShare = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
 
@@ -144,13 +145,22 @@ class Status(Message, frozen=True):
     """Since the process started, MQTT payloads and topics."""
 
 
+class Want(IntEnum):
+    """What a question is for."""
+
+    HEAD = 0  # the newest header, with the validators that signed it and the next
+    MODEL = 1  # the same, and the model whose hash it holds
+    CHANGES = 2  # from `height` on the headers at which the validators changed, then the newest
+    BLOCKS = 3  # final blocks from `height` on
+
+
 class Ask(Message, frozen=True):
-    """A node asks the miner `to` for final blocks from `height` on; `with_model` also for a model snapshot."""
+    """A node asks the miner `to` for what it lacks."""
 
     kind: ClassVar[Kind] = Kind.ASK
     height: Counter
     to: Bytes20
-    with_model: bool
+    want: Want
 
 
 class Transfer(Message, frozen=True):

@@ -28,9 +28,9 @@ class PacketType(IntEnum):
 
     MESSAGE = 0  # signed message
     PROPOSAL = 1  # signed proposal, header, body
-    HEAD = 2  # header, certificate
+    HEAD = 2  # header, certificate, validators (see `trust.encode_sets`; empty where they did not change)
     BODY = 3  # height, body of the block at that height
-    MODEL = 4  # header, certificate, the model vector whose hash the header holds
+    MODEL = 4  # header, certificate, validators, the model vector whose hash the header holds
     BLOCK = 5  # header, certificate, body
     CHUNK = 9  # digest of the packet, index, count, piece
 
@@ -38,9 +38,9 @@ class PacketType(IntEnum):
 FIELD_TYPES: dict[PacketType, tuple[type, ...]] = {
     PacketType.MESSAGE: (bytes,),
     PacketType.PROPOSAL: (bytes, bytes, bytes),
-    PacketType.HEAD: (bytes, bytes),
+    PacketType.HEAD: (bytes, bytes, bytes),
     PacketType.BODY: (int, bytes),
-    PacketType.MODEL: (bytes, bytes, bytes),
+    PacketType.MODEL: (bytes, bytes, bytes, bytes),
     PacketType.BLOCK: (bytes, bytes, bytes),
     PacketType.CHUNK: (bytes, int, int, bytes),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -241,14 +242,14 @@ def compute_elected(state: ChainState) -> tuple[Candidate, ...]:
     return tuple(replace(c, power=powers.get(c.address, Power(0))) for c in state.candidates)
 
 
-def encode_validators(validators: tuple[Validator, ...]) -> bytes:
-    """Who may sign, in canonical bytes: addresses, keys and powers, in order of address."""
-    return encode([[v.address, v.public_key, v.power] for v in validators])
+def list_validators(validators: Sequence[Validator]) -> list[list[object]]:
+    """Who may sign, as it is encoded: address, key and power of each, in order of address."""
+    return [[v.address, v.public_key, v.power] for v in validators]
 
 
-def compute_validators_hash(validators: tuple[Validator, ...]) -> Hash:
+def compute_validators_hash(validators: Sequence[Validator]) -> Hash:
     """The hash of who may sign."""
-    return hash_tagged("validators", encode_validators(validators))
+    return hash_tagged("validators", encode(list_validators(validators)))
 
 
 def find_account(state: ChainState, address: bytes) -> Account | None:

@@ -12,7 +12,6 @@ from flchain.chain import (
     build_block,
     decode_block,
     get_proposer,
-    is_body_for_devices,
     select_orders,
     select_transactions,
 )
@@ -25,6 +24,7 @@ from flchain.state import ChainState, find_account, find_validator
 from flchain.types import Address, Hash, Height, Millis, View
 from flchain.wire import Envelope, get_signature, open_envelope, seal, verify_envelope
 from miner import mempool, order_pool, scoring
+from miner.tip import add_change, build_tip
 from miner.values import (
     Candidate,
     Effect,
@@ -37,7 +37,6 @@ from miner.values import (
     SaveVote,
     StartTimer,
     Timer,
-    Tip,
 )
 
 GOSSIP_MS = 1_000
@@ -235,7 +234,7 @@ def _decide(state: MinerState, view: View, block_hash: Hash) -> Transition:
 
 def advance(state: MinerState, block: Block, after: ChainState, certificate: bytes) -> Transition:
     """Go to the next height: store the final block, tell devices and peers, score what is new."""
-    tip = Tip(block.header_bytes, certificate, block.body_bytes if is_body_for_devices(block.header) else None)
+    tip = build_tip(block, certificate, state.chain, after)
     is_new_round = after.round.number != state.chain.round.number
     pool = mempool.prune(state.mempool, after.round.number)
     refused: tuple[InvalidMessage, ...] = ()
@@ -255,6 +254,7 @@ def advance(state: MinerState, block: Block, after: ChainState, certificate: byt
         is_patience_over=False,
         is_patience_running=False,
         tip=tip,
+        changes=add_change(state.changes, after.height, tip),
         scores={} if is_new_round else state.scores,
         scores_asked=frozenset() if is_new_round else state.scores_asked,
     )
@@ -271,7 +271,8 @@ def publish_tip(state: MinerState) -> tuple[Effect, ...]:
     if state.tip is None:
         return ()
     me, tip = state.config.identity.address, state.tip
-    head = encode_packet(PacketType.HEAD, tip.header, tip.certificate)
+    sets = tip.head.sets if tip.is_change else b""
+    head = encode_packet(PacketType.HEAD, tip.head.header, tip.head.certificate, sets)
     effects: tuple[Effect, ...] = (Publish(state.topics.miner_head(me), head, retain=True),)
     if tip.body is not None:
         body = encode_packet(PacketType.BODY, state.chain.height, tip.body)

@@ -8,15 +8,17 @@ from flchain import messages
 from flchain.certificate import verify_certificate
 from flchain.chain import hash_header
 from flchain.fixedpoint import vector_bytes
-from flchain.messages import Header
+from flchain.messages import Header, Want
 from flchain.packets import Packet, PacketType, encode_packet
 from flchain.state import compute_validators_hash, find_candidate
+from flchain.trust import Head
 from flchain.types import Address, Height
 from flchain.wire import HEADER_BYTES_MAX, Envelope, decode_struct, seal
 from miner import agreement
 from miner.values import Effect, MinerState, Publish, SendBlocks, StartTimer, Timer
 
 BLOCKS_PER_ANSWER_MAX = 64
+CHANGES_PER_ANSWER_MAX = 16
 ASK_AFTER_MS = 300
 """How long this node may lag behind a peer's head before it asks: mostly its own decision is under way."""
 ASK_AGAIN_MS = 1_000
@@ -29,25 +31,38 @@ TIP_AGAIN_MS = 1_000
 Transition = tuple[MinerState, tuple[Effect, ...]]
 
 
-def on_ask(state: MinerState, envelope: Envelope, is_miner: bool) -> Transition:
-    """A node asks this one: blocks for a miner; the newest header, or the model with it, for a device."""
+def on_ask(state: MinerState, envelope: Envelope) -> Transition:
+    """A node asks this one for what it lacks."""
     message = agreement.get_message(state.chain, envelope)
     me = state.config.identity.address
     if not isinstance(message, messages.Ask) or message.to != me:
         return state, ()
-    key = (envelope.sender, message.with_model)
+    key = (envelope.sender, message.want)
     if key in state.answered_ms and state.now_ms - state.answered_ms[key] < ANSWER_AGAIN_MS:
         return state, ()
     state = replace(state, answered_ms={**state.answered_ms, key: state.now_ms})
     topic = state.topics.miner_to(me, envelope.sender)
-    if is_miner:
-        return state, (SendBlocks(topic, Height(message.height), BLOCKS_PER_ANSWER_MAX),)
+    return state, _build_answer(state, message, topic)
+
+
+def _build_answer(state: MinerState, question: messages.Ask, topic: str) -> tuple[Effect, ...]:
+    height = Height(question.height)
+    if question.want is Want.BLOCKS:
+        return (SendBlocks(topic, height, BLOCKS_PER_ANSWER_MAX),)
     if state.tip is None:
-        return state, ()
-    if not message.with_model:
-        return state, (Publish(topic, encode_packet(PacketType.HEAD, state.tip.header, state.tip.certificate)),)
-    vector = vector_bytes(state.chain.model)
-    return state, (Publish(topic, encode_packet(PacketType.MODEL, state.tip.header, state.tip.certificate, vector)),)
+        return ()
+    head = state.tip.head
+    if question.want is Want.CHANGES:
+        missed = [change for at, change in state.changes if at >= height][:CHANGES_PER_ANSWER_MAX]
+        return tuple(_publish_head(topic, each) for each in dict.fromkeys((*missed, head)))
+    if question.want is Want.HEAD:
+        return (_publish_head(topic, head),)
+    parts = (head.header, head.certificate, head.sets, vector_bytes(state.chain.model))
+    return (Publish(topic, encode_packet(PacketType.MODEL, *parts)),)
+
+
+def _publish_head(topic: str, head: Head) -> Publish:
+    return Publish(topic, encode_packet(PacketType.HEAD, head.header, head.certificate, head.sets))
 
 
 def on_head(state: MinerState, owner: Address, packet: Packet) -> Transition:
@@ -56,7 +71,7 @@ def on_head(state: MinerState, owner: Address, packet: Packet) -> Transition:
     Its certificate is checked, so that nobody can send this node after blocks that do not exist; unless the validators
     have changed since: then a candidate's word is enough for a question.
     """
-    header_bytes, certificate = packet.fields
+    header_bytes, certificate, _ = packet.fields
     header = decode_struct(header_bytes, Header, HEADER_BYTES_MAX)
     if header.height <= state.chain.height:
         return state, ()
@@ -75,7 +90,7 @@ def on_ask_timer(state: MinerState) -> Transition:
     if state.ahead is None or state.ahead[0] <= state.chain.height:
         return replace(state, ahead=None), ()
     owner = state.ahead[1]
-    ask = messages.Ask(state.chain.height + 1, owner, False)
+    ask = messages.Ask(state.chain.height + 1, owner, Want.BLOCKS)
     raw = seal(ask, state.chain.chain, state.config.identity)
     # Should this peer not answer, the next one is asked: its head may have come long ago, or be the same.
     ahead = (state.ahead[0], _get_next_peer(state, owner))

@@ -36,6 +36,7 @@ from flchain.state import ChainState, Device, find_candidate, find_device
 from flchain.types import Address, Height, Millis, UnixMillis
 from flchain.wire import Envelope, open_envelope, seal, verify_envelope
 from miner import agreement, answers, mempool, order_pool, scoring
+from miner.tip import Standing
 from miner.values import (
     Connected,
     Early,
@@ -50,7 +51,6 @@ from miner.values import (
     ScoreComputed,
     Timer,
     TimerFired,
-    Tip,
 )
 
 EARLY_MAX = {Kind.VOTE: 8, Kind.PROPOSAL: 1}
@@ -65,15 +65,15 @@ Transition = tuple[MinerState, tuple[Effect, ...]]
 
 def build_miner_state(
     config: MinerConfig,
-    chain: ChainState,
-    tip: Tip | None = None,
+    standing: Standing,
     own_messages: tuple[bytes, ...] = (),
     own_blocks: tuple[Block, ...] = (),
 ) -> MinerState:
-    """The state after a start or a crash: the chain replayed from the ledger, and what this node said at the next one.
+    """The state after a start or a crash: the chain by the ledger, and what this node said at the next height.
 
     Raises LedgerCorrupt if the stored votes are damaged or contradict each other.
     """
+    chain = standing.chain
     height = Height(chain.height + 1)
     raws: dict[bft.Vote | bft.Proposal, bytes] = {}
     for raw in own_messages:
@@ -96,7 +96,8 @@ def build_miner_state(
         bft=bft.restore(agreement.build_bft_config(config, chain), height, votes, proposals),
         candidates=candidates,
         raws=raws,
-        tip=tip,
+        tip=standing.tip,
+        changes=standing.changes,
     )
 
 
@@ -237,7 +238,7 @@ def _on_message(state: MinerState, owner: Address, packet: Packet) -> Transition
     if envelope.kind in BFT_KINDS:
         return agreement.on_vote_message(state, envelope)
     if envelope.kind is Kind.ASK:
-        return answers.on_ask(state, envelope, True)
+        return answers.on_ask(state, envelope)
     if envelope.kind in ORDER_KINDS:
         return _add_order(state, envelope)
     if envelope.kind not in SCORE_KINDS:
@@ -255,7 +256,7 @@ def _on_device_message(state: MinerState, owner: Address, packet: Packet) -> Tra
     if envelope.sender != owner:
         raise UnknownSender("a device publishes under its own address only")
     if envelope.kind is Kind.ASK:
-        return answers.on_ask(state, envelope, False)
+        return answers.on_ask(state, envelope)
     if envelope.kind in ORDER_KINDS:
         state, effects = _add_order(state, envelope)
         return state, (_build_receipt(state, envelope, "ok"), *effects)

@@ -6,15 +6,11 @@ import asyncio
 import logging
 from pathlib import Path
 
-from flchain.chain import is_body_for_devices
-from flchain.errors import ConfigError
 from flchain.genesis import Genesis
 from flchain.limits import compute_packet_bytes_max
-from flchain.messages import Header
 from flchain.packets import PacketType, encode_packet, split_packet
 from flchain.state import find_validator
 from flchain.types import Height
-from flchain.wire import HEADER_BYTES_MAX, decode_struct
 from flchain_edge.chain_files import compute_initial_model, load_examples, load_genesis, load_model_file
 from flchain_edge.event_loop import EventQueue, RefusalCounter, read_clocks
 from flchain_edge.mqtt import OUTGOING_BYTES_MAX, LinkEvent, MqttLink, Received
@@ -23,10 +19,11 @@ from flchain_edge.mqtt_settings import with_client_id
 from flchain_edge.node_settings import load_identity
 from flchain_edge.tflite import TfliteModel, probe_model
 from miner import catch_up
-from miner.edge.ledger import LEDGER_FILE, Ledger, StoredBlock, replay
+from miner.edge.ledger import LEDGER_FILE, Ledger, replay
 from miner.edge.scorer_tflite import Scorer
 from miner.machine import build_miner_state, step
 from miner.settings import MinerSettings
+from miner.tip import Standing
 from miner.values import (
     ComputeScore,
     Connected,
@@ -44,7 +41,6 @@ from miner.values import (
     SendBlocks,
     StartTimer,
     TimerFired,
-    Tip,
 )
 
 log = logging.getLogger("miner")
@@ -108,7 +104,9 @@ class MinerRunner:
         chain = self._state.chain
         if chain.height >= self._silent_until:
             own = await self._ledger.get_own(Height(chain.height + 1))
-            self._state = build_miner_state(self._state.config, chain, self._state.tip, *own)
+            self._state = build_miner_state(
+                self._state.config, Standing(chain, self._state.tip, self._state.changes), *own
+            )
             log.info("caught up, taking part again", extra={"height": chain.height})
             self._queue.post(Connected())
 
@@ -159,13 +157,6 @@ def _read_event(event: Event | LinkEvent) -> Event | None:
             return None
 
 
-def _build_tip(row: StoredBlock | None) -> Tip | None:
-    if row is None:
-        return None
-    header = decode_struct(row.header, Header, HEADER_BYTES_MAX)
-    return Tip(row.header, row.certificate, row.body if is_body_for_devices(header) else None)
-
-
 def compute_outgoing_bytes_max(genesis: Genesis) -> int:
     """Room for the two longest packets of this chain, a proposal and a body: one that does not fit halts the chain."""
     packet = compute_packet_bytes_max(genesis.params, len(genesis.devices), len(genesis.validators))
@@ -183,12 +174,14 @@ async def run_miner(settings: MinerSettings) -> None:
     examples = load_examples(settings.examples, model)
     ledger = await Ledger.open(Path(settings.data_dir) / LEDGER_FILE, genesis, initial_model)
     try:
-        chain = await replay(ledger, genesis, initial_model)
+        standing = await replay(ledger, genesis, initial_model)
+        chain = standing.chain
         if find_validator(chain, identity.address) is None:
-            raise ConfigError((f"key {settings.key.file}: {identity.address.hex()} is no validator of this chain",))
+            fields = {"address": identity.address.hex(), "hint": "bond and wait for an election: docs/staking.md"}
+            log.warning("this miner has no seat among the validators, it only follows", extra=fields)
         own_messages, own_blocks = await ledger.get_own(Height(chain.height + 1))
         config = MinerConfig(identity, settings.until_round)
-        state = build_miner_state(config, chain, _build_tip(await ledger.get_tip()), own_messages, own_blocks)
+        state = build_miner_state(config, standing, own_messages, own_blocks)
         queue: EventQueue[Event] = EventQueue()
         link = MqttLink(
             with_client_id(settings.mqtt, identity.address.hex()),

@@ -9,12 +9,13 @@ from typing import TypeAlias
 from flchain.chain import Block
 from flchain.consensus.bft import BftState, Proposal, Timeout, Vote
 from flchain.crypto import Identity
-from flchain.messages import Kind
+from flchain.messages import Kind, Want
 from flchain.packets import Assembly, PacketType, Topics, encode_packet
 from flchain.state import ChainState
 from flchain.types import EARLIEST, Address, Hash, Height, Millis, ModelVector, Round, UnixMillis, View
 from miner.mempool import Mempool
 from miner.order_pool import OrderPool
+from miner.tip import Changes, Tip
 
 BEFORE_ANYTHING = Millis(0)
 
@@ -162,16 +163,6 @@ class Early:
 
 
 @dataclass(frozen=True)
-class Tip:
-    """The newest final block as devices and peers want it."""
-
-    header: bytes
-    certificate: bytes
-    body: bytes | None
-    """Only if devices need it: updates or a settlement."""
-
-
-@dataclass(frozen=True)
 class MinerState:
     """Everything a miner holds in memory; chain and votes can be rebuilt from its ledger."""
 
@@ -192,6 +183,8 @@ class MinerState:
     ahead: tuple[Height, Address] | None = None
     """The highest head heard of beyond this node's own, and who has it, while the ASK timer runs."""
     tip: Tip | None = None
+    changes: Changes = ()
+    """The newest CHANGES_KEPT_MAX of them."""
     scores: dict[Address | None, int] = field(default_factory=dict)
     """Scores of the open round that are computed."""
     scores_asked: frozenset[Address | None] = frozenset()
@@ -206,8 +199,8 @@ class MinerState:
     """The same by the world's clock."""
     tip_told_ms: Millis = BEFORE_ANYTHING
     """When this miner last told its newest header."""
-    answered_ms: dict[tuple[Address, bool], Millis] = field(default_factory=dict)
-    """When a node's last question, of one sort (with model or not), was answered."""
+    answered_ms: dict[tuple[Address, Want], Millis] = field(default_factory=dict)
+    """When a node's last question of one sort was answered."""
 
     def tell_miners(self, raw: bytes) -> Publish:
         """A signed message for all other miners."""

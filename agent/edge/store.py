@@ -12,8 +12,9 @@ from agent.values import Report, SavePosition, Work
 from flchain.crypto import Identity
 from flchain.errors import ConfigError, InvalidMessage, LedgerCorrupt, MalformedMessage
 from flchain.fixedpoint import vector_bytes, vector_from_bytes
-from flchain.light import LightState, process_snapshot
+from flchain.light import LightState, restore
 from flchain.messages import Kind
+from flchain.trust import Head
 from flchain.types import Hash, ModelVector, Round
 from flchain.wire import hash_message, open_envelope, verify_envelope
 from flchain_edge.sqlite import open_database, store_errors, transaction
@@ -27,6 +28,7 @@ MIGRATIONS = (
         id INTEGER PRIMARY KEY CHECK (id = 1),
         header BLOB NOT NULL,
         certificate BLOB NOT NULL,
+        sets BLOB NOT NULL,
         model BLOB NOT NULL,
         residual BLOB NOT NULL
     );
@@ -112,12 +114,12 @@ class Store:
 
     async def _load(self, genesis_light: LightState, empty: ModelVector, identity: Identity) -> Stored:
         light, residual, work, count = genesis_light, empty, None, genesis_light.params.parameters_count
-        position = await self._read("SELECT header, certificate, model, residual FROM position", (bytes,) * 4)
+        position = await self._read("SELECT header, certificate, sets, model, residual FROM position", (bytes,) * 5)
         query = "SELECT round, commit_raw, reveal_raw, residual, samples, training_ms FROM work"
         works = await self._read(query, (int, bytes, bytes, bytes, int, int))
         messages = await self._read("SELECT digest, round, raw FROM outbox", (bytes, int, bytes))
-        for header, certificate, model, kept in position:
-            light, residual = process_snapshot(light, header, certificate, model), vector_from_bytes(kept, count)
+        for header, certificate, sets, model, kept in position:
+            light, residual = restore(light, Head(header, certificate, sets), model), vector_from_bytes(kept, count)
         for number, commit, reveal, kept, samples, training_ms in works:
             _check_message(commit, Kind.COMMIT, number, light.chain, identity)
             _check_message(reveal, Kind.REVEAL, number, light.chain, identity)
@@ -141,8 +143,9 @@ class Store:
         model, residual = vector_bytes(effect.light.model), vector_bytes(effect.residual)
         async with transaction(self._db):
             await self._db.execute(
-                "INSERT OR REPLACE INTO position (id, header, certificate, model, residual) VALUES (1, ?, ?, ?, ?)",
-                (effect.header, effect.certificate, model, residual),
+                "INSERT OR REPLACE INTO position (id, header, certificate, sets, model, residual)"
+                " VALUES (1, ?, ?, ?, ?, ?)",
+                (effect.head.header, effect.head.certificate, effect.head.sets, model, residual),
             )
 
     async def save_work(self, work: Work) -> None:

@@ -19,6 +19,7 @@ from flchain.state import ChainState, build_genesis_state
 from flchain.types import HASH_BYTES, Hash, Height, ModelVector
 from flchain.wire import HEADER_BYTES_MAX, decode_struct
 from flchain_edge.sqlite import open_database, store_errors, transaction
+from miner.tip import Standing, extend
 
 LEDGER_FILE = "ledger.db"
 
@@ -209,13 +210,14 @@ class Ledger:
 REPLAY_BLOCKS = 256
 
 
-async def replay(ledger: Ledger, genesis: Genesis, initial_model: ModelVector) -> ChainState:
-    """The chain's state from genesis, every block checked again. Raises LedgerCorrupt naming the height."""
-    state = build_genesis_state(genesis, initial_model)
-    while rows := await ledger.get_blocks(Height(state.height + 1), REPLAY_BLOCKS):
+async def replay(ledger: Ledger, genesis: Genesis, initial_model: ModelVector) -> Standing:
+    """Where the chain stands, from genesis, every block checked again. Raises LedgerCorrupt naming the height."""
+    standing = Standing(build_genesis_state(genesis, initial_model))
+    while rows := await ledger.get_blocks(Height(standing.chain.height + 1), REPLAY_BLOCKS):
         for row in rows:
-            state = replay_block(state, row)
-    return state
+            after = replay_block(standing.chain, row)
+            standing = extend(standing, decode_block(row.header, row.body)[0], row.certificate, after)
+    return standing
 
 
 def replay_block(state: ChainState, row: StoredBlock) -> ChainState:

@@ -73,7 +73,7 @@ async def import_file(
     Raises ConfigError (no such file, another chain, another final block at a height), ImportFault naming the height of
     the first fault (the blocks below it are in), LedgerCorrupt if it is the ledger that is damaged.
     """
-    state = await replay(ledger, genesis, initial_model)
+    state = (await replay(ledger, genesis, initial_model)).chain
     before = state.height
     try:
         with file.open("rb") as stream:

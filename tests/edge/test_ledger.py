@@ -54,7 +54,7 @@ def replay_file(path: Path, chain: BuiltChain) -> ChainState:
     async def scenario() -> ChainState:
         ledger = await open_ledger(path, chain)
         try:
-            return await replay(ledger, chain.genesis, chain.model)
+            return (await replay(ledger, chain.genesis, chain.model)).chain
         finally:
             await ledger.close()
 

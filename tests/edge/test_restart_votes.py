@@ -56,10 +56,10 @@ class Miner:
     async def start(self) -> None:
         """As run_miner does."""
         self.ledger = await Ledger.open(self.path, self.chain.genesis, self.chain.model)
-        chain = await replay(self.ledger, self.chain.genesis, self.chain.model)
-        own_messages, own_blocks = await self.ledger.get_own(Height(chain.height + 1))
+        standing = await replay(self.ledger, self.chain.genesis, self.chain.model)
+        own_messages, own_blocks = await self.ledger.get_own(Height(standing.chain.height + 1))
         config = MinerConfig(self.identity)
-        self.state: MinerState = build_miner_state(config, chain, None, own_messages, own_blocks)
+        self.state: MinerState = build_miner_state(config, standing, own_messages, own_blocks)
         self.timeouts = []
 
     async def crash(self) -> None:

@@ -28,6 +28,7 @@ from miner.edge.ledger_resync import Resynced, VotesLost, resync_ledger
 from miner.edge.scorer_tflite import Scorer
 from miner.machine import build_miner_state
 from miner.runner import MinerRunner
+from miner.tip import Standing
 from miner.values import Connected, Event, MinerConfig, PacketReceived, Timer, TimerFired
 from tests.support.chain_builder import Driver, build_chain
 from tests.support.crash import kill_after
@@ -261,7 +262,7 @@ def test_a_resynced_miner_signs_nothing_until_it_has_caught_up(path: Path, drive
     async def scenario() -> None:
         ledger = await Ledger.open(path, chain.genesis, chain.model)
         state = build_miner_state(
-            MinerConfig(chain.miners[ME]), driver.states[BAD - 1], None, *await ledger.get_own(Height(BAD))
+            MinerConfig(chain.miners[ME]), Standing(driver.states[BAD - 1]), *await ledger.get_own(Height(BAD))
         )
         runner = MinerRunner(
             state,
@@ -272,7 +273,7 @@ def test_a_resynced_miner_signs_nothing_until_it_has_caught_up(path: Path, drive
             silent_until=await ledger.get_silence(),
         )
         vote = seal(Vote(BAD, 0, 1, driver.blocks[BAD - 1].hash), chain.id, peer)
-        head = encode_packet(PacketType.HEAD, driver.blocks[-1].header_bytes, driver.certificates[-1])
+        head = encode_packet(PacketType.HEAD, driver.blocks[-1].header_bytes, driver.certificates[-1], b"")
         for event in (
             Connected(),
             PacketReceived(topics.miner_bft(peer.address), encode_packet(PacketType.MESSAGE, vote)),

@@ -16,10 +16,11 @@ from flchain.errors import ConfigError, LedgerCorrupt
 from flchain.fixedpoint import vector_bytes
 from flchain.light import LightState, build_light_state, process_body, process_head
 from flchain.state import hash_model
+from flchain.trust import Head
 from flchain.types import Hash, Height, ModelVector, Round
 from flchain.wire import hash_message
 from flchain_edge.sqlite import StoreFull
-from tests.support.chain_builder import PARAMETERS_COUNT, Driver, make_reveal, seal_commit, seal_reveal
+from tests.support.chain_builder import NO_CLOCK, PARAMETERS_COUNT, Driver, make_reveal, seal_commit, seal_reveal
 from tests.support.crash import kill_after
 from tests.support.ledger_builder import change, drive, flip
 
@@ -39,7 +40,7 @@ def follow(driver: Driver, height: int) -> LightState:
     """A device that has seen every block up to `height`."""
     light = build_light_state(driver.chain.genesis, driver.chain.model)
     for block, certificate in zip(driver.blocks[:height], driver.certificates[:height], strict=True):
-        light = process_head(light, block.header_bytes, certificate)
+        light = process_head(light, Head(block.header_bytes, certificate), NO_CLOCK)
         light = process_body(light, light.height, block.body_bytes)
     return light
 
@@ -55,8 +56,7 @@ def get_residual(round_number: int) -> ModelVector:
 
 def build_position(driver: Driver, round_number: int) -> SavePosition:
     height = get_settle_height(round_number)
-    header, certificate = driver.blocks[height - 1].header_bytes, driver.certificates[height - 1]
-    return SavePosition(follow(driver, height), header, certificate, get_residual(round_number))
+    return SavePosition(follow(driver, height), driver.get_head(height), get_residual(round_number))
 
 
 def build_work(driver: Driver, round_number: int) -> Work:
@@ -106,7 +106,7 @@ def test_the_newest_position_is_found_again(tmp_path: Path, driver: Driver) -> N
         visit(path, driver, lambda store, position=position: store.save_position(position))  # type: ignore[misc]
         stored = load(path, driver)
         state = driver.states[get_settle_height(number)]
-        assert (stored.light.height, stored.light.head) == (state.height, state.head)
+        assert (stored.light.height, stored.light.trust.head) == (state.height, state.head)
         assert stored.light.model_round == number and stored.light.round == number + 1
         assert stored.light.model_hash == state.model_hash and (stored.light.model == state.model).all()
         assert (stored.residual == get_residual(number)).all()
@@ -119,7 +119,7 @@ def test_a_restarted_device_goes_on_from_its_position(tmp_path: Path, driver: Dr
     light = load(path, driver).light
     for index in range(get_settle_height(1), len(driver.blocks)):
         block = driver.blocks[index]
-        light = process_head(light, block.header_bytes, driver.certificates[index])
+        light = process_head(light, Head(block.header_bytes, driver.certificates[index]), NO_CLOCK)
         light = process_body(light, light.height, block.body_bytes)
     assert light.model_hash == driver.state.model_hash and light.model_round == ROUNDS
 
@@ -160,12 +160,13 @@ def test_history_has_one_line_a_round(tmp_path: Path, driver: Driver) -> None:
 
 
 def test_a_damaged_position_is_found(tmp_path: Path, driver: Driver) -> None:
-    """A flipped bit in model, header or certificate, or a residual of another size, stops the start."""
+    """A flipped bit in model, header, certificate or validators, or a residual of another size, stops the start."""
     path, position = tmp_path / "agent.db", build_position(driver, 2)
     parts = {
         "model": flip(vector_bytes(position.light.model), 401, 64),
-        "header": flip(position.header, 90),
-        "certificate": flip(position.certificate, 40),
+        "header": flip(position.head.header, 90),
+        "certificate": flip(position.head.certificate, 40),
+        "sets": flip(position.head.sets, 9),
         "residual": vector_bytes(position.residual)[:-4],
     }
     for part, damaged in parts.items():

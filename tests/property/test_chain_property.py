@@ -16,7 +16,9 @@ from flchain.light import LightState, build_light_state, process_body, process_h
 from flchain.messages import Phase, Reveal, ScoreReveal
 from flchain.state import ChainState, build_genesis_state, get_owned, hash_model
 from flchain.state_tree import compute_state_root
+from flchain.trust import Head
 from tests.support.chain_builder import (
+    NO_CLOCK,
     BuiltChain,
     Driver,
     build_chain,
@@ -94,7 +96,7 @@ def test_any_run_can_be_replayed_and_followed(data: st.DataObject, chain: BuiltC
     light = build_light_state(chain.genesis, chain.model)
     for block, certificate in zip(play.driver.blocks, play.driver.certificates, strict=True):
         _, state = apply_block(state, block.header_bytes, block.body_bytes)
-        light = process_head(light, block.header_bytes, certificate)
+        light = process_head(light, Head(block.header_bytes, certificate), NO_CLOCK)
         light = process_body(light, block.header.height, block.body_bytes)
         assert light.is_synced
         assert light.model_hash == state.model_hash
@@ -114,7 +116,7 @@ def test_any_order_and_loss_of_what_a_device_hears(data: st.DataObject) -> None:
         block, certificate = driver.blocks[place], driver.certificates[place]
         try:
             if data.draw(st.booleans()):
-                light = process_head(light, block.header_bytes, certificate)
+                light = process_head(light, Head(block.header_bytes, certificate), NO_CLOCK)
             else:
                 light = process_body(light, block.header.height, block.body_bytes)
         except InvalidMessage:

@@ -28,6 +28,7 @@ from flchain.messages import (
 from flchain.settle import get_homes
 from flchain.state import ChainState, find_account
 from flchain.state_tree import compute_state_root
+from flchain.trust import Head, encode_sets
 from flchain.types import Round, UnixMillis, View
 from flchain.wire import encode_struct, get_signature, seal
 from tools.sim.chain import CODEC_LEVEL, PARAMETERS_COUNT, BuiltChain, build_chain, build_identity
@@ -124,6 +125,11 @@ class Driver:
         self.states.append(after)
         self.blocks.append(block)
         return block
+
+    def get_head(self, height: int) -> Head:
+        """A block's header as it travels, with its validators."""
+        sets = encode_sets(self.states[height - 1].validators, self.states[height].validators)
+        return Head(self.blocks[height - 1].header_bytes, self.certificates[height - 1], sets)
 
     def open(self) -> None:
         """Make the first block if it is not there yet."""

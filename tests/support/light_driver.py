@@ -9,8 +9,9 @@ import msgspec
 from flchain.fixedpoint import vector_bytes
 from flchain.light import LightState, process_body, process_head
 from flchain.messages import Certificate
+from flchain.trust import Head
 from flchain.wire import encode_struct
-from tests.support.chain_builder import Driver, build_chain, certify, replace_header
+from tests.support.chain_builder import NO_CLOCK, Driver, build_chain, certify, replace_header
 
 GARBAGE = encode_struct(Certificate(0, ()))
 
@@ -25,7 +26,7 @@ def build_three_rounds() -> Driver:
 
 
 def feed_head(light: LightState, driver: Driver, height: int) -> LightState:
-    return process_head(light, driver.blocks[height - 1].header_bytes, driver.certificates[height - 1])
+    return process_head(light, driver.get_head(height), NO_CLOCK)
 
 
 def feed_body(light: LightState, driver: Driver, height: int) -> LightState:
@@ -47,9 +48,8 @@ def end_of_round(driver: Driver, number: int) -> int:
     return next(b.header.height for b in driver.blocks if b.header.round == number and b.header.next_round > number)
 
 
-def snapshot_of(driver: Driver, height: int) -> tuple[bytes, bytes, bytes]:
-    model = vector_bytes(driver.states[height].model)
-    return driver.blocks[height - 1].header_bytes, driver.certificates[height - 1], model
+def snapshot_of(driver: Driver, height: int) -> tuple[Head, bytes]:
+    return driver.get_head(height), vector_bytes(driver.states[height].model)
 
 
 def certify_header(driver: Driver, height: int, **changes: object) -> tuple[bytes, bytes]:

@@ -30,7 +30,7 @@ from agent.values import (
     TrainingFailed,
 )
 from flchain.fixedpoint import vector_bytes
-from flchain.light import build_light_state, process_snapshot
+from flchain.light import build_light_state, restore
 from flchain.messages import Ask, Kind, Phase, Receipt
 from flchain.packets import PacketType, Topics, decode_packet, encode_packet
 from flchain.types import Hash, Millis, Round
@@ -58,7 +58,7 @@ def play(state: AgentState, *events: Event, now_ms: int = 0) -> tuple[AgentState
 
 
 def head(driver: Driver, height: int) -> PacketReceived:
-    fields = (driver.blocks[height - 1].header_bytes, driver.certificates[height - 1])
+    fields = (driver.blocks[height - 1].header_bytes, driver.certificates[height - 1], b"")
     return PacketReceived(TOPICS.miner_head(HOME.address), encode_packet(PacketType.HEAD, *fields))
 
 
@@ -68,7 +68,7 @@ def body(driver: Driver, height: int, data: bytes | None = None) -> PacketReceiv
 
 
 def snapshot(driver: Driver) -> PacketReceived:
-    fields = (driver.blocks[-1].header_bytes, driver.certificates[-1], vector_bytes(driver.state.model))
+    fields = (driver.blocks[-1].header_bytes, driver.certificates[-1], b"", vector_bytes(driver.state.model))
     topic = TOPICS.miner_to(HOME.address, CHAIN.devices[0].address)
     return PacketReceived(topic, encode_packet(PacketType.MODEL, *fields))
 
@@ -170,7 +170,7 @@ def test_saved_position_is_always_one_that_a_restart_accepts() -> None:
     assert saved
     for position in saved:
         model = vector_bytes(position.light.model)
-        restored = process_snapshot(build_agent().light, position.header, position.certificate, model)
+        restored = restore(build_agent().light, position.head, model)
         assert restored.model_hash == position.light.model_hash
 
 
@@ -236,7 +236,7 @@ def test_miner_that_keeps_news_back_is_left_for_one_that_tells() -> None:
     state, effects = play(state, TimerFired(Timer.SILENCE), now_ms=9_000)
     other = CHAIN.miners[1].address
     assert other in [envelope.fields[1] for envelope in get_published(effects) if envelope.kind is Kind.ASK]
-    fields = (driver.blocks[1].header_bytes, driver.certificates[1])
+    fields = (driver.blocks[1].header_bytes, driver.certificates[1], b"")
     answer = PacketReceived(TOPICS.miner_to(other, CHAIN.devices[0].address), encode_packet(PacketType.HEAD, *fields))
     state, effects = play(state, answer, now_ms=9_001)
     assert state.light.height == 2

@@ -53,28 +53,32 @@ MODEL_BYTES = CHAIN.model.tobytes()
 CASES: dict[str, tuple[str, bytes, str]] = {
     "not signed": (TO_ME, encode_packet(PacketType.MESSAGE, encode([1, 2, 3])), "unsigned"),
     "mis-signed": (TO_ME, encode_packet(PacketType.MESSAGE, flip_last_byte(RECEIPT)), "bad-signature"),
-    "oversized": (HEAD, encode_packet(PacketType.HEAD, HEADER + b"x" * HEADER_BYTES_MAX, CERTIFICATE), "oversized"),
-    "truncated packet": (HEAD, encode_packet(PacketType.HEAD, HEADER, CERTIFICATE)[:-1], "truncated"),
-    "truncated header": (HEAD, encode_packet(PacketType.HEAD, HEADER[:-1], CERTIFICATE), "truncated"),
+    "oversized": (
+        HEAD,
+        encode_packet(PacketType.HEAD, HEADER + b"x" * HEADER_BYTES_MAX, CERTIFICATE, b""),
+        "oversized",
+    ),
+    "truncated packet": (HEAD, encode_packet(PacketType.HEAD, HEADER, CERTIFICATE, b"")[:-1], "truncated"),
+    "truncated header": (HEAD, encode_packet(PacketType.HEAD, HEADER[:-1], CERTIFICATE, b""), "truncated"),
     "a receipt of another chain": (
         TO_ME,
         encode_packet(PacketType.MESSAGE, seal(Receipt(1, b"d" * 32, "ok"), OTHER.id, CHAIN.miners[0])),
         "wrong-chain",
     ),
-    "a header of another chain": (HEAD, encode_packet(PacketType.HEAD, *make_head(OTHER)), "invalid-block"),
+    "a header of another chain": (HEAD, encode_packet(PacketType.HEAD, *make_head(OTHER), b""), "invalid-block"),
     "a certificate of two of four": (
         HEAD,
-        encode_packet(PacketType.HEAD, *make_head(CHAIN, (0, 1))),
+        encode_packet(PacketType.HEAD, *make_head(CHAIN, (0, 1)), b""),
         "bad-certificate",
     ),
     "a certificate with a wrong signature": (
         HEAD,
-        encode_packet(PacketType.HEAD, HEADER, flip_last_byte(CERTIFICATE)),
+        encode_packet(PacketType.HEAD, HEADER, flip_last_byte(CERTIFICATE), b""),
         "bad-certificate",
     ),
     "a stranger's topic": (
         TOPICS.miner_head(STRANGER.address),
-        encode_packet(PacketType.HEAD, HEADER, CERTIFICATE),
+        encode_packet(PacketType.HEAD, HEADER, CERTIFICATE, b""),
         "unknown-sender",
     ),
     "a receipt under another's topic": (
@@ -89,16 +93,16 @@ CASES: dict[str, tuple[str, bytes, str]] = {
     ),
     "a snapshot of another model": (
         TO_ME,
-        encode_packet(PacketType.MODEL, HEADER, CERTIFICATE, bytes(len(MODEL_BYTES))),
+        encode_packet(PacketType.MODEL, HEADER, CERTIFICATE, b"", bytes(len(MODEL_BYTES))),
         "malformed",
     ),
     "a snapshot of the wrong length": (
         TO_ME,
-        encode_packet(PacketType.MODEL, HEADER, CERTIFICATE, MODEL_BYTES[:-1]),
+        encode_packet(PacketType.MODEL, HEADER, CERTIFICATE, b"", MODEL_BYTES[:-1]),
         "malformed-update",
     ),
     "a body on the head's channel": (HEAD, encode_packet(PacketType.BODY, 1, b""), "malformed"),
-    "a topic of nobody": ("flchain/v1/x/y", encode_packet(PacketType.HEAD, HEADER, CERTIFICATE), "malformed"),
+    "a topic of nobody": ("flchain/v1/x/y", encode_packet(PacketType.HEAD, HEADER, CERTIFICATE, b""), "malformed"),
 }
 
 
@@ -115,11 +119,14 @@ def test_fault_is_refused_under_its_own_code(name: str) -> None:
 def test_replayed_header_is_no_news() -> None:
     """A header that is known already, or an older one, is a repeat: not counted, nothing changed but the ear."""
     state, _ = step(
-        build_agent(), PacketReceived(HEAD, encode_packet(PacketType.HEAD, HEADER, CERTIFICATE)), Millis(0), NO_CLOCK
+        build_agent(),
+        PacketReceived(HEAD, encode_packet(PacketType.HEAD, HEADER, CERTIFICATE, b"")),
+        Millis(0),
+        NO_CLOCK,
     )
     assert state.light.height == 1
     after, effects = step(
-        state, PacketReceived(HEAD, encode_packet(PacketType.HEAD, HEADER, CERTIFICATE)), Millis(0), NO_CLOCK
+        state, PacketReceived(HEAD, encode_packet(PacketType.HEAD, HEADER, CERTIFICATE, b"")), Millis(0), NO_CLOCK
     )
     assert effects == ()
     assert after.light is state.light
@@ -132,7 +139,7 @@ def test_body_that_is_not_the_headers_is_refused() -> None:
     block = driver.reveal({})
     state = build_agent()
     for height, (made, certificate) in enumerate(zip(driver.blocks, driver.certificates, strict=True), start=1):
-        packet = encode_packet(PacketType.HEAD, made.header_bytes, certificate)
+        packet = encode_packet(PacketType.HEAD, made.header_bytes, certificate, b"")
         state, _ = step(state, PacketReceived(HEAD, packet), Millis(height), NO_CLOCK)
     wrong = encode_packet(PacketType.BODY, block.header.height, driver.blocks[1].body_bytes)
     after, effects = step(state, PacketReceived(BODY, wrong), Millis(9), NO_CLOCK)

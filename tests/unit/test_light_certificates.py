@@ -12,9 +12,10 @@ from flchain.errors import BadCertificate, InvalidBlock, InvalidMessage, WrongRo
 from flchain.light import LightState, build_light_state, process_head
 from flchain.messages import Certificate, Phase
 from flchain.state import ChainState, compute_validators_hash
+from flchain.trust import Head
 from flchain.types import Height, Power, View
 from flchain.wire import decode_struct, encode_struct
-from tests.support.chain_builder import Driver, build_chain, certify, replace_header
+from tests.support.chain_builder import NO_CLOCK, Driver, build_chain, certify, replace_header
 from tests.support.light_driver import build_three_rounds, certify_header, feed_head
 
 
@@ -62,14 +63,14 @@ def test_a_changed_header_is_not_certified(driver: Driver, light: LightState) ->
     assert set(changes) == set(block.header.__struct_fields__) - {"version"}
     for name, value in changes.items():
         with pytest.raises(InvalidBlock if name == "chain" else BadCertificate):
-            process_head(light, replace_header(block, **{name: value}), certificate)
+            process_head(light, Head(replace_header(block, **{name: value}), certificate), NO_CLOCK)
 
 
 def test_a_fork_of_the_known_head_is_refused(driver: Driver, light: LightState) -> None:
     """A header, though certified, that does not extend the head one below it is refused."""
     light = feed_head(light, driver, 1)
     with pytest.raises(InvalidBlock):
-        process_head(light, *certify_header(driver, 2, previous=b"x" * 32))
+        process_head(light, Head(*certify_header(driver, 2, previous=b"x" * 32)), NO_CLOCK)
 
 
 def test_another_chains_certified_header_is_refused(driver: Driver, light: LightState) -> None:
@@ -78,17 +79,14 @@ def test_another_chains_certified_header_is_refused(driver: Driver, light: Light
     other.open()
     assert [m.address for m in other.chain.miners] == [m.address for m in driver.chain.miners]
     with pytest.raises(InvalidBlock):
-        process_head(light, other.blocks[0].header_bytes, other.certificates[0])
+        process_head(light, Head(other.blocks[0].header_bytes, other.certificates[0]), NO_CLOCK)
 
 
 def test_validators_this_device_does_not_know(driver: Driver) -> None:
     """A header certified by other miners than the genesis's is refused."""
     strangers = build_chain(seed=99)
-    light = replace(
-        build_light_state(strangers.genesis, strangers.model),
-        chain=driver.chain.id,
-        validators=strangers.state.validators,
-    )
+    light = build_light_state(strangers.genesis, strangers.model)
+    light = replace(light, trust=replace(light.trust, chain=driver.chain.id))
     with pytest.raises(BadCertificate):
         feed_head(light, driver, 1)
 

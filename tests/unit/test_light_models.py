@@ -17,7 +17,8 @@ from flchain.light import (
     process_snapshot,
 )
 from flchain.messages import Phase
-from tests.support.chain_builder import BuiltChain, Driver, build_chain
+from flchain.trust import Head
+from tests.support.chain_builder import NO_CLOCK, BuiltChain, Driver, build_chain
 from tests.support.light_driver import (
     GARBAGE,
     as_value,
@@ -55,7 +56,7 @@ def test_following_gives_the_chains_model_after_each_block(driver: Driver, light
         state = driver.states[height]
         assert light.is_synced
         assert light.model.tolist() == state.model.tolist()
-        assert (light.height, light.head) == (state.height, state.head)
+        assert (light.height, light.trust.head) == (state.height, state.head)
         assert (light.round, light.phase) == (state.round.number, state.round.phase)
     assert light.model_round == ROUNDS
     assert light.accepted == tuple(device.address for device in driver.chain.devices)
@@ -162,7 +163,7 @@ def test_a_mismatch_keeps_the_old_model(driver: Driver, light: LightState) -> No
     """If the certified hash is not the model computed here, ModelMismatch is raised and nothing has changed."""
     end = end_of_round(driver, 1)
     light = feed_all(light, driver, range(1, end))
-    light = process_head(light, *certify_header(driver, end, model_hash=b"x" * 32))
+    light = process_head(light, Head(*certify_header(driver, end, model_hash=b"x" * 32)), NO_CLOCK)
     before = as_value(light)
     with pytest.raises(ModelMismatch):
         feed_body(light, driver, end)
@@ -180,7 +181,7 @@ def test_after_a_mismatch_headers_are_still_followed(driver: Driver, light: Ligh
     light = feed_head(light, driver, end)
     with pytest.raises(ModelMismatch):
         feed_body(light, driver, end)
-    light = process_snapshot(feed_head(light, driver, end + 1), *snapshot_of(driver, end + 1))
+    light = process_snapshot(feed_head(light, driver, end + 1), *snapshot_of(driver, end + 1), NO_CLOCK)
     assert light.is_synced
     light = feed_all(light, driver, range(end + 2, len(driver.blocks) + 1))
     assert light.is_synced
@@ -193,12 +194,12 @@ def test_after_a_mismatch_headers_are_still_followed(driver: Driver, light: Ligh
 def test_a_snapshot_at_any_height_makes_up_for_all_before(driver: Driver, light: LightState) -> None:
     """A device that saw nothing takes a snapshot at any height and ends with the chain's model from then on."""
     for height in heights_of(driver):
-        joined = process_snapshot(light, *snapshot_of(driver, height))
+        joined = process_snapshot(light, *snapshot_of(driver, height), NO_CLOCK)
         assert joined.height == height or joined.model_round == 0
         last = end_of_round(driver, ROUNDS)
         joined = feed_all(joined, driver, range(max(joined.height, 0) + 1, last + 1))
         if joined.model_round < ROUNDS:  # it joined in the middle of a round whose updates it did not see
-            joined = process_snapshot(joined, *snapshot_of(driver, last))
+            joined = process_snapshot(joined, *snapshot_of(driver, last), NO_CLOCK)
         assert joined.is_synced
         assert joined.model_hash == driver.states[last].model_hash
 
@@ -210,7 +211,7 @@ def test_an_older_snapshot_helps_a_device_that_follows(driver: Driver, light: Li
         light = feed_head(light, driver, height)
         light = feed_body(light, driver, height) if height > end else light
     assert light.model_round == 0
-    light = process_snapshot(light, *snapshot_of(driver, end))
+    light = process_snapshot(light, *snapshot_of(driver, end), NO_CLOCK)
     assert light.is_synced
     assert light.model_round == ROUNDS
 
@@ -219,34 +220,34 @@ def test_stale_updates_are_not_taken_for_the_open_rounds(driver: Driver, light: 
     """Updates of a round whose settlement was missed never stand in for those of a later round."""
     first, second = end_of_round(driver, 1), end_of_round(driver, 2)
     light = feed_all(light, driver, range(1, first))  # the updates of round 1, without its settlement
-    light = process_snapshot(light, *snapshot_of(driver, first + 1))
+    light = process_snapshot(light, *snapshot_of(driver, first + 1), NO_CLOCK)
     light = feed_body(feed_head(light, driver, second), driver, second)  # round 2 without its updates
     assert light.model_round == 1
     assert light.model_hash == driver.states[first].model_hash
-    assert process_snapshot(light, *snapshot_of(driver, second)).is_synced
+    assert process_snapshot(light, *snapshot_of(driver, second), NO_CLOCK).is_synced
 
 
 def test_a_forged_snapshot_is_refused(driver: Driver, light: LightState) -> None:
     """A snapshot with one step changed, of another length, or with another round's model is refused."""
     end = end_of_round(driver, 1)
-    header, certificate, vector = snapshot_of(driver, end)
+    head, vector = snapshot_of(driver, end)
     forged = bytes((vector[0] ^ 1,)) + vector[1:]
     with pytest.raises(MalformedMessage):
-        process_snapshot(light, header, certificate, forged)
+        process_snapshot(light, head, forged, NO_CLOCK)
     with pytest.raises(MalformedMessage):
-        process_snapshot(light, header, certificate, snapshot_of(driver, len(driver.blocks))[2])
+        process_snapshot(light, head, snapshot_of(driver, len(driver.blocks))[1], NO_CLOCK)
     for other in (b"", vector[:-1], vector + b"\0" * 4):
         with pytest.raises(MalformedUpdate):
-            process_snapshot(light, header, certificate, other)
+            process_snapshot(light, head, other, NO_CLOCK)
     with pytest.raises(BadCertificate):
-        process_snapshot(light, header, GARBAGE, vector)
+        process_snapshot(light, replace(head, certificate=GARBAGE), vector, NO_CLOCK)
 
 
 def test_a_snapshot_of_what_is_known_changes_nothing(driver: Driver, light: LightState) -> None:
     """A snapshot of the device's own round or an older one leaves the state as it is."""
     followed = feed_all(light, driver, heights_of(driver))
     for height in heights_of(driver):
-        assert process_snapshot(followed, *snapshot_of(driver, height)) is followed
+        assert process_snapshot(followed, *snapshot_of(driver, height), NO_CLOCK) is followed
 
 
 def test_an_abandoned_round_moves_the_light_client_on() -> None:

@@ -10,14 +10,16 @@ from flchain.codecs import CODECS
 from flchain.errors import MalformedUpdate, OversizedMessage
 from flchain.light import build_light_state, process_body
 from flchain.limits import compute_body_bytes_max, compute_device_packet_bytes_max, compute_packet_bytes_max
-from flchain.messages import Ask, Phase, Proposal, Reveal, Vote
+from flchain.messages import Ask, Phase, Proposal, Reveal, Vote, Want
 from flchain.packets import CHUNK_BYTES, PacketType, Topics, encode_packet
 from flchain.state import ChainState
+from flchain.trust import Head
 from flchain.types import Millis, View
 from flchain.wire import open_envelope, seal
 from miner import agreement, mempool
 from miner.machine import EARLY_MAX, build_miner_state, step
-from miner.values import MinerConfig, MinerState, PacketReceived, Publish, Refuse, Tip
+from miner.tip import Standing, Tip
+from miner.values import MinerConfig, MinerState, PacketReceived, Publish, Refuse
 from tests.support.chain_builder import NO_CLOCK, SALT, BuiltChain, Driver, build_chain, make_reveal, seal_commit
 
 CHAIN = build_chain()
@@ -26,7 +28,7 @@ PARAMS = CHAIN.genesis.params
 
 
 def build_miner(state: ChainState = CHAIN.state) -> MinerState:
-    return build_miner_state(MinerConfig(CHAIN.miners[0]), state)
+    return build_miner_state(MinerConfig(CHAIN.miners[0]), Standing(state))
 
 
 def hear(state: MinerState, topic: str, packet: bytes) -> tuple[MinerState, list[str]]:
@@ -141,12 +143,12 @@ def test_one_node_is_not_answered_without_end() -> None:
     """A node that asks for the model again and again gets one answer a while; others are answered meanwhile."""
     driver = Driver(CHAIN)
     block = driver.extend([])
-    tip = Tip(block.header_bytes, b"certificate", None)
-    state = build_miner_state(MinerConfig(CHAIN.miners[0]), driver.state, tip)
+    tip = Tip(Head(block.header_bytes, b"certificate"), None, is_change=False)
+    state = build_miner_state(MinerConfig(CHAIN.miners[0]), Standing(driver.state, tip))
     answers = []
     for now_ms in (0, 1, 100, 249, 250, 300):
         for device in CHAIN.devices[:2]:
-            raw = seal(Ask(2, CHAIN.miners[0].address, True), CHAIN.id, device)
+            raw = seal(Ask(2, CHAIN.miners[0].address, Want.MODEL), CHAIN.id, device)
             packet = PacketReceived(TOPICS.device_up(device.address), encode_packet(PacketType.MESSAGE, raw))
             state, effects = step(state, packet, Millis(now_ms), NO_CLOCK)
             answers += [(now_ms, device) for effect in effects if isinstance(effect, Publish)]

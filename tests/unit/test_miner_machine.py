@@ -7,12 +7,13 @@ from hashlib import sha256
 import pytest
 
 from flchain.chain import build_block, get_proposer
-from flchain.messages import Ask, Commit, Kind, Phase, Proposal, Receipt, Vote
+from flchain.messages import Ask, Commit, Kind, Phase, Proposal, Receipt, Vote, Want
 from flchain.packets import PacketType, Topics, decode_packet, encode_packet
 from flchain.state import ChainState
 from flchain.types import Height, Millis, View
 from flchain.wire import hash_message, open_envelope, seal, verify_envelope
 from miner.machine import build_miner_state, step
+from miner.tip import Standing
 from miner.values import (
     Connected,
     Effect,
@@ -35,7 +36,7 @@ TOPICS = Topics.of_chain(CHAIN.id)
 
 
 def build_miner(state: ChainState, number: int = 0, until_round: int = 0, chain: BuiltChain = CHAIN) -> MinerState:
-    return build_miner_state(MinerConfig(chain.miners[number], until_round), state)
+    return build_miner_state(MinerConfig(chain.miners[number], until_round), Standing(state))
 
 
 def go_to(phase: Phase, devices: tuple[int, ...] | None = None) -> ChainState:
@@ -215,7 +216,7 @@ def test_early_proposal_in_chunks_is_taken_whole() -> None:
 
 def test_question_is_answered_by_the_one_who_is_asked() -> None:
     """An Ask names its miner: it alone sends blocks, to that peer's own topic."""
-    ask = seal(Ask(1, CHAIN.miners[2].address, False), CHAIN.id, CHAIN.miners[1])
+    ask = seal(Ask(1, CHAIN.miners[2].address, Want.BLOCKS), CHAIN.id, CHAIN.miners[1])
     asked = PacketReceived(TOPICS.miner_bft(CHAIN.miners[1].address), encode_packet(PacketType.MESSAGE, ask))
     for number in (0, 2, 3):
         _, effects = play(build_miner(go_to(Phase.COMMIT), number), asked)

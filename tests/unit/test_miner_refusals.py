@@ -9,6 +9,7 @@ from flchain.packets import PacketType, Topics, encode_packet
 from flchain.types import Millis
 from flchain.wire import encode, seal
 from miner.machine import build_miner_state, step
+from miner.tip import Standing
 from miner.values import MinerConfig, MinerState, PacketReceived, Refuse
 from tests.support.chain_builder import (
     NO_CLOCK,
@@ -32,7 +33,7 @@ STRANGER = build_identity(9, 9)
 def build_miner(chain: BuiltChain = CHAIN, phase: Phase = Phase.COMMIT) -> MinerState:
     driver = Driver(chain)
     driver.go_to(phase)
-    return build_miner_state(MinerConfig(chain.miners[0]), driver.state)
+    return build_miner_state(MinerConfig(chain.miners[0]), Standing(driver.state))
 
 
 def message(raw: bytes) -> bytes:
@@ -122,7 +123,7 @@ def test_replay_of_a_past_phase_is_of_the_wrong_round(number: int) -> None:
         driver.run_round()
     else:
         driver.go_to(Phase.REVEAL)
-    state = build_miner_state(MinerConfig(CHAIN.miners[0]), driver.state)
+    state = build_miner_state(MinerConfig(CHAIN.miners[0]), Standing(driver.state))
     assert play(state, message(commit_of(1)))[1] == ["wrong-round"]
     if number == 1:
         assert play(state, message(COMMIT))[1] == [], "that one is final: a receipt was lost, no fault"

@@ -30,9 +30,9 @@ LONG = encode_packet(PacketType.BODY, 7, bytes(range(256)) * (3 * CHUNK_BYTES //
 EXAMPLES: dict[PacketType, tuple[object, ...]] = {
     PacketType.MESSAGE: (b"m",),
     PacketType.PROPOSAL: (b"m", b"h", b"b"),
-    PacketType.HEAD: (b"h", b"c"),
+    PacketType.HEAD: (b"h", b"c", b"s"),
     PacketType.BODY: (7, b"b"),
-    PacketType.MODEL: (b"h", b"c", b"v"),
+    PacketType.MODEL: (b"h", b"c", b"s", b"v"),
     PacketType.BLOCK: (b"h", b"c", b"b"),
     PacketType.CHUNK: (b"d" * 32, 0, 2, b"p"),
 }

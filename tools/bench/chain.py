@@ -14,6 +14,8 @@ import numpy as np
 from flchain.crypto import Identity, verify
 from flchain.light import build_light_state, process_head
 from flchain.messages import Body, Certificate
+from flchain.trust import Head
+from flchain.types import EARLIEST
 from flchain.wire import BODY_BYTES_MAX, CERTIFICATE_BYTES_MAX, decode_struct
 from miner.edge.ledger import StoredBlock
 from tools.bench.machine import describe_machine, read_commit
@@ -129,7 +131,7 @@ def measure_headers(measured: Measured, span_s: float) -> float:
     def follow_all() -> int:
         light = genesis
         for block in measured.history:
-            light = process_head(light, block.header, block.certificate)
+            light = process_head(light, Head(block.header, block.certificate), EARLIEST)
         return len(measured.history)
 
     return _measure_rate(follow_all, span_s)

@@ -37,6 +37,7 @@ from miner.edge.ledger import LEDGER_FILE, Ledger, StoredBlock
 from miner.edge.scorer_tflite import Scorer
 from miner.machine import build_miner_state
 from miner.runner import MinerRunner
+from miner.tip import Standing
 from miner.values import Event, MinerConfig
 from tools.broker import Broker, start_broker
 from tools.sim.chain import build_small_params
@@ -234,7 +235,7 @@ async def open_ledgers(chain: BenchChain, clock: Clock, folder: Path) -> AsyncIt
 def build_runner(chain: BenchChain, number: int, ledger: Ledger, broker: Broker) -> tuple[MinerRunner, MqttLink]:
     """Validator `number` as `flchain-miner run` would make it, but for the scorer; and its link, for its counters."""
     identity = chain.miners[number]
-    state = build_miner_state(MinerConfig(identity), build_genesis_state(chain.genesis, chain.model))
+    state = build_miner_state(MinerConfig(identity), Standing(build_genesis_state(chain.genesis, chain.model)))
     queue: EventQueue[Event] = EventQueue()
     link = MqttLink(MqttSettings(broker.host, broker.port, identity.address.hex()), on_event=queue.on_link_event)
     return MinerRunner(state, ledger, link, cast(Scorer, ConstantScorer()), queue), link

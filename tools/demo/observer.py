@@ -22,8 +22,10 @@ from flchain.packets import (
     read_topic_channel,
     read_topic_owner,
 )
+from flchain.trust import Head
 from flchain.types import Address, ModelVector
 from flchain.wire import HEADER_BYTES_MAX, decode_struct, open_envelope, verify_envelope
+from flchain_edge.event_loop import read_clocks
 from flchain_edge.inbox import LinkEvent, Received
 from flchain_edge.mqtt import MqttLink
 from flchain_edge.mqtt_settings import MqttSettings
@@ -117,8 +119,8 @@ class Observer:
             return
         self._behind_since = None
         for node in agents:
-            for header, certificate, model in query(node.database, "SELECT header, certificate, model FROM position"):
-                self._try(partial(self._on_snapshot, header, certificate, model))
+            for *parts, model in query(node.database, "SELECT header, certificate, sets, model FROM position"):
+                self._try(partial(self._on_snapshot, Head(*parts), model))
             if self.light.model_round >= self.settled_round:
                 return
 
@@ -146,19 +148,19 @@ class Observer:
         if packet is None:
             return
         if channel == "head" and packet.type is PacketType.HEAD and owner in self.miners:
-            self._on_head(owner, *packet.fields, is_old=event.retained)
+            self._on_head(owner, Head(*packet.fields), is_old=event.retained)
         elif channel == "body" and packet.type is PacketType.BODY:
             self._take(process_body(self.light, *packet.fields))
         elif channel == "status" and packet.type is PacketType.MESSAGE and owner in self.devices:
             self._on_status(owner, packet.fields[0], is_old=event.retained)
 
-    def _on_head(self, owner: Address, header_bytes: bytes, certificate: bytes, *, is_old: bool) -> None:
-        now = time.monotonic()
-        header = decode_struct(header_bytes, Header, HEADER_BYTES_MAX)
+    def _on_head(self, owner: Address, head: Head, *, is_old: bool) -> None:
+        now, (_, clock_ms) = time.monotonic(), read_clocks()
+        header = decode_struct(head.header, Header, HEADER_BYTES_MAX)
         view = self.miners[owner]
         if header.height >= view.height:
-            view.height, view.head = header.height, hash_header(header_bytes).hex()
-        after = process_head(self.light, header_bytes, certificate)
+            view.height, view.head = header.height, hash_header(head.header).hex()
+        after = process_head(self.light, head, clock_ms)
         # Only now is the header known to be final and new.
         self.leader, self.last_block_at = Address(header.proposer), now
         if self.leader in self.miners:
@@ -170,8 +172,8 @@ class Observer:
             self.settled_at[header.round] = now
         self._take(after)
 
-    def _on_snapshot(self, header: bytes, certificate: bytes, model: bytes) -> None:
-        before, self.light = self.light, process_snapshot(self.light, header, certificate, model)
+    def _on_snapshot(self, head: Head, model: bytes) -> None:
+        before, self.light = self.light, process_snapshot(self.light, head, model, read_clocks()[1])
         if self.light.model_round > before.model_round:
             self.new_models.append((self.light.model_round, self.light.model))
 

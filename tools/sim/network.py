@@ -21,12 +21,13 @@ import agent.values as av
 import miner.values as mv
 from agent import machine as agent_machine
 from flchain.certificate import verify_certificate
-from flchain.chain import apply_block, is_body_for_devices
+from flchain.chain import apply_block
 from flchain.fixedpoint import vector_bytes, vector_from_bytes
-from flchain.light import build_light_state, process_snapshot
+from flchain.light import build_light_state, restore
 from flchain.packets import PacketType, Topics, encode_packet
 from flchain.types import Round
 from miner import machine as miner_machine
+from miner.tip import Standing, extend
 from tools.sim.broker import Broker, describe_event
 from tools.sim.chain import PARAMETERS_COUNT, BuiltChain, build_chain
 from tools.sim.checks import Checker
@@ -201,30 +202,26 @@ class Network(Broker):
                 self._send_retained(node, self.topics.miner_head(other.address))
 
     def _build_miner(self, node: Node) -> mv.MinerState:
-        chain, genesis = self.chain.state, self.chain.genesis
+        standing, genesis = Standing(self.chain.state), self.chain.genesis
         for block, certificate in node.disk.blocks:
+            chain = standing.chain
             applied, after = apply_block(chain, block.header_bytes, block.body_bytes)
             verify_certificate(chain.chain, chain.validators, after.height, applied.hash, certificate)
-            chain = after
+            standing = extend(standing, applied, certificate, after)
+        chain = standing.chain
         assert genesis.chain_id() == chain.chain
         own = [item for item in node.disk.own if item[0] == chain.height + 1]
         blocks = {block.hash: block for _, _, block in own if block is not None}
-        tip = None
-        if node.disk.blocks:
-            block, certificate = node.disk.blocks[-1]
-            tip = mv.Tip(
-                block.header_bytes, certificate, block.body_bytes if is_body_for_devices(block.header) else None
-            )
         config = mv.MinerConfig(node.identity, self.rounds)
         raws = tuple(dict.fromkeys(raw for _, raw, _ in own))
-        return miner_machine.build_miner_state(config, chain, tip, raws, tuple(blocks.values()))
+        return miner_machine.build_miner_state(config, standing, raws, tuple(blocks.values()))
 
     def _build_agent(self, node: Node) -> av.AgentState:
         light = build_light_state(self.chain.genesis, self.chain.model)
         residual = np.zeros(PARAMETERS_COUNT, np.int32)
         if node.disk.position is not None:
-            header, certificate, model, saved = node.disk.position
-            light = process_snapshot(light, header, certificate, model)
+            head, model, saved = node.disk.position
+            light = restore(light, head, model)
             residual = vector_from_bytes(saved, PARAMETERS_COUNT)
         miners = [(key.address, key.public_key) for key in self.chain.miners]
         first = [bytes(key.address) for key in self.chain.miners].index(self.homes[node.identity.public_key])
@@ -312,9 +309,8 @@ class Network(Broker):
                 node.disk.outbox[digest] = (round_number, raw)
             case av.DropOutbox(digest):
                 node.disk.outbox.pop(digest, None)
-            case av.SavePosition(light, header, certificate, residual):
-                saved = (header, certificate, vector_bytes(light.model), vector_bytes(residual))
-                node.disk.position = saved
+            case av.SavePosition(light, head, residual):
+                node.disk.position = (head, vector_bytes(light.model), vector_bytes(residual))
             case av.Report():
                 self.reports[(node.name, effect.round)] = effect
             case av.Follow(_, followed):

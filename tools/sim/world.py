@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import agent.values as av
 from flchain.chain import Block
 from flchain.crypto import Identity
+from flchain.trust import Head
 from flchain.types import Address, Hash, Height, Millis, Round
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ class Disk:
 
     blocks: list[tuple[Block, bytes]] = field(default_factory=list)
     own: list[tuple[Height, bytes, Block | None]] = field(default_factory=list)
-    position: tuple[bytes, bytes, bytes, bytes] | None = None
+    position: tuple[Head, bytes, bytes] | None = None
     work: av.Work | None = None
     outbox: dict[Hash, tuple[Round, bytes]] = field(default_factory=dict)
 
