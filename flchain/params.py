@@ -8,7 +8,7 @@ import msgspec
 
 from flchain.aggregation import AGGREGATION_RULES
 from flchain.codecs import CODECS
-from flchain.consensus import PROPOSER_RULES
+from flchain.consensus import CONSENSUS_RULES, PROPOSER_RULES
 from flchain.errors import ConfigError
 from flchain.incentives import REWARD_RULES
 from flchain.privacy import MECHANISMS
@@ -41,6 +41,8 @@ class ChainParams(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     """L2 norm to which every update is clipped, in thousandths."""
     noise_multiplier_thousandths: CountOrZero
     """Standard deviation of the noise in units of the clip norm, in thousandths."""
+    consensus: Name
+    """How a block becomes final, a key of CONSENSUS_RULES."""
     proposer_rule: Name
     """Whose turn it is to propose, a key of PROPOSER_RULES."""
 
@@ -157,6 +159,7 @@ def check_params(params: ChainParams) -> None:
         ("codec", params.codec, CODECS),
         ("aggregation", params.aggregation, AGGREGATION_RULES),
         ("privacy", params.privacy, MECHANISMS),
+        ("consensus", params.consensus, CONSENSUS_RULES),
         ("proposer_rule", params.proposer_rule, PROPOSER_RULES),
         ("reward_rule", params.reward_rule, REWARD_RULES),
     )

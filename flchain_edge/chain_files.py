@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from flchain.consensus import CONSENSUS_RULES
 from flchain.errors import ConfigError
 from flchain.fixedpoint import to_fixed
 from flchain.genesis import Genesis, decode_genesis
@@ -43,9 +44,15 @@ def _read(path: Path, what: str, bytes_max: int) -> bytes:
 def load_genesis(path: Path) -> Genesis:
     """Read and check a genesis file. Raises ConfigError."""
     try:
-        return decode_genesis(_read(path, "genesis", 1_000_000))
+        genesis = decode_genesis(_read(path, "genesis", 1_000_000))
     except ConfigError as error:
         raise ConfigError(tuple(p if str(path) in p else f"{path}: {p}" for p in error.problems)) from error
+    if not CONSENSUS_RULES[genesis.params.consensus].is_final_at_once:
+        hint = "nodes and their devices need final blocks; compare the rules with: flchain bench consensus"
+        raise ConfigError(
+            (f"{path}: genesis: consensus: {genesis.params.consensus!r} runs in simulations only: {hint}",)
+        )
+    return genesis
 
 
 def load_model_file(path: Path, genesis: Genesis) -> bytes:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flchain.aggregation import AGGREGATION_RULES
 from flchain.codecs import CODECS
-from flchain.consensus import PROPOSER_RULES
+from flchain.consensus import CONSENSUS_RULES, PROPOSER_RULES
 from flchain.crypto import compute_address
 from flchain.errors import ConfigError
 from flchain.genesis import Genesis, decode_genesis, encode_genesis
@@ -57,6 +57,7 @@ class UpdateRules:
 class RewardRules:
     """What is accepted and what it earns."""
 
+    consensus: str = field(default="bft", metadata={"choices": tuple(CONSENSUS_RULES), "help": "pow: simulator only"})
     proposer_rule: str = field(default="pok", metadata={"choices": tuple(PROPOSER_RULES)})
     score_margin_percent: float = field(
         default=30.0, metadata={"min": 0.0, "max": 100.0, "help": "points an update may score below the base model"}
@@ -186,6 +187,7 @@ def _build_params(settings: NetworkSettings, model_file: bytes) -> ChainParams:
         privacy=update.privacy,
         clip_norm_thousandths=round(update.clip_norm * 1000),
         noise_multiplier_thousandths=round(update.noise_multiplier * 1000),
+        consensus=reward.consensus,
         proposer_rule=reward.proposer_rule,
         model_digest=hashlib.sha256(model_file).digest(),
         parameters_count=model.parameters_count,

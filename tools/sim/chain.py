@@ -79,6 +79,7 @@ def build_small_params(model: ModelVector, **changes: object) -> ChainParams:
         privacy="none",
         clip_norm_thousandths=10_000,
         noise_multiplier_thousandths=0,
+        consensus="bft",
         proposer_rule="pok",
         model_digest=b"m" * 32,
         parameters_count=len(model),
