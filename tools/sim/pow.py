@@ -12,7 +12,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from flchain.chain import DEVICE_KINDS, PHASE_KINDS, Block, apply_block, build_block, decode_block, select_transactions
+from flchain.chain import (
+    DEVICE_KINDS,
+    SCORE_KINDS,
+    Block,
+    apply_block,
+    build_block,
+    decode_block,
+    get_key_for,
+    select_transactions,
+)
 from flchain.consensus.block_tree import (
     BlockTree,
     Change,
@@ -29,15 +38,15 @@ from flchain.crypto import Identity
 from flchain.errors import DuplicateMessage, InvalidMessage, MalformedMessage, UnknownSender, WrongRound
 from flchain.messages import Ask, Body, Kind, Phase
 from flchain.packets import Packet, PacketType, decode_packet, encode_packet, read_topic_channel, read_topic_owner
-from flchain.state import ChainState, find_device, find_validator
-from flchain.types import NO_HASH, Address, Hash, Millis
+from flchain.phases import PHASE_KINDS
+from flchain.state import ChainState, find_validator
+from flchain.types import NO_HASH, Address, Hash, Millis, UnixMillis
 from flchain.wire import BODY_BYTES_MAX, Envelope, decode_struct, open_envelope, seal, verify_envelope
 from miner import mempool, scoring
 from miner.machine import build_miner_state
 from miner.values import Connected, MinerConfig, MinerState, PacketReceived, Publish, Refuse, ScoreComputed
 from miner.values import Effect as MinerEffect
 
-SCORE_KINDS = frozenset({Kind.SCORE_COMMIT, Kind.SCORE_REVEAL})
 FUTURE_MS_MAX = 2_000
 """A block whose time is further ahead of this miner's clock is refused."""
 ANSWER_BLOCKS_MAX = 32
@@ -85,12 +94,11 @@ class SealedBlock:
 
     block: Block
     seal: bytes
-    time_ms: int
 
     def get_header(self) -> SealedHeader:
         """What the tree needs of it."""
         header = self.block.header
-        return SealedHeader(self.block.hash, Hash(header.previous), header.height, self.time_ms, self.seal)
+        return SealedHeader(self.block.hash, Hash(header.previous), header.height, header.time_ms, self.seal)
 
 
 @dataclass(frozen=True)
@@ -130,7 +138,10 @@ def build_pow_state(
 
 
 def step(state: PowState, event: Event, now_ms: Millis) -> Transition:
-    """One event in, the next state and what is wanted out. A peer's fault becomes a Refuse and changes nothing."""
+    """One event in, the next state and what is wanted out. A peer's fault becomes a Refuse and changes nothing.
+
+    `now_ms` is of the one clock that all simulated miners share, and so is the time in blocks.
+    """
     try:
         match event:
             case SealFound(nonce):
@@ -167,10 +178,7 @@ def _add_to_pool(state: PowState, envelope: Envelope) -> Transition:
     """Keep what any branch may still need: from the round that is final to the one after the tip's."""
     if not state.final.round.number <= envelope.number <= state.chain.round.number + 1:
         raise WrongRound(f"a {envelope.kind.name} of round {envelope.number}")
-    find = find_device if envelope.kind in DEVICE_KINDS else find_validator
-    sender = find(state.chain, envelope.sender)
-    if sender is None:
-        raise UnknownSender(f"{envelope.sender.hex()} may not send a {envelope.kind.name}")
+    public_key = get_key_for(state.chain, envelope.kind, envelope.sender)
     miner = state.miner
     try:
         if mempool.is_known(miner.mempool, envelope):
@@ -180,7 +188,7 @@ def _add_to_pool(state: PowState, envelope: Envelope) -> Transition:
             raise
         # The scorer stood on another branch with other updates: what it says now is for the branch it has moved to.
         miner = replace(miner, mempool=_forget(miner.mempool, (mempool.get_key(envelope),)))
-    verify_envelope(envelope, state.chain.chain, sender.public_key)
+    verify_envelope(envelope, state.chain.chain, public_key)
     pool, _ = mempool.insert(miner.mempool, state.chain, envelope)
     return _score(replace(state, miner=replace(miner, mempool=pool)))
 
@@ -189,7 +197,7 @@ def _on_score(state: PowState, event: ScoreComputed) -> Transition:
     miner = state.miner
     if event.round != miner.chain.round.number:
         return state, ()
-    return _score(replace(state, miner=replace(miner, scores={**miner.scores, event.sender: event.score})))
+    return _score(replace(state, miner=replace(miner, scores={**miner.scores, event.subject: event.score})))
 
 
 def _score(state: PowState, before: tuple[Effect, ...] = ()) -> Transition:
@@ -206,24 +214,22 @@ def _forget(pool: mempool.Mempool, keys: tuple[mempool.Key, ...]) -> mempool.Mem
 
 def _on_seal(state: PowState, nonce: bytes, now_ms: Millis) -> Transition:
     """Build the block, tell it, stand on it."""
-    parent = state.tree.blocks[state.tree.tip].header
-    time_ms = max(int(now_ms), parent.time_ms + 1)
     waiting = mempool.get_candidates(
         state.miner.mempool, state.chain.round.number, PHASE_KINDS.get(state.chain.round.phase)
     )
     transactions, _ = select_transactions(state.chain, waiting.values())
-    block, after = build_block(state.chain, state.miner.config.identity.address, transactions)
-    sealed = SealedBlock(block, nonce, time_ms)
+    me = state.miner.config.identity.address
+    block, after = build_block(state.chain, me, transactions, clock_ms=UnixMillis(now_ms))
+    sealed = SealedBlock(block, nonce)
     tree, change = insert(state.tree, sealed.get_header(), lambda *_: 0)
     state = _keep(replace(state, tree=tree), sealed, after)
-    told = Publish(state.miner.topics.miner_bft(state.miner.config.identity.address), encode_block(sealed), qos=0)
+    told = Publish(state.miner.topics.miner_bft(me), encode_block(sealed), qos=0)
     return _adopt(state, change, (told,))
 
 
 def encode_block(sealed: SealedBlock) -> bytes:
     """The packet that carries a block."""
-    proof = sealed.seal + sealed.time_ms.to_bytes(8, "big")
-    return encode_packet(PacketType.BLOCK, sealed.block.header_bytes, proof, sealed.block.body_bytes)
+    return encode_packet(PacketType.BLOCK, sealed.block.header_bytes, sealed.seal, sealed.block.body_bytes)
 
 
 def _keep(state: PowState, sealed: SealedBlock, after: ChainState | None) -> PowState:
@@ -233,13 +239,13 @@ def _keep(state: PowState, sealed: SealedBlock, after: ChainState | None) -> Pow
 
 
 def _on_block(state: PowState, owner: Address, packet: Packet, now_ms: Millis) -> Transition:
-    header_bytes, proof, body_bytes = packet.fields
+    header_bytes, seal_bytes, body_bytes = packet.fields
     block, _ = decode_block(header_bytes, body_bytes)
-    sealed = SealedBlock(block, proof[:-8], int.from_bytes(proof[-8:], "big"))
+    sealed = SealedBlock(block, seal_bytes)
     if block.hash in state.tree.blocks or block.hash in state.tree.orphans:
         return state, ()  # answers overlap
-    if sealed.time_ms > now_ms + FUTURE_MS_MAX:
-        raise WrongRound(f"a block from {sealed.time_ms - now_ms} ms ahead")
+    if block.header.time_ms > now_ms + FUTURE_MS_MAX:
+        raise WrongRound(f"a block from {block.header.time_ms - now_ms} ms ahead")
     if Hash(block.header.previous) in state.tree.blocks:
         return _connect(state, sealed)
     tree, change = insert(state.tree, sealed.get_header(), state.verify)

@@ -36,7 +36,7 @@ from flchain.fixedpoint import to_fixed
 from flchain.messages import Body, Commit, Header, Phase, Reveal, compute_update_commitment
 from flchain.packets import PacketType, Topics, decode_packet, encode_packet
 from flchain.state import ChainState
-from flchain.types import Address, Hash, Height, Millis
+from flchain.types import Address, Hash, Height, Millis, UnixMillis
 from flchain.wire import BODY_BYTES_MAX, HEADER_BYTES_MAX, decode_struct
 from miner import machine
 from tools.sim import pow as pow_machine
@@ -166,9 +166,12 @@ class RoundNetwork:
     def step(self, node: Node, event: Any) -> None:
         """One event through the miner's machine; then its effects, in order."""
         head = node.state.chain.head
-        take: Any = pow_machine.step if self.setting.consensus == "pow" else machine.step
+        effects: tuple[Any, ...]
         self._is_counting = True
-        node.state, effects = take(node.state, event, Millis(self.now))
+        if self.setting.consensus == "pow":
+            node.state, effects = pow_machine.step(node.state, event, Millis(self.now))
+        else:
+            node.state, effects = machine.step(node.state, event, Millis(self.now), UnixMillis(self.now))
         self._is_counting = False
         for effect in effects:
             self._carry_out(node, effect)
@@ -190,8 +193,8 @@ class RoundNetwork:
                 token = node.timers[timer] = node.timers.get(timer, 0) + 1
                 fired = mv.TimerFired(timer)
                 self.at(delay_ms, lambda: self.step(node, fired) if node.timers[timer] == token else None)
-            case mv.ComputeScore(round_number, sender):
-                computed = mv.ScoreComputed(round_number, sender, self._score(node, sender))
+            case mv.ComputeScore(round_number, subject):
+                computed = mv.ScoreComputed(round_number, subject, self._score(node, subject))
                 self.at(self.rng.randint(*SCORING_MS), lambda: self.step(node, computed))
             case mv.Refuse(code):
                 self.record.counts[f"refused {code}"] += 1
@@ -207,12 +210,15 @@ class RoundNetwork:
                 for sealed in blocks:
                     self._finalise(node, sealed.block, sealed.seal)
 
-    def _score(self, node: Node, sender: Address | None) -> int:
-        """A device's quality, and a little that every miner sees differently; the base model's is a constant."""
-        if sender is None:
+    def _score(self, node: Node, subject: Address | None) -> int:
+        """A device's quality, and a little that every miner sees differently; the base model's is a constant.
+
+        There are as many devices as miners, one at home with each, so no miner has an aggregate to be scored.
+        """
+        if subject is None:
             return 6_000
-        number = next(i for i, device in enumerate(self.chain.devices) if device.address == sender)
-        return 5_000 + self.qualities[number] + sha256(sender + node.identity.address).digest()[0] // 4
+        number = next(i for i, device in enumerate(self.chain.devices) if device.address == subject)
+        return 5_000 + self.qualities[number] + sha256(subject + node.identity.address).digest()[0] // 4
 
     def _finalise(self, node: Node, block: Block, proof: bytes) -> None:
         if node.held is not None:
