@@ -171,9 +171,13 @@ def test_a_vote_is_not_changed_by_a_crash(effects: int, tmp_path: Path) -> None:
                     await miner.feed(peers.vote(sender, early, kind, None))
             for timeout in tuple(miner.timeouts):
                 await miner.feed(TimerFired(timeout))
+        drawn_in = [peers.vote(sender, view, PRECOMMIT, None) for sender in OTHERS[:2]]
+        for vote in drawn_in:
+            await miner.feed(vote)
         await miner.feed(peers.propose(view, blocks[1]), effects)
         for block in (blocks[2], blocks[1], blocks[3]):
-            await miner.feed(peers.propose(view, block))
+            for event in (*drawn_in, peers.propose(view, block)):
+                await miner.feed(event)
             await miner.feed(Connected())
         slot = (peers.height, view, PREVOTE)
         assert slot in miner.said, "it does vote"

@@ -36,7 +36,7 @@ from flchain.consensus.block_tree import (
 from flchain.consensus.pow import PowParams, SealRule, verify_seal
 from flchain.crypto import Identity
 from flchain.errors import DuplicateMessage, InvalidMessage, MalformedMessage, UnknownSender, WrongRound
-from flchain.messages import Ask, Body, Kind, Phase
+from flchain.messages import Ask, Body, Kind, Phase, Want
 from flchain.packets import Packet, PacketType, decode_packet, encode_packet, read_topic_channel, read_topic_owner
 from flchain.phases import PHASE_KINDS
 from flchain.state import ChainState, find_validator
@@ -44,6 +44,7 @@ from flchain.types import NO_HASH, Address, Hash, Millis, UnixMillis
 from flchain.wire import BODY_BYTES_MAX, Envelope, decode_struct, open_envelope, seal, verify_envelope
 from miner import mempool, scoring
 from miner.machine import build_miner_state
+from miner.tip import Standing
 from miner.values import Connected, MinerConfig, MinerState, PacketReceived, Publish, Refuse, ScoreComputed
 from miner.values import Effect as MinerEffect
 
@@ -133,7 +134,7 @@ def build_pow_state(
     identity: Identity, chain: ChainState, params: PowParams, verify: SealRule = verify_seal
 ) -> PowState:
     """A miner that knows the genesis only."""
-    miner = build_miner_state(MinerConfig(identity), chain)
+    miner = build_miner_state(MinerConfig(identity), Standing(chain))
     return PowState(miner, build_tree(params, chain.head), {chain.head: chain}, verify, told=chain.head)
 
 
@@ -336,7 +337,7 @@ def _ask(state: PowState, owner: Address, now_ms: Millis) -> Transition:
         return state, ()
     identity = state.miner.config.identity
     height = max(1, state.final.height + 1 - state.tree.params.final_depth)
-    raw = seal(Ask(height, owner, False), state.chain.chain, identity)
+    raw = seal(Ask(height, owner, Want.BLOCKS), state.chain.chain, identity)
     return replace(state, asked_ms=now_ms), (state.miner.tell_miners(raw),)
 
 

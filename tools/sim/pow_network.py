@@ -39,6 +39,7 @@ from flchain.state import ChainState
 from flchain.types import Address, Hash, Height, Millis, UnixMillis
 from flchain.wire import BODY_BYTES_MAX, HEADER_BYTES_MAX, decode_struct
 from miner import machine
+from miner.tip import Standing
 from tools.sim import pow as pow_machine
 from tools.sim.chain import CODEC_LEVEL, PARAMETERS_COUNT, BuiltChain, build_chain
 from tools.sim.pow_values import Device, Node, Record, Setting
@@ -103,7 +104,7 @@ class RoundNetwork:
             if setting.consensus == "pow":
                 state: Any = pow_machine.build_pow_state(identity, self.chain.state, params, self._verify_seal)
             else:
-                state = machine.build_miner_state(mv.MinerConfig(identity, setting.rounds), self.chain.state)
+                state = machine.build_miner_state(mv.MinerConfig(identity, setting.rounds), Standing(self.chain.state))
             node = Node(number, identity, validator.power, state, hashes_per_ms=rate * validator.power)
             nodes.append(node)
         homes = {entry.public_key: entry.home for entry in self.chain.genesis.devices}
