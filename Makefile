@@ -27,7 +27,7 @@ define make_venv
 	@echo "creating $(1)"; rm -rf $(1); $(PYTHON) -m venv $(1)
 endef
 
-.PHONY: help setup setup-model setup-oracle demo sim bench-chain test test-main test-model test-oracle lint format lock clean
+.PHONY: help setup setup-model setup-oracle demo sim bench-chain test test-main test-model test-oracle test-long lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -64,6 +64,10 @@ test-model: setup-model ## run the tests of training and of the model builder, o
 
 test-oracle: setup-oracle ## run the tests that read our messages with another library
 	$(VENV_ORACLE)/bin/python -m pytest tests/oracle $(ARGS)
+
+test-long: setup ## kill and cut off real miners for many minutes (FLCHAIN_SEED for another schedule)
+	FLCHAIN_KILLS=20 FLCHAIN_CUTS=6 FLCHAIN_REPEATS=2 \
+	  $(VENV)/bin/python -m pytest -s tests/system/test_seven_miners.py $(ARGS)
 
 lint: setup ## check style, types and import rules
 	$(VENV)/bin/ruff check .
