@@ -10,7 +10,6 @@ from functools import partial
 
 from flchain.chain import hash_header
 from flchain.crypto import compute_address
-from flchain.errors import InvalidMessage
 from flchain.genesis import Genesis
 from flchain.messages import Header, Kind, Proposal, Vote
 from flchain.packets import (
@@ -41,7 +40,7 @@ class SignedWords:
         self._chain = genesis.chain_id()
         self._keys = {compute_address(entry.public_key): entry.public_key for entry in genesis.validators}
         self._known: set[bytes] = set()
-        self._said: dict[tuple[object, ...], set[object]] = defaultdict(set)
+        self._said: dict[tuple[Address, int, int, int], set[object]] = defaultdict(set)
 
     def add(self, raw: bytes) -> Address | None:
         """Note a signed message, from the wire or from a ledger; who signed it if it is a vote or a proposal."""
@@ -60,9 +59,13 @@ class SignedWords:
         self.views_max = max(self.views_max, message.view)
         return envelope.sender
 
-    def find_contradictions(self) -> list[tuple[object, ...]]:
-        """(validator, height, view, step) where two different things were signed."""
-        return [slot for slot, said in self._said.items() if len(said) > 1]
+    def find_contradictions(self) -> list[str]:
+        """Each validator, height, view and step (0 is a proposal) where two different things were signed."""
+        return [
+            f"{sender.hex()} at height {height}, view {view}, step {step}"
+            for (sender, height, view, step), said in self._said.items()
+            if len(said) > 1
+        ]
 
 
 class ChainWatch:
@@ -79,10 +82,14 @@ class ChainWatch:
         self.words = SignedWords(genesis)
         self.heard = 0
         """Votes and proposals heard, repeats counted."""
+        self.proposed = (0, Address(b""))
+        """Height and sender of the newest first proposal of a height: a view's repeat changes nothing."""
         self.faults: list[str] = []
+        """What must never be heard: a message that breaks a rule, or a second header of a height."""
         self._repeats: Counter[tuple[int, Address, bytes]] = Counter()
         self._assemblies: dict[tuple[int, Address], Assembly] = {}
-        self._topics = Topics.of_chain(genesis.chain_id())
+        self._chain = genesis.chain_id()
+        self._topics = Topics.of_chain(self._chain)
         self._links: list[MqttLink] = []
 
     @property
@@ -120,8 +127,8 @@ class ChainWatch:
             return
         try:
             self._on_message(number, event)
-        except InvalidMessage as error:
-            self.faults.append(f"{event.topic}: {error.code}: {error}")
+        except Exception as error:  # the link would log it and go on
+            self.faults.append(f"{event.topic}: {type(error).__name__}: {error}")
 
     def _on_message(self, number: int, event: Received) -> None:
         owner = read_topic_owner(event.topic)
@@ -136,10 +143,16 @@ class ChainWatch:
         elif self.words.add(packet.fields[0]) == owner:
             self.heard += 1
             self._repeats[number, owner, packet.fields[0]] += 1
+            height = open_envelope(packet.fields[0], self._chain).number
+            if packet.type is PacketType.PROPOSAL and height > self.proposed[0]:
+                self.proposed = (height, owner)
 
     def _on_header(self, owner: Address, header_bytes: bytes, *, is_news: bool) -> None:
         header = decode_struct(header_bytes, Header, HEADER_BYTES_MAX)
-        self.headers[header.height].add(hash_header(header_bytes))
+        hashes = self.headers[header.height]
+        hashes.add(hash_header(header_bytes))
+        if len(hashes) > 1:
+            self.faults.append(f"fork: {len(hashes)} headers of height {header.height}")
         self.height = max(self.height, header.height)
         if header.next_round > header.round:
             self.round = max(self.round, header.round)

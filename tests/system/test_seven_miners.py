@@ -106,17 +106,23 @@ async def kill_two(network: RealNetwork, chooser: random.Random, number: int, st
 
 
 async def kill_three(network: RealNetwork, chooser: random.Random, started: float) -> None:
-    """One too many: the others wait at the height that is open, and it ends once the three are back, votes and all."""
-    victims = chooser.sample(network.network.miners, 3)
-    await until_heard(network, chooser)
+    """One too many: the others wait at the height that is open, and it ends once the three are back, votes and all.
+
+    One of them has just proposed: had it forgotten that, it would propose something else.
+    """
+    watch, miners = network.watch, network.network.miners
+    height, _ = watch.proposed
+    await network.until(lambda: watch.proposed[0] > height, "a proposal")
+    (proposer,) = (miner for miner in miners if miner.address == watch.proposed[1])
+    victims = [proposer, *chooser.sample([miner for miner in miners if miner is not proposer], 2)]
     for victim in victims:
         network.kill(victim)
     begun = time.monotonic()
-    alive = [miner for miner in network.network.miners if miner not in victims]
+    alive = [miner for miner in miners if miner not in victims]
     stuck = await wait_until_stuck(network, alive)
     took = time.monotonic() - begun
     await network.start(victims)
-    caught_up = await network.until_caught_up(network.network.miners, max(stuck.values()) + 2)
+    caught_up = await network.until_caught_up(miners, max(stuck.values()) + 2)
     names = ", ".join(victim.name for victim in victims)
     tell(f"killed {names}: nobody went on", started, network, stuck=took, two_heights_by_all=caught_up)
 
