@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from flchain.consensus.dpos import compute_slashed
+from flchain.consensus.dpos import cap_powers, compute_slashed
 from flchain.crypto import compute_address, is_public_key
 from flchain.errors import (
     BadEvidence,
@@ -49,9 +49,11 @@ from flchain.wire import Envelope, open_envelope, verify_envelope
 ACCOUNTS_MAX = 4_096
 CANDIDATES_MAX = 256
 DELEGATIONS_MAX = 4_096
-UNBONDINGS_MAX = 4_096
 """Beyond these an order is refused; what is there already can always be taken back or spent."""
+UNBONDINGS_PER_ACCOUNT_MAX = 8
+"""Counted by account and not in all: else who fills the table with dust keeps everybody's stake bonded."""
 MS_PER_S = 1_000
+NO_POWER = Power(0)
 
 OrderKey = tuple[Address, int, Kind, bytes]
 
@@ -116,7 +118,7 @@ def _process_register(state: ChainState, message: AnyMessage, sender: Address) -
     _check_room(len(state.candidates), CANDIDATES_MAX, "candidates")
     commission = BasisPoints(message.commission_bp)
     key = state.accounts_by_address[sender].public_key
-    new = Candidate(sender, key, Power(0), commission, judged_height=state.height)
+    new = Candidate(sender, key, NO_POWER, commission, judged_height=state.height)
     candidates = sorted((*state.candidates, new), key=lambda candidate: candidate.address)
     return _add_stake(replace(state, candidates=tuple(candidates)), sender, sender, message.amount)
 
@@ -137,7 +139,8 @@ def _process_undelegate(state: ChainState, message: AnyMessage, sender: Address)
         raise InsufficientFunds(f"{left + message.amount} is delegated, not {message.amount}")
     if left:
         _check_dust(state, left)
-    _check_room(len(state.unbondings), UNBONDINGS_MAX, "unbondings")
+    own = sum(item.delegator == sender for item in state.unbondings)
+    _check_room(own, UNBONDINGS_PER_ACCOUNT_MAX, "unbondings of this account")
     due_ms = UnixMillis(state.time_ms + state.params.unbonding_s * MS_PER_S)
     unbonding = Unbonding(sender, candidate, Stake(message.amount), due_ms)
     return replace(_set_delegation(state, sender, candidate, left), unbondings=(*state.unbondings, unbonding))
@@ -155,9 +158,11 @@ def _process_unjail(state: ChainState, message: AnyMessage, sender: Address) -> 
 
 def process_matured(state: ChainState) -> ChainState:
     """Pay out what has been unbonding for long enough, and forget candidates behind whom nothing is left."""
+    due: dict[Address, int] = {}
     for item in state.unbondings:
         if item.due_ms <= state.time_ms:
-            state = _pay(state, item.delegator, item.amount)
+            due[item.delegator] = due.get(item.delegator, 0) + item.amount
+    state = credit(state, due)
     state = replace(state, unbondings=tuple(u for u in state.unbondings if u.due_ms > state.time_ms))
     backed = {d.candidate for d in state.delegations} | {u.candidate for u in state.unbondings}
     backed |= {device.home for device in state.devices}
@@ -174,9 +179,17 @@ def _process_evidence(state: ChainState, message: AnyMessage, sender: Address) -
     judged = Height(state.height + 1)
     until = Round(state.round.number + state.params.jail_rounds)
     has_others = any(validator.address != guilty.address for validator in state.validators)
-    power = Power(0) if has_others else guilty.power
+    power = NO_POWER if has_others else guilty.power
     jailed = replace(guilty, power=power, is_jailed=True, jailed_until=until, judged_height=judged)
-    return _slash(_put_candidate(state, jailed), guilty.address)
+    return _slash(_cap_again(_put_candidate(state, jailed)), guilty.address)
+
+
+def _cap_again(state: ChainState) -> ChainState:
+    """With one validator less the others' shares grow: none may be above the cap until the next election."""
+    powers = cap_powers([validator.power for validator in state.validators], state.params.power_cap_bp)
+    by_address = {validator.address: power for validator, power in zip(state.validators, powers, strict=True)}
+    candidates = tuple(replace(c, power=by_address.get(c.address, NO_POWER)) for c in state.candidates)
+    return replace(state, candidates=candidates)
 
 
 def verify_evidence(state: ChainState, message: Evidence) -> Candidate:

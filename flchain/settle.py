@@ -9,7 +9,7 @@ from flchain.codecs import CODECS
 from flchain.consensus.dpos import split_reward
 from flchain.consensus.pok import compute_idle_knowledge, compute_knowledge, compute_weighted_median, find_outliers
 from flchain.fixedpoint import add
-from flchain.incentives import REWARD_RULES, compute_reputation
+from flchain.incentives import REPUTATION_MAX, REWARD_RULES, compute_reputation
 from flchain.messages import Phase, Settlement
 from flchain.orders import credit, process_matured
 from flchain.params import ChainParams
@@ -180,13 +180,20 @@ def _compute_rewards(state: ChainState, outcome: _Outcome) -> dict[Address, int]
 
 
 def _split_scoring_reward(state: ChainState, outliers: frozenset[Address]) -> dict[Address, int]:
-    """The scorers' purse by weight and reputation. An outlier's part is not minted: nobody gains by another's fall."""
+    """The scorers' purse by weight, of which a scorer gets its own reputation's share.
+
+    The rest, and an outlier's part, is not minted: in no round does anybody gain by another's fall.
+    """
     reputations = {device.address: device.reputation for device in state.devices}
     reputations |= {candidate.address: candidate.reputation for candidate in state.candidates}
-    shares = {address: weight * reputations[address] for address, weight in get_scorer_weights(state).items()}
-    total = sum(shares.values())
+    weights = get_scorer_weights(state)
+    whole = sum(weights.values()) * REPUTATION_MAX
     purse = state.params.reward_for_scores
-    return {address: purse * share // total for address, share in shares.items() if address not in outliers and total}
+    return {
+        address: purse * weight * reputations[address] // whole
+        for address, weight in weights.items()
+        if address not in outliers
+    }
 
 
 def _settle_device(device: Device, outcome: _Outcome) -> Device:
