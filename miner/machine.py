@@ -258,8 +258,7 @@ def _on_device_message(state: MinerState, owner: Address, packet: Packet) -> Tra
     if envelope.kind is Kind.ASK:
         return answers.on_ask(state, envelope)
     if envelope.kind in ORDER_KINDS:
-        state, effects = _add_order(state, envelope)
-        return state, (_build_receipt(state, envelope, "ok"), *effects)
+        return _on_order(state, envelope)
     if envelope.kind not in DEVICE_KINDS | SCORE_KINDS:
         raise MalformedMessage(f"a {envelope.kind.name} of a device")
     device = find_device(state.chain, envelope.sender)
@@ -315,6 +314,16 @@ def _add_to_pool(state: MinerState, envelope: Envelope) -> Transition:
     state, begun = agreement.consider(state)
     notes = tuple(Note("no room, dropped", {"round": k[0], "kind": k[1].name, "sender": k[2].hex()}) for k in dropped)
     return state, notes + effects + begun
+
+
+def _on_order(state: MinerState, envelope: Envelope) -> Transition:
+    """An account's order: the receipt says that it waits for a block, or why it does not."""
+    agreement.get_message(state.chain, envelope)  # only who has an account and has signed this is answered
+    try:
+        state, effects = _add_order(state, envelope)
+    except InvalidMessage as error:
+        return state, (_build_receipt(state, envelope, error.code), Refuse(error.code, str(error)))
+    return state, (_build_receipt(state, envelope, "ok"), *effects)
 
 
 def _add_order(state: MinerState, envelope: Envelope) -> Transition:
