@@ -161,7 +161,8 @@ def _on_score(state: MinerState, event: ScoreComputed) -> Transition:
 def on_packet(state: MinerState, event: PacketReceived) -> Transition:
     """A payload from the broker. Raises InvalidMessage's subclasses."""
     owner = read_topic_owner(event.topic)
-    if owner == state.config.identity.address:
+    is_own = owner == state.config.identity.address
+    if is_own and read_topic_channel(event.topic) != "up":  # there its operator sends the orders of its account
         return state, ()  # the broker returns what this node has said
     packet = decode_packet(event.payload)
     if packet.type is PacketType.CHUNK:
@@ -326,6 +327,11 @@ def _on_order(state: MinerState, envelope: Envelope) -> Transition:
     return state, (_build_receipt(state, envelope, "ok"), *effects)
 
 
+def _on_receipt(state: MinerState, owner: Address, packet: Packet) -> Transition:
+    """For the operator, who sends orders with this node's key from another process: nothing to do here."""
+    return state, ()
+
+
 def _add_order(state: MinerState, envelope: Envelope) -> Transition:
     if envelope.digest() in state.orders:
         return state, ()
@@ -344,4 +350,5 @@ PACKET_RULES: dict[tuple[str, PacketType], Callable[[MinerState, Address, Packet
     ("bft", PacketType.PROPOSAL): _on_proposal,
     ("head", PacketType.HEAD): answers.on_head,
     ("to", PacketType.BLOCK): answers.on_block,
+    ("to", PacketType.MESSAGE): _on_receipt,
 }

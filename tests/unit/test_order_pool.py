@@ -14,6 +14,7 @@ from flchain.wire import open_envelope, verify_envelope
 from miner import order_pool
 from miner.machine import build_miner_state, step
 from miner.order_pool import ORDERS_PER_SENDER_MAX, OrderPool, insert, prune
+from miner.tip import Standing
 from miner.values import Effect, MinerConfig, MinerState, PacketReceived, Publish, Refuse
 from tests.support.chain_builder import NO_CLOCK, build_identity
 from tests.support.stake_builder import (
@@ -134,7 +135,7 @@ def test_a_full_pool_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 def build_miner() -> MinerState:
     driver = StakeDriver(CHAIN)
     driver.open()
-    return build_miner_state(MinerConfig(MINER), driver.state)
+    return build_miner_state(MinerConfig(MINER), Standing(driver.state))
 
 
 def hear(state: MinerState, owner: Address, raw: bytes) -> tuple[MinerState, tuple[Effect, ...]]:
@@ -172,6 +173,17 @@ def test_the_sender_of_a_wrong_order_hears_why() -> None:
     assert state == before
     assert get_receipts(effects, RICH.address) == [(open_envelope(raw, CHAIN.id).digest(), "refused-order")]
     assert [e.code for e in effects if isinstance(e, Refuse)] == ["refused-order"]
+
+
+def test_a_miner_hears_its_own_operator() -> None:
+    """An order of a miner's account, sent by its operator with the same key, waits in that miner's pool too; and the
+    other miners' receipts, which reach the miner besides, are nothing wrong."""
+    state = build_miner()
+    raw = undelegate(state.chain, MINER, MINER, 1)
+    after, effects = hear(state, MINER.address, raw)
+    assert list(after.orders.values()) == [raw]
+    receipt = next(e for e in effects if isinstance(e, Publish))
+    assert step(state, PacketReceived(receipt.topic, receipt.packet), Millis(0), NO_CLOCK) == (state, ())
 
 
 @pytest.mark.parametrize("raw", [transfer(CHAIN.state, STRANGER, RICH, 10), unjail(CHAIN.state, RICH)[:-1] + b"\x00"])
