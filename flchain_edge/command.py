@@ -46,10 +46,10 @@ class NodeCommand:
     description: str
     role: str
     """What the genesis calls its nodes: "validator" or "device"."""
-    get_members: Callable[[Genesis], Iterable[bytes]]
-    """The public keys that the genesis knows in this role."""
     settings_type: type[NodeSettings]
     run: Callable[[Any], Coroutine[Any, Any, None]]
+    get_members: Callable[[Genesis], Iterable[bytes]] | None = None
+    """The public keys that the genesis knows in this role; None where it can be won later (docs/staking.md)."""
     actions: tuple[NodeAction, ...] = ()
     """What this program does besides run, check, key and example; `resync` mends its database."""
 
@@ -155,7 +155,9 @@ def find_problems(command: NodeCommand, settings: Any) -> tuple[str, ...]:
         problems.append(f"key file {settings.key.file}: No such file or directory; make it with: {command.program} key")
         return tuple(problems)
     identity = _attempt(problems, load_identity, settings)
-    if genesis is not None and identity is not None and identity.public_key not in command.get_members(genesis):
+    if genesis is None or identity is None or command.get_members is None:
+        return tuple(problems)
+    if identity.public_key not in command.get_members(genesis):
         problems.append(f"key {settings.key.file}: {identity.address.hex()} is no {command.role} of this chain")
     return tuple(problems)
 

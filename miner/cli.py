@@ -13,7 +13,6 @@ COMMAND = NodeCommand(
     program="flchain-miner",
     description="Score updates, agree on blocks with the other miners, serve devices over MQTT.",
     role="validator",
-    get_members=lambda genesis: [entry.public_key for entry in genesis.validators],
     settings_type=MinerSettings,
     run=run_miner,
     actions=ACTIONS,

@@ -118,7 +118,8 @@ def test_all_files_that_are_missing_are_told_at_once(
 
 
 def test_files_that_do_not_fit_are_told_at_once(tmp_path: Path, role: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Labels that the model has no class for and a key that is not on the chain are two problems, for check and run."""
+    """Labels that the model has no class for, and a device's key that is not on the chain, are told by check and run; a
+    miner may win its seat later."""
     config = set_up(tmp_path, capsys)[role]
     shape = TfliteModel((tmp_path / "model.tflite").read_bytes()).input_shape
     np.savez(config.parent / "examples.npz", x=np.zeros((2, *shape), np.float32), y=np.array([0, 99]))
@@ -128,9 +129,9 @@ def test_files_that_do_not_fit_are_told_at_once(tmp_path: Path, role: str, capsy
         capsys.readouterr()
         assert MAINS[role]([action, "--config", str(config)]) == EXIT_CONFIG
         lines = capsys.readouterr().err.splitlines()
-        assert len(lines) == 2
         assert any("labels must be" in line for line in lines)
-        assert any("of this chain" in line and "key.pem" in line for line in lines)
+        strange = [line for line in lines if "of this chain" in line and "key.pem" in line]
+        assert len(strange) == (role == "agent") == len(lines) - 1
 
 
 def test_another_model_than_the_chains_is_refused(

@@ -1,0 +1,135 @@
+"""An order on its way: published under the sender's own address, answered by miners, and found in a final block."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, replace
+
+from flchain.crypto import Identity, compute_address
+from flchain.errors import FlchainError, InvalidMessage
+from flchain.genesis import Genesis
+from flchain.messages import Receipt
+from flchain.packets import PacketType, Topics, decode_packet, encode_packet, read_topic_owner
+from flchain.state import find_account
+from flchain.types import Address
+from flchain.wire import open_envelope, verify_envelope
+from flchain_edge.inbox import Received
+from flchain_edge.mqtt import MqttLink
+from flchain_edge.mqtt_settings import MqttSettings, with_client_id
+from tools.stake_view import LedgerView
+
+POLL_S = 0.25
+GRACE_S = 3.0
+"""After a refusal: a miner that is behind may refuse what the others take."""
+REPEAT_S = 5.0
+HINTS = {
+    "wrong-sequence": "done already, or --sequence is too low: see flchain stake show",
+    "pool-full": "too many orders wait already, try again later",
+}
+
+
+class OrderFailed(FlchainError):
+    """The miners refuse an order, do not answer, or have not made it final in time; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """What an order needs: the chain, who signs, where the broker is, and a ledger if one is at hand."""
+
+    genesis: Genesis
+    identity: Identity
+    mqtt: MqttSettings
+    ledger: LedgerView | None
+
+
+def get_miners(access: Access) -> dict[Address, bytes]:
+    """Whose receipts count: the validators, by the ledger if there is one."""
+    keys = [entry.public_key for entry in access.genesis.validators]
+    if access.ledger is not None:
+        keys = [validator.public_key for validator in access.ledger.state.validators]
+    return {compute_address(key): key for key in keys}
+
+
+def read_receipt(
+    event: object, access: Access, miners: dict[Address, bytes], digest: bytes
+) -> tuple[Address, str] | None:
+    """Who says what of the order, or None: another message, or one that its miner has not signed."""
+    if not isinstance(event, Received):
+        return None
+    try:
+        owner, packet = read_topic_owner(event.topic), decode_packet(event.payload)
+        if packet.type is not PacketType.MESSAGE or owner not in miners:
+            return None
+        envelope = open_envelope(packet.fields[0], access.genesis.chain_id())
+        message = verify_envelope(envelope, access.genesis.chain_id(), miners[owner])
+    except InvalidMessage:
+        return None
+    if not isinstance(message, Receipt) or message.digest != digest or envelope.sender != owner:
+        return None
+    return owner, message.code
+
+
+async def publish(access: Access, raw: bytes, timeout_s: float) -> dict[Address, str]:
+    """Send an order until a miner takes it, all refuse it, or the time is over: what each has said of it.
+
+    Raises OrderFailed when the broker cannot be reached.
+    """
+    me, chain = access.identity.address, access.genesis.chain_id()
+    topics, miners = Topics.of_chain(chain), get_miners(access)
+    digest = open_envelope(raw, chain).digest()
+    # The node itself may be connected under its address, and a broker keeps one connection a client id.
+    link = MqttLink(with_client_id(replace(access.mqtt, client_id=""), f"{me.hex()}-stake"))
+    link.subscribe(topics.answers_to(me))
+    packet = encode_packet(PacketType.MESSAGE, raw)
+    said: dict[Address, str] = {}
+    until, repeat_at, was_connected = time.monotonic() + timeout_s, 0.0, False
+    await link.start()
+    try:
+        while time.monotonic() < until and "ok" not in said.values() and len(said) < len(miners):
+            if link.is_subscribed and time.monotonic() >= repeat_at:
+                was_connected |= link.publish(topics.device_up(me), packet)
+                repeat_at = time.monotonic() + REPEAT_S
+            try:
+                async with asyncio.timeout(POLL_S):
+                    receipt = read_receipt(await link.events.get(), access, miners, digest)
+            except TimeoutError:
+                continue
+            if receipt is not None:
+                said.setdefault(*receipt)
+                until = min(until, time.monotonic() + GRACE_S)
+    finally:
+        await link.stop()
+    if not was_connected:
+        raise OrderFailed(f"no connection to the broker at {access.mqtt.host}:{access.mqtt.port} in {timeout_s:.0f} s")
+    return said
+
+
+def judge(said: dict[Address, str], timeout_s: float) -> str:
+    """The miner that took the order. Raises OrderFailed."""
+    for miner, code in said.items():
+        if code == "ok":
+            return miner.hex()
+    if not said:
+        raise OrderFailed(
+            f"no miner answered in {timeout_s:.0f} s: is the account known on this chain, and do miners run? "
+            "The order may still come into a block; sending the same one again is safe"
+        )
+    codes = sorted(set(said.values()))
+    hints = [HINTS[code] for code in codes if code in HINTS]
+    raise OrderFailed(f"refused by {len(said)} miners: {', '.join(codes)}" + "".join(f"; {hint}" for hint in hints))
+
+
+def wait_until_final(ledger: LedgerView, raw: bytes, me: Address, sequence: int, timeout_s: float) -> int:
+    """The height of the block that carries the order. Raises OrderFailed when it does not come, or another did."""
+    until = time.monotonic() + timeout_s
+    while True:
+        height = ledger.read_on(raw)
+        if height is not None:
+            return height
+        account = find_account(ledger.state, me)
+        if account is not None and account.sequence > sequence:
+            raise OrderFailed(f"another order of this account has number {sequence}")
+        if time.monotonic() >= until:
+            raise OrderFailed(f"not final after {timeout_s:.0f} s, at height {ledger.state.height}; it still waits")
+        time.sleep(POLL_S)
