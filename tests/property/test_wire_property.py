@@ -18,12 +18,18 @@ from flchain.messages import (
     Body,
     Certificate,
     Commit,
+    Delegate,
+    Evidence,
     Header,
     Kind,
     Proposal,
     Receipt,
+    Register,
     Reveal,
     ScoreReveal,
+    Transfer,
+    Undelegate,
+    Unjail,
     Vote,
 )
 from flchain.packets import (
@@ -50,13 +56,21 @@ digests = st.binary(min_size=32, max_size=32)
 addresses = st.binary(min_size=20, max_size=20)
 salts = st.binary(min_size=16, max_size=16)
 score_numbers = st.integers(0, SCORE_MAX)
+listed = st.lists(st.tuples(addresses, score_numbers), max_size=20).map(tuple)
+amounts = st.integers(1, 2**53)
 messages = st.one_of(
     st.builds(Commit, counters, digests),
     st.builds(Reveal, counters, salts, st.integers(1, 2**20 - 1), st.binary(max_size=300)),
-    st.builds(ScoreReveal, counters, salts, score_numbers, st.lists(st.tuples(addresses, score_numbers)).map(tuple)),
+    st.builds(ScoreReveal, counters, salts, score_numbers, listed, listed),
     st.builds(Proposal, counters, counters, st.integers(-1, 2**53), digests),
     st.builds(Vote, counters, counters, st.integers(1, 2), st.none() | digests),
     st.builds(Receipt, counters, digests, st.text(st.characters(codec="utf-8"), max_size=32)),
+    st.builds(Transfer, counters, digests, amounts),
+    st.builds(Register, counters, st.integers(0, 10_000), amounts),
+    st.builds(Delegate, counters, addresses, amounts),
+    st.builds(Undelegate, counters, addresses, amounts),
+    st.builds(Unjail, counters),
+    st.builds(Evidence, counters, st.binary(max_size=200), st.binary(max_size=200)),
 )
 # All that CBOR can say, floats and tags included, in the places where our fields are.
 leaves = st.one_of(
