@@ -32,7 +32,8 @@ ALL = frozenset(FAULTS)
 
 @dataclass(frozen=True)
 class Mutant:
-    """A bug, the runs that should show it, and what the checker is to say."""
+    """A bug, the runs that should show it, and what the checker is to say: never nothing, else a bug that only crashes
+    for want of an argument would pass for one that was caught."""
 
     patch: Patch
     said: str
@@ -77,7 +78,7 @@ def vote_before_disk(monkeypatch):
 
 def forget_votes_on_restart(monkeypatch):
     true = miner_machine.build_miner_state
-    monkeypatch.setattr(miner_machine, "build_miner_state", lambda config, state, tip, *own: true(config, state, tip))
+    monkeypatch.setattr(miner_machine, "build_miner_state", lambda config, standing, *own: true(config, standing))
 
 
 def do_not_count_a_certificates_power(monkeypatch):
@@ -111,9 +112,9 @@ def do_not_check_a_certificates_signatures(monkeypatch):
 def accept_any_proposer(monkeypatch):
     true = bft.on_proposal
 
-    def on_proposal(state, proposal, is_valid):
+    def on_proposal(state, proposal, *is_good):
         config = replace(state.config, proposer_of=lambda view: proposal.proposer)
-        after, effects = true(replace(state, config=config), proposal, is_valid)
+        after, effects = true(replace(state, config=config), proposal, *is_good)
         return replace(after, config=state.config), effects
 
     monkeypatch.setattr(bft, "on_proposal", on_proposal)
@@ -172,7 +173,7 @@ def stay_in_the_first_view(monkeypatch):
 
 def vote_for_blocks_that_break_a_rule(monkeypatch):
     true = bft.on_proposal
-    monkeypatch.setattr(bft, "on_proposal", lambda state, proposal, is_valid: true(state, proposal, True))
+    monkeypatch.setattr(bft, "on_proposal", lambda state, proposal, *is_good: true(state, proposal, True))
 
 
 def never_lock(monkeypatch):
@@ -242,7 +243,9 @@ MUTANTS: dict[str, Mutant] = {
     "nothing is said twice": Mutant(say_nothing_twice, "stalled", Options(0, 4, 1, 1, ALL, 20, ("withhold",))),
     "no view follows the first": Mutant(stay_in_the_first_view, "stalled", Options(0, 4, 1, 1, CALM, 10, ("invalid",))),
     "blocks that break a rule are voted for": Mutant(
-        vote_for_blocks_that_break_a_rule, "", Options(0, 4, 1, 1, CALM, 15, ("invalid",))
+        vote_for_blocks_that_break_a_rule,
+        "consensus decides valid blocks only",
+        Options(0, 4, 1, 1, CALM, 15, ("invalid",)),
     ),
 }
 
