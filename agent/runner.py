@@ -40,7 +40,7 @@ from flchain.genesis import Genesis
 from flchain.light import build_light_state
 from flchain.messages import Status
 from flchain.packets import PacketType, encode_packet, split_packet
-from flchain.types import Address, Hash
+from flchain.types import Address
 from flchain.wire import seal
 from flchain_edge.chain_files import compute_initial_model, load_examples, load_genesis, load_model_file
 from flchain_edge.event_loop import EventQueue, RefusalCounter, read_clocks
@@ -178,8 +178,7 @@ async def run_agent(settings: AgentSettings) -> None:
     probe_model(model_file)
     model = TfliteModel(model_file)
     initial_model = compute_initial_model(model)
-    checkpoint = Hash(bytes.fromhex(settings.checkpoint)) if settings.checkpoint else None
-    light = build_light_state(genesis, initial_model, checkpoint)
+    light = build_light_state(genesis, initial_model, settings.get_checkpoint())
     trainer = Trainer(model, load_examples(settings.examples, model), genesis.params)
     store = await Store.open(Path(settings.data_dir) / STORE_FILE, light.chain)
     try:

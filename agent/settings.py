@@ -14,10 +14,3 @@ class AgentSettings(NodeSettings):
     failover_s: int = field(
         default=10, metadata={"min": 1, "max": 3600, "help": "turn to the next miner after this silence"}
     )
-    checkpoint: str = field(
-        default="",
-        metadata={
-            "pattern": "|[0-9a-f]{64}",
-            "help": "hash of a header to believe, for a device that was away for too long; see: flchain chain show",
-        },
-    )

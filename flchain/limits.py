@@ -9,13 +9,14 @@ from __future__ import annotations
 from flchain.codecs import CODECS
 from flchain.fixedpoint import VALUE_BYTES
 from flchain.messages import Kind
-from flchain.params import ChainParams
+from flchain.params import VALIDATORS_MAX, ChainParams
 from flchain.wire import (
     BODY_BYTES_MAX,
     CERTIFICATE_BYTES_MAX,
     HEADER_BYTES_MAX,
     MESSAGE_BYTES_MAX,
     ORDERS_BYTES_MAX,
+    SETS_BYTES_MAX,
     SETTLEMENT_BYTES_MAX,
     SMALL_BYTES_MAX,
     UPDATE_BYTES_MAX,
@@ -25,6 +26,9 @@ FRAME_BYTES = 4_096
 """What a packet adds to the parts it is made of, generously."""
 SCORE_ENTRY_BYTES = 32
 """One (address, score) in a message."""
+SCORE_BYTES = 3
+STATE_TABLES_BYTES_MAX = 2_000_000
+"""Accounts, devices, candidates, delegations and unbondings, each as many as there may be (see `orders`)."""
 
 
 def compute_update_bytes_max(params: ChainParams) -> int:
@@ -46,8 +50,26 @@ def compute_body_bytes_max(params: ChainParams, devices_count: int, validators_c
     return min(BODY_BYTES_MAX, max(of_devices, of_scorers) + ORDERS_BYTES_MAX + SETTLEMENT_BYTES_MAX)
 
 
+def compute_state_bytes_max(params: ChainParams, devices_count: int) -> int:
+    """The longest snapshot of a state: all tables full, everybody's updates and scores, the model."""
+    scorers = devices_count + VALIDATORS_MAX
+    updates = devices_count * compute_device_packet_bytes_max(params)
+    return (
+        STATE_TABLES_BYTES_MAX + scorers * (scorers * SCORE_BYTES + SMALL_BYTES_MAX) + updates + _compute_model(params)
+    )
+
+
+def compute_miner_packet_bytes_max(params: ChainParams, devices_count: int, validators_count: int) -> int:
+    """The longest packet of a miner for another: as for a device, or a state."""
+    state = compute_state_bytes_max(params, devices_count) + HEADER_BYTES_MAX + CERTIFICATE_BYTES_MAX + FRAME_BYTES
+    return max(state + SETS_BYTES_MAX, compute_packet_bytes_max(params, devices_count, validators_count))
+
+
+def _compute_model(params: ChainParams) -> int:
+    return VALUE_BYTES * params.parameters_count
+
+
 def compute_packet_bytes_max(params: ChainParams, devices_count: int, validators_count: int) -> int:
-    """The longest packet of a miner: a block with its certificate, or a model."""
-    body = compute_body_bytes_max(params, devices_count, validators_count)
-    model = VALUE_BYTES * params.parameters_count
-    return max(body, model) + HEADER_BYTES_MAX + CERTIFICATE_BYTES_MAX + SMALL_BYTES_MAX + FRAME_BYTES
+    """The longest packet of a miner that devices hear: a block with its certificate, or a model with its validators."""
+    longest = max(compute_body_bytes_max(params, devices_count, validators_count), _compute_model(params))
+    return longest + SETS_BYTES_MAX + HEADER_BYTES_MAX + CERTIFICATE_BYTES_MAX + SMALL_BYTES_MAX + FRAME_BYTES

@@ -152,6 +152,7 @@ class Want(IntEnum):
     MODEL = 1  # the same, and the model whose hash it holds
     CHANGES = 2  # from `height` on the headers at which the validators changed, then the newest
     BLOCKS = 3  # final blocks from `height` on
+    STATE = 4  # the whole state after the newest block, for a miner
 
 
 class Ask(Message, frozen=True):

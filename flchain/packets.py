@@ -32,6 +32,7 @@ class PacketType(IntEnum):
     BODY = 3  # height, body of the block at that height
     MODEL = 4  # header, certificate, validators, the model vector whose hash the header holds
     BLOCK = 5  # header, certificate, body
+    STATE = 6  # header, certificate, validators, the state after that block (see `snapshot`)
     CHUNK = 9  # digest of the packet, index, count, piece
 
 
@@ -42,6 +43,7 @@ FIELD_TYPES: dict[PacketType, tuple[type, ...]] = {
     PacketType.BODY: (int, bytes),
     PacketType.MODEL: (bytes, bytes, bytes, bytes),
     PacketType.BLOCK: (bytes, bytes, bytes),
+    PacketType.STATE: (bytes, bytes, bytes, bytes),
     PacketType.CHUNK: (bytes, int, int, bytes),
 }
 

@@ -1,17 +1,50 @@
-"""The state as the leaves of a Merkle tree: its root is in every header, and a leaf can be proved with a short path."""
+"""The state as the leaves of a Merkle tree: its root is in every header, and a leaf can be proved with a short path.
+
+Each kind of leaf has its writer and its reader side by side: what one forgets, the other cannot give back.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from flchain import merkle
 from flchain.crypto import hash_tagged
-from flchain.state import Account, Candidate, ChainState, Delegation, Device, RoundState, Unbonding
-from flchain.types import Hash
-from flchain.wire import encode
+from flchain.errors import MalformedMessage
+from flchain.messages import Phase
+from flchain.state import (
+    Account,
+    Candidate,
+    ChainState,
+    Delegation,
+    Device,
+    RevealedScores,
+    RevealedUpdate,
+    RoundState,
+    Unbonding,
+)
+from flchain.types import Hash, Round
+from flchain.wire import decode, encode
 
 LEAVES_CACHED_MAX = 16_384
 """Most leaves are the same in the next block: their bytes are kept."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What the leaves hold, in the names of `ChainState`."""
+
+    accounts: tuple[Account, ...]
+    devices: tuple[Device, ...]
+    candidates: tuple[Candidate, ...]
+    delegations: tuple[Delegation, ...]
+    unbondings: tuple[Unbonding, ...]
+    round: RoundState
+    model_hash: Hash
+    minted: int
+    burned: int
 
 
 def get_leaves(state: ChainState) -> list[bytes]:
@@ -31,6 +64,30 @@ def compute_state_root(state: ChainState) -> Hash:
     return merkle.compute_root(get_leaves(state))
 
 
+def read_leaves(leaves: Sequence[bytes], updates: Sequence[bytes]) -> Tables:
+    """What certified leaves say; of the round's `updates` they hold only the hashes.
+
+    The caller has checked that the leaves have the root of a final header: they are trusted to be well-formed. Raises
+    MalformedMessage for other updates.
+    """
+    rows: dict[str, list[Any]] = {}
+    for leaf in leaves:
+        name, *fields = decode(leaf, len(leaf))
+        rows.setdefault(name, []).append(fields)
+    model_hash, minted, burned = rows["totals"][0]
+    return Tables(
+        accounts=tuple(Account(*fields) for fields in rows.get("account", ())),
+        devices=tuple(Device(*fields) for fields in rows.get("device", ())),
+        candidates=tuple(_read_candidate(*fields) for fields in rows.get("candidate", ())),
+        delegations=tuple(Delegation(*fields) for fields in rows.get("delegation", ())),
+        unbondings=tuple(Unbonding(*fields) for fields in rows.get("unbonding", ())),
+        round=_read_round(rows["round"][0], updates),
+        model_hash=model_hash,
+        minted=minted,
+        burned=burned,
+    )
+
+
 @lru_cache(LEAVES_CACHED_MAX)
 def _encode_account(a: Account) -> bytes:
     return encode(["account", a.address, a.public_key, a.balance, a.sequence])
@@ -39,13 +96,6 @@ def _encode_account(a: Account) -> bytes:
 @lru_cache(LEAVES_CACHED_MAX)
 def _encode_device(d: Device) -> bytes:
     return encode(["device", d.address, d.public_key, d.home, d.reputation, d.absent])
-
-
-@lru_cache(LEAVES_CACHED_MAX)
-def _encode_candidate(c: Candidate) -> bytes:
-    numbers = [c.power, c.commission_bp, c.knowledge, c.reputation, c.priority, c.absent]
-    jail = [int(c.is_jailed), c.jailed_until, c.judged_height]
-    return encode(["candidate", c.address, c.public_key, numbers, jail])
 
 
 @lru_cache(LEAVES_CACHED_MAX)
@@ -58,14 +108,52 @@ def _encode_unbonding(u: Unbonding) -> bytes:
     return encode(["unbonding", u.delegator, u.candidate, u.amount, u.due_ms])
 
 
+@lru_cache(LEAVES_CACHED_MAX)
+def _encode_candidate(c: Candidate) -> bytes:
+    numbers = [c.power, c.commission_bp, c.knowledge, c.reputation, c.priority, c.absent]
+    jail = [int(c.is_jailed), c.jailed_until, c.judged_height]
+    return encode(["candidate", c.address, c.public_key, numbers, jail])
+
+
+def _read_candidate(address: Any, public_key: Any, numbers: Any, jail: Any) -> Candidate:
+    power, commission_bp, knowledge, reputation, priority, absent = numbers
+    standing = (commission_bp, knowledge, reputation, priority, absent)
+    return Candidate(address, public_key, power, *standing, bool(jail[0]), *jail[1:])
+
+
 def _encode_round(round_: RoundState) -> bytes:
     return encode(
         [
             "round",
             [round_.number, int(round_.phase), round_.heights],
             [list(item) for item in round_.commits],
-            [[r.sender, r.samples, hash_tagged("update", r.update)] for r in round_.reveals],
+            [[r.sender, r.samples, _hash_update(r.update)] for r in round_.reveals],
             [list(item) for item in round_.score_commits],
             [[s.scorer, s.base_score, list(s.scores), list(s.aggregates)] for s in round_.score_reveals],
         ]
     )
+
+
+def _read_round(fields: Any, updates: Sequence[bytes]) -> RoundState:
+    (number, phase, heights), commits, reveals, score_commits, score_reveals = fields
+    if [_hash_update(update) for update in updates] != [update_hash for _, _, update_hash in reveals]:
+        raise MalformedMessage("not the updates of the open round")
+    return RoundState(
+        number=Round(number),
+        phase=Phase(phase),
+        heights=heights,
+        commits=tuple((address, commitment) for address, commitment in commits),
+        reveals=tuple(
+            RevealedUpdate(sender, samples, update)
+            for (sender, samples, _), update in zip(reveals, updates, strict=True)
+        ),
+        score_commits=tuple((address, commitment) for address, commitment in score_commits),
+        score_reveals=tuple(
+            RevealedScores(scorer, base, tuple(scores), tuple(aggregates))
+            for scorer, base, scores, aggregates in score_reveals
+        ),
+    )
+
+
+def _hash_update(update: bytes) -> Hash:
+    return hash_tagged("update", update)

@@ -25,9 +25,8 @@ from flchain.messages import Bytes20, Bytes32, Certificate, Header, PositiveCoun
 from flchain.params import VALIDATORS_MAX
 from flchain.state import ChainState, Validator, compute_validators_hash, list_validators
 from flchain.types import Address, Hash, Height, Power, UnixMillis
-from flchain.wire import HEADER_BYTES_MAX, decode_struct, encode
+from flchain.wire import HEADER_BYTES_MAX, SETS_BYTES_MAX, decode_struct, encode
 
-SETS_BYTES_MAX = 2 * VALIDATORS_MAX * 70 + 16
 MS_PER_S = 1_000
 Listed = tuple[tuple[Bytes20, Bytes32, PositiveCounter], ...]
 Validators = tuple[Validator, ...]

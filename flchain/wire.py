@@ -52,6 +52,8 @@ MESSAGE_BYTES_MAX: dict[Kind, int] = {
 }
 HEADER_BYTES_MAX = 1_024
 CERTIFICATE_BYTES_MAX = 8_192
+SETS_BYTES_MAX = 9_216
+"""Two sets of 64 validators."""
 BODY_BYTES_MAX = 64_000_000
 ORDERS_BYTES_MAX = 65_536
 """Of a body, the orders."""

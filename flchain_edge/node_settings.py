@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flchain.crypto import Identity
+from flchain.types import Hash
 from flchain_edge.keystore import load_or_create_identity, load_passphrase
 from flchain_edge.mqtt_settings import MqttSettings
 
@@ -43,6 +44,17 @@ class NodeSettings:
     mqtt: MqttSettings = field(default_factory=MqttSettings)
     log: LogSettings = field(default_factory=LogSettings)
     until_round: int = field(default=0, metadata={"min": 0, "help": "take part up to this round; 0: go on for ever"})
+    checkpoint: str = field(
+        default="",
+        metadata={
+            "pattern": "|[0-9a-f]{64}",
+            "help": "hash of a header to believe, for a node that was away for too long; see: flchain chain show",
+        },
+    )
+
+    def get_checkpoint(self) -> Hash | None:
+        """The header's hash, if one is given."""
+        return Hash(bytes.fromhex(self.checkpoint)) if self.checkpoint else None
 
 
 def load_identity(settings: NodeSettings) -> Identity:

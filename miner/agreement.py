@@ -19,12 +19,13 @@ from flchain.consensus import bft
 from flchain.errors import InvalidMessage, MalformedMessage, UnknownSender, WrongRound
 from flchain.messages import Phase
 from flchain.packets import PacketType, encode_packet
-from flchain.phases import PHASE_KINDS, get_expected, get_present
+from flchain.phases import get_expected, get_present
 from flchain.state import ChainState, find_account, find_validator
 from flchain.types import Address, Hash, Height, Millis, View
-from flchain.wire import Envelope, get_signature, open_envelope, seal, verify_envelope
+from flchain.wire import Envelope, get_signature, seal, verify_envelope
 from miner import mempool, order_pool, scoring
-from miner.tip import add_change, build_tip
+from miner.judgement import accuse, get_candidates, is_timely
+from miner.tip import Tip, add_change, build_tip
 from miner.values import (
     Candidate,
     Effect,
@@ -40,8 +41,6 @@ from miner.values import (
 )
 
 GOSSIP_MS = 1_000
-CLOCK_AHEAD_MAX_MS = 300_000
-"""A new block's time may be so far ahead of this node's clock."""
 GOSSIP_DOUBLINGS_MAX = 3
 """Within a height each repeat waits twice as long, up to 8 s: repeats must not slow down further what is only slow."""
 Transition = tuple[MinerState, tuple[Effect, ...]]
@@ -60,12 +59,6 @@ def build_bft_config(config: MinerConfig, chain: ChainState) -> bft.BftConfig:
     )
 
 
-def get_candidates(state: MinerState) -> dict[Address, bytes]:
-    """The messages that wait for a block of the present phase, by sender."""
-    round_ = state.chain.round
-    return mempool.get_candidates(state.mempool, round_.number, PHASE_KINDS.get(round_.phase))
-
-
 def is_paused(state: MinerState) -> bool:
     """True once the rounds that the operator asked for are settled."""
     return 0 < state.config.until_round < state.chain.round.number
@@ -80,6 +73,8 @@ def consider(state: MinerState) -> Transition:
     phase = state.chain.round.phase
     if _is_worth_a_block(state):
         return start(state)
+    if state.is_patience_running:
+        return state, ()
     orders = select_orders(state.chain, state.orders.values())
     has_begun = bool(get_candidates(state) or get_present(state.chain) or orders)
     if phase is Phase.COMMIT and not has_begun:
@@ -121,7 +116,7 @@ def start(state: MinerState) -> Transition:
     """Begin agreement at this height, if it has not begun."""
     if state.bft.is_started or is_paused(state):
         return state, ()
-    untimely = frozenset(h for h, candidate in state.candidates.items() if not _is_timely(state, candidate))
+    untimely = frozenset(h for h, candidate in state.candidates.items() if not is_timely(state, candidate))
     return carry_out(state, *bft.on_start(state.bft, untimely), extra=(StartTimer(Timer.GOSSIP, GOSSIP_MS),))
 
 
@@ -142,7 +137,7 @@ def carry_out(
             case bft.ScheduleTimeout(timeout, timeout_ms):
                 more = (StartTimer(timeout, timeout_ms),)
             case bft.Equivocation(first, second):
-                state, more = _accuse(state, first, second)
+                state, more = accuse(state, first, second)
             case bft.Decide(view, block_hash):
                 state, more = _decide(state, view, block_hash)
         done += more
@@ -166,39 +161,6 @@ def _propose(state: MinerState, view: View, is_due: bool = False) -> Transition:
 def on_propose_timer(state: MinerState) -> Transition:
     """What was under way has not come: propose what is there."""
     return _propose(state, state.proposing_view, is_due=True) if state.proposing_view is not None else (state, ())
-
-
-def _is_timely(state: MinerState, candidate: Candidate) -> bool:
-    """False for a new block that deserves no vote now, though it breaks no rule of the chain.
-
-    Its time is far ahead of this node's clock; or it leaves out devices' messages that would close the phase, or all
-    there are. Else a single liar could use up the heights of a phase with blocks of nothing, and slow devices with it.
-    """
-    chain, after = state.chain, candidate.after
-    if after is None:
-        return True  # a matter of validity
-    if after.time_ms > state.clock_ms + CLOCK_AHEAD_MAX_MS:
-        return False
-    before_phase, after_phase = (chain.round.number, chain.round.phase), (after.round.number, after.round.phase)
-    if chain.round.phase not in (Phase.COMMIT, Phase.REVEAL) or before_phase != after_phase:
-        return True
-    held, present = get_candidates(state).keys(), get_present(chain)
-    return not get_expected(chain) <= present | held and (not held or get_present(after) > present)
-
-
-def _accuse(state: MinerState, first: bft.Vote | bft.Proposal, second: bft.Vote | bft.Proposal) -> Transition:
-    """A validator has signed twice: its own words go into a block as evidence, this node's or another's."""
-    guilty = first.validator if isinstance(first, bft.Vote) else first.proposer
-    note = Note("a validator has signed twice", {"validator": guilty.hex(), "height": first.height})
-    if first not in state.raws or second not in state.raws:
-        return state, (note,)
-    evidence = messages.Evidence(first.height, *sorted((state.raws[first], state.raws[second])))
-    raw = seal(evidence, state.chain.chain, state.config.identity)
-    try:
-        orders = order_pool.insert(state.orders, state.chain, open_envelope(raw, state.chain.chain))
-    except InvalidMessage:
-        return state, (note,)  # judged already
-    return replace(state, orders=orders), (note, state.tell_miners(raw))
 
 
 def _send_proposal(state: MinerState, proposal: bft.Proposal) -> Transition:
@@ -234,7 +196,14 @@ def _decide(state: MinerState, view: View, block_hash: Hash) -> Transition:
 
 def advance(state: MinerState, block: Block, after: ChainState, certificate: bytes) -> Transition:
     """Go to the next height: store the final block, tell devices and peers, score what is new."""
-    tip = build_tip(block, certificate, state.chain, after)
+    note = Note("final", {"height": after.height, "round": block.header.round, "phase": block.header.phase.name})
+    return stand_at(
+        state, after, build_tip(block, certificate, state.chain, after), SaveBlock(block, certificate), note
+    )
+
+
+def stand_at(state: MinerState, after: ChainState, tip: Tip, save: Effect, note: Note) -> Transition:
+    """Take up a new final state: what was about the heights before is done."""
     is_new_round = after.round.number != state.chain.round.number
     pool = mempool.prune(state.mempool, after.round.number)
     refused: tuple[InvalidMessage, ...] = ()
@@ -255,11 +224,11 @@ def advance(state: MinerState, block: Block, after: ChainState, certificate: byt
         is_patience_running=False,
         tip=tip,
         changes=add_change(state.changes, after.height, tip),
+        trust=None,
         scores={} if is_new_round else state.scores,
         scores_asked=frozenset() if is_new_round else state.scores_asked,
     )
-    note = Note("final", {"height": after.height, "round": block.header.round, "phase": block.header.phase.name})
-    effects: tuple[Effect, ...] = (SaveBlock(block, certificate), *publish_tip(state), note)
+    effects: tuple[Effect, ...] = (save, *publish_tip(state), note)
     effects += tuple(Refuse(error.code, str(error)) for error in refused)
     state, more = scoring.process_phase(state)
     state, begun = consider(state)
@@ -325,7 +294,7 @@ def on_proposal_packet(state: MinerState, envelope: Envelope, header: bytes, bod
         candidate = check_block(state.chain, block)  # dear, so only for who may propose
     is_own_block = message.valid_view >= 0 or block.header.proposer == envelope.sender
     is_valid = candidate.after is not None and is_own_block
-    after, effects = bft.on_proposal(state.bft, proposal, is_valid, _is_timely(state, candidate))
+    after, effects = bft.on_proposal(state.bft, proposal, is_valid, is_timely(state, candidate))
     candidates, raws = {**state.candidates, block.hash: candidate}, {**state.raws, proposal: envelope.raw}
     state = _forget_unused(replace(state, candidates=candidates, raws=raws), after)
     state, done = carry_out(state, after, effects)

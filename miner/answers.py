@@ -10,11 +10,11 @@ from flchain.chain import hash_header
 from flchain.fixedpoint import vector_bytes
 from flchain.messages import Header, Want
 from flchain.packets import Packet, PacketType, encode_packet
-from flchain.state import compute_validators_hash, find_candidate
+from flchain.state import compute_validators_hash, find_candidate, find_device
 from flchain.trust import Head
 from flchain.types import Address, Height
-from flchain.wire import HEADER_BYTES_MAX, Envelope, decode_struct, seal
-from miner import agreement
+from flchain.wire import HEADER_BYTES_MAX, Envelope, decode_struct
+from miner import agreement, state_sync
 from miner.values import Effect, MinerState, Publish, SendBlocks, StartTimer, Timer
 
 BLOCKS_PER_ANSWER_MAX = 64
@@ -22,9 +22,11 @@ CHANGES_PER_ANSWER_MAX = 16
 ASK_AFTER_MS = 300
 """How long this node may lag behind a peer's head before it asks: mostly its own decision is under way."""
 ASK_AGAIN_MS = 1_000
+ASK_STATE_AGAIN_MS = 5_000
 ANSWER_AGAIN_MS = 250
 """Questions of one node that come sooner after an answer get none: a few short ones would else fill the link, and votes
 and proposals would not get out."""
+ANSWER_STATE_AGAIN_MS = 4_000
 TIP_AGAIN_MS = 1_000
 """How often at most a miner tells its newest header again to those who still vote below it."""
 
@@ -38,8 +40,11 @@ def on_ask(state: MinerState, envelope: Envelope) -> Transition:
     if not isinstance(message, messages.Ask) or message.to != me:
         return state, ()
     key = (envelope.sender, message.want)
-    if key in state.answered_ms and state.now_ms - state.answered_ms[key] < ANSWER_AGAIN_MS:
+    again_ms = ANSWER_STATE_AGAIN_MS if message.want is Want.STATE else ANSWER_AGAIN_MS
+    if key in state.answered_ms and state.now_ms - state.answered_ms[key] < again_ms:
         return state, ()
+    if message.want in (Want.BLOCKS, Want.STATE) and find_device(state.chain, envelope.sender) is not None:
+        return state, ()  # much to send, and devices have no use for it
     state = replace(state, answered_ms={**state.answered_ms, key: state.now_ms})
     topic = state.topics.miner_to(me, envelope.sender)
     return state, _build_answer(state, message, topic)
@@ -47,6 +52,9 @@ def on_ask(state: MinerState, envelope: Envelope) -> Transition:
 
 def _build_answer(state: MinerState, question: messages.Ask, topic: str) -> tuple[Effect, ...]:
     height = Height(question.height)
+    if question.want is Want.STATE or (question.want is Want.BLOCKS and height <= state.base):
+        packet = state_sync.build_state_packet(state)
+        return (Publish(topic, packet),) if packet is not None else ()
     if question.want is Want.BLOCKS:
         return (SendBlocks(topic, height, BLOCKS_PER_ANSWER_MAX),)
     if state.tip is None:
@@ -90,11 +98,12 @@ def on_ask_timer(state: MinerState) -> Transition:
     if state.ahead is None or state.ahead[0] <= state.chain.height:
         return replace(state, ahead=None), ()
     owner = state.ahead[1]
-    ask = messages.Ask(state.chain.height + 1, owner, Want.BLOCKS)
-    raw = seal(ask, state.chain.chain, state.config.identity)
+    is_far = state.ahead[0] > state.chain.height + state_sync.BEHIND_HEIGHTS
+    ask = state_sync.build_ask(state, owner, Want.STATE if is_far else Want.BLOCKS)
     # Should this peer not answer, the next one is asked: its head may have come long ago, or be the same.
     ahead = (state.ahead[0], _get_next_peer(state, owner))
-    return replace(state, ahead=ahead), (state.tell_miners(raw), StartTimer(Timer.ASK, ASK_AGAIN_MS))
+    again_ms = ASK_STATE_AGAIN_MS if is_far else ASK_AGAIN_MS
+    return replace(state, ahead=ahead), (ask, StartTimer(Timer.ASK, again_ms))
 
 
 def _get_next_peer(state: MinerState, owner: Address) -> Address:

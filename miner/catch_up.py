@@ -10,7 +10,19 @@ from flchain.messages import Kind
 from flchain.packets import PacketType, decode_packet, read_topic_channel
 from flchain.types import Hash
 from flchain.wire import open_envelope
-from miner.values import Effect, Event, Note, PacketReceived, Publish, Refuse, SaveBlock, StartTimer, Timer, TimerFired
+from miner.values import (
+    Effect,
+    Event,
+    Note,
+    PacketReceived,
+    Publish,
+    Refuse,
+    SaveBlock,
+    SaveState,
+    StartTimer,
+    Timer,
+    TimerFired,
+)
 
 CHANNELS = frozenset({"head", "to"})
 """Peers' newest headers, and their answers."""
@@ -36,7 +48,7 @@ def select_effects(effects: tuple[Effect, ...], chain: Hash) -> tuple[Effect, ..
 
 def _is_harmless(effect: Effect, chain: Hash) -> bool:
     match effect:
-        case SaveBlock() | Refuse() | Note() | StartTimer(Timer.ASK):
+        case SaveBlock() | SaveState() | Refuse() | Note() | StartTimer(Timer.ASK):
             return True
         case Publish(_, packet):
             decoded = decode_packet(packet)

@@ -18,7 +18,7 @@ from flchain.errors import (
     UnknownSender,
     WrongRound,
 )
-from flchain.limits import compute_device_packet_bytes_max, compute_packet_bytes_max, compute_update_bytes_max
+from flchain.limits import compute_device_packet_bytes_max, compute_miner_packet_bytes_max, compute_update_bytes_max
 from flchain.messages import Kind, Phase
 from flchain.packets import (
     Assembly,
@@ -35,7 +35,7 @@ from flchain.phases import PHASE_KINDS
 from flchain.state import ChainState, Device, find_candidate, find_device
 from flchain.types import Address, Height, Millis, UnixMillis
 from flchain.wire import Envelope, open_envelope, seal, verify_envelope
-from miner import agreement, answers, mempool, order_pool, scoring
+from miner import agreement, answers, mempool, order_pool, scoring, state_sync
 from miner.tip import Standing
 from miner.values import (
     Connected,
@@ -98,6 +98,7 @@ def build_miner_state(
         raws=raws,
         tip=standing.tip,
         changes=standing.changes,
+        base=standing.base,
     )
 
 
@@ -185,7 +186,7 @@ def on_packet(state: MinerState, event: PacketReceived) -> Transition:
 def _get_packet_bytes_max(chain: ChainState, owner: Address) -> int:
     """How much this sender can honestly have to say at once. Raises UnknownSender."""
     if find_candidate(chain, owner) is not None:
-        return compute_packet_bytes_max(chain.params, len(chain.devices), len(chain.validators))
+        return compute_miner_packet_bytes_max(chain.params, len(chain.devices), len(chain.validators))
     if find_device(chain, owner) is not None:
         return compute_device_packet_bytes_max(chain.params)
     raise UnknownSender(f"chunks of {owner.hex()}")
@@ -351,4 +352,6 @@ PACKET_RULES: dict[tuple[str, PacketType], Callable[[MinerState, Address, Packet
     ("head", PacketType.HEAD): answers.on_head,
     ("to", PacketType.BLOCK): answers.on_block,
     ("to", PacketType.MESSAGE): _on_receipt,
+    ("to", PacketType.HEAD): state_sync.on_change,
+    ("to", PacketType.STATE): state_sync.on_state,
 }

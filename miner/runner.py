@@ -36,6 +36,7 @@ from miner.values import (
     Publish,
     Refuse,
     SaveBlock,
+    SaveState,
     SaveVote,
     ScoreComputed,
     SendBlocks,
@@ -105,7 +106,7 @@ class MinerRunner:
         if chain.height >= self._silent_until:
             own = await self._ledger.get_own(Height(chain.height + 1))
             self._state = build_miner_state(
-                self._state.config, Standing(chain, self._state.tip, self._state.changes), *own
+                self._state.config, Standing(chain, self._state.tip, self._state.changes, self._state.base), *own
             )
             log.info("caught up, taking part again", extra={"height": chain.height})
             self._queue.post(Connected())
@@ -119,6 +120,8 @@ class MinerRunner:
                 await self._ledger.save_own(height, raw, block)
             case SaveBlock(block, certificate):
                 await self._ledger.append(block, certificate)
+            case SaveState(head, data):
+                await self._ledger.save_base(head, data)
             case SendBlocks(topic, height, count):
                 for row in await self._ledger.get_blocks(height, count):
                     packet = encode_packet(PacketType.BLOCK, row.header, row.certificate, row.body)
@@ -180,7 +183,7 @@ async def run_miner(settings: MinerSettings) -> None:
             fields = {"address": identity.address.hex(), "hint": "bond and wait for an election: docs/staking.md"}
             log.warning("this miner has no seat among the validators, it only follows", extra=fields)
         own_messages, own_blocks = await ledger.get_own(Height(chain.height + 1))
-        config = MinerConfig(identity, settings.until_round)
+        config = MinerConfig(identity, settings.until_round, settings.get_checkpoint())
         state = build_miner_state(config, standing, own_messages, own_blocks)
         queue: EventQueue[Event] = EventQueue()
         link = MqttLink(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from flchain.chain import Block, is_body_for_devices
-from flchain.state import ChainState
+from flchain.state import NO_HEIGHT, ChainState
 from flchain.trust import Head, encode_sets
 from flchain.types import Height
 
@@ -36,6 +36,8 @@ class Standing:
     chain: ChainState
     tip: Tip | None = None
     changes: Changes = ()
+    base: Height = NO_HEIGHT
+    """The ledger has the blocks after this height: 0, or that of the state it began anew with."""
 
 
 def build_tip(block: Block, certificate: bytes, before: ChainState, after: ChainState) -> Tip:
@@ -48,7 +50,7 @@ def build_tip(block: Block, certificate: bytes, before: ChainState, after: Chain
 def extend(standing: Standing, block: Block, certificate: bytes, after: ChainState) -> Standing:
     """After one more final block."""
     tip = build_tip(block, certificate, standing.chain, after)
-    return Standing(after, tip, add_change(standing.changes, after.height, tip))
+    return Standing(after, tip, add_change(standing.changes, after.height, tip), standing.base)
 
 
 def add_change(changes: Changes, height: Height, tip: Tip) -> Changes:

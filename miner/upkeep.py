@@ -1,4 +1,4 @@
-"""`flchain-miner export`, `import` and `resync`: what an operator does with a ledger while the miner does not run."""
+"""`flchain-miner export`, `import`, `prune`, `resync`: what an operator does with a ledger while no miner runs."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from flchain_edge.node_settings import load_identity
 from flchain_edge.tflite import TfliteModel, probe_model
 from miner.edge.ledger import LEDGER_FILE, Ledger
 from miner.edge.ledger_export import export_ledger, import_file
+from miner.edge.ledger_prune import prune_ledger
 from miner.edge.ledger_resync import resync_ledger
 from miner.settings import MinerSettings
 
@@ -83,6 +84,24 @@ def run_resync(settings: MinerSettings, arguments: argparse.Namespace) -> None:
         print(f"until height {done.silent_until}, where it has voted before, this miner signs nothing")
 
 
+def run_prune(settings: MinerSettings, arguments: argparse.Namespace) -> None:
+    """`prune`: let the ledger begin later. Raises ConfigError, LedgerCorrupt, StoreFull."""
+    path = _get_path(settings)
+    refuse_if_open(path)
+    genesis, initial_model = _load_chain(settings)
+    before = path.stat().st_size if path.exists() else 0
+    base = asyncio.run(prune_ledger(path, genesis, initial_model, arguments.keep))
+    if base is None:
+        print(f"{path}: not more than {arguments.keep} blocks, nothing done")
+        return
+    print(f"{path}: begins with the state at height {base} now, {before:,} bytes before, {path.stat().st_size:,} after")
+
+
+def _add_prune_arguments(parser: argparse.ArgumentParser) -> None:
+    text = "so many of the newest blocks stay (default %(default)s)"
+    parser.add_argument("--keep", type=int, default=10_000, metavar="N", help=text)
+
+
 def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write; replaced if there")
 
@@ -108,6 +127,12 @@ ACTIONS = (
         "add an export's blocks to the ledger, each checked by the chain's rules; goes on where it was broken off",
         run_import,
         _add_import_arguments,
+    ),
+    NodeAction(
+        "prune",
+        "drop old blocks: the ledger then begins with a state that a final header certifies",
+        run_prune,
+        _add_prune_arguments,
     ),
     NodeAction(
         "resync",

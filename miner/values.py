@@ -11,7 +11,8 @@ from flchain.consensus.bft import BftState, Proposal, Timeout, Vote
 from flchain.crypto import Identity
 from flchain.messages import Kind, Want
 from flchain.packets import Assembly, PacketType, Topics, encode_packet
-from flchain.state import ChainState
+from flchain.state import NO_HEIGHT, ChainState
+from flchain.trust import Head, Trust
 from flchain.types import EARLIEST, Address, Hash, Height, Millis, ModelVector, Round, UnixMillis, View
 from miner.mempool import Mempool
 from miner.order_pool import OrderPool
@@ -90,6 +91,14 @@ class SaveBlock:
 
 
 @dataclass(frozen=True)
+class SaveState:
+    """Let the ledger begin anew with this state, which a final header certifies, in place of the blocks up to it."""
+
+    head: Head
+    data: bytes
+
+
+@dataclass(frozen=True)
 class SendBlocks:
     """Answer a question with final blocks from the ledger, from `height` on, at most `count`."""
 
@@ -134,7 +143,7 @@ class Note:
     fields: dict[str, object]
 
 
-Effect: TypeAlias = Publish | SaveVote | SaveBlock | SendBlocks | StartTimer | ComputeScore | Refuse | Note
+Effect: TypeAlias = Publish | SaveVote | SaveBlock | SaveState | SendBlocks | StartTimer | ComputeScore | Refuse | Note
 
 
 @dataclass(frozen=True)
@@ -143,6 +152,8 @@ class MinerConfig:
 
     identity: Identity
     until_round: int = 0
+    checkpoint: Hash | None = None
+    """The hash of a header that the operator vouches for, for a miner that was away for too long."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +196,12 @@ class MinerState:
     tip: Tip | None = None
     changes: Changes = ()
     """The newest CHANGES_KEPT_MAX of them."""
+    base: Height = NO_HEIGHT
+    """The ledger has the blocks after this height."""
+    trust: Trust | None = None
+    """While this node is so far behind that it needs a state: the newest header it trusts, beyond its own blocks."""
+    is_expired: bool = False
+    """What this node trusts is too old: the operator has been told."""
     scores: dict[Address | None, int] = field(default_factory=dict)
     """Scores of the open round that are computed."""
     scores_asked: frozenset[Address | None] = frozenset()

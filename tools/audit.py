@@ -52,6 +52,8 @@ class Audit:
 
     file: Path
     genesis: Genesis
+    base: Height
+    """Nothing up to this height was checked: 0, or the height of the certified state with which the ledger begins."""
     state: ChainState
     counts: Counts
     seconds: float
@@ -104,17 +106,17 @@ def _audit_file(path: Path, wanted: Genesis | None, show_progress: bool) -> Audi
     with open_ledger_file(path) as ledger:
         pages_fault = ledger.get_pages_fault()
         try:
-            genesis, genesis_state = ledger.load_genesis_state()
-            _check_genesis(genesis, genesis_state, ledger, wanted)
+            genesis, start = ledger.load_start()
+            _check_genesis(genesis, start.chain, ledger, wanted)
             with _progress(ledger.count_blocks() if show_progress else 0, path) as on_block:
-                state, counts = audit_rows(genesis_state, ledger.iterate_blocks(), on_block)
+                state, counts = audit_rows(start.chain, ledger.iterate_blocks(), on_block)
         except LedgerCorrupt as error:
             # The pages explain what the walk has found; the walk says where.
             more = f"; file: {pages_fault}" if pages_fault else ""
             raise LedgerCorrupt(error.height, error.what + more) from error
         if pages_fault:
             raise LedgerCorrupt(0, f"file: {pages_fault} (every block passes)")
-    return Audit(path, genesis, state, counts, time.monotonic() - started)
+    return Audit(path, genesis, start.base, state, counts, time.monotonic() - started)
 
 
 def _check_genesis(genesis: Genesis, state: ChainState, ledger: LedgerFile, wanted: Genesis | None) -> None:
@@ -161,12 +163,13 @@ def find_ledgers(path: Path) -> tuple[Path, ...]:
 def compare(audits: Sequence[Audit]) -> Height:
     """The height up to which ledgers without fault all hold the same blocks. Raises LedgerCorrupt if two differ."""
     common = Height(min(audit.state.height for audit in audits))
+    first = max(audit.base for audit in audits) + 1
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(open_ledger_file(audit.file)) for audit in audits]
         if len({audit.state.chain for audit in audits}) > 1:
             raise LedgerCorrupt(0, "genesis: the ledgers are of different chains")
-        if common and len({file.get_hash(common) for file in files}) > 1:
-            low = next(h for h in range(1, common + 1) if len({file.get_hash(Height(h)) for file in files}) > 1)
+        if common >= first and len({file.get_hash(common) for file in files}) > 1:
+            low = next(h for h in range(first, common + 1) if len({file.get_hash(Height(h)) for file in files}) > 1)
             raise LedgerCorrupt(low, "the ledgers hold different final blocks: the chain has forked")
     return common
 
@@ -174,10 +177,12 @@ def compare(audits: Sequence[Audit]) -> Height:
 def format_audit(audit: Audit) -> str:
     """The one line that says what was checked."""
     c, state = audit.counts, audit.state
+    after_base = f", from the certified state at height {audit.base} on" if audit.base else ""
     return (
         f"ok: {audit.genesis.name}, {c.blocks} blocks, {c.rounds} rounds, {c.transactions} transactions, "
         f"{c.signatures} signatures, {c.certificate_signatures} certificates' signatures, "
-        f"{c.models} models recomputed, head {state.head.hex()}, model {state.model_hash.hex()}, {audit.seconds:.2f} s"
+        f"{c.models} models recomputed{after_base}, head {state.head.hex()}, model {state.model_hash.hex()}, "
+        f"{audit.seconds:.2f} s"
     )
 
 
@@ -185,7 +190,13 @@ def _to_json(audit: Audit) -> dict[str, Any]:
     state = audit.state
     named = {"chain": state.chain, "head": state.head, "model_hash": state.model_hash}
     counts = asdict(audit.counts) | {name: value.hex() for name, value in named.items()}
-    return {"file": str(audit.file), "height": state.height, **counts, "seconds": round(audit.seconds, 3)}
+    return {
+        "file": str(audit.file),
+        "base": audit.base,
+        "height": state.height,
+        **counts,
+        "seconds": round(audit.seconds, 3),
+    }
 
 
 def _build_parser() -> argparse.ArgumentParser:

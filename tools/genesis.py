@@ -90,7 +90,7 @@ class StakeRules:
         default=21, metadata={"min": 1, "max": VALIDATORS_MAX, "help": "the candidates with most stake are validators"}
     )
     power_cap_percent: float = field(
-        default=30.0, metadata={"min": 0.01, "max": 100.0, "help": "most voting power of one validator"}
+        default=30.0, metadata={"min": 0.01, "max": 33.33, "help": "most voting power of one validator"}
     )
     bond_min: int = field(default=100, metadata={"min": 1, "max": 2**31 - 1, "help": "least stake of one's own"})
     stake_min: int = field(default=10, metadata={"min": 1, "max": 2**31 - 1, "help": "least amount of a delegation"})

@@ -16,9 +16,11 @@ from flchain.fixedpoint import vector_bytes, vector_from_bytes
 from flchain.genesis import Genesis, encode_genesis
 from flchain.messages import Header
 from flchain.state import ChainState, build_genesis_state
+from flchain.trust import Head
 from flchain.types import HASH_BYTES, Hash, Height, ModelVector
 from flchain.wire import HEADER_BYTES_MAX, decode_struct
 from flchain_edge.sqlite import open_database, store_errors, transaction
+from miner.edge.ledger_base import BASE_COLUMNS, BASE_QUERY, StoredBase, read_base, restore_base
 from miner.tip import Standing, extend
 
 LEDGER_FILE = "ledger.db"
@@ -52,6 +54,16 @@ MIGRATIONS = (
     """
     -- Up to this height the miner has voted already, though its blocks from there on were lost: see ledger_resync.
     CREATE TABLE silence (id INTEGER PRIMARY KEY CHECK (id = 1), until_height INTEGER NOT NULL);
+    """,
+    """
+    -- A state that the ledger begins with, in place of the blocks up to it: see ledger_base.
+    CREATE TABLE base (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        header BLOB NOT NULL,
+        certificate BLOB NOT NULL,
+        sets BLOB NOT NULL,
+        state BLOB NOT NULL
+    );
     """,
 )
 
@@ -136,6 +148,27 @@ class Ledger:
             for table in ("own_messages", "own_blocks") if rows else ():
                 await self._db.execute(f"DELETE FROM {table} WHERE height <= ?", (rows[-1].height,))
 
+    async def save_base(self, head: Head, data: bytes) -> None:
+        """Begin anew with the state after a final block, in one step: the blocks up to it go, and words about them."""
+        height = decode_struct(head.header, Header, HEADER_BYTES_MAX).height
+        async with transaction(self._db):
+            query = f"INSERT OR REPLACE INTO base (id, {BASE_COLUMNS}) VALUES (1, ?, ?, ?, ?)"
+            await self._db.execute(query, (head.header, head.certificate, head.sets, data))
+            for table in ("blocks", "own_messages", "own_blocks"):
+                await self._db.execute(f"DELETE FROM {table} WHERE height <= ?", (height,))
+
+    async def shrink(self) -> None:
+        """Give the room of what was dropped back to the disk."""
+        with store_errors():
+            await self._db.execute("VACUUM")
+
+    async def get_base(self) -> StoredBase | None:
+        """What the ledger begins with; None for the genesis."""
+        with store_errors():
+            async with self._db.execute(BASE_QUERY) as cursor:
+                row = await cursor.fetchone()
+        return read_base(None if row is None else tuple(row))
+
     async def save_own(self, height: Height, raw: bytes, block: Block | None) -> None:
         """Make a vote or proposal durable, with the block it is for."""
         async with transaction(self._db):
@@ -211,8 +244,8 @@ REPLAY_BLOCKS = 256
 
 
 async def replay(ledger: Ledger, genesis: Genesis, initial_model: ModelVector) -> Standing:
-    """Where the chain stands, from genesis, every block checked again. Raises LedgerCorrupt naming the height."""
-    standing = Standing(build_genesis_state(genesis, initial_model))
+    """Where the chain stands, every block from genesis or base on checked. Raises LedgerCorrupt naming the height."""
+    standing = restore_base(build_genesis_state(genesis, initial_model), await ledger.get_base())
     while rows := await ledger.get_blocks(Height(standing.chain.height + 1), REPLAY_BLOCKS):
         for row in rows:
             after = replay_block(standing.chain, row)

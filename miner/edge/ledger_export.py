@@ -16,8 +16,9 @@ from flchain.chain import hash_header
 from flchain.errors import ConfigError, FlchainError, LedgerCorrupt
 from flchain.fixedpoint import vector_bytes
 from flchain.genesis import Genesis, encode_genesis
+from flchain.messages import Header
 from flchain.types import Height, ModelVector
-from flchain.wire import BODY_BYTES_MAX, encode
+from flchain.wire import BODY_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, encode
 from flchain_edge.database_files import sync_folder
 from miner.edge.ledger import REPLAY_BLOCKS, Ledger, StoredBlock, replay, replay_block
 from miner.edge.ledger_file import open_ledger_file
@@ -56,6 +57,10 @@ def export_ledger(ledger_path: Path, out: Path, on_block: OnBlock = lambda heigh
 def _write_export(ledger_path: Path, stream: IO[bytes], on_block: OnBlock) -> Height:
     with open_ledger_file(ledger_path) as ledger:
         genesis, state = ledger.load_genesis_state()
+        if (base := ledger.get_base()) is not None:
+            height = decode_struct(base.head.header, Header, HEADER_BYTES_MAX).height
+            problem = f"begins with the state at height {height}; export the ledger of a miner that has all blocks"
+            raise ConfigError((f"ledger {ledger_path}: {problem}",))
         stream.write(encode([FORMAT, encode_genesis(genesis), vector_bytes(state.model)]))
         for row in ledger.iterate_blocks():
             state = replay_block(state, row)
@@ -73,8 +78,8 @@ async def import_file(
     Raises ConfigError (no such file, another chain, another final block at a height), ImportFault naming the height of
     the first fault (the blocks below it are in), LedgerCorrupt if it is the ledger that is damaged.
     """
-    state = (await replay(ledger, genesis, initial_model)).chain
-    before = state.height
+    standing = await replay(ledger, genesis, initial_model)
+    state, before = standing.chain, standing.chain.height
     try:
         with file.open("rb") as stream:
             if _read_item(stream) != (FORMAT, encode_genesis(genesis), vector_bytes(initial_model)):
@@ -83,7 +88,8 @@ async def import_file(
             try:
                 for row in _read_blocks(stream):
                     if row.height <= before:
-                        await _compare(ledger, row, file)
+                        if row.height > standing.base:
+                            await _compare(ledger, row, file)
                         continue
                     state = replay_block(state, row)
                     pending.append(row)

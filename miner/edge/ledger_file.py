@@ -17,12 +17,16 @@ from flchain.state import ChainState, build_genesis_state
 from flchain.types import Height
 from flchain_edge.sqlite import explain
 from miner.edge.ledger import BLOCK_COLUMNS, MIGRATIONS, StoredBlock, read_initial_model, read_row
+from miner.edge.ledger_base import BASE_QUERY, StoredBase, read_base, restore_base
+from miner.tip import Standing
 
 BATCH_BLOCKS = 64
 BUSY_TIMEOUT_S = 5.0
 TABLES = frozenset({"genesis", "blocks"})
 SILENCE_VERSION = 2
 """The schema from which on a miner may be silent; blocks and genesis are as in version 1."""
+BASE_VERSION = 3
+"""The schema from which on a ledger may begin with a state."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,17 @@ class LedgerFile:
             return genesis, build_genesis_state(genesis, read_initial_model(row[1], genesis.params.parameters_count))
         except ConfigError as error:
             raise LedgerCorrupt(0, "; ".join(error.problems)) from error
+
+    def get_base(self) -> StoredBase | None:
+        """What the ledger begins with; None for the genesis."""
+        with _corrupt_at(0):
+            has_base = self._db.execute("PRAGMA user_version").fetchone()[0] >= BASE_VERSION
+            return read_base(self._db.execute(BASE_QUERY).fetchone() if has_base else None)
+
+    def load_start(self) -> tuple[Genesis, Standing]:
+        """The genesis, and the state with which the ledger begins: that at height 0, or its base."""
+        genesis, state = self.load_genesis_state()
+        return genesis, restore_base(state, self.get_base())
 
     def count_blocks(self) -> int:
         """Number of blocks."""

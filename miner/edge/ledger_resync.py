@@ -22,6 +22,7 @@ from flchain.types import Height, ModelVector
 from flchain.wire import open_envelope, verify_envelope
 from flchain_edge.database_files import SIDE_FILES, move_aside, refuse_if_open, remove_database, sync_folder
 from miner.edge.ledger import Ledger, StoredBlock, get_resynced_path, replay_block
+from miner.edge.ledger_base import restore_base
 from miner.edge.ledger_file import LedgerFile, OwnWords, open_ledger_file
 
 COPY_BLOCKS = 64
@@ -125,7 +126,7 @@ def _refuse_other_chain(path: Path, ledger: LedgerFile, genesis: Genesis) -> Non
 def _walk(ledger: LedgerFile, state: ChainState) -> tuple[ChainState, str | None]:
     """The state after the last block that checks, and what is wrong with the next one."""
     try:
-        ledger.load_genesis_state()
+        state = ledger.load_start()[1].chain
         while row := ledger.get_block(state.height + 1):
             state = replay_block(state, row)
         if ledger.get_height() > state.height:
@@ -167,7 +168,11 @@ async def _write(path: Path, partial: Path, found: _Findings, genesis: Genesis, 
     try:
         if found.state.height:
             with open_ledger_file(path) as damaged:
-                for first in range(1, found.state.height + 1, COPY_BLOCKS):
+                base = damaged.get_base()
+                if base is not None:
+                    await ledger.save_base(base.head, base.data)
+                first_height = restore_base(build_genesis_state(genesis, initial_model), base).chain.height + 1
+                for first in range(first_height, found.state.height + 1, COPY_BLOCKS):
                     last = min(first + COPY_BLOCKS - 1, found.state.height)
                     await ledger.append_rows([_get(damaged, height) for height in range(first, last + 1)])
         if found.words is not None:

@@ -1,0 +1,66 @@
+"""What a ledger begins with if not the genesis: a state that a final header certifies, in place of older blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flchain.certificate import verify_certificate
+from flchain.chain import hash_header
+from flchain.errors import InvalidMessage, LedgerCorrupt
+from flchain.limits import compute_state_bytes_max
+from flchain.messages import Header
+from flchain.snapshot import decode_state
+from flchain.state import ChainState
+from flchain.trust import Head, decode_sets
+from flchain.types import Height
+from flchain.wire import HEADER_BYTES_MAX, decode_struct
+from miner.tip import Standing, Tip
+
+BASE_COLUMNS = "header, certificate, sets, state"
+BASE_QUERY = f"SELECT {BASE_COLUMNS} FROM base"
+
+
+@dataclass(frozen=True)
+class StoredBase:
+    """The row of BASE_COLUMNS."""
+
+    head: Head
+    data: bytes
+
+
+def read_base(row: tuple[object, ...] | None) -> StoredBase | None:
+    """The stored base, if there is one. Raises LedgerCorrupt: SQLite lets any type be in any column."""
+    if row is None:
+        return None
+    header, certificate, sets, state = row
+    if not (
+        isinstance(header, bytes)
+        and isinstance(certificate, bytes)
+        and isinstance(sets, bytes)
+        and isinstance(state, bytes)
+    ):
+        raise LedgerCorrupt(0, "base: not stored as bytes")
+    return StoredBase(Head(header, certificate, sets), state)
+
+
+def restore_base(genesis_state: ChainState, base: StoredBase | None) -> Standing:
+    """Where the ledger begins. Who the base's validators are is the ledger's own word; all else is checked.
+
+    Raises LedgerCorrupt.
+    """
+    if base is None:
+        return Standing(genesis_state)
+    try:
+        header = decode_struct(base.head.header, Header, HEADER_BYTES_MAX)
+        if header.chain != genesis_state.chain:
+            raise LedgerCorrupt(header.height, "base: of another chain")
+        signing, _ = decode_sets(header, base.head.sets)
+        height, block_hash = Height(header.height), hash_header(base.head.header)
+        verify_certificate(genesis_state.chain, signing, height, block_hash, base.head.certificate)
+        params = genesis_state.params
+        bytes_max = compute_state_bytes_max(params, len(genesis_state.devices))
+        state = decode_state(base.data, base.head.header, params, bytes_max)
+    except InvalidMessage as error:
+        raise LedgerCorrupt(0, f"base: {error.code}: {error}") from error
+    is_change = header.validators_hash != header.next_validators_hash
+    return Standing(state, Tip(base.head, None, is_change), base=height)

@@ -1,0 +1,49 @@
+"""Let a ledger begin later: an edge server's disk is small, and peers may have the old blocks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flchain.chain import decode_block
+from flchain.errors import ConfigError
+from flchain.genesis import Genesis
+from flchain.snapshot import encode_state
+from flchain.state import build_genesis_state
+from flchain.types import Height, ModelVector
+from miner.edge.ledger import REPLAY_BLOCKS, Ledger, replay_block
+from miner.edge.ledger_base import restore_base
+from miner.tip import Standing, extend
+
+
+async def prune_ledger(path: Path, genesis: Genesis, initial_model: ModelVector, keep: int) -> Height | None:
+    """Drop all but the newest `keep` blocks, each checked before: the height the ledger begins at; None if it is short.
+
+    Votes at the next height stay. Raises ConfigError (no ledger), LedgerCorrupt, StoreFull.
+    """
+    if keep < 0:
+        raise ConfigError((f"--keep {keep}: at least 0",))
+    if not path.is_file():
+        raise ConfigError((f"ledger {path}: no such file",))
+    ledger = await Ledger.open(path, genesis, initial_model)
+    try:
+        standing = restore_base(build_genesis_state(genesis, initial_model), await ledger.get_base())
+        tip = await ledger.get_tip()
+        last = tip.height - keep if tip is not None else 0
+        if last <= standing.chain.height:
+            return None
+        standing = await _replay_to(ledger, standing, Height(last))
+        assert standing.tip is not None, "a block was replayed"
+        await ledger.save_base(standing.tip.head, encode_state(standing.chain))
+        await ledger.shrink()
+        return standing.chain.height
+    finally:
+        await ledger.close()
+
+
+async def _replay_to(ledger: Ledger, standing: Standing, last: Height) -> Standing:
+    while standing.chain.height < last:
+        first = Height(standing.chain.height + 1)
+        for row in await ledger.get_blocks(first, min(REPLAY_BLOCKS, last - first + 1)):
+            after = replay_block(standing.chain, row)
+            standing = extend(standing, decode_block(row.header, row.body)[0], row.certificate, after)
+    return standing

@@ -1,0 +1,59 @@
+"""What a miner thinks of its peers' doings: whether a new block deserves its vote now, and who has signed twice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from flchain import messages
+from flchain.consensus import bft
+from flchain.errors import InvalidMessage
+from flchain.messages import Phase
+from flchain.phases import PHASE_KINDS, get_expected, get_present
+from flchain.types import Address
+from flchain.wire import open_envelope, seal
+from miner import mempool, order_pool
+from miner.values import Candidate, Effect, MinerState, Note
+
+CLOCK_AHEAD_MAX_MS = 300_000
+"""A new block's time may be so far ahead of this node's clock."""
+
+Transition = tuple[MinerState, tuple[Effect, ...]]
+
+
+def get_candidates(state: MinerState) -> dict[Address, bytes]:
+    """The messages that wait for a block of the present phase, by sender."""
+    round_ = state.chain.round
+    return mempool.get_candidates(state.mempool, round_.number, PHASE_KINDS.get(round_.phase))
+
+
+def is_timely(state: MinerState, candidate: Candidate) -> bool:
+    """False for a new block that deserves no vote now, though it breaks no rule of the chain.
+
+    Its time is far ahead of this node's clock; or it leaves out devices' messages that would close the phase, or all
+    there are. Else a single liar could use up the heights of a phase with blocks of nothing, and slow devices with it.
+    """
+    chain, after = state.chain, candidate.after
+    if after is None:
+        return True  # a matter of validity
+    if after.time_ms > state.clock_ms + CLOCK_AHEAD_MAX_MS:
+        return False
+    before_phase, after_phase = (chain.round.number, chain.round.phase), (after.round.number, after.round.phase)
+    if chain.round.phase not in (Phase.COMMIT, Phase.REVEAL) or before_phase != after_phase:
+        return True
+    held, present = get_candidates(state).keys(), get_present(chain)
+    return not get_expected(chain) <= present | held and (not held or get_present(after) > present)
+
+
+def accuse(state: MinerState, first: bft.Vote | bft.Proposal, second: bft.Vote | bft.Proposal) -> Transition:
+    """A validator has signed twice: its own words go into a block as evidence, this node's or another's."""
+    guilty = first.validator if isinstance(first, bft.Vote) else first.proposer
+    note = Note("a validator has signed twice", {"validator": guilty.hex(), "height": first.height})
+    if first not in state.raws or second not in state.raws:
+        return state, (note,)
+    evidence = messages.Evidence(first.height, *sorted((state.raws[first], state.raws[second])))
+    raw = seal(evidence, state.chain.chain, state.config.identity)
+    try:
+        orders = order_pool.insert(state.orders, state.chain, open_envelope(raw, state.chain.chain))
+    except InvalidMessage:
+        return state, (note,)  # judged already
+    return replace(state, orders=orders), (note, state.tell_miners(raw))
