@@ -15,6 +15,7 @@ from flchain.state import ChainState, get_owned
 from flchain.state_tree import compute_state_root
 from flchain.types import Height, View
 from flchain.wire import CERTIFICATE_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, open_envelope
+from tools.sim.world import Disk
 
 PREVOTE = 1
 Place = tuple[int, int, int, bytes]
@@ -84,13 +85,15 @@ class Checker:
             guilty |= {bytes(validators[index].address) for index in first & second}
         return guilty
 
-    def check_chain(self, name: str, before: ChainState, after: ChainState, blocks: list[tuple[Block, bytes]]) -> None:
+    def check_chain(self, name: str, before: ChainState, after: ChainState, disk: Disk) -> None:
         """After a step that ended a height: nothing is lost, the state is the header's, money comes from minting."""
-        if after.height < before.height or after.height != len(blocks):
+        if after.height < before.height or after.height != disk.height:
             self.violations.append(f"{name} has lost a final block")
-        if not blocks:
+        if not disk.blocks:
+            if disk.base is not None and self.final.get(disk.base_height) != after.head:
+                self.violations.append(f"{name} has taken a state of another chain")
             return
-        header = decode_struct(blocks[-1][0].header_bytes, Header, HEADER_BYTES_MAX)
+        header = decode_struct(disk.blocks[-1][0].header_bytes, Header, HEADER_BYTES_MAX)
         if compute_state_root(after) != header.state_root:
             self.violations.append(f"{name} stands at another state than its header says")
         if after.minted - after.burned != get_owned(after):

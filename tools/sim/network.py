@@ -24,10 +24,13 @@ from flchain.certificate import verify_certificate
 from flchain.chain import apply_block
 from flchain.fixedpoint import vector_bytes, vector_from_bytes
 from flchain.light import build_light_state, restore
+from flchain.messages import Header
 from flchain.packets import PacketType, Topics, encode_packet
-from flchain.types import Round
+from flchain.types import Height, Round
+from flchain.wire import HEADER_BYTES_MAX, decode_struct
 from miner import machine as miner_machine
-from miner.tip import Standing, extend
+from miner.edge.ledger_base import StoredBase, restore_base
+from miner.tip import extend
 from tools.sim.broker import Broker, describe_event
 from tools.sim.chain import PARAMETERS_COUNT, BuiltChain, build_chain
 from tools.sim.checks import Checker
@@ -36,7 +39,7 @@ from tools.sim.world import Clock, Links, Node
 
 END_MS = 240_000
 EVENTS_MAX = 2_000_000
-SAVES = (mv.SaveVote, mv.SaveBlock, av.SaveWork, av.SaveOutbox, av.SavePosition)
+SAVES = (mv.SaveVote, mv.SaveBlock, mv.SaveState, av.SaveWork, av.SaveOutbox, av.SavePosition)
 __all__ = ["Clock", "Links", "Network", "Node"]
 
 
@@ -202,7 +205,8 @@ class Network(Broker):
                 self._send_retained(node, self.topics.miner_head(other.address))
 
     def _build_miner(self, node: Node) -> mv.MinerState:
-        standing, genesis = Standing(self.chain.state), self.chain.genesis
+        base, genesis = node.disk.base, self.chain.genesis
+        standing = restore_base(self.chain.state, base[1] if base is not None else None)
         for block, certificate in node.disk.blocks:
             chain = standing.chain
             applied, after = apply_block(chain, block.header_bytes, block.body_bytes)
@@ -250,7 +254,7 @@ class Network(Broker):
             carry_out = self._carry_out_miner if node.is_miner else self._carry_out_agent
             carry_out(node, effect)
         if node.is_miner and node.behaviour is None and before.chain.height != node.state.chain.height:
-            self.checker.check_chain(node.name, before.chain, node.state.chain, node.disk.blocks)
+            self.checker.check_chain(node.name, before.chain, node.state.chain, node.disk)
 
     def _later(self, node: Node, delay_ms: int, event: Any) -> None:
         life = node.life
@@ -276,10 +280,14 @@ class Network(Broker):
                 node.disk.own.append((height, raw, block))
             case mv.SaveBlock(block, certificate):
                 if node.behaviour is None:
-                    self.checker.check_block(node.name, len(node.disk.blocks), block, certificate)
+                    self.checker.check_block(node.name, node.disk.height, block, certificate)
                 node.disk.blocks.append((block, certificate))
+            case mv.SaveState(head, data):
+                base = Height(decode_struct(head.header, Header, HEADER_BYTES_MAX).height)
+                node.disk.base, node.disk.blocks = (base, StoredBase(head, data)), []
+                self.counts["states taken"] += 1
             case mv.SendBlocks(topic, height, count):
-                for block, certificate in node.disk.blocks[max(0, height - 1) :][:count]:
+                for block, certificate in node.disk.blocks[max(0, height - node.disk.base_height - 1) :][:count]:
                     fields = (block.header_bytes, certificate, block.body_bytes)
                     self.publish(node, topic, encode_packet(PacketType.BLOCK, *fields))
             case mv.StartTimer(timer, delay_ms):

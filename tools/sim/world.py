@@ -10,6 +10,7 @@ from flchain.chain import Block
 from flchain.crypto import Identity
 from flchain.trust import Head
 from flchain.types import Address, Hash, Height, Millis, Round
+from miner.edge.ledger_base import StoredBase
 
 if TYPE_CHECKING:
     from tools.sim.byzantine import Behaviour
@@ -17,13 +18,27 @@ if TYPE_CHECKING:
 
 @dataclass
 class Disk:
-    """What survives a crash: of a miner blocks and own words, of a device position, work and outbox."""
+    """What survives a crash: of a miner blocks and own words, of a device position, work and outbox.
 
+    `base` is the state that a miner's blocks follow, and its height; None for the genesis.
+    """
+
+    base: tuple[Height, StoredBase] | None = None
     blocks: list[tuple[Block, bytes]] = field(default_factory=list)
     own: list[tuple[Height, bytes, Block | None]] = field(default_factory=list)
     position: tuple[Head, bytes, bytes] | None = None
     work: av.Work | None = None
     outbox: dict[Hash, tuple[Round, bytes]] = field(default_factory=dict)
+
+    @property
+    def base_height(self) -> int:
+        """The height before the first stored block."""
+        return self.base[0] if self.base is not None else 0
+
+    @property
+    def height(self) -> int:
+        """The height of the newest stored block."""
+        return self.base_height + len(self.blocks)
 
 
 @dataclass
