@@ -44,6 +44,7 @@ class Checker:
 
     def __post_init__(self) -> None:
         self.views_max = 0
+        self.elections = 0
         self._states = [self.genesis]
         self._certificates: dict[int, bytes] = {}
         self._voted: dict[Place, set[bytes]] = defaultdict(set)
@@ -72,8 +73,20 @@ class Checker:
             verify_certificate(parent.chain, parent.validators, Height(height), block.hash, certificate)
             if height == len(self._states):
                 self._states.append(apply_block(parent, block.header_bytes, block.body_bytes)[1])
+                self._check_validators(block.header)
         except InvalidMessage as error:
             self.violations.append(f"{name} stores a bad block at height {height}: {error}")
+
+    def _check_validators(self, header: Header) -> None:
+        """Somebody has power, nobody more than the cap, and whoever was slashed is guilty."""
+        state = self._states[-1]
+        self.elections += header.validators_hash != header.next_validators_hash
+        powers, cap_bp = [v.power for v in state.validators], state.params.power_cap_bp
+        if not powers or (len(powers) * cap_bp > 10_000 and max(powers) * 10_000 > sum(powers) * cap_bp):
+            self.violations.append(f"powers {powers} after height {header.height}")
+        for candidate in state.candidates:
+            if candidate.is_jailed and candidate.address not in self.guilty:
+                self.violations.append(f"an honest miner is in jail at height {header.height}")
 
     def get_double_signers(self) -> set[bytes]:
         """Who has signed for both blocks of a fork: more than a third of the power, if no rule but theirs is broken."""

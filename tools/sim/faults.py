@@ -9,6 +9,7 @@ from flchain.messages import Vote
 from flchain.packets import PacketType, decode_packet, encode_packet
 from flchain.wire import open_envelope, seal
 from tools.sim.network import Links, Network, Node
+from tools.sim.stake import schedule_orders
 
 CALM_MS = 8_000
 ROUGH = Links(delay_ms=(1, 30), slow_ms=(30, 600), slow_share=0.1, twice_share=0.1)
@@ -141,6 +142,7 @@ SCHEDULES: dict[str, Callable[[Network, int], None]] = {
     "disk": schedule_power_cuts,
     "slow": schedule_slowness,
     "clock": schedule_wrong_clocks,
+    "stake": schedule_orders,
 }
 LINK_FAULTS = ("delay", "loss", "duplicate", "reorder")
 FAULTS = (*LINK_FAULTS, *SCHEDULES)

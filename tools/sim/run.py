@@ -10,6 +10,7 @@ from tools.sim.byzantine import BEHAVIOURS, make_byzantine
 from tools.sim.chain import build_chain
 from tools.sim.faults import FAULTS, build_links, schedule_all
 from tools.sim.network import Network
+from tools.sim.stake import build_stake_chain
 
 NEW_HEIGHTS = 3
 BOUND_MS = 120_000
@@ -53,6 +54,8 @@ class Summary:
     lost: int
     crashes: int
     partitions: int
+    elections: int
+    """How often the validators of the next block were others."""
     refusals: dict[str, int]
     byzantine: dict[str, str]
     accused: list[str]
@@ -61,9 +64,10 @@ class Summary:
 
 def build_network(options: Options) -> Network:
     """The network of a run before its first event."""
-    chain = build_chain(options.validators, options.devices, score_margin_bp=2_000, absent_rounds_max=9)
+    build = build_stake_chain if "stake" in options.faults else build_chain
+    chain = build(options.validators, options.devices, score_margin_bp=2_000, absent_rounds_max=9)
     network = Network(options.seed, 0, chain=chain, links=build_links(options.faults))
-    miners = sorted(name for name, node in network.nodes.items() if node.is_miner)
+    miners = sorted(f"m{number}" for number in range(options.validators))
     for name in network.rng.sample(miners, options.byzantine):
         make_byzantine(network, name, network.rng.choice(options.kinds))
     schedule_all(network, options.faults, get_calm_ms(options))
@@ -122,6 +126,7 @@ def summarise(options: Options, network: Network) -> Summary:
         lost=network.counts["lost"] + network.counts["cut off"],
         crashes=network.counts["crashes"],
         partitions=network.counts["partitions"],
+        elections=network.checker.elections,
         refusals=dict(sorted(refusals.items())),
         byzantine={n.name: n.behaviour.kind for n in network.nodes.values() if n.behaviour is not None},
         accused=sorted(address.hex() for address in network.checker.accused),

@@ -48,6 +48,7 @@ class Totals:
     lost: int = 0
     crashes: int = 0
     partitions: int = 0
+    elections: int = 0
     accused: int = 0
     views_max: int = 0
     validators: Counter[int] = field(default_factory=Counter)
@@ -61,7 +62,7 @@ class Totals:
     def add(self, options: Options, summary: Summary) -> None:
         """One more run, in order of seed."""
         self.seeds += 1
-        for name in ("heights", "rounds", "events", "messages", "lost", "crashes", "partitions"):
+        for name in ("heights", "rounds", "events", "messages", "lost", "crashes", "partitions", "elections"):
             setattr(self, name, getattr(self, name) + getattr(summary, name))
         self.accused += len(summary.accused)
         self.views_max = max(self.views_max, summary.views_max)

@@ -1,0 +1,70 @@
+"""Orders in a simulation: holders pay and delegate, and a miner without a seat bonds and is elected.
+
+Bonds are so much larger than what holders own that no order brings liars to a third of the power.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flchain.crypto import Identity
+from flchain.messages import AnyMessage, Delegate, Transfer, Undelegate
+from flchain.packets import PacketType, encode_packet
+from flchain.types import Address
+from flchain.wire import seal
+from tools.sim.chain import BuiltChain, build_chain
+from tools.sim.network import Network
+
+BOND = 1_000
+BOND_MIN = 400
+PAYMENT = 700
+HOLDERS = 3
+AMOUNT_MAX = 30
+REPEATS_MS = (0, 400, 1_500)
+"""An order is said again: a miner that was away has not heard it."""
+
+
+def build_stake_chain(validators: int, devices: int, **changes: Any) -> BuiltChain:
+    """A chain with one miner more than validators, which has no bond worth a seat, and an election every round."""
+    return build_chain(
+        validators + 1,
+        devices,
+        powers=[BOND] * validators + [1],
+        holders=HOLDERS,
+        bond_min=BOND_MIN,
+        epoch_rounds=1,
+        power_cap_bp=3_300,
+        **changes,
+    )
+
+
+def schedule_orders(network: Network, calm_ms: int) -> None:
+    """The miner without a seat is paid, bonds, and is elected; holders put stake behind miners and take it back."""
+    rng, chain = network.rng, network.chain
+    if not chain.holders:
+        return
+    payer, *holders = chain.holders
+    spare = chain.miners[-1]
+    start_ms = rng.randint(100, calm_ms // 2)
+    network.at(start_ms, say_order, network, payer, Transfer(0, spare.public_key, PAYMENT))
+    # The bond may be heard of before the payment is in a block; it waits in the pools then.
+    network.at(start_ms + rng.randint(0, 500), say_order, network, spare, Delegate(0, spare.address, PAYMENT - 1))
+    for holder in holders:
+        held: list[tuple[Address, int]] = []
+        for sequence in range(rng.randint(2, 6)):
+            if held and rng.random() < 0.4:
+                candidate, amount = held.pop()
+                order: AnyMessage = Undelegate(sequence, candidate, amount)
+            else:
+                candidate, amount = rng.choice(chain.miners).address, rng.randint(1, AMOUNT_MAX)
+                held.append((candidate, amount))
+                order = Delegate(sequence, candidate, amount)
+            network.at(rng.randint(100, calm_ms), say_order, network, holder, order)
+
+
+def say_order(network: Network, sender: Identity, order: AnyMessage) -> None:
+    """To all miners that are there, as a holder's own program would, more than once."""
+    packet = encode_packet(PacketType.MESSAGE, seal(order, network.chain.id, sender))
+    network.counts["orders"] += 1
+    for delay_ms in REPEATS_MS:
+        network.at(delay_ms, network.inject, network.topics.device_up(sender.address), packet)
