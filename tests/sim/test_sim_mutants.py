@@ -76,6 +76,16 @@ def vote_before_disk(monkeypatch):
     monkeypatch.setattr(miner_machine, "step", step)
 
 
+def keep_the_first_validators(monkeypatch):
+    true, first = agreement.build_bft_config, {}
+
+    def build(config, state):
+        made = true(config, state)
+        return replace(made, validators=first.setdefault(state.chain, made.validators))
+
+    monkeypatch.setattr(agreement, "build_bft_config", build)
+
+
 def forget_votes_on_restart(monkeypatch):
     true = miner_machine.build_miner_state
     monkeypatch.setattr(miner_machine, "build_miner_state", lambda config, standing, *own: true(config, standing))
@@ -202,12 +212,15 @@ def never_release_a_lock(monkeypatch):
     monkeypatch.setattr(bft, "is_lock_open", is_lock_open)
 
 
-LOCKS = Options(0, 4, 1, 1, ALL, 12, ("lock-one",))
+LOCKS = Options(0, 4, 1, 1, ALL - {"stake"}, 12, ("lock-one",))
 MUTANTS: dict[str, Mutant] = {
     "the lock is dropped": Mutant(never_lock, "against its lock", LOCKS),
     "a lock opens without a proof": Mutant(open_a_lock_without_a_proof, "against its lock", LOCKS),
     "a lock opens by an older proof": Mutant(open_a_lock_by_an_older_proof, "against its lock", LOCKS),
     "a lock is never released": Mutant(never_release_a_lock, "stalled", LOCKS),
+    "validators are those of the genesis for ever": Mutant(
+        keep_the_first_validators, "only power", Options(0, 4, 1, 0, frozenset({"stake"}), 25)
+    ),
     "two thirds are a quorum": Mutant(accept_just_two_thirds, "only power", Options(0, 6, 1, 1, CALM, 4, ("score",))),
     "a third of prevotes is enough": Mutant(
         precommit_with_one_third, "without a quorum of prevotes", Options(0, 4, 1, 0, CALM, 4)
