@@ -77,7 +77,8 @@ def vote_before_disk(monkeypatch):
 
 
 def keep_the_first_validators(monkeypatch):
-    true, first = agreement.build_bft_config, {}
+    true = agreement.build_bft_config
+    first: dict[bytes, ValidatorSet] = {}
 
     def build(config, state):
         made = true(config, state)
