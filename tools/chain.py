@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ class BlockView:
     view: int
     signers: tuple[str, ...]
     transactions: tuple[Envelope, ...]
+    orders: tuple[Envelope, ...]
     settlement: Settlement | None
 
     @property
@@ -65,6 +67,7 @@ def view_block(state: ChainState, row: StoredBlock) -> BlockView:
         body = decode_struct(row.body, Body, BODY_BYTES_MAX)
         certificate = decode_struct(row.certificate, Certificate, CERTIFICATE_BYTES_MAX)
         transactions = tuple(open_envelope(raw, state.chain) for raw in body.transactions)
+        orders = tuple(open_envelope(raw, state.chain) for raw in body.orders)
     except InvalidMessage as error:
         raise LedgerCorrupt(row.height, f"{error.code}: {error}; flchain audit says more") from error
     is_known = header.validators_hash == compute_validators_hash(state.validators)
@@ -72,7 +75,7 @@ def view_block(state: ChainState, row: StoredBlock) -> BlockView:
         state.validators[index].address.hex() if is_known and index < len(state.validators) else f"validator {index}"
         for index, _ in certificate.signatures
     )
-    return BlockView(row, header, certificate.view, signers, transactions, body.settlement)
+    return BlockView(row, header, certificate.view, signers, transactions, orders, body.settlement)
 
 
 def compute_rewards(
@@ -126,6 +129,7 @@ def to_json(view: BlockView, ledger: LedgerFile, state: ChainState) -> dict[str,
         "height": header.height,
         "hash": view.row.hash.hex(),
         "previous": header.previous.hex(),
+        "time": format_time(header.time_ms),
         "round": header.round,
         "phase": header.phase.name.lower(),
         "proposer": header.proposer.hex(),
@@ -134,11 +138,23 @@ def to_json(view: BlockView, ledger: LedgerFile, state: ChainState) -> dict[str,
         "transactions": [
             {"kind": e.kind.name.lower(), "sender": e.sender.hex(), "bytes": len(e.raw)} for e in view.transactions
         ],
+        "orders": [
+            {"kind": e.kind.name.lower(), "sender": e.sender.hex(), "number": e.number, "bytes": len(e.raw)}
+            for e in view.orders
+        ],
         "settlement": settlement,
         "model_hash": header.model_hash.hex(),
         "state_root": header.state_root.hex(),
         "bytes": view.sizes,
     }
+
+
+def format_time(time_ms: int) -> str:
+    """UTC by ISO 8601, or milliseconds since 1970 where a forged header is beyond the year 9999."""
+    try:
+        return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError):
+        return f"{time_ms} ms"
 
 
 def format_block(found: dict[str, Any], genesis: Genesis) -> str:
@@ -148,6 +164,7 @@ def format_block(found: dict[str, Any], genesis: Genesis) -> str:
         ("block", f"{found['height']} of {genesis.name}"),
         ("hash", found["hash"]),
         ("previous", found["previous"]),
+        ("time", found["time"]),
         ("round", f"{found['round']}, phase {found['phase']}"),
         ("proposer", f"{found['proposer']}, final in view {found['view']}"),
         ("model", found["model_hash"]),
@@ -157,6 +174,8 @@ def format_block(found: dict[str, Any], genesis: Genesis) -> str:
     rows += [("signed by" if not i else "", signer) for i, signer in enumerate(found["signers"])]
     sent = [f"{t['kind']:<12} {t['sender']}  {t['bytes']:>9,} bytes" for t in found["transactions"]]
     rows += [("messages" if not i else "", line) for i, line in enumerate(sent or ["none"])]
+    ordered = [f"{o['kind']:<12} {o['sender']}  number {o['number']}" for o in found["orders"]]
+    rows += [("orders" if not i else "", line) for i, line in enumerate(ordered)]
     if (settlement := found["settlement"]) is not None:
         paid = settlement["rewards"]
         lines = [f"accepted {device}  reward {paid.get(device, 0)}" for device in settlement["accepted"]]
@@ -176,7 +195,7 @@ TAIL_HEADER = (
 def format_line(view: BlockView) -> str:
     """One line for a block, under TAIL_HEADER."""
     header = view.header
-    kinds = Counter(envelope.kind.name.lower() for envelope in view.transactions)
+    kinds = Counter(envelope.kind.name.lower() for envelope in (*view.transactions, *view.orders))
     content = [f"{count} {kind}" for kind, count in kinds.items()]
     if view.settlement is not None:
         content.append(

@@ -18,7 +18,8 @@ from miner.edge.ledger import Ledger
 from tests.support.chain_builder import Driver, build_chain, make_reveal, make_scores
 from tests.support.crash import kill_after
 from tests.support.ledger_builder import change, drive, flip, get_row, write_ledger
-from tools.chain import TAIL_HEADER, follow
+from tests.support.stake_builder import StakeDriver, build_stake_chain, delegate
+from tools.chain import TAIL_HEADER, follow, format_time
 from tools.cli import main as flchain
 
 ROUNDS = 2
@@ -100,6 +101,22 @@ def test_a_block_is_found_by_height_hash_and_head(
     for wrong in ("0", "10", "abc", "zz", "deadbeefdeadbeef00", "headx", ""):
         assert flchain(["chain", "show", str(path), wrong]) == EXIT_CONFIG, wrong
         assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_show_tells_time_and_orders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A block's time in UTC, and its orders with their senders; a time beyond the year 9999 is told as a number."""
+    driver = StakeDriver(build_stake_chain())
+    driver.open()
+    holder = driver.chain.holders[0]
+    driver.extend(orders=[delegate(driver.state, holder, driver.chain.miners[0], 5)], clock_ms=1_800_000_000_000)
+    write_ledger(tmp_path / "ledger.db", driver)
+    found = show(tmp_path / "ledger.db", "2", capsys)
+    assert found["time"] == "2027-01-15T08:00:00.000+00:00"
+    order = found["orders"][0]
+    assert (order["kind"], order["sender"], order["number"]) == ("delegate", holder.address.hex(), 0)
+    assert flchain(["chain", "show", str(tmp_path / "ledger.db"), "2"]) == 0
+    assert f"delegate     {holder.address.hex()}  number 0" in capsys.readouterr().out
+    assert format_time(2**53) == f"{2**53} ms"
 
 
 def test_show_is_readable(path: Path, driver: Driver, capsys: pytest.CaptureFixture[str]) -> None:
