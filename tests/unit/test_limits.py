@@ -9,7 +9,12 @@ from flchain.chain import Block, build_block, get_proposer
 from flchain.codecs import CODECS
 from flchain.errors import MalformedUpdate, OversizedMessage
 from flchain.light import build_light_state, process_body
-from flchain.limits import compute_body_bytes_max, compute_device_packet_bytes_max, compute_packet_bytes_max
+from flchain.limits import (
+    compute_body_bytes_max,
+    compute_device_packet_bytes_max,
+    compute_miner_packet_bytes_max,
+    compute_packet_bytes_max,
+)
 from flchain.messages import Ask, Phase, Proposal, Reveal, Vote, Want
 from flchain.packets import CHUNK_BYTES, PacketType, Topics, encode_packet
 from flchain.state import ChainState
@@ -53,10 +58,10 @@ def test_honest_packets_fit(codec: str) -> None:
 
 
 def test_chunks_of_what_nobody_has_to_say_are_refused() -> None:
-    """The first chunk of a packet longer than any honest one is refused: a device's update is short, a block longer."""
+    """The first chunk of a packet longer than any honest one is refused: a device's update is short, a state longer."""
     piece = b"p" * CHUNK_BYTES
-    of_block = compute_packet_bytes_max(PARAMS, len(CHAIN.devices), len(CHAIN.miners)) // CHUNK_BYTES + 1
-    senders = ((TOPICS.device_up(CHAIN.devices[0].address), 1), (TOPICS.miner_bft(CHAIN.miners[1].address), of_block))
+    longest = compute_miner_packet_bytes_max(PARAMS, len(CHAIN.devices), len(CHAIN.miners)) // CHUNK_BYTES + 1
+    senders = ((TOPICS.device_up(CHAIN.devices[0].address), 1), (TOPICS.miner_bft(CHAIN.miners[1].address), longest))
     for topic, most in senders:
         assert (
             "oversized" not in hear(build_miner(), topic, encode_packet(PacketType.CHUNK, b"d" * 32, 0, most, b"p"))[1]

@@ -34,6 +34,7 @@ EXAMPLES: dict[PacketType, tuple[object, ...]] = {
     PacketType.BODY: (7, b"b"),
     PacketType.MODEL: (b"h", b"c", b"s", b"v"),
     PacketType.BLOCK: (b"h", b"c", b"b"),
+    PacketType.STATE: (b"h", b"c", b"s", b"t"),
     PacketType.CHUNK: (b"d" * 32, 0, 2, b"p"),
 }
 
