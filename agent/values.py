@@ -233,4 +233,6 @@ class AgentState:
         powerful = {validator.address for validator in self.light.validators}
         known = list(self.miners)
         ring = [a for a in known if a in powerful or a == address] or known
+        if address not in ring:  # not of the genesis, and without a seat now
+            return ring[(steps - 1) % len(ring)]
         return ring[(ring.index(address) + steps) % len(ring)]

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
+
+import pytest
 
 from flchain.chain import apply_block, get_proposer
+from flchain.errors import BadCertificate
+from flchain.fixedpoint import vector_bytes
+from flchain.light import build_light_state, process_head, process_snapshot
 from flchain.messages import Delegate, Phase, Register, Undelegate, Unjail
 from flchain.state import build_genesis_state, compute_validators_hash, find_candidate
+from flchain.trust import verify_final
 from flchain.types import Address, View
-from tests.support.chain_builder import BuiltChain
+from tests.support.chain_builder import NO_CLOCK, BuiltChain
 from tests.support.stake_builder import StakeDriver, accuse, build_stake_chain, register
 
 EPOCH = 2
@@ -181,3 +188,20 @@ def test_every_block_has_one_leader_that_sits() -> None:
         driver.run_round()
     for before, block in zip(driver.states, driver.blocks, strict=False):
         assert block.header.proposer in {v.address for v in before.validators}
+
+
+def test_a_device_takes_the_model_of_the_very_header_that_changes_the_validators() -> None:
+    """Before the next block, which may need that device, its newest header's model comes with this header again."""
+    driver = start()
+    driver.order(NEW, Register, 0, 100)
+    driver.run_round()
+    driver.run_round()
+    top = len(driver.blocks)
+    assert driver.states[top - 1].validators != driver.state.validators
+    light = process_head(build_light_state(CHAIN.genesis, CHAIN.model), driver.get_head(top), NO_CLOCK)
+    assert not light.is_synced
+    light = process_snapshot(light, driver.get_head(top), vector_bytes(driver.state.model), NO_CLOCK)
+    assert light.is_synced
+    head = replace(driver.get_head(top), certificate=driver.certificates[top - 2])
+    with pytest.raises(BadCertificate):  # another miner keeps what it was sent with it
+        verify_final(light.trust, head, NO_CLOCK)

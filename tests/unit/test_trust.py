@@ -217,3 +217,11 @@ def test_a_device_that_missed_every_election_comes_back_by_itself() -> None:
     powerful = get_addresses(DRIVER.state.validators)
     assert agent.next_miner(agent.followed) in powerful, "fail-over goes to those that have power"
     assert powerful <= set(agent.miners)
+
+
+def test_a_device_turns_away_from_a_miner_that_is_gone() -> None:
+    """A followed miner that is not of the genesis and has lost its seat is forgotten; the others have their turns."""
+    agent = replace(build_agent(), followed=DRIVER.chain.holders[0].address)
+    assert agent.followed not in agent.miners
+    turns = {agent.next_miner(agent.followed, steps) for steps in range(1, len(agent.miners) + 1)}
+    assert turns == set(agent.miners)
