@@ -63,6 +63,7 @@ ORDERS_MAX = 128
 """Most orders in one block; the others wait for a later one."""
 TRANSACTION_FRAME_BYTES = 5
 """What a body adds to a transaction: the head of a byte string of up to 2**32 bytes."""
+TRANSACTIONS_BYTES_MAX = BODY_BYTES_MAX - SETTLEMENT_BYTES_MAX - ORDERS_BYTES_MAX
 DEVICE_KINDS = frozenset({Kind.COMMIT, Kind.REVEAL})
 SCORE_KINDS = frozenset({Kind.SCORE_COMMIT, Kind.SCORE_REVEAL})
 """Validators score, and devices that mine."""
@@ -331,12 +332,17 @@ def _name_difference(expected: Header, found: Header) -> str:
     return ", ".join(names)
 
 
+def can_carry(transactions: Iterable[bytes]) -> bool:
+    """True if one body has room for all of these."""
+    return sum(len(raw) + TRANSACTION_FRAME_BYTES for raw in transactions) <= TRANSACTIONS_BYTES_MAX
+
+
 def select_transactions(state: ChainState, candidates: Iterable[bytes]) -> tuple[tuple[bytes, ...], ChainState]:
     """Of the candidates those that the next block may carry, and the state with them.
 
     The others break a rule, or do not fit into a body any more and are for a later block.
     """
-    room = BODY_BYTES_MAX - SETTLEMENT_BYTES_MAX - ORDERS_BYTES_MAX
+    room = TRANSACTIONS_BYTES_MAX
     kind = PHASE_KINDS.get(state.round.phase)
     chosen: list[bytes] = []
     for raw in candidates:

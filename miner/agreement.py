@@ -73,11 +73,14 @@ def consider(state: MinerState) -> Transition:
     phase = state.chain.round.phase
     if _is_worth_a_block(state):
         return start(state)
+    has_begun = bool(get_candidates(state) or get_present(state.chain))
+    if phase is Phase.COMMIT and has_begun and not state.is_patience_for_devices:
+        # Devices that train have their time from the first commitment on: orders or a lone peer must not use it up.
+        state = replace(state, is_patience_running=False, is_patience_for_devices=True)
     if state.is_patience_running:
         return state, ()
-    orders = select_orders(state.chain, state.orders.values())
-    has_begun = bool(get_candidates(state) or get_present(state.chain) or orders)
-    if phase is Phase.COMMIT and not has_begun:
+    # The other phases go on by themselves, and orders ride along: there they hurry nobody.
+    if phase is Phase.COMMIT and not has_begun and not select_orders(state.chain, state.orders.values()):
         return state, ()
     return _be_patient(state, has_begun)
 
@@ -222,6 +225,7 @@ def stand_at(state: MinerState, after: ChainState, tip: Tip, save: Effect, note:
         tip_told_ms=state.now_ms,
         is_patience_over=False,
         is_patience_running=False,
+        is_patience_for_devices=False,
         tip=tip,
         changes=add_change(state.changes, after.height, tip),
         trust=None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from flchain import messages
+from flchain.chain import can_carry
 from flchain.consensus import bft
 from flchain.errors import InvalidMessage
 from flchain.messages import Phase
@@ -35,13 +36,16 @@ def is_timely(state: MinerState, candidate: Candidate) -> bool:
     chain, after = state.chain, candidate.after
     if after is None:
         return True  # a matter of validity
-    if after.time_ms > state.clock_ms + CLOCK_AHEAD_MAX_MS:
+    # The least time that a block can have is always right: once clocks were wrong, the chain may be ahead of all.
+    if after.time_ms > max(state.clock_ms + CLOCK_AHEAD_MAX_MS, chain.time_ms + 1):
         return False
     before_phase, after_phase = (chain.round.number, chain.round.phase), (after.round.number, after.round.phase)
     if chain.round.phase not in (Phase.COMMIT, Phase.REVEAL) or before_phase != after_phase:
         return True
-    held, present = get_candidates(state).keys(), get_present(chain)
-    return not get_expected(chain) <= present | held and (not held or get_present(after) > present)
+    held, present, expected = get_candidates(state), get_present(chain), get_expected(chain)
+    # Only what a block can do may be asked of one: with all long absent none closes the phase, nor if not all fits.
+    could_close = bool(expected) and expected <= present | held.keys() and can_carry(held.values())
+    return not could_close and (not held or get_present(after) > present)
 
 
 def accuse(state: MinerState, first: bft.Vote | bft.Proposal, second: bft.Vote | bft.Proposal) -> Transition:

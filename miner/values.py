@@ -191,6 +191,8 @@ class MinerState:
     """How often this height's messages were said again."""
     is_patience_over: bool = False
     is_patience_running: bool = False
+    is_patience_for_devices: bool = False
+    """In COMMIT: the wait began, or began anew, with a commitment."""
     ahead: tuple[Height, Address] | None = None
     """The highest head heard of beyond this node's own, and who has it, while the ASK timer runs."""
     tip: Tip | None = None

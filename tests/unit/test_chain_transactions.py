@@ -23,7 +23,7 @@ from flchain.errors import (
 )
 from flchain.messages import Commit, Phase, ScoreCommit, Status, compute_update_commitment
 from flchain.phases import get_present, is_phase_complete
-from flchain.wire import ORDERS_BYTES_MAX, SETTLEMENT_BYTES_MAX, seal
+from flchain.wire import seal
 from tests.support.chain_builder import (
     Driver,
     build_chain,
@@ -208,8 +208,8 @@ def test_select_transactions_keeps_what_a_block_may_carry(driver: Driver) -> Non
 def test_a_body_never_grows_beyond_its_limit(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of transactions that do not fit into one body only the first are chosen; the rest stay for later."""
     listed = [seal_commit(driver.chain, i, make_reveal(driver.chain, i)) for i in range(3)]
-    limit = SETTLEMENT_BYTES_MAX + ORDERS_BYTES_MAX + 2 * (len(listed[0]) + rules.TRANSACTION_FRAME_BYTES)
-    monkeypatch.setattr(rules, "BODY_BYTES_MAX", limit)
+    limit = 2 * (len(listed[0]) + rules.TRANSACTION_FRAME_BYTES)
+    monkeypatch.setattr(rules, "TRANSACTIONS_BYTES_MAX", limit)
     chosen, _ = select_transactions(driver.state, listed)
     assert chosen == tuple(listed[:2])
     driver.extend(chosen)
