@@ -54,10 +54,11 @@ def get_updates_of(state: ChainState, home: Address) -> tuple[RevealedUpdate, ..
 
 def get_scorer_weights(state: ChainState) -> dict[Address, int]:
     """What the scores of each scorer of the round weigh: a validator's its power; all mining devices' together a share
-    of all power, by reputation. Nobody else's count, nor those of a validator that has lost its seat."""
+    of all power, by reputation. Who is both counts as a validator. Nobody else's count, nor those of a validator that
+    has lost its seat."""
     scorers = {reveal.scorer for reveal in state.round.score_reveals}
     weights = {v.address: v.power * WEIGHT_SCALE for v in state.validators if v.address in scorers}
-    mining = [device for device in state.devices if device.address in scorers]
+    mining = [device for device in state.devices if device.address in scorers and device.address not in weights]
     reputation = sum(device.reputation for device in mining)
     share = sum(v.power for v in state.validators) * WEIGHT_SCALE * state.params.mining_weight_bp // 10_000
     weights |= {device.address: share * device.reputation // reputation for device in mining if reputation}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from flchain.consensus.dpos import cap_powers, elect
+from flchain.consensus.dpos import cap_powers, elect, scale_stakes
 from flchain.crypto import compute_address, hash_tagged
 from flchain.errors import ConfigError
 from flchain.fixedpoint import vector_bytes
@@ -237,7 +237,7 @@ def compute_elected(state: ChainState) -> tuple[Candidate, ...]:
     seated = elect(electable, state.params.seats)
     if not seated:
         return state.candidates
-    capped = cap_powers([stake for _, stake in seated], state.params.power_cap_bp)
+    capped = cap_powers(scale_stakes([stake for _, stake in seated]), state.params.power_cap_bp)
     powers = {address: power for (address, _), power in zip(seated, capped, strict=True)}
     return tuple(replace(c, power=powers.get(c.address, Power(0))) for c in state.candidates)
 

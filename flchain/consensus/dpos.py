@@ -7,12 +7,20 @@ from collections.abc import Iterable, Sequence
 from flchain.types import Address, BasisPoints, Power, Stake
 
 SHARE_ALL = 10_000
+STAKE_BITS_MAX = 40
+"""Powers come to about 2**40 at most, so that they and the priorities made of them are integers that travel."""
 
 
 def elect(stakes: Iterable[tuple[Address, Stake]], seats: int) -> tuple[tuple[Address, Stake], ...]:
     """The `seats` candidates with the most stake, in order of address. Of equal stakes the lower address is first."""
     ranked = sorted(stakes, key=lambda item: (-item[1], item[0]))
     return tuple(sorted(ranked[:seats]))
+
+
+def scale_stakes(stakes: Sequence[int]) -> tuple[int, ...]:
+    """The stakes (at least 1) in units of one, or of that power of two that brings their sum down to STAKE_BITS_MAX."""
+    shift = max(0, sum(stakes).bit_length() - STAKE_BITS_MAX)
+    return tuple(max(1, stake >> shift) for stake in stakes)
 
 
 def cap_powers(stakes: Sequence[int], cap_bp: int) -> tuple[Power, ...]:

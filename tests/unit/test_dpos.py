@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flchain.consensus.dpos import SHARE_ALL, cap_powers, compute_slashed, elect, split_reward
-from flchain.state import ChainState, Delegation, compute_elected
-from flchain.types import Address, BasisPoints, Round, Stake
+from flchain.chain import build_block
+from flchain.consensus.dpos import (
+    SHARE_ALL,
+    STAKE_BITS_MAX,
+    cap_powers,
+    compute_slashed,
+    elect,
+    scale_stakes,
+    split_reward,
+)
+from flchain.consensus.proposer import Priorities, advance, compute_pok_weight
+from flchain.state import ChainState, Delegation, Validator, compute_elected, compute_validators_hash
+from flchain.trust import decode_sets, encode_sets
+from flchain.types import Address, BasisPoints, Power, Round, Stake
 from tests.support.chain_builder import build_chain
 
 STAKES = st.lists(st.integers(1, 2**40) | st.integers(1, 20), min_size=1, max_size=64)
@@ -86,6 +98,38 @@ def test_delegated_stake_elects_and_gives_power() -> None:
     last = state.candidates[3].address
     backed = replace(state, delegations=(*state.delegations, Delegation(name(9), last, Stake(5))))
     assert powers_of(backed) == [10, 0, 0, 15]
+
+
+def test_power_stays_an_integer_of_the_wire() -> None:
+    """However much is delegated, powers can be told to devices and priorities kept in a state that others can read."""
+    state = build_chain(powers=[10, 10, 10, 10]).state
+    much = tuple(
+        Delegation(name(n), state.candidates[i].address, Stake(2**53)) for n in range(9, 250) for i in range(3)
+    )
+    state = replace(state, delegations=(*state.delegations, *much))
+    powers = powers_of(state)
+    assert len(set(powers[:3])) == 1 and powers[3] == 1
+    weights = tuple((name(i), compute_pok_weight(Power(power), SHARE_ALL)) for i, power in enumerate(powers))
+    priorities: Priorities = ()
+    for _ in range(50):
+        priorities, _ = advance(priorities, weights, 1)
+        assert all(abs(priority) < 2**63 for _, priority in priorities)
+    same = tuple(Validator(c.address, c.public_key, Power(p)) for c, p in zip(state.candidates, powers, strict=True))
+    block = build_block(state, state.candidates[0].address, ())[0]
+    named = compute_validators_hash(same)
+    header = msgspec.structs.replace(block.header, validators_hash=named, next_validators_hash=named)
+    assert decode_sets(header, encode_sets(same, same)) == (same, same)
+
+
+@given(st.lists(st.integers(1, 2**70), min_size=1, max_size=64))
+def test_stakes_are_scaled_only_if_they_must(stakes: list[int]) -> None:
+    """Usual stakes are power as they are; enormous ones keep their order, and nearly their shares."""
+    scaled = scale_stakes(stakes)
+    assert min(scaled) >= 1 and sum(scaled) <= 2**STAKE_BITS_MAX + len(stakes)
+    if sum(stakes) < 2**STAKE_BITS_MAX:
+        assert list(scaled) == stakes
+    for stake, units in zip(stakes, scaled, strict=True):
+        assert abs(units / sum(scaled) - stake / sum(stakes)) < 1e-9
 
 
 def test_a_candidate_that_loses_its_seat_has_no_power() -> None:

@@ -24,7 +24,7 @@ from flchain.settle import (
     is_round_scored,
     process_settlement,
 )
-from flchain.state import ChainState, RevealedScores, find_candidate, find_device
+from flchain.state import ChainState, Device, RevealedScores, find_candidate, find_device
 from flchain.types import Address, BasisPoints, Power
 from tests.support.chain_builder import BASE_SCORE, BuiltChain, Driver, build_chain
 from tests.support.stake_builder import StakeDriver, accuse, build_stake_chain
@@ -204,6 +204,15 @@ def test_all_mining_devices_together_weigh_a_bounded_share() -> None:
         assert 0.2999 * total < sum(weights[d] for d in devices[:count]) <= 0.3 * total
     weights = get_scorer_weights(say(state, miners | {d: (7_000, 0) for d in devices}))
     assert weights[devices[0]] == 8 * weights[devices[1]]
+
+
+def test_a_validator_that_is_a_device_too_keeps_its_weight() -> None:
+    """A device's account may win a seat: its scores then weigh its power, else a minority would outweigh it."""
+    chain = build_chain(mining_weight_bp=3_000)
+    state = say(go_to_settle(chain), {m.address: (7_000, 7_000) for m in chain.miners})
+    both = chain.miners[0]
+    devices = (*state.devices, Device(both.address, both.public_key, both.address))
+    assert get_scorer_weights(replace(state, devices=devices)) == get_scorer_weights(state)
 
 
 def test_without_a_share_or_reputation_devices_do_not_count() -> None:
