@@ -27,7 +27,7 @@ FRAME_BYTES = 4_096
 SCORE_ENTRY_BYTES = 32
 """One (address, score) in a message."""
 SCORE_BYTES = 3
-STATE_TABLES_BYTES_MAX = 2_000_000
+STATE_TABLES_BYTES_MAX = 4_000_000
 """Accounts, devices, candidates, delegations and unbondings, each as many as there may be (see `orders`)."""
 
 

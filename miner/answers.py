@@ -39,31 +39,32 @@ def on_ask(state: MinerState, envelope: Envelope) -> Transition:
     me = state.config.identity.address
     if not isinstance(message, messages.Ask) or message.to != me:
         return state, ()
-    key = (envelope.sender, message.want)
-    again_ms = ANSWER_STATE_AGAIN_MS if message.want is Want.STATE else ANSWER_AGAIN_MS
+    is_gone = message.want is Want.BLOCKS and message.height <= state.base
+    want = Want.STATE if is_gone else message.want  # what it gets, not what it asked for, is what it costs
+    key = (envelope.sender, want)
+    again_ms = ANSWER_STATE_AGAIN_MS if want is Want.STATE else ANSWER_AGAIN_MS
     if key in state.answered_ms and state.now_ms - state.answered_ms[key] < again_ms:
         return state, ()
-    if message.want in (Want.BLOCKS, Want.STATE) and find_device(state.chain, envelope.sender) is not None:
+    if want in (Want.BLOCKS, Want.STATE) and find_device(state.chain, envelope.sender) is not None:
         return state, ()  # much to send, and devices have no use for it
     state = replace(state, answered_ms={**state.answered_ms, key: state.now_ms})
     topic = state.topics.miner_to(me, envelope.sender)
-    return state, _build_answer(state, message, topic)
+    return state, _build_answer(state, want, Height(message.height), topic)
 
 
-def _build_answer(state: MinerState, question: messages.Ask, topic: str) -> tuple[Effect, ...]:
-    height = Height(question.height)
-    if question.want is Want.STATE or (question.want is Want.BLOCKS and height <= state.base):
+def _build_answer(state: MinerState, want: Want, height: Height, topic: str) -> tuple[Effect, ...]:
+    if want is Want.STATE:
         packet = state_sync.build_state_packet(state)
         return (Publish(topic, packet),) if packet is not None else ()
-    if question.want is Want.BLOCKS:
+    if want is Want.BLOCKS:
         return (SendBlocks(topic, height, BLOCKS_PER_ANSWER_MAX),)
     if state.tip is None:
         return ()
     head = state.tip.head
-    if question.want is Want.CHANGES:
+    if want is Want.CHANGES:
         missed = [change for at, change in state.changes if at >= height][:CHANGES_PER_ANSWER_MAX]
         return tuple(_publish_head(topic, each) for each in dict.fromkeys((*missed, head)))
-    if question.want is Want.HEAD:
+    if want is Want.HEAD:
         return (_publish_head(topic, head),)
     parts = (head.header, head.certificate, head.sets, vector_bytes(state.chain.model))
     return (Publish(topic, encode_packet(PacketType.MODEL, *parts)),)
@@ -77,20 +78,25 @@ def on_head(state: MinerState, owner: Address, packet: Packet) -> Transition:
     """A peer's newest header: if it stays beyond this node's, that peer is asked for the blocks between.
 
     Its certificate is checked, so that nobody can send this node after blocks that do not exist; unless the validators
-    have changed since: then a candidate's word is enough for a question.
+    have changed since: then a candidate's word is enough for questions, but a state is asked for on proof only.
     """
     header_bytes, certificate, _ = packet.fields
     header = decode_struct(header_bytes, Header, HEADER_BYTES_MAX)
     if header.height <= state.chain.height:
         return state, ()
     chain, height = state.chain, Height(header.height)
+    asks: tuple[Effect, ...] = ()
     if header.validators_hash == compute_validators_hash(chain.validators):
         verify_certificate(chain.chain, chain.validators, height, hash_header(header_bytes), certificate)
     elif find_candidate(chain, owner) is None:
         return state, ()
+    else:
+        if height > state_sync.get_trust(state).height + state_sync.BEHIND_HEIGHTS:
+            asks = (state_sync.build_ask(state, owner, Want.CHANGES),)
+        height = min(height, Height(chain.height + state_sync.BEHIND_HEIGHTS))
     if state.ahead is not None:
-        return replace(state, ahead=max(state.ahead, (height, owner))), ()
-    return replace(state, ahead=(height, owner)), (StartTimer(Timer.ASK, ASK_AFTER_MS),)
+        return replace(state, ahead=max(state.ahead, (height, owner))), asks
+    return replace(state, ahead=(height, owner)), (*asks, StartTimer(Timer.ASK, ASK_AFTER_MS))
 
 
 def on_ask_timer(state: MinerState) -> Transition:
@@ -98,7 +104,8 @@ def on_ask_timer(state: MinerState) -> Transition:
     if state.ahead is None or state.ahead[0] <= state.chain.height:
         return replace(state, ahead=None), ()
     owner = state.ahead[1]
-    is_far = state.ahead[0] > state.chain.height + state_sync.BEHIND_HEIGHTS
+    proved = max(state.ahead[0], state_sync.get_trust(state).height)
+    is_far = proved > state.chain.height + state_sync.BEHIND_HEIGHTS
     ask = state_sync.build_ask(state, owner, Want.STATE if is_far else Want.BLOCKS)
     # Should this peer not answer, the next one is asked: its head may have come long ago, or be the same.
     ahead = (state.ahead[0], _get_next_peer(state, owner))

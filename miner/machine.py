@@ -212,6 +212,8 @@ def _keep(state: MinerState, topic: str, packet: Packet, envelope: Envelope) -> 
     candidate = find_candidate(state.chain, envelope.sender)  # the next height may have validators of its own
     if candidate is None:
         raise UnknownSender(f"{envelope.sender.hex()} is no candidate")
+    if envelope.kind is Kind.PROPOSAL and not candidate.power:
+        return state, ()  # candidates are many and blocks are long; should it win a seat now, it will say so again
     message = verify_envelope(envelope, state.chain.chain, candidate.public_key)
     if isinstance(message, messages.Proposal):
         if packet.type is not PacketType.PROPOSAL:

@@ -18,12 +18,19 @@ OrderPool = dict[Hash, bytes]
 
 
 def insert(pool: OrderPool, state: ChainState, envelope: Envelope) -> OrderPool:
-    """Add an order that is right now or may be later. Raises InvalidMessage's subclasses; PoolFull: try again later."""
+    """Add an order that is right now or may be later. Raises InvalidMessage's subclasses; PoolFull: try again later.
+
+    When full, one that no block could carry now goes for one that the next block can: waiting costs no fee, so that
+    else a few accounts could keep everybody's orders out for ever, and evidence against them.
+    """
     assert envelope.kind in ORDER_KINDS
-    if not _is_waiting(state, envelope):
-        raise WrongSequence(f"order {envelope.number} of {envelope.sender.hex()} is done")
+    is_ready = _is_ready(state, envelope)
     own = sum(open_envelope(raw, state.chain).sender == envelope.sender for raw in pool.values())
-    if len(pool) >= ORDERS_MAX or own >= ORDERS_PER_SENDER_MAX:
+    if own >= ORDERS_PER_SENDER_MAX:
+        raise PoolFull("too many orders of this sender wait already")
+    if len(pool) >= ORDERS_MAX and is_ready:
+        pool = _drop_unready(pool, state)
+    if len(pool) >= ORDERS_MAX:
         raise PoolFull("too many orders wait already")
     return {**pool, envelope.digest(): envelope.raw}
 
@@ -33,22 +40,45 @@ def prune(pool: OrderPool, state: ChainState) -> OrderPool:
     kept: OrderPool = {}
     for digest, raw in pool.items():
         try:
-            if _is_waiting(state, open_envelope(raw, state.chain)):
-                kept[digest] = raw
+            _is_ready(state, open_envelope(raw, state.chain))
         except InvalidMessage:
             continue
+        kept[digest] = raw
     return kept
 
 
-def _is_waiting(state: ChainState, envelope: Envelope) -> bool:
-    """False for what is done; raises what is wrong with it. One that must wait for its turn or for money is right."""
+def _is_ready(state: ChainState, envelope: Envelope) -> bool:
+    """True if the next block can carry the order, False if it must wait for its turn or for money.
+
+    Raises what is wrong with it, WrongSequence if it is done.
+    """
     message = verify_order(state, envelope)
-    account = find_account(state, envelope.sender)
-    assert account is not None, "verified"
-    if envelope.kind is not Kind.EVIDENCE and envelope.number != account.sequence:
-        return envelope.number > account.sequence
+    gap = _get_gap(state, envelope)
+    if gap < 0:
+        raise WrongSequence(f"order {envelope.number} of {envelope.sender.hex()} is done")
+    if gap:
+        return False
     try:
         process_order(state, message, envelope.sender)
     except InsufficientFunds:
-        return True
+        return False
     return True
+
+
+def _get_gap(state: ChainState, envelope: Envelope) -> int:
+    """How many orders of the sender come before this one: 0 if it is its turn, less if it is done."""
+    account = find_account(state, envelope.sender)
+    assert account is not None, "verified"
+    return 0 if envelope.kind is Kind.EVIDENCE else envelope.number - account.sequence
+
+
+def _drop_unready(pool: OrderPool, state: ChainState) -> OrderPool:
+    """Without the order that is furthest from its turn, or else one that lacks the money; as it is if all are ready."""
+    envelopes = {digest: open_envelope(raw, state.chain) for digest, raw in pool.items()}
+    victim = max(envelopes, key=lambda digest: _get_gap(state, envelopes[digest]))
+    if not _get_gap(state, envelopes[victim]):  # only now the dear look
+        poor = next((digest for digest, envelope in envelopes.items() if not _is_ready(state, envelope)), None)
+        if poor is None:
+            return pool
+        victim = poor
+    return {digest: raw for digest, raw in pool.items() if digest != victim}

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from flchain.genesis import Genesis
-from flchain.limits import compute_packet_bytes_max
+from flchain.limits import compute_miner_packet_bytes_max, compute_packet_bytes_max
 from flchain.packets import PacketType, encode_packet, split_packet
 from flchain.state import find_validator
 from flchain.types import Height
@@ -161,9 +161,13 @@ def _read_event(event: Event | LinkEvent) -> Event | None:
 
 
 def compute_outgoing_bytes_max(genesis: Genesis) -> int:
-    """Room for the two longest packets of this chain, a proposal and a body: one that does not fit halts the chain."""
-    packet = compute_packet_bytes_max(genesis.params, len(genesis.devices), len(genesis.validators))
-    return max(OUTGOING_BYTES_MAX, 2 * packet * 101 // 100)  # chunks add less than a hundredth
+    """Room for the two longest packets of this chain, a proposal and a body: one that does not fit halts the chain.
+
+    And for a state, which else nobody could ever be sent.
+    """
+    sizes = genesis.params, len(genesis.devices), genesis.params.seats
+    longest = max(2 * compute_packet_bytes_max(*sizes), compute_miner_packet_bytes_max(*sizes))
+    return max(OUTGOING_BYTES_MAX, longest * 101 // 100)  # chunks add less than a hundredth
 
 
 async def run_miner(settings: MinerSettings) -> None:

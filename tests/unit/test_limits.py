@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,16 +12,20 @@ from flchain.codecs import CODECS
 from flchain.errors import MalformedUpdate, OversizedMessage
 from flchain.light import build_light_state, process_body
 from flchain.limits import (
+    STATE_TABLES_BYTES_MAX,
     compute_body_bytes_max,
     compute_device_packet_bytes_max,
     compute_miner_packet_bytes_max,
     compute_packet_bytes_max,
 )
 from flchain.messages import Ask, Phase, Proposal, Reveal, Vote, Want
+from flchain.orders import ACCOUNTS_MAX, CANDIDATES_MAX, DELEGATIONS_MAX, UNBONDINGS_PER_ACCOUNT_MAX
 from flchain.packets import CHUNK_BYTES, PacketType, Topics, encode_packet
-from flchain.state import ChainState
+from flchain.params import UPDATES_MAX
+from flchain.state import Account, ChainState, Delegation, Device, Unbonding
+from flchain.state_tree import get_leaves
 from flchain.trust import Head
-from flchain.types import Millis, View
+from flchain.types import Address, BasisPoints, Millis, Power, Stake, UnixMillis, View
 from flchain.wire import open_envelope, seal
 from miner import agreement, mempool
 from miner.machine import EARLY_MAX, build_miner_state, step
@@ -99,6 +105,33 @@ def build_next_proposal(chain: BuiltChain) -> tuple[bytes, Block]:
     proposer = next(key for key in chain.miners if key.address == get_proposer(first.state, View(0)))
     block, _ = build_block(first.state, proposer.address, [seal_commit(chain, 0, make_reveal(chain, 0, 1))])
     return seal(Proposal(2, 0, -1, block.hash), chain.id, proposer), block
+
+
+def test_a_full_state_fits_into_its_limit() -> None:
+    """With every table full of the longest rows a state can still be sent: else dust could keep all late miners out."""
+    address, key, much = Address(b"a" * 20), b"k" * 32, 2**60
+    state = replace(
+        CHAIN.state,
+        accounts=(Account(address, key, Stake(much), 2**53),) * ACCOUNTS_MAX,
+        devices=(Device(address, key, address, BasisPoints(10_000), 2**31),) * UPDATES_MAX,
+        candidates=(CHAIN.state.candidates[0],) * CANDIDATES_MAX,
+        delegations=(Delegation(address, address, Stake(much)),) * DELEGATIONS_MAX,
+        unbondings=(Unbonding(address, address, Stake(much), UnixMillis(2**53)),)
+        * (ACCOUNTS_MAX * UNBONDINGS_PER_ACCOUNT_MAX),
+    )
+    assert sum(map(len, get_leaves(state))) + 8 * len(get_leaves(state)) < STATE_TABLES_BYTES_MAX
+
+
+def test_the_block_of_who_has_no_seat_is_not_kept() -> None:
+    """There may be 256 candidates, and a block is long: only who has a seat may have one kept for the next height."""
+    raw, block = build_next_proposal(CHAIN)
+    proposer = open_envelope(raw, CHAIN.id).sender
+    state = build_miner()
+    seatless = tuple(replace(c, power=Power(0)) if c.address == proposer else c for c in state.chain.candidates)
+    state = replace(state, chain=replace(state.chain, candidates=seatless))
+    packet = encode_packet(PacketType.PROPOSAL, raw, block.header_bytes, block.body_bytes)
+    state, codes = hear(state, TOPICS.miner_bft(proposer), packet)
+    assert codes == [] and state.early == ()
 
 
 def test_an_early_proposal_is_kept_with_its_own_block_only() -> None:

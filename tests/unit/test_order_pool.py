@@ -198,3 +198,26 @@ def test_an_order_is_nobody_elses_to_send() -> None:
     """An order under another's topic is refused, so that receipts go only to who signed."""
     _, effects = hear(build_miner(), OTHER.address, transfer(CHAIN.state, RICH, OTHER, 10))
     assert [effect.code for effect in effects if isinstance(effect, Refuse)] == ["unknown-sender"]
+
+
+def test_orders_that_cannot_be_carried_out_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Orders ahead of their turn or without money cost nothing: of a full pool they go for one that a block can carry,
+    the furthest ahead first; among themselves none goes for another."""
+    monkeypatch.setattr(order_pool, "ORDERS_MAX", 3)
+    state = CHAIN.state
+    poor, near, far = (
+        transfer(state, RICH, OTHER, 2_000),
+        transfer(state, OTHER, RICH, 1, ahead=1),
+        transfer(state, OTHER, RICH, 1, ahead=2),
+    )
+    pool: OrderPool = {}
+    for raw in (poor, far, near):
+        pool = put(pool, state, raw)
+    with pytest.raises(PoolFull):
+        put(pool, state, transfer(state, THIRD, RICH, 1, ahead=1))
+    ready = [transfer(state, THIRD, RICH, 1), accuse(state, THIRD, MINER), accuse(state, RICH, MINER)]
+    for raw, left in zip(ready, ([poor, near], [poor], []), strict=True):
+        pool = put(pool, state, raw)
+        assert [waiting for waiting in pool.values() if waiting not in ready] == left
+    with pytest.raises(PoolFull):
+        put(pool, state, transfer(state, OTHER, RICH, 1))

@@ -25,7 +25,7 @@ from miner.values import (
     Timer,
     TimerFired,
 )
-from tests.support.chain_builder import NO_CLOCK
+from tests.support.chain_builder import NO_CLOCK, replace_header
 from tests.support.stake_builder import StakeDriver, accuse, build_stake_chain
 
 DAY_MS = 86_400_000
@@ -96,6 +96,37 @@ def test_who_is_far_behind_asks_for_a_state(
     packet = encode_packet(PacketType.HEAD, head.header, head.certificate, b"")
     _, effects = play(build(driver, 2, own), PacketReceived(topic, packet), TimerFired(Timer.ASK))
     assert find_questions(driver.chain.id, effects) == [(own + 1, want)]
+
+
+def test_the_word_of_one_candidate_brings_no_state(driver: StakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A header under unknown validators may be invented: its sender is asked for proof, and peers only for blocks."""
+    monkeypatch.setattr(state_sync, "BEHIND_HEIGHTS", 3)
+    liar = driver.chain.miners[0]
+    forged = replace_header(driver.blocks[-1], height=2**53, validators_hash=b"v" * 32)
+    packet = encode_packet(PacketType.HEAD, forged, driver.certificates[-1], b"")
+    topic = Topics.of_chain(driver.chain.id).miner_head(liar.address)
+    top = len(driver.blocks)
+    miner, effects = play(build(driver, 2, top), PacketReceived(topic, packet), *[TimerFired(Timer.ASK)] * 8)
+    assert find_questions(driver.chain.id, effects) == [(top + 1, Want.CHANGES), *[(top + 1, Want.BLOCKS)] * 8]
+    answered = answer(driver, 0, 2, encode_packet(PacketType.HEAD, forged, driver.certificates[-1], b""))
+    after, effects = play(miner, answered)
+    assert after.trust is None and [type(effect) for effect in effects] == [Refuse]
+
+
+def test_proof_across_a_change_of_validators_brings_a_state(
+    driver: StakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Far behind, with other validators since, a miner asks for headers that prove it and then for the state."""
+    monkeypatch.setattr(state_sync, "BEHIND_HEIGHTS", 3)
+    top = len(driver.blocks)
+    head = driver.get_head(top)
+    packet = encode_packet(PacketType.HEAD, head.header, head.certificate, b"")
+    topic = Topics.of_chain(driver.chain.id).miner_head(driver.chain.miners[1].address)
+    miner, effects = play(build(driver, 2, 1), PacketReceived(topic, packet))
+    assert find_questions(driver.chain.id, effects) == [(2, Want.CHANGES)]
+    proof = encode_packet(PacketType.HEAD, head.header, head.certificate, head.sets)
+    _, effects = play(miner, answer(driver, 1, 2, proof), TimerFired(Timer.ASK))
+    assert find_questions(driver.chain.id, effects) == [(2, Want.STATE)]
 
 
 def test_a_state_is_asked_for_sent_taken_and_gone_on_from(driver: StakeDriver) -> None:
