@@ -192,7 +192,7 @@ class Delegate(Message, frozen=True):
 
 
 class Undelegate(Message, frozen=True):
-    """Take `amount` back: it is paid out after the unbonding delay, and can be slashed until then."""
+    """Take `amount` back: it is paid out the unbonding delay after the next election, and can be slashed until then."""
 
     kind: ClassVar[Kind] = Kind.UNDELEGATE
     sequence: Counter

@@ -39,6 +39,7 @@ from flchain.state import (
     ChainState,
     Delegation,
     Unbonding,
+    compute_elected,
     find_account,
     find_candidate,
     get_delegation,
@@ -141,8 +142,7 @@ def _process_undelegate(state: ChainState, message: AnyMessage, sender: Address)
         _check_dust(state, left)
     own = sum(item.delegator == sender for item in state.unbondings)
     _check_room(own, UNBONDINGS_PER_ACCOUNT_MAX, "unbondings of this account")
-    due_ms = UnixMillis(state.time_ms + state.params.unbonding_s * MS_PER_S)
-    unbonding = Unbonding(sender, candidate, Stake(message.amount), due_ms)
+    unbonding = Unbonding(sender, candidate, Stake(message.amount))
     return replace(_set_delegation(state, sender, candidate, left), unbondings=(*state.unbondings, unbonding))
 
 
@@ -159,14 +159,23 @@ def _process_unjail(state: ChainState, message: AnyMessage, sender: Address) -> 
 def process_matured(state: ChainState) -> ChainState:
     """Pay out what has been unbonding for long enough, and forget candidates behind whom nothing is left."""
     due: dict[Address, int] = {}
+    waiting: list[Unbonding] = []
     for item in state.unbondings:
-        if item.due_ms <= state.time_ms:
+        if item.due_ms is None or item.due_ms > state.time_ms:
+            waiting.append(item)
+        else:
             due[item.delegator] = due.get(item.delegator, 0) + item.amount
-    state = credit(state, due)
-    state = replace(state, unbondings=tuple(u for u in state.unbondings if u.due_ms > state.time_ms))
+    state = replace(credit(state, due), unbondings=tuple(waiting))
     backed = {d.candidate for d in state.delegations} | {u.candidate for u in state.unbondings}
     backed |= {device.home for device in state.devices}
     return replace(state, candidates=tuple(c for c in state.candidates if c.power or c.address in backed))
+
+
+def process_election(state: ChainState) -> ChainState:
+    """Give the seats to those with the most stake. What was taken back gives no power from now on: its delay begins."""
+    due_ms = UnixMillis(state.time_ms + state.params.unbonding_s * MS_PER_S)
+    unbondings = (replace(u, due_ms=due_ms) if u.due_ms is None else u for u in state.unbondings)
+    return replace(state, candidates=compute_elected(state), unbondings=tuple(unbondings))
 
 
 # --- offences --------------------------------------------------------------------------------------------------------

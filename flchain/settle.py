@@ -11,7 +11,7 @@ from flchain.consensus.pok import compute_idle_knowledge, compute_knowledge, com
 from flchain.fixedpoint import add
 from flchain.incentives import REPUTATION_MAX, REWARD_RULES, compute_reputation
 from flchain.messages import Phase, Settlement
-from flchain.orders import credit, process_matured
+from flchain.orders import credit, process_election, process_matured
 from flchain.params import ChainParams
 from flchain.state import (
     Candidate,
@@ -20,7 +20,6 @@ from flchain.state import (
     RevealedScores,
     RevealedUpdate,
     RoundState,
-    compute_elected,
     find_device,
     find_validator,
     has_two_thirds,
@@ -60,7 +59,10 @@ def get_scorer_weights(state: ChainState) -> dict[Address, int]:
     weights = {v.address: v.power * WEIGHT_SCALE for v in state.validators if v.address in scorers}
     mining = [device for device in state.devices if device.address in scorers and device.address not in weights]
     reputation = sum(device.reputation for device in mining)
-    share = sum(v.power for v in state.validators) * WEIGHT_SCALE * state.params.mining_weight_bp // 10_000
+    total = sum(v.power for v in state.validators) * WEIGHT_SCALE
+    # Where validators with s of all power have spoken, a third of it and devices with s - 2/3 are still not half.
+    room = max(0, sum(weights.values()) + -2 * total // 3)
+    share = min(total * state.params.mining_weight_bp // 10_000, room)
     weights |= {device.address: share * device.reputation // reputation for device in mining if reputation}
     return {address: weight for address, weight in weights.items() if weight}
 
@@ -161,7 +163,7 @@ def process_settlement(state: ChainState, settlement: Settlement) -> ChainState:
     )
     settled = process_matured(settled)
     if state.round.number % state.params.epoch_rounds == 0:
-        settled = replace(settled, candidates=compute_elected(settled))
+        settled = process_election(settled)
     return replace(settled, round=RoundState(Round(state.round.number + 1), Phase.COMMIT))
 
 

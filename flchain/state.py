@@ -84,12 +84,16 @@ class Delegation:
 
 @dataclass(frozen=True)
 class Unbonding:
-    """Stake on its way back: paid out with the first settlement at or after `due_ms`, slashed like the rest before."""
+    """Stake on its way back: paid out with the first settlement at or after `due_ms`, slashed like the rest before.
+
+    The delay begins with the next election, `due_ms` is None until then: so long this stake has given a seat its power,
+    and none may be paid out that devices could still trust.
+    """
 
     delegator: Address
     candidate: Address
     amount: Stake
-    due_ms: UnixMillis
+    due_ms: UnixMillis | None = None
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,9 @@ def _format_account(found: dict[str, Any], asked: Address) -> list[str]:
     lines = [f"account {account['address']}: balance {account['balance']}, next order {account['sequence']}"]
     lines += [f"  {d['amount']:>12} behind {d['candidate']}" for d in account["delegations"]]
     for item in account["unbondings"]:
-        hours = max(0, item["due_ms"] - found["time_ms"]) / (MS_PER_S * 3_600)
-        lines.append(f"  {item['amount']:>12} on its way back from {item['candidate']}, due in {hours:.1f} h")
+        hours = found["unbonding_s"] / 3_600
+        when = f"due {hours:.1f} h after the next election"
+        if item["due_ms"] is not None:
+            when = f"due in {max(0, item['due_ms'] - found['time_ms']) / (MS_PER_S * 3_600):.1f} h"
+        lines.append(f"  {item['amount']:>12} on its way back from {item['candidate']}, {when}")
     return lines

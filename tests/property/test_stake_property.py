@@ -123,7 +123,8 @@ class StakeMachine(RuleBasedStateMachine):
             assert addresses == sorted(set(addresses))
         keys = [(item.delegator, item.candidate) for item in state.delegations]
         assert keys == sorted(set(keys))
-        assert all(first.due_ms <= second.due_ms for first, second in pairwise(state.unbondings))
+        dues = [(item.due_ms is None, item.due_ms or 0) for item in state.unbondings]
+        assert dues == sorted(dues)
         known = {account.address for account in state.accounts}
         owners = {d.delegator for d in state.delegations} | {u.delegator for u in state.unbondings}
         assert owners <= known

@@ -8,7 +8,7 @@ import pytest
 
 from flchain.errors import InvalidMessage
 from flchain.messages import Evidence, Proposal, Undelegate, Unjail, Vote
-from flchain.orders import process_matured, process_order, verify_order
+from flchain.orders import process_election, process_matured, process_order, verify_order
 from flchain.state import (
     Candidate,
     ChainState,
@@ -111,7 +111,10 @@ def test_delegators_and_unbonding_stake_are_slashed_too() -> None:
     assert get_delegation(state, HOLDER.address, INNOCENT.address) == 50
     assert [item.amount for item in state.unbondings] == [49, 50]
     assert state.burned == 20 + 5 + 6
-    paid = process_matured(replace(state, time_ms=state.unbondings[-1].due_ms))
+    state = process_election(state)
+    due = state.unbondings[-1].due_ms
+    assert due is not None
+    paid = process_matured(replace(state, time_ms=due))
     account = paid.accounts_by_address[HOLDER.address]
     assert account.balance == 1_000 - 200 + 49 + 50
 

@@ -11,7 +11,7 @@ from flchain import orders
 from flchain.chain import ORDERS_MAX, apply_block, build_block, compute_body_root, select_orders
 from flchain.errors import InvalidBlock, InvalidMessage
 from flchain.messages import Body, Commit, Delegate, Phase, Register, Transfer, Undelegate
-from flchain.orders import UNBONDINGS_PER_ACCOUNT_MAX, process_matured, process_order, verify_order
+from flchain.orders import UNBONDINGS_PER_ACCOUNT_MAX, process_election, process_matured, process_order, verify_order
 from flchain.state import (
     ChainState,
     Unbonding,
@@ -51,6 +51,13 @@ def do_all(state: ChainState, *raws: bytes) -> ChainState:
     for raw in raws:
         state = do(state, raw)
     return state
+
+
+def mature(state: ChainState, index: int) -> ChainState:
+    """At the time when this unbonding is due."""
+    due = state.unbondings[index].due_ms
+    assert due is not None
+    return process_matured(replace(state, time_ms=due))
 
 
 def get_balance(state: ChainState, address: Address) -> int:
@@ -122,15 +129,21 @@ def test_undelegated_stake_waits_and_gives_no_power() -> None:
     state = do(replace(state, time_ms=UnixMillis(5)), undelegate(state, RICH, MINER, 60))
     assert get_stake(state, MINER.address) == 140
     assert get_balance(state, RICH.address) == START - 100 - 2 * FEE
-    due = 5 + state.params.unbonding_s * 1_000
-    assert state.unbondings == (Unbonding(RICH.address, MINER.address, Stake(60), UnixMillis(due)),)
+    waiting = Unbonding(RICH.address, MINER.address, Stake(60))
+    assert state.unbondings == (waiting,)
+    elected = process_election(replace(state, time_ms=UnixMillis(7)))
+    due = UnixMillis(7 + state.params.unbonding_s * 1_000)
+    assert elected.unbondings == (replace(waiting, due_ms=due),)
+    later = process_election(replace(elected, time_ms=UnixMillis(9)))
+    assert later.unbondings == elected.unbondings, "a second election puts nothing off"
 
 
 def test_unbonding_is_paid_when_due_by_block_time() -> None:
     """A millisecond before it is due nothing is paid; at the very millisecond all of it, once."""
     state = do(CHAIN.state, delegate(CHAIN.state, RICH, MINER, 100))
-    state = do(state, undelegate(state, RICH, MINER, 60))
+    state = process_election(do(state, undelegate(state, RICH, MINER, 60)))
     due = state.unbondings[0].due_ms
+    assert due is not None
     before = process_matured(replace(state, time_ms=UnixMillis(due - 1)))
     assert before.unbondings == state.unbondings and before.accounts == state.accounts
     paid = process_matured(replace(state, time_ms=due))
@@ -145,7 +158,8 @@ def test_several_unbondings_are_paid_each_in_its_time() -> None:
     state = do(CHAIN.state, delegate(CHAIN.state, RICH, MINER, 100))
     for time_ms in (1, 2, 2, 3):
         state = do(replace(state, time_ms=UnixMillis(time_ms)), undelegate(state, RICH, MINER, 10))
-    paid = process_matured(replace(state, time_ms=state.unbondings[2].due_ms))
+        state = process_election(state)
+    paid = mature(state, 2)
     assert get_balance(paid, RICH.address) == get_balance(state, RICH.address) + 30
     assert paid.unbondings == state.unbondings[3:]
 
@@ -153,10 +167,9 @@ def test_several_unbondings_are_paid_each_in_its_time() -> None:
 def test_a_candidate_without_stake_is_forgotten() -> None:
     """Who has taken all back is no candidate once it is paid, and may register anew; a device's home is kept."""
     state = do(CHAIN.state, register(CHAIN.state, RICH, 200))
-    state = do(state, undelegate(state, RICH, RICH, 200))
-    waiting = process_matured(replace(state, time_ms=UnixMillis(state.unbondings[0].due_ms - 1)))
-    assert find_candidate(waiting, RICH.address) is not None, "what unbonds can be slashed"
-    left = process_matured(replace(state, time_ms=state.unbondings[0].due_ms))
+    state = process_election(do(state, undelegate(state, RICH, RICH, 200)))
+    assert find_candidate(process_matured(state), RICH.address) is not None, "what unbonds can be slashed"
+    left = mature(state, 0)
     assert find_candidate(left, RICH.address) is None
     assert find_candidate(do(left, register(left, RICH, 60)), RICH.address) is not None
     bare = replace(
@@ -251,7 +264,7 @@ def test_one_account_cannot_keep_the_others_stake_bonded() -> None:
     """Whoever has as many unbondings as are allowed stands in nobody else's way, and gets more once they are paid."""
     state = do(UNBONDING, delegate(UNBONDING, OTHER, MINER, 100))
     assert len(do(state, undelegate(state, OTHER, MINER, 100)).unbondings) == UNBONDINGS_PER_ACCOUNT_MAX + 1
-    paid = process_matured(replace(state, time_ms=state.unbondings[-1].due_ms))
+    paid = mature(process_election(state), -1)
     assert len(do(paid, undelegate(paid, RICH, MINER, 10)).unbondings) == 1
 
 
@@ -310,12 +323,12 @@ def test_orders_alone_do_not_use_up_the_devices_time() -> None:
 
 def test_what_unbonds_is_paid_by_the_settlement_after_it_is_due() -> None:
     """Only block time pays: rounds go by and nothing is paid; once the clock is there the next settlement does."""
-    driver = StakeDriver(CHAIN)
+    driver = StakeDriver(build_stake_chain(order_fee=FEE, epoch_rounds=1))
     driver.order(RICH, Delegate, MINER.address, 100)
     driver.order(RICH, Undelegate, MINER.address, 100)
-    due = driver.state.unbondings[0].due_ms
     driver.run_round()
-    assert driver.state.unbondings
+    due = driver.state.unbondings[0].due_ms
+    assert due is not None
     driver.go_to(Phase.SETTLE)
     before = get_balance(driver.state, RICH.address)
     driver.extend(clock_ms=due)

@@ -206,6 +206,19 @@ def test_all_mining_devices_together_weigh_a_bounded_share() -> None:
     assert weights[devices[0]] == 8 * weights[devices[1]]
 
 
+@pytest.mark.parametrize("silent", [0, 1])
+def test_devices_and_less_than_a_third_of_the_power_are_never_half(silent: int) -> None:
+    """Whoever keeps silent, all devices and less than a third of the power weigh less than the others that spoke."""
+    chain = build_chain(miners=3, powers=[29, 33, 38], mining_weight_bp=3_333)
+    state = go_to_settle(chain)
+    spoken = [miner.address for miner in chain.miners][silent:]
+    weights = get_scorer_weights(
+        say(state, {a: (7_000, 7_000) for a in (*spoken, *(d.address for d in chain.devices))})
+    )
+    worst = weights[chain.miners[1].address] + sum(weights.get(d.address, 0) for d in chain.devices)
+    assert 2 * worst < sum(weights.values())
+
+
 def test_a_validator_that_is_a_device_too_keeps_its_weight() -> None:
     """A device's account may win a seat: its scores then weigh its power, else a minority would outweigh it."""
     chain = build_chain(mining_weight_bp=3_000)

@@ -85,11 +85,25 @@ def test_leaving_is_to_undelegate_and_wait() -> None:
     assert leaver.address not in get_seats(driver)
     assert find_candidate(driver.state, leaver.address) is not None
     due = driver.state.unbondings[0].due_ms
+    assert due is not None
     driver.go_to(Phase.SETTLE)
     driver.extend(clock_ms=due)
     driver.finish_round()
     assert find_candidate(driver.state, leaver.address) is None
     assert driver.state.accounts_by_address[leaver.address].balance == 40
+
+
+def test_stake_is_at_risk_as_long_as_its_seat_is_trusted() -> None:
+    """However long an epoch lasts, what is taken back in it is paid out no sooner than the delay after its end."""
+    driver = start()
+    leaver = CHAIN.miners[3]
+    driver.order(leaver, Undelegate, leaver.address, 40)
+    driver.extend(clock_ms=5 * CHAIN.genesis.params.unbonding_s * 1_000)
+    driver.run_round()
+    assert leaver.address in get_seats(driver) and [u.amount for u in driver.state.unbondings] == [40]
+    driver.run_round()
+    due = driver.state.time_ms + CHAIN.genesis.params.unbonding_s * 1_000
+    assert leaver.address not in get_seats(driver) and [u.due_ms for u in driver.state.unbondings] == [due]
 
 
 def test_jailing_takes_the_seat_with_the_very_block() -> None:
