@@ -185,12 +185,14 @@ def _compute_rewards(state: ChainState, outcome: _Outcome) -> dict[Address, int]
 def _split_scoring_reward(state: ChainState, outliers: frozenset[Address]) -> dict[Address, int]:
     """The scorers' purse by weight, of which a scorer gets its own reputation's share.
 
-    The rest, and an outlier's part, is not minted: in no round does anybody gain by another's fall.
+    The rest, an outlier's part and that of a validator that kept silent, or was kept out, is not minted: in no round
+    does anybody gain by another's fall.
     """
     reputations = {device.address: device.reputation for device in state.devices}
     reputations |= {candidate.address: candidate.reputation for candidate in state.candidates}
     weights = get_scorer_weights(state)
-    whole = sum(weights.values()) * REPUTATION_MAX
+    silent = sum(v.power for v in state.validators if v.address not in weights) * WEIGHT_SCALE
+    whole = (sum(weights.values()) + silent) * REPUTATION_MAX
     purse = state.params.reward_for_scores
     return {
         address: purse * weight * reputations[address] // whole

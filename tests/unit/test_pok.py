@@ -184,6 +184,15 @@ def test_a_validators_reward_is_shared_with_its_delegators() -> None:
     assert gains[chain.miners[1].address] == 1_000
 
 
+def test_nobody_gains_by_keeping_another_out() -> None:
+    """A validator whose scores are not in the block earns nothing, and the others what they earn with it."""
+    words = {miner: (BASE_SCORE, BASE_SCORE) for miner in MINERS}
+    everybody, fewer = say(SETTLE, words), say(SETTLE, {miner: words[miner] for miner in MINERS[:3]})
+    with_it, without = get_gains(everybody, settle(everybody)), get_gains(fewer, settle(fewer))
+    assert with_it[MINERS[3]] and MINERS[3] not in without
+    assert all(without[miner] == with_it[miner] for miner in MINERS[:3])
+
+
 # -------------------------------------------------------------------------------------- mining devices
 
 
