@@ -34,7 +34,7 @@ class Shares:
     mine: float
 
     def __post_init__(self) -> None:
-        assert 0.0 <= self.train and 0.0 <= self.mine and self.train + self.mine <= 1.0 + 1e-9, self
+        assert min(self.train, self.mine) >= 0.0 and self.train + self.mine <= 1.0 + 1e-9, self
 
     @property
     def rest(self) -> float:
