@@ -276,6 +276,8 @@ def read_proposal(message: messages.Proposal, sender: Address) -> bft.Proposal:
 
 def on_vote_message(state: MinerState, envelope: Envelope) -> Transition:
     """A peer's vote at this height. Raises InvalidMessage's subclasses."""
+    if envelope.kind is messages.Kind.VOTE and envelope.raw in state.raws.values():
+        return state, ()  # gossip repeats votes: most of what comes, and not worth another check of the signature
     message = _verify(state, envelope)
     if not isinstance(message, messages.Vote):
         raise MalformedMessage("not a vote")
@@ -315,13 +317,16 @@ def decode_proposed(message: messages.Proposal, header: bytes, body: bytes) -> B
 
 def _forget_unused(state: MinerState, after: bft.BftState) -> MinerState:
     """Keep the bytes of what consensus keeps, no more: its bounds are the bounds of this memory too."""
-    proposals = {proposal for kept in after.proposals.values() for proposal, _ in kept}
-    votes = {vote for slot in after.votes.values() for said in slot.values() for vote in said}
-    votes |= {vote for said in after.far_votes.values() for vote in said}
-    blocks = {proposal.block_hash for proposal in proposals} | {after.valid_hash, after.locked_hash}
+    if len(state.raws) <= bft.count_kept(after) and len(state.candidates) <= len(after.proposals):
+        return state  # nothing to forget, as nearly always: the look through everything is dear
+    kept = bft.get_kept(after)
+    blocks = {said.block_hash for said in kept if isinstance(said, bft.Proposal)} | {
+        after.valid_hash,
+        after.locked_hash,
+    }
     return replace(
         state,
-        raws={said: raw for said, raw in state.raws.items() if said in proposals or said in votes},
+        raws={said: raw for said, raw in state.raws.items() if said in kept},
         candidates={h: c for h, c in state.candidates.items() if h in blocks},
     )
 

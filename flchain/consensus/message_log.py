@@ -65,6 +65,19 @@ def get_gossip(state: BftState) -> tuple[Proposal | Vote, ...]:
     return (*proof, *proposals, *votes)
 
 
+def count_kept(state: BftState) -> int:
+    """How many proposals and votes are kept; see `get_kept`."""
+    proposals = sum(map(len, state.proposals.values()))
+    return proposals + sum(len(said) for slot in (*state.votes.values(), state.far_votes) for said in slot.values())
+
+
+def get_kept(state: BftState) -> set[Proposal | Vote]:
+    """All proposals and votes of this height that are kept."""
+    proposals = {proposal for kept in state.proposals.values() for proposal, _ in kept}
+    votes = {vote for slot in (*state.votes.values(), state.far_votes) for said in slot.values() for vote in said}
+    return proposals | votes
+
+
 def get_sender(message: Proposal | Vote) -> Address:
     """Who signed the message."""
     return message.validator if isinstance(message, Vote) else message.proposer
