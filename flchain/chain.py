@@ -20,6 +20,7 @@ from flchain.errors import (
     UnknownSender,
     WrongRound,
 )
+from flchain.limits import TRANSACTION_FRAME_BYTES, TRANSACTIONS_BYTES_MAX
 from flchain.messages import (
     AnyMessage,
     Body,
@@ -51,7 +52,6 @@ from flchain.wire import (
     BODY_BYTES_MAX,
     HEADER_BYTES_MAX,
     ORDERS_BYTES_MAX,
-    SETTLEMENT_BYTES_MAX,
     Envelope,
     decode_struct,
     encode_struct,
@@ -61,9 +61,6 @@ from flchain.wire import (
 
 ORDERS_MAX = 128
 """Most orders in one block; the others wait for a later one."""
-TRANSACTION_FRAME_BYTES = 5
-"""What a body adds to a transaction: the head of a byte string of up to 2**32 bytes."""
-TRANSACTIONS_BYTES_MAX = BODY_BYTES_MAX - SETTLEMENT_BYTES_MAX - ORDERS_BYTES_MAX
 DEVICE_KINDS = frozenset({Kind.COMMIT, Kind.REVEAL})
 SCORE_KINDS = frozenset({Kind.SCORE_COMMIT, Kind.SCORE_REVEAL})
 """Validators score, and devices that mine."""

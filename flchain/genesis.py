@@ -9,7 +9,7 @@ import msgspec
 from flchain.crypto import compute_address, hash_tagged, is_public_key
 from flchain.errors import ConfigError, InvalidMessage
 from flchain.fixedpoint import VALUE_BYTES
-from flchain.limits import compute_update_bytes_max
+from flchain.limits import compute_reveal_bodies, compute_update_bytes_max
 from flchain.messages import Counter, DeviceEntry, HolderEntry, ValidatorEntry
 from flchain.params import UPDATES_MAX, VALIDATORS_MAX, ChainParams, check_params
 from flchain.types import Hash
@@ -53,7 +53,7 @@ def decode_genesis(data: bytes) -> Genesis:
     except InvalidMessage as error:
         raise ConfigError((f"genesis: not a genesis file: {error}",)) from error
     check_params(genesis.params)
-    problems = _find_size_problems(genesis.params)
+    problems = _find_size_problems(genesis.params, len(genesis.devices))
     keys = genesis.public_keys()
     problems += [f"genesis: {key.hex()} is no Ed25519 public key" for key in keys if not is_public_key(key)]
     if len(set(keys)) != len(keys):
@@ -71,11 +71,19 @@ def decode_genesis(data: bytes) -> Genesis:
     return genesis
 
 
-def _find_size_problems(params: ChainParams) -> list[str]:
-    """A chain whose updates or model no message can carry would open and then stand still."""
+def _find_size_problems(params: ChainParams, devices_count: int) -> list[str]:
+    """A chain whose updates or model no message can carry would open and then stand still; one whose updates do not fit
+    into the blocks of a phase would lose the rest of them every round."""
     sizes = (("an update", compute_update_bytes_max(params)), ("the model", VALUE_BYTES * params.parameters_count))
-    return [
+    problems = [
         f"genesis: {what} of {params.parameters_count} parameters takes {size} bytes, messages carry {UPDATE_BYTES_MAX}"
         for what, size in sizes
         if size > UPDATE_BYTES_MAX
     ]
+    bodies = compute_reveal_bodies(params, devices_count)
+    if not problems and bodies > params.phase_heights_max:
+        problems.append(
+            f"genesis: the updates of {devices_count} devices take up to {bodies} blocks, a phase has "
+            f"{params.phase_heights_max} (phase_heights_max): a codec that writes less, or fewer devices"
+        )
+    return problems

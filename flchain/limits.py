@@ -24,6 +24,10 @@ from flchain.wire import (
 
 FRAME_BYTES = 4_096
 """What a packet adds to the parts it is made of, generously."""
+TRANSACTION_FRAME_BYTES = 5
+"""What a body adds to a transaction: the head of a byte string of up to 2**32 bytes."""
+TRANSACTIONS_BYTES_MAX = BODY_BYTES_MAX - SETTLEMENT_BYTES_MAX - ORDERS_BYTES_MAX
+"""A body's room for its phase's messages."""
 SCORE_ENTRY_BYTES = 32
 """One (address, score) in a message."""
 SCORE_BYTES = 3
@@ -39,6 +43,13 @@ def compute_update_bytes_max(params: ChainParams) -> int:
 def compute_device_packet_bytes_max(params: ChainParams) -> int:
     """The longest packet of a device: one update, signed."""
     return min(compute_update_bytes_max(params), UPDATE_BYTES_MAX) + SMALL_BYTES_MAX + FRAME_BYTES
+
+
+def compute_reveal_bodies(params: ChainParams, devices_count: int) -> int:
+    """How many bodies it takes to carry the longest updates of all devices, at least 1."""
+    longest = compute_update_bytes_max(params) + SMALL_BYTES_MAX + TRANSACTION_FRAME_BYTES
+    of_one_body = max(1, TRANSACTIONS_BYTES_MAX // longest)
+    return max(1, -(-devices_count // of_one_body))
 
 
 def compute_body_bytes_max(params: ChainParams, devices_count: int, validators_count: int) -> int:

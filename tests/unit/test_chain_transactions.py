@@ -21,6 +21,7 @@ from flchain.errors import (
     WrongChain,
     WrongRound,
 )
+from flchain.limits import TRANSACTION_FRAME_BYTES
 from flchain.messages import Commit, Phase, ScoreCommit, Status, compute_update_commitment
 from flchain.phases import get_present, is_phase_complete
 from flchain.wire import seal
@@ -208,7 +209,7 @@ def test_select_transactions_keeps_what_a_block_may_carry(driver: Driver) -> Non
 def test_a_body_never_grows_beyond_its_limit(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of transactions that do not fit into one body only the first are chosen; the rest stay for later."""
     listed = [seal_commit(driver.chain, i, make_reveal(driver.chain, i)) for i in range(3)]
-    limit = 2 * (len(listed[0]) + rules.TRANSACTION_FRAME_BYTES)
+    limit = 2 * (len(listed[0]) + TRANSACTION_FRAME_BYTES)
     monkeypatch.setattr(rules, "TRANSACTIONS_BYTES_MAX", limit)
     chosen, _ = select_transactions(driver.state, listed)
     assert chosen == tuple(listed[:2])

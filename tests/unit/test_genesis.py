@@ -21,6 +21,16 @@ def test_chain_whose_updates_no_message_carries_is_refused() -> None:
     assert "messages carry" in str(caught.value)
 
 
+def test_chain_whose_updates_do_not_fit_into_the_blocks_of_a_phase_is_refused() -> None:
+    """Else the devices that come last would lose their updates in every round, and nobody would hear why."""
+    chain = build_chain(devices=4, codec="identity")
+    params = msgspec.structs.replace(chain.genesis.params, parameters_count=3_999_000, phase_heights_max=1)
+    genesis = msgspec.structs.replace(chain.genesis, params=params, devices=chain.genesis.devices[:3])
+    assert decode_genesis(encode_genesis(genesis)) == genesis
+    with pytest.raises(ConfigError, match="take up to 2 blocks, a phase has 1"):
+        decode_genesis(encode_genesis(msgspec.structs.replace(genesis, devices=chain.genesis.devices)))
+
+
 def test_all_problems_are_told_at_once() -> None:
     """Unknown names of every plug-in, each with the known ones."""
     params = msgspec.structs.replace(CHAIN.genesis.params, codec="zip", aggregation="max", privacy="hope")
