@@ -117,9 +117,10 @@ class AgentRunner:
 
     def _follow(self, before: Address | None, miner: Address) -> None:
         topics = self._state.topics
+        get_news = topics.miner_body if self._state.light.is_full else topics.miner_delta
         if before is not None:
-            self._link.unsubscribe(topics.miner_head(before), topics.miner_body(before))
-        self._link.subscribe(topics.miner_head(miner), topics.miner_body(miner))
+            self._link.unsubscribe(topics.miner_head(before), get_news(before))
+        self._link.subscribe(topics.miner_head(miner), get_news(miner))
 
     async def _report(self, report: Report) -> None:
         counters, me = self._link.counters, self._state.config.identity
@@ -178,7 +179,7 @@ async def run_agent(settings: AgentSettings) -> None:
     probe_model(model_file)
     model = TfliteModel(model_file)
     initial_model = compute_initial_model(model)
-    light = build_light_state(genesis, initial_model, settings.get_checkpoint())
+    light = build_light_state(genesis, initial_model, settings.get_checkpoint(), settings.follow == "full")
     trainer = Trainer(model, load_examples(settings.examples, model), genesis.params)
     store = await Store.open(Path(settings.data_dir) / STORE_FILE, light.chain)
     try:

@@ -14,3 +14,10 @@ class AgentSettings(NodeSettings):
     failover_s: int = field(
         default=10, metadata={"min": 1, "max": 3600, "help": "turn to the next miner after this silence"}
     )
+    follow: str = field(
+        default="full",
+        metadata={
+            "choices": ("full", "light"),
+            "help": "full: take all updates and compute each model; light: take the settled change, far fewer bytes",
+        },
+    )

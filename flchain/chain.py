@@ -31,6 +31,7 @@ from flchain.messages import (
     Reveal,
     ScoreCommit,
     ScoreReveal,
+    Settlement,
     compute_score_commitment,
     compute_update_commitment,
 )
@@ -81,9 +82,14 @@ class Block:
         return hash_header(self.header_bytes)
 
 
+def is_settling(header: Header) -> bool:
+    """True if the block settles its round: its body holds the settlement."""
+    return header.next_round > header.round
+
+
 def is_body_for_devices(header: Header) -> bool:
     """True if devices need the body to compute the next model: it holds updates, or the settlement of a round."""
-    return header.phase is Phase.REVEAL or header.next_round > header.round
+    return header.phase is Phase.REVEAL or is_settling(header)
 
 
 def hash_header(header_bytes: bytes) -> Hash:
@@ -102,8 +108,17 @@ def decode_block(header_bytes: bytes, body_bytes: bytes) -> tuple[Block, Body]:
 
 def compute_body_root(body: Body) -> Hash:
     """RFC 6962 root over three leaves: the roots of transactions and of orders, and the settlement (empty for none)."""
-    settlement = encode_struct(body.settlement) if body.settlement is not None else b""
-    return merkle.compute_root((merkle.compute_root(body.transactions), merkle.compute_root(body.orders), settlement))
+    return join_body_roots(*compute_body_roots(body), body.settlement)
+
+
+def compute_body_roots(body: Body) -> tuple[Hash, Hash]:
+    """The roots of its transactions and of its orders."""
+    return merkle.compute_root(body.transactions), merkle.compute_root(body.orders)
+
+
+def join_body_roots(transactions: bytes, orders: bytes, settlement: Settlement | None) -> Hash:
+    """The body's root from those of its parts."""
+    return merkle.compute_root((transactions, orders, encode_struct(settlement) if settlement is not None else b""))
 
 
 def build_block(

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 
 from flchain.aggregation import AGGREGATION_RULES
-from flchain.codecs import CODECS
+from flchain.codecs import CODECS, DOWNSTREAM_CODECS
 from flchain.consensus import CONSENSUS_RULES, PROPOSER_RULES
 from flchain.errors import ConfigError
 from flchain.incentives import REWARD_RULES
@@ -33,6 +33,10 @@ class ChainParams(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     """Update compression, a key of CODECS."""
     codec_level: Count
     """The codec's own number: for sparse-ternary one parameter in `codec_level` is sent."""
+    downstream_codec: Name
+    """Compression of what a settled round changes in the model, a key of DOWNSTREAM_CODECS."""
+    downstream_level: Count
+    """That codec's own number."""
     aggregation: Name
     """How accepted updates become one, a key of AGGREGATION_RULES."""
     privacy: Name
@@ -157,6 +161,7 @@ def check_params(params: ChainParams) -> None:
     """Raise ConfigError naming every plug-in this build does not know, each with the known ones."""
     registries = (
         ("codec", params.codec, CODECS),
+        ("downstream_codec", params.downstream_codec, DOWNSTREAM_CODECS),
         ("aggregation", params.aggregation, AGGREGATION_RULES),
         ("privacy", params.privacy, MECHANISMS),
         ("consensus", params.consensus, CONSENSUS_RULES),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from flchain.aggregation import AGGREGATION_RULES, WeightedUpdate
-from flchain.codecs import CODECS
+from flchain.codecs import CODECS, DOWNSTREAM_CODECS
 from flchain.consensus.dpos import split_reward
 from flchain.consensus.pok import compute_idle_knowledge, compute_knowledge, compute_weighted_median, find_outliers
 from flchain.fixedpoint import add
@@ -24,6 +24,7 @@ from flchain.state import (
     find_validator,
     has_two_thirds,
     hash_model,
+    hash_residual,
 )
 from flchain.types import Address, BasisPoints, ModelVector, Round
 
@@ -121,13 +122,43 @@ def compute_delta(params: ChainParams, parameters_count: int, reveals: tuple[Rev
     return AGGREGATION_RULES[params.aggregation](updates)
 
 
-def compute_next_model(
-    params: ChainParams, base: ModelVector, reveals: tuple[RevealedUpdate, ...], accepted: tuple[bytes, ...]
-) -> ModelVector:
-    """The new global model, shape (P,): what every device computes for itself. Unchanged if nothing was accepted."""
+@dataclass(frozen=True, eq=False)
+class ModelStep:
+    """What a settled round does to the model: the new one, shape (P,), the payload that leads to it from the old one
+    (empty if nothing changes), and what that payload leaves out, shape (P,)."""
+
+    model: ModelVector
+    delta: bytes
+    residual: ModelVector
+
+
+def compute_step(
+    params: ChainParams,
+    base: ModelVector,
+    residual: ModelVector,
+    reveals: tuple[RevealedUpdate, ...],
+    accepted: tuple[bytes, ...],
+) -> ModelStep:
+    """The step that every node which has the updates computes for itself. Raises MalformedUpdate.
+
+    The change is compressed as updates are, with what earlier rounds left out added to it (Sattler et al. 2019, arXiv
+    1903.02891, Alg. 2): so a node that has no updates takes the same step by a short payload.
+    """
     wanted = frozenset(accepted)
     chosen = tuple(reveal for reveal in reveals if reveal.sender in wanted)
-    return add(base, compute_delta(params, len(base), chosen)) if chosen else base
+    if not chosen:
+        return ModelStep(base, b"", residual)
+    change = compute_delta(params, len(base), chosen)
+    encoded = DOWNSTREAM_CODECS[params.downstream_codec].encode(change, residual, params.downstream_level)
+    return ModelStep(apply_delta(params, base, encoded.payload), encoded.payload, encoded.residual)
+
+
+def apply_delta(params: ChainParams, base: ModelVector, delta: bytes) -> ModelVector:
+    """The model, shape (P,), after a settled round's payload; an empty one changes nothing. Raises MalformedUpdate."""
+    if not delta:
+        return base
+    codec = DOWNSTREAM_CODECS[params.downstream_codec]
+    return add(base, codec.decode(delta, params.parameters_count, params.downstream_level))
 
 
 @dataclass(frozen=True)
@@ -151,14 +182,17 @@ def process_settlement(state: ChainState, settlement: Settlement) -> ChainState:
         outliers=find_outlying_scorers(state) if is_scored else frozenset(),
         is_scored=is_scored,
     )
-    model = compute_next_model(state.params, state.model, state.round.reveals, settlement.accepted)
+    step = compute_step(state.params, state.model, state.residual, state.round.reveals, settlement.accepted)
     rewards = _compute_rewards(state, outcome) if is_scored else {}
     settled = replace(
         credit(state, rewards),
         devices=tuple(_settle_device(device, outcome) for device in state.devices),
         candidates=tuple(_settle_candidate(state, candidate, outcome) for candidate in state.candidates),
-        model=model,
-        model_hash=hash_model(model) if settlement.accepted else state.model_hash,
+        model=step.model,
+        model_hash=hash_model(step.model) if step.delta else state.model_hash,
+        residual=step.residual,
+        residual_hash=hash_residual(step.residual) if step.delta else state.residual_hash,
+        delta=step.delta,
         minted=state.minted + sum(rewards.values()),
     )
     settled = process_matured(settled)

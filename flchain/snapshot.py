@@ -1,4 +1,5 @@
-"""A whole state in bytes that prove themselves by a final header: how a miner that is far behind catches up at once."""
+"""What proves itself by a final header: a whole state, by which a miner that is far behind catches up at once, and what
+the downstream codec has left out, which a device needs beside the model to compute the next one itself."""
 
 from __future__ import annotations
 
@@ -7,27 +8,33 @@ import msgspec
 from flchain import merkle
 from flchain.chain import hash_header
 from flchain.errors import MalformedMessage
-from flchain.fixedpoint import vector_bytes, vector_from_bytes
+from flchain.fixedpoint import VALUE_BYTES, vector_bytes, vector_from_bytes
 from flchain.messages import Header
 from flchain.params import ChainParams
-from flchain.state import ChainState, hash_model
-from flchain.state_tree import get_leaves, read_leaves
-from flchain.types import Hash, Height, UnixMillis
+from flchain.state import ChainState, hash_model, hash_residual
+from flchain.state_tree import get_leaves, get_totals_hashes, read_leaves
+from flchain.types import Hash, Height, ModelVector, UnixMillis
 from flchain.wire import HEADER_BYTES_MAX, decode_struct, encode_struct
+
+PROOF_BYTES_MAX = 4_096
+"""The last leaf and its audit path."""
 
 
 class _Parts(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """The leaves of the state's tree, the updates of the open round in order of device, the model's canonical bytes."""
+    """The leaves of the state's tree, the updates of the open round in order of device, and the canonical bytes of the
+    model and of what its compression has left out (empty for nothing)."""
 
     leaves: tuple[bytes, ...]
     updates: tuple[bytes, ...]
     vector: bytes
+    residual: bytes
 
 
 def encode_state(state: ChainState) -> bytes:
     """The canonical bytes of a state: what its tree holds, and what the tree only holds the hashes of."""
     updates = tuple(reveal.update for reveal in state.round.reveals)
-    return encode_struct(_Parts(tuple(get_leaves(state)), updates, vector_bytes(state.model)))
+    parts = _Parts(tuple(get_leaves(state)), updates, vector_bytes(state.model), _encode_if_any(state.residual))
+    return encode_struct(parts)
 
 
 def decode_state(data: bytes, header_bytes: bytes, params: ChainParams, bytes_max: int) -> ChainState:
@@ -43,6 +50,9 @@ def decode_state(data: bytes, header_bytes: bytes, params: ChainParams, bytes_ma
     model = vector_from_bytes(parts.vector, params.parameters_count)
     if hash_model(model) != tables.model_hash:
         raise MalformedMessage("not the model that the state names")
+    residual = _decode_if_any(parts.residual, params)
+    if hash_residual(residual) != tables.residual_hash:
+        raise MalformedMessage("not the residual that the state names")
     return ChainState(
         chain=Hash(header.chain),
         params=params,
@@ -57,6 +67,48 @@ def decode_state(data: bytes, header_bytes: bytes, params: ChainParams, bytes_ma
         round=tables.round,
         model=model,
         model_hash=tables.model_hash,
+        residual=residual,
+        residual_hash=tables.residual_hash,
         minted=tables.minted,
         burned=tables.burned,
     )
+
+
+class _Residual(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The canonical bytes of the residual (empty for nothing), the last leaf of the state, and its audit path."""
+
+    residual: bytes
+    totals: bytes
+    leaves_count: int
+    path: tuple[bytes, ...]
+
+
+def encode_residual(state: ChainState) -> bytes:
+    """The state's residual with its proof."""
+    leaves = get_leaves(state)
+    last = len(leaves) - 1
+    path = merkle.build_proof(leaves, last)
+    return encode_struct(_Residual(_encode_if_any(state.residual), leaves[last], len(leaves), path))
+
+
+def decode_residual(data: bytes, header: Header, params: ChainParams) -> ModelVector:
+    """The residual, shape (P,), after the block of a header that the caller has found final.
+
+    Raises InvalidMessage's subclasses if it is another.
+    """
+    parts = decode_struct(data, _Residual, VALUE_BYTES * params.parameters_count + PROOF_BYTES_MAX)
+    last = parts.leaves_count - 1
+    if not merkle.verify_proof(header.state_root, parts.totals, last, parts.leaves_count, parts.path):
+        raise MalformedMessage("not a leaf of the state that the header names")
+    residual = _decode_if_any(parts.residual, params)
+    if hash_residual(residual) != get_totals_hashes(parts.totals)[1]:
+        raise MalformedMessage("not the residual that the state names")
+    return residual
+
+
+def _encode_if_any(residual: ModelVector) -> bytes:
+    return vector_bytes(residual) if residual.any() else b""
+
+
+def _decode_if_any(data: bytes, params: ChainParams) -> ModelVector:
+    return vector_from_bytes(data or bytes(VALUE_BYTES * params.parameters_count), params.parameters_count)

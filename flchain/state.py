@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+import numpy as np
+
 from flchain.consensus.dpos import cap_powers, elect, scale_stakes
 from flchain.crypto import compute_address, hash_tagged
 from flchain.errors import ConfigError
@@ -150,8 +152,14 @@ class ChainState:
     round: RoundState
     model: ModelVector = field(repr=False)
     model_hash: Hash
+    residual: ModelVector = field(repr=False)
+    """What the downstream codec has left out of the model so far, shape (P,)."""
+    residual_hash: Hash
     minted: int
     burned: int = 0
+    delta: bytes = field(default=b"", repr=False)
+    """By which payload of the downstream codec the newest settled round has changed the model; empty if it has not, or
+    if this state came without (it is not under the state's root: the model is)."""
 
     @cached_property
     def validators(self) -> tuple[Candidate, ...]:
@@ -172,6 +180,11 @@ class ChainState:
 def hash_model(model: ModelVector) -> Hash:
     """The hash of a model vector's canonical bytes."""
     return hash_tagged("model", vector_bytes(model))
+
+
+def hash_residual(residual: ModelVector) -> Hash:
+    """The hash of what the downstream codec has left out."""
+    return hash_tagged("residual", vector_bytes(residual))
 
 
 def build_genesis_state(genesis: Genesis, initial_model: ModelVector) -> ChainState:
@@ -202,6 +215,8 @@ def build_genesis_state(genesis: Genesis, initial_model: ModelVector) -> ChainSt
         round=RoundState(Round(1), Phase.OPEN),
         model=initial_model,
         model_hash=model_hash,
+        residual=(nothing_left_out := np.zeros_like(initial_model)),
+        residual_hash=hash_residual(nothing_left_out),
         minted=sum(bond for _, bond in bonds) + sum(account.balance for account in accounts),
     )
     return replace(state, candidates=compute_elected(state))

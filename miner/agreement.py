@@ -25,7 +25,7 @@ from flchain.types import Address, Hash, Height, Millis, View
 from flchain.wire import Envelope, get_signature, seal, verify_envelope
 from miner import mempool, order_pool, scoring
 from miner.judgement import accuse, get_candidates, is_timely
-from miner.tip import Tip, add_change, build_tip
+from miner.tip import Tip, add_change, add_delta, build_tip
 from miner.values import (
     Candidate,
     Effect,
@@ -200,6 +200,7 @@ def _decide(state: MinerState, view: View, block_hash: Hash) -> Transition:
 def advance(state: MinerState, block: Block, after: ChainState, certificate: bytes) -> Transition:
     """Go to the next height: store the final block, tell devices and peers, score what is new."""
     note = Note("final", {"height": after.height, "round": block.header.round, "phase": block.header.phase.name})
+    state = replace(state, deltas=add_delta(state.deltas, state.chain, after))
     return stand_at(
         state, after, build_tip(block, certificate, state.chain, after), SaveBlock(block, certificate), note
     )
@@ -250,6 +251,9 @@ def publish_tip(state: MinerState) -> tuple[Effect, ...]:
     if tip.body is not None:
         body = encode_packet(PacketType.BODY, state.chain.height, tip.body)
         effects += (Publish(state.topics.miner_body(me), body),)
+    if tip.change is not None:
+        change = encode_packet(PacketType.DELTA, state.chain.height, tip.change)
+        effects += (Publish(state.topics.miner_delta(me), change),)
     return effects
 
 

@@ -98,6 +98,7 @@ def build_miner_state(
         raws=raws,
         tip=standing.tip,
         changes=standing.changes,
+        deltas=standing.deltas,
         base=standing.base,
     )
 

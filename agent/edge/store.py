@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,16 @@ MIGRATIONS = (
         bytes_down INTEGER NOT NULL
     );
     """,
+    """
+    ALTER TABLE position ADD COLUMN left_out BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE position ADD COLUMN left_out_hash BLOB NOT NULL DEFAULT x'';
+    """,
 )
+
+
+def _hash(data: bytes) -> bytes:
+    """No header proves what the downstream codec left out: damage must show here."""
+    return hashlib.sha256(data).digest()
 
 
 def _check_message(raw: bytes, kind: Kind, number: int, chain: Hash, identity: Identity) -> None:
@@ -114,12 +124,16 @@ class Store:
 
     async def _load(self, genesis_light: LightState, empty: ModelVector, identity: Identity) -> Stored:
         light, residual, work, count = genesis_light, empty, None, genesis_light.params.parameters_count
-        position = await self._read("SELECT header, certificate, sets, model, residual FROM position", (bytes,) * 5)
+        query = "SELECT header, certificate, sets, model, residual, left_out, left_out_hash FROM position"
+        position = await self._read(query, (bytes,) * 7)
         query = "SELECT round, commit_raw, reveal_raw, residual, samples, training_ms FROM work"
         works = await self._read(query, (int, bytes, bytes, bytes, int, int))
         messages = await self._read("SELECT digest, round, raw FROM outbox", (bytes, int, bytes))
-        for header, certificate, sets, model, kept in position:
-            light, residual = restore(light, Head(header, certificate, sets), model), vector_from_bytes(kept, count)
+        for header, certificate, sets, model, kept, left_out, left_out_hash in position:
+            if left_out and _hash(left_out) != left_out_hash:
+                raise LedgerCorrupt(0, "the device's database: what the codec left out is not what was stored")
+            light = restore(light, Head(header, certificate, sets), model, left_out)
+            residual = vector_from_bytes(kept, count)
         for number, commit, reveal, kept, samples, training_ms in works:
             _check_message(commit, Kind.COMMIT, number, light.chain, identity)
             _check_message(reveal, Kind.REVEAL, number, light.chain, identity)
@@ -141,11 +155,14 @@ class Store:
     async def save_position(self, effect: SavePosition) -> None:
         """The model, its residual and the header that proves it."""
         model, residual = vector_bytes(effect.light.model), vector_bytes(effect.residual)
+        left_out = b"" if effect.light.residual is None else vector_bytes(effect.light.residual)
+        head = effect.head
         async with transaction(self._db):
             await self._db.execute(
-                "INSERT OR REPLACE INTO position (id, header, certificate, sets, model, residual)"
-                " VALUES (1, ?, ?, ?, ?, ?)",
-                (effect.head.header, effect.head.certificate, effect.head.sets, model, residual),
+                "INSERT OR REPLACE INTO position"
+                " (id, header, certificate, sets, model, residual, left_out, left_out_hash)"
+                " VALUES (1, ?, ?, ?, ?, ?, ?, ?)",
+                (*(head.header, head.certificate, head.sets, model, residual), left_out, _hash(left_out)),
             )
 
     async def save_work(self, work: Work) -> None:

@@ -11,4 +11,8 @@ CODECS: dict[str, Codec] = {
     "sparse-ternary": SPARSE_TERNARY,
 }
 
-__all__ = ["CODECS", "Codec", "Encoded"]
+DOWNSTREAM_CODECS: dict[str, Codec] = {name: CODECS[name] for name in ("identity", "sparse-ternary")}
+"""Those whose `encode` works in integers alone: every node compresses the settled change of the model and must get the
+same bits, which an update's one author need not."""
+
+__all__ = ["CODECS", "DOWNSTREAM_CODECS", "Codec", "Encoded"]

@@ -230,17 +230,17 @@ def test_stale_updates_are_not_taken_for_the_open_rounds(driver: Driver, light: 
 def test_a_forged_snapshot_is_refused(driver: Driver, light: LightState) -> None:
     """A snapshot with one step changed, of another length, or with another round's model is refused."""
     end = end_of_round(driver, 1)
-    head, vector = snapshot_of(driver, end)
+    head, vector, residual = snapshot_of(driver, end)
     forged = bytes((vector[0] ^ 1,)) + vector[1:]
     with pytest.raises(MalformedMessage):
-        process_snapshot(light, head, forged, NO_CLOCK)
+        process_snapshot(light, head, forged, residual, NO_CLOCK)
     with pytest.raises(MalformedMessage):
-        process_snapshot(light, head, snapshot_of(driver, len(driver.blocks))[1], NO_CLOCK)
+        process_snapshot(light, head, snapshot_of(driver, len(driver.blocks))[1], residual, NO_CLOCK)
     for other in (b"", vector[:-1], vector + b"\0" * 4):
         with pytest.raises(MalformedUpdate):
-            process_snapshot(light, head, other, NO_CLOCK)
+            process_snapshot(light, head, other, residual, NO_CLOCK)
     with pytest.raises(BadCertificate):
-        process_snapshot(light, replace(head, certificate=GARBAGE), vector, NO_CLOCK)
+        process_snapshot(light, replace(head, certificate=GARBAGE), vector, residual, NO_CLOCK)
 
 
 def test_a_snapshot_of_what_is_known_changes_nothing(driver: Driver, light: LightState) -> None:

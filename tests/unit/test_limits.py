@@ -181,12 +181,12 @@ def test_one_node_is_not_answered_without_end() -> None:
     """A node that asks for the model again and again gets one answer a while; others are answered meanwhile."""
     driver = Driver(CHAIN)
     block = driver.extend([])
-    tip = Tip(Head(block.header_bytes, b"certificate"), None, is_change=False)
+    tip = Tip(Head(block.header_bytes, b"certificate"), None, None, is_change=False)
     state = build_miner_state(MinerConfig(CHAIN.miners[0]), Standing(driver.state, tip))
     answers = []
     for now_ms in (0, 1, 100, 249, 250, 300):
         for device in CHAIN.devices[:2]:
-            raw = seal(Ask(2, CHAIN.miners[0].address, Want.MODEL), CHAIN.id, device)
+            raw = seal(Ask(2, CHAIN.miners[0].address, Want.MODEL, 0), CHAIN.id, device)
             packet = PacketReceived(TOPICS.device_up(device.address), encode_packet(PacketType.MESSAGE, raw))
             state, effects = step(state, packet, Millis(now_ms), NO_CLOCK)
             answers += [(now_ms, device) for effect in effects if isinstance(effect, Publish)]

@@ -9,7 +9,7 @@ import pytest
 from flchain.consensus.pok import KNOWLEDGE_MIN, compute_weighted_median
 from flchain.incentives import REPUTATION_MAX, REWARD_RULES, compute_reputation
 from flchain.messages import Phase, ScoreReveal, Settlement
-from flchain.settle import compute_next_model, compute_settlement, process_settlement
+from flchain.settle import compute_settlement, compute_step, process_settlement
 from flchain.state import KNOWLEDGE_START, REPUTATION_START, ChainState, RevealedScores, find_device
 from flchain.types import Address, BasisPoints
 from tests.support.chain_builder import (
@@ -176,7 +176,7 @@ def test_nothing_accepted_leaves_the_model(driver: Driver) -> None:
     assert (after.round.number, after.round.phase) == (2, Phase.COMMIT)
     assert after.minted == driver.chain.state.minted
     base = driver.state.model
-    assert compute_next_model(driver.state.params, base, driver.state.round.reveals, ()) is base
+    assert compute_step(driver.state.params, base, driver.state.residual, driver.state.round.reveals, ()).model is base
 
 
 def test_knowledge_follows_the_others_scores(driver: Driver) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from flchain.aggregation import AGGREGATION_RULES
-from flchain.codecs import CODECS
+from flchain.codecs import CODECS, DOWNSTREAM_CODECS
 from flchain.errors import ConfigError
 from flchain.params import UPDATES_MAX, VALIDATORS_MAX
 from flchain_edge.tflite import TfliteModel, probe_model
@@ -26,6 +26,9 @@ DEFAULTS: dict[str, object] = {
     "seed": 1,
     "codec": "sparse-ternary",
     "codec_level": 20,
+    "downstream_codec": "sparse-ternary",
+    "downstream_level": 20,
+    "follow": "full",
     "aggregation": "weighted-sum",
     "preset": "edge",
     "local_epochs": 0,
@@ -38,6 +41,7 @@ SUITED_TO_UNKNOWN = (5, 0.02)
 Number = TypeVar("Number", int, float)
 NUMBER_NAMES: dict[type[int | float], str] = {int: "whole number", float: "number"}
 ROUNDS = 8
+FOLLOW = ("full", "light")
 BROKERS: tuple[BrokerKind, ...] = ("nats", "mosquitto")
 
 EXAMPLES = """\
@@ -46,6 +50,7 @@ examples:
   flchain demo --dataset mnist --rounds 20          handwritten digits, dealt unevenly
   flchain demo --dataset-file mine.npz --model cnn  your data: arrays x, y and client (who made each example)
   flchain demo --codec identity                     whole updates instead of compressed ones
+  flchain demo --follow light                       devices take the settled change, not everybody's updates
   flchain demo --out DIR --rounds 20                go on with a network that was stopped, or with more rounds
   flchain demo --json 2>/dev/null                   one JSON object on stdout
 
@@ -98,6 +103,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--model", metavar="NAME|FILE", help="built-in model or a .tflite file (default: the dataset's own)")
     add("--codec", metavar="NAME", help=f"one of {', '.join(CODECS)} (default sparse-ternary)")
     add("--codec-level", metavar="N", help="sparse-ternary: one parameter in N is sent (default 20)")
+    add(
+        "--downstream-codec",
+        metavar="NAME",
+        help=f"of the global model: {', '.join(DOWNSTREAM_CODECS)} (sparse-ternary)",
+    )
+    add("--downstream-level", metavar="N", help="as --codec-level, for --downstream-codec (default 20)")
+    add("--follow", metavar="HOW", help="full: devices take all updates; light: the settled change only (default full)")
     add("--local-epochs", metavar="N", help="passes over its data that a device makes in a round (default: what suits)")
     add("--learning-rate", metavar="R", help="of the devices' training (default: what suits data and model)")
     add("--aggregation", metavar="NAME", help=f"one of {', '.join(AGGREGATION_RULES)} (default weighted-sum)")
@@ -121,11 +133,18 @@ def read_options(argv: list[str]) -> Options:
             ("rounds", 1, 1_000_000),
             ("seed", 0, 2**32 - 1),
             ("codec_level", 1, 100_000),
+            ("downstream_level", 1, 100_000),
             ("local_epochs", 1, 1_000),
         )
     }
     rate = _read_number(problems, "learning_rate", given.learning_rate, 1e-6, 10.0)
-    for key, known in (("codec", CODECS), ("aggregation", AGGREGATION_RULES), ("broker", BROKERS)):
+    for key, known in (
+        ("codec", CODECS),
+        ("downstream_codec", DOWNSTREAM_CODECS),
+        ("follow", FOLLOW),
+        ("aggregation", AGGREGATION_RULES),
+        ("broker", BROKERS),
+    ):
         _check_name(problems, key, getattr(given, key), tuple(known))
     dataset = _name_dataset(problems, given.dataset, given.dataset_file, earlier)
     model = _name_model(problems, given.model, dataset, earlier)
@@ -135,6 +154,8 @@ def read_options(argv: list[str]) -> Options:
     asked |= {
         "learning_rate": rate,
         "codec": given.codec,
+        "downstream_codec": given.downstream_codec,
+        "follow": given.follow,
         "aggregation": given.aggregation,
         "dataset": dataset,
         "model": model,
@@ -194,7 +215,7 @@ def _read_number(problems: list[str], key: str, text: str | None, low: Number, h
 
 def _check_name(problems: list[str], key: str, value: str | None, known: tuple[str, ...]) -> None:
     if value is not None and value not in known:
-        problems.append(f"--{key}: unknown name {value!r}; known: {', '.join(known)}")
+        problems.append(f"--{key.replace('_', '-')}: unknown name {value!r}; known: {', '.join(known)}")
 
 
 def _name_dataset(problems: list[str], name: str | None, file: Path | None, earlier: dict[str, object]) -> str:

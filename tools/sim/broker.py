@@ -125,7 +125,8 @@ class Broker:
         if channel == "to":
             return rest == [node.identity.address.hex()]
         if not node.is_miner:
-            return channel in ("head", "body") and node.followed is not None and owner == node.followed.hex()
+            news = "body" if node.state.light.is_full else "delta"
+            return channel in ("head", news) and node.followed is not None and owner == node.followed.hex()
         if role == "device":
             return channel == "up"
         return channel in ("bft", "head") and owner != node.identity.address.hex()

@@ -75,6 +75,8 @@ def build_small_params(model: ModelVector, **changes: object) -> ChainParams:
     params = ChainParams(
         codec="sparse-ternary",
         codec_level=1,
+        downstream_codec="sparse-ternary",
+        downstream_level=CODEC_LEVEL,
         aggregation="weighted-sum",
         privacy="none",
         clip_norm_thousandths=10_000,

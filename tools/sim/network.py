@@ -221,11 +221,11 @@ class Network(Broker):
         return miner_machine.build_miner_state(config, standing, raws, tuple(blocks.values()))
 
     def _build_agent(self, node: Node) -> av.AgentState:
-        light = build_light_state(self.chain.genesis, self.chain.model)
+        light = build_light_state(self.chain.genesis, self.chain.model, is_full=node.number % 2 == 0)
         residual = np.zeros(PARAMETERS_COUNT, np.int32)
         if node.disk.position is not None:
-            head, model, saved = node.disk.position
-            light = restore(light, head, model)
+            head, model, left_out, saved = node.disk.position
+            light = restore(light, head, model, left_out)
             residual = vector_from_bytes(saved, PARAMETERS_COUNT)
         miners = [(key.address, key.public_key) for key in self.chain.miners]
         first = [bytes(key.address) for key in self.chain.miners].index(self.homes[node.identity.public_key])
@@ -318,7 +318,8 @@ class Network(Broker):
             case av.DropOutbox(digest):
                 node.disk.outbox.pop(digest, None)
             case av.SavePosition(light, head, residual):
-                node.disk.position = (head, vector_bytes(light.model), vector_bytes(residual))
+                left_out = b"" if light.residual is None else vector_bytes(light.residual)
+                node.disk.position = (head, vector_bytes(light.model), left_out, vector_bytes(residual))
             case av.Report():
                 self.reports[(node.name, effect.round)] = effect
             case av.Follow(_, followed):
