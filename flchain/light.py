@@ -211,7 +211,9 @@ def _settle(light: LightState, header: Header, body: Body) -> LightState:
         return replace(light, reveals={})  # behind by more than this round: a snapshot will come
     reveals = tuple(light.reveals[Address(address)] for address in sorted(light.reveals))
     try:
-        model = compute_next_model(light.params, light.model, reveals, accepted)
+        model = compute_next_model(
+            light.params, light.model, reveals, accepted, chain=light.chain, number=Round(header.round)
+        )
     except InvalidMessage as error:
         raise ModelMismatch(f"round {header.round}: a final block's update does not decode: {error}") from error
     model_hash = hash_model(model)

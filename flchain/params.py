@@ -32,7 +32,7 @@ class ChainParams(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     codec: Name
     """Update compression, a key of CODECS."""
     codec_level: Count
-    """The codec's own number: for sparse-ternary one parameter in `codec_level` is sent."""
+    """The codec's own number (`Codec.level_meaning`): for sparse-ternary one parameter in `codec_level` is sent."""
     aggregation: Name
     """How accepted updates become one, a key of AGGREGATION_RULES."""
     privacy: Name
@@ -168,8 +168,19 @@ def check_params(params: ChainParams) -> None:
         for key, name, known in registries
         if name not in known
     )
+    if params.codec in CODECS:
+        problems += _find_codec_problems(params)
     if params.trusting_s > params.unbonding_s:
         # Else validators whose stake is paid out already could still lead a light client astray, at no cost.
         problems += ("genesis: trusting_s: longer than unbonding_s",)
     if problems:
         raise ConfigError(problems)
+
+
+def _find_codec_problems(params: ChainParams) -> tuple[str, ...]:
+    codec = CODECS[params.codec]
+    try:
+        codec.payload_bytes_max(params.parameters_count, params.codec_level)
+    except ValueError as error:
+        return (f"genesis: codec_level: {params.codec}: {error}; it is: {codec.level_meaning}",)
+    return ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from flchain.aggregation import AGGREGATION_RULES, WeightedUpdate
-from flchain.codecs import CODECS
+from flchain.codecs import CODECS, compute_codec_seed
 from flchain.consensus.dpos import split_reward
 from flchain.consensus.pok import compute_idle_knowledge, compute_knowledge, compute_weighted_median, find_outliers
 from flchain.fixedpoint import add
@@ -25,7 +25,7 @@ from flchain.state import (
     has_two_thirds,
     hash_model,
 )
-from flchain.types import Address, BasisPoints, ModelVector, Round
+from flchain.types import Address, BasisPoints, Hash, ModelVector, Round
 
 WEIGHT_SCALE = 1_000_000
 """A scorer's weight is a validator's power times this, so that the small weights of devices are still integers."""
@@ -111,23 +111,36 @@ def compute_settlement(state: ChainState) -> Settlement:
     return Settlement(tuple(update.sender for update in state.round.reveals if scores.updates[update.sender] >= floor))
 
 
-def compute_delta(params: ChainParams, parameters_count: int, reveals: tuple[RevealedUpdate, ...]) -> ModelVector:
-    """What these updates, at least one, come to together, shape (P,). Raises MalformedUpdate."""
-    codec = CODECS[params.codec]
+def decode_update(params: ChainParams, chain: Hash, number: Round, sender: Address, update: bytes) -> ModelVector:
+    """The change that a device's payload of this round stands for, shape (P,). Raises MalformedUpdate."""
+    seed = compute_codec_seed(chain, number, sender)
+    return CODECS[params.codec].decode(update, params.parameters_count, params.codec_level, seed)
+
+
+def compute_delta(params: ChainParams, chain: Hash, number: Round, reveals: tuple[RevealedUpdate, ...]) -> ModelVector:
+    """What these updates of a round, at least one, come to together, shape (P,). Raises MalformedUpdate."""
     updates = tuple(
-        WeightedUpdate(reveal.sender, reveal.samples, codec.decode(reveal.update, parameters_count, params.codec_level))
+        WeightedUpdate(
+            reveal.sender, reveal.samples, decode_update(params, chain, number, reveal.sender, reveal.update)
+        )
         for reveal in reveals
     )
     return AGGREGATION_RULES[params.aggregation](updates)
 
 
 def compute_next_model(
-    params: ChainParams, base: ModelVector, reveals: tuple[RevealedUpdate, ...], accepted: tuple[bytes, ...]
+    params: ChainParams,
+    base: ModelVector,
+    reveals: tuple[RevealedUpdate, ...],
+    accepted: tuple[bytes, ...],
+    *,
+    chain: Hash,
+    number: Round,
 ) -> ModelVector:
     """The new global model, shape (P,): what every device computes for itself. Unchanged if nothing was accepted."""
     wanted = frozenset(accepted)
     chosen = tuple(reveal for reveal in reveals if reveal.sender in wanted)
-    return add(base, compute_delta(params, len(base), chosen)) if chosen else base
+    return add(base, compute_delta(params, chain, number, chosen)) if chosen else base
 
 
 @dataclass(frozen=True)
@@ -151,7 +164,10 @@ def process_settlement(state: ChainState, settlement: Settlement) -> ChainState:
         outliers=find_outlying_scorers(state) if is_scored else frozenset(),
         is_scored=is_scored,
     )
-    model = compute_next_model(state.params, state.model, state.round.reveals, settlement.accepted)
+    round_, accepted = state.round, settlement.accepted
+    model = compute_next_model(
+        state.params, state.model, round_.reveals, accepted, chain=state.chain, number=round_.number
+    )
     rewards = _compute_rewards(state, outcome) if is_scored else {}
     settled = replace(
         credit(state, rewards),

@@ -14,6 +14,8 @@ from flchain.types import Address, ModelVector
 SPARSE = CODECS["sparse-ternary"]
 CODEC_NAMES = st.sampled_from(sorted(CODECS))
 LEVELS = st.one_of(st.integers(1, 12), st.sampled_from([20, 50, 500]))
+ANY_CODEC_LEVELS = st.sampled_from([16, 17, 50, 500])
+SEED = b"seed"
 
 
 def to_vector(values: list[int]) -> ModelVector:
@@ -61,21 +63,25 @@ def test_any_ternary_tensor_survives_the_wire(data: st.DataObject, size: int, mu
     assert SPARSE.decode(reencode(tensor), size, 1).tolist() == tensor.tolist()
 
 
-@given(name=CODEC_NAMES, pair=vector_pairs(LIMIT // 2), level=LEVELS)
+@given(name=CODEC_NAMES, pair=vector_pairs(LIMIT // 4), level=ANY_CODEC_LEVELS)
 def test_error_feedback_loses_nothing(name: str, pair: tuple[ModelVector, ModelVector], level: int) -> None:
-    """decoded + new residual == delta + old residual, to the last step, while their sum does not saturate."""
+    """decoded + new residual == delta + old residual, to the last step, while nothing saturates; codecs that keep no
+    error leave none."""
     delta, residual = pair
-    encoded = CODECS[name].encode(delta, residual, level)
-    decoded = CODECS[name].decode(encoded.payload, delta.size, level)
+    encoded = CODECS[name].encode(delta, residual, level, SEED)
+    decoded = CODECS[name].decode(encoded.payload, delta.size, level, SEED)
+    if not CODECS[name].keeps_error:
+        assert not encoded.residual.any()
+        return
     sent_and_kept = decoded.astype(np.int64) + encoded.residual
     assert sent_and_kept.tolist() == (delta.astype(np.int64) + residual).tolist()
 
 
-@given(name=CODEC_NAMES, payload=st.binary(max_size=80), size=st.integers(1, 120), level=LEVELS)
+@given(name=CODEC_NAMES, payload=st.binary(max_size=80), size=st.integers(1, 120), level=ANY_CODEC_LEVELS)
 def test_garbage_raises_malformed_update_and_nothing_else(name: str, payload: bytes, size: int, level: int) -> None:
     """Random bytes decode to a vector of the model's size or raise MalformedUpdate."""
     try:
-        decoded = CODECS[name].decode(payload, size, level)
+        decoded = CODECS[name].decode(payload, size, level, SEED)
     except MalformedUpdate:
         return
     assert decoded.shape == (size,)
@@ -109,6 +115,40 @@ def test_a_changed_payload_is_canonical_or_refused(
         payload + b"\x00",
     ):
         check_canonical(changed, delta.size, level)
+
+
+@given(name=CODEC_NAMES, pair=vector_pairs(LIMIT), level=ANY_CODEC_LEVELS, data=st.data())
+def test_a_changed_payload_says_something_else_or_is_refused(
+    name: str, pair: tuple[ModelVector, ModelVector], level: int, data: st.DataObject
+) -> None:
+    """In every codec: one bit flipped, a byte cut, added or replaced raises, or gives another vector (or table)."""
+    codec, size = CODECS[name], pair[0].size
+    payload = codec.encode(*pair, level, SEED).payload
+    assert len(payload) <= codec.payload_bytes_max(size, level)
+    said = read_payload(name, payload, size, level)
+    place = data.draw(st.integers(0, len(payload) - 1))
+    mask, extra = data.draw(st.sampled_from([1 << n for n in range(8)])), data.draw(st.binary(min_size=1, max_size=2))
+    for changed in (
+        payload[:place] + bytes([payload[place] ^ mask]) + payload[place + 1 :],
+        payload[:place] + payload[place + 1 :],
+        payload[:place] + extra + payload[place:],
+        payload[:place] + extra + payload[place + len(extra) :],
+        payload + b"\x00",
+    ):
+        if changed == payload:
+            continue
+        try:
+            assert read_payload(name, changed, size, level).tobytes() != said.tobytes()
+        except MalformedUpdate:
+            pass
+
+
+def read_payload(name: str, payload: bytes, size: int, level: int) -> ModelVector:
+    """What a payload says: the vector, or the table of a sketch."""
+    codec = CODECS[name]
+    if codec.decode_summary is not None:
+        return codec.decode_summary(payload, size, level)
+    return codec.decode(payload, size, level, SEED)
 
 
 def check_canonical(payload: bytes, size: int, level: int) -> None:
