@@ -43,11 +43,11 @@ _BASE, _LEVELS = struct.Struct("<H"), struct.Struct("<HB")
 _MORE_LEVELS = 1 << 15
 BYTES_MIN, BYTES_MAX = 16, 1 << 30
 FRACTION_BITS = 10
-LEVELS = (1, 2, 4, 16, 64)
+LEVELS = (1, 2, 4, 8, 16, 64, 256)
 LEVELS_MAX = 1 << 12
 """Of a payload: more levels than these would say more than the fraction of base and step can hold."""
-FITS_MAX = 6
-"""Attempts to fill the budget with one number of levels; then what certainly fits is taken."""
+FITS_MAX = 8
+"""Attempts to fill the budget with one number of levels; the best so far is taken."""
 
 Wide = npt.NDArray[np.int64]
 
@@ -77,19 +77,12 @@ def encode(
     budget = compute_budget(
         delta, residual, min(level, max(BYTES_MIN, level if bytes_wanted is None else bytes_wanted))
     )
-    magnitudes = np.abs(corrected)
-    certain = compute_kept_max(delta.size, budget)
-    # What surely fits has every gap at its worst; on average a sixteenth more does.
-    positions = select_largest(magnitudes, min(delta.size, certain + certain // 16))
-    if positions.size == 0:
+    candidates = _rank(np.abs(corrected), budget)
+    if candidates.positions.size == 0:
         return Encoded(bytes(compute_header_bytes(delta.size)), corrected)
-    # Largest first, of equals the lowest position first.
-    ranked = positions[np.argsort(-magnitudes[positions].astype(np.int64), kind="stable")]
-    choices = [_quantise(magnitudes, ranked[:certain], 1)]
-    choices += [_fill(magnitudes, ranked, levels, budget) for levels in LEVELS]
-    best = min((choice for choice in choices if choice is not None), key=lambda choice: choice.error)
+    best = min((_fill(candidates, levels, budget) for levels in LEVELS), key=lambda choice: choice.error)
     is_positive = corrected[best.positions] > 0
-    payload = _build_payload(best, is_positive, delta.size)
+    payload = _build_payload(best, is_positive)
     sent = best.base + (best.multiples - 1) * best.step
     corrected[best.positions] = fixedpoint.saturate(
         corrected[best.positions] - np.where(is_positive, sent, -sent).astype(np.int64)
@@ -98,13 +91,37 @@ def encode(
 
 
 @dataclass(frozen=True, eq=False)
+class _Candidates:
+    """The parameters that may be sent: positions ascending, their magnitudes, and their rank by magnitude, from 0."""
+
+    parameters_count: int
+    positions: golomb.Positions
+    magnitudes: Wide
+    ranks: Wide
+    certain: int
+    """So many surely fit, in one level."""
+
+
+@dataclass(frozen=True, eq=False)
 class _Choice:
+    parameters_count: int
     positions: golomb.Positions
     multiples: Wide
     base: int
     step: int
     error: int
-    """Squared error of the whole vector, less the squares of the whole vector: negative, the lower the better."""
+    """What is left of the sum of squares, less that sum: negative, the lower the better."""
+
+
+def _rank(magnitudes: ModelVector, budget: int) -> _Candidates:
+    certain = compute_kept_max(magnitudes.size, budget)
+    # What surely fits has every gap at its worst; on average a sixteenth more does.
+    positions = select_largest(magnitudes, min(magnitudes.size, certain + certain // 16))
+    values = magnitudes[positions]
+    ranks = np.empty(positions.size, dtype=np.int64)
+    # Largest first, of equals the lowest position first.
+    ranks[np.argsort(-values, kind="stable")] = np.arange(positions.size)
+    return _Candidates(magnitudes.size, positions, values.astype(np.int64), ranks, min(certain, positions.size))
 
 
 def compute_header_bytes(parameters_count: int) -> int:
@@ -128,62 +145,63 @@ def compute_kept_max(parameters_count: int, budget: int) -> int:
     return low
 
 
-def _fill(magnitudes: ModelVector, ranked: golomb.Positions, levels: int, budget: int) -> _Choice | None:
-    """As many of the ranked parameters as fit, in `levels` levels; None if that does not work out."""
-    count = ranked.size
+def _fill(candidates: _Candidates, levels: int, budget: int) -> _Choice:
+    """As many as fit in `levels` levels, by halving FITS_MAX times; if none are found, what surely fits in one."""
+    best, low, high = _quantise(candidates, candidates.certain, 1), 0, candidates.positions.size
+    count = high
     for _ in range(FITS_MAX):
-        choice = _quantise(magnitudes, ranked[:count], levels)
-        if choice is None:
-            return None
-        used = _count_bytes(choice, magnitudes.size)
-        if used <= budget:
-            return choice
-        count = min(count - 1, count * budget // used)
-        if count < 1:
-            return None
-    return None
+        choice = _quantise(candidates, count, levels)
+        if _count_bytes(choice) <= budget:
+            best, low = choice, count
+        else:
+            high = count - 1
+        if low >= high:
+            break
+        count = (low + high + 1) // 2
+    return best
 
 
-def _quantise(magnitudes: ModelVector, ranked: golomb.Positions, levels: int) -> _Choice | None:
-    """The parameters in uniform bins from the smallest magnitude to the largest, base and step as they will travel."""
-    values = magnitudes[ranked].astype(np.int64)
-    least, largest = int(values[-1]), int(values[0])
-    multiples = np.ones(values.size, dtype=np.int64)
-    step = 0
+def _quantise(candidates: _Candidates, count: int, levels: int) -> _Choice:
+    """The `count` largest in uniform bins from the smallest to the largest, base and step as they will travel."""
+    kept = candidates.ranks < count
+    positions, values = candidates.positions[kept], candidates.magnitudes[kept]
+    least, largest = int(values.min()), int(values.max())
+    multiples, step = np.ones(count, dtype=np.int64), 0
     if levels > 1:
-        width = np.array([(largest - least) // levels + 1], dtype=np.int32)
-        step = int(minifloat.decode(minifloat.encode(width, FRACTION_BITS), FRACTION_BITS)[0])
-        multiples += (values - least) // step
-        if int(np.gcd.reduce(multiples - 1)) != 1:
-            return None  # fewer levels say the same
+        width = _encode_magnitude((largest - least) // levels + 1)
+        binned = 1 + (values - least) // _decode_magnitude(width)
+        # Bins that are all empty but each n-th would have a shorter form: then one level has to do.
+        if int(np.gcd.reduce(binned - 1)) == 1:
+            multiples, step = binned, _decode_magnitude(width)
     offsets = (multiples - 1) * step
-    mean = fixedpoint.divide_rounded((values - offsets).sum(keepdims=True), values.size)
-    base = _fit_base(int(mean[0]), int(offsets.max()))
-    error = _compare_squares(values, base + offsets)
-    positions = np.sort(ranked)
-    return _Choice(positions, multiples[np.argsort(ranked)], base, step, error)
+    mean = int(fixedpoint.divide_rounded((values - offsets).sum(keepdims=True), count)[0])
+    base = _fit_base(mean, int(offsets.max()))
+    error = _compare_squares(values, base + offsets, largest)
+    return _Choice(candidates.parameters_count, positions, multiples, base, step, error)
 
 
-def _compare_squares(values: Wide, sent: Wide) -> int:
-    """sum((values - sent)**2 - values**2) of values that fall, cut to their leading bits so that the sum fits int64."""
-    shift = max(0, int(values[0]).bit_length() - (61 - values.size.bit_length()) // 2)
+def _compare_squares(values: Wide, sent: Wide, largest: int) -> int:
+    """sum((values - sent)**2 - values**2), all cut to the leading bits of the largest so that the sum fits int64."""
+    shift = max(0, largest.bit_length() + 1 - (61 - values.size.bit_length()) // 2)
     cut, cut_sent = values >> shift, sent >> shift
     return int((cut_sent * (cut_sent - 2 * cut)).sum()) << (2 * shift)
 
 
 def _fit_base(mean: int, offset_max: int) -> int:
     """The nearest base that can travel, 1 or more, with which the largest magnitude stays in the range."""
-    code = int(minifloat.encode(np.array([max(1, mean)], dtype=np.int32), FRACTION_BITS)[0])
-    while True:
-        base = int(minifloat.decode(np.array([code]), FRACTION_BITS)[0])
-        if base + offset_max <= fixedpoint.LIMIT:
-            return base
+    code = _encode_magnitude(max(1, mean))
+    while _decode_magnitude(code) + offset_max > fixedpoint.LIMIT:
         code -= 1
+    return _decode_magnitude(code)
 
 
-def _count_bytes(choice: _Choice, parameters_count: int) -> int:
+def _encode_magnitude(magnitude: int) -> int:
+    return int(minifloat.encode(np.array([magnitude], dtype=np.int32), FRACTION_BITS)[0])
+
+
+def _count_bytes(choice: _Choice) -> int:
     """The exact length of the choice's payload."""
-    count = choice.positions.size
+    count, parameters_count = choice.positions.size, choice.parameters_count
     rice = golomb.compute_rice_parameter(count, parameters_count)
     bits = golomb.count_bits(choice.positions, rice) + count
     if choice.step == 0:
@@ -193,16 +211,14 @@ def _count_bytes(choice: _Choice, parameters_count: int) -> int:
     return compute_header_bytes(parameters_count) + _LEVELS.size + (bits + 7) // 8
 
 
-def _build_payload(choice: _Choice, is_positive: npt.NDArray[np.bool_], parameters_count: int) -> bytes:
-    codes = minifloat.encode(np.array([choice.base, choice.step], dtype=np.int32), FRACTION_BITS)
+def _build_payload(choice: _Choice, is_positive: npt.NDArray[np.bool_]) -> bytes:
+    parameters_count, base = choice.parameters_count, _encode_magnitude(choice.base)
     head = choice.positions.size.to_bytes(_compute_count_bytes(parameters_count), "little")
     if choice.step == 0:
-        return (
-            head + _BASE.pack(int(codes[0])) + sparse_signs.build_body(choice.positions, is_positive, parameters_count)
-        )
+        return head + _BASE.pack(base) + sparse_signs.build_body(choice.positions, is_positive, parameters_count)
     values = SparseIntegers(choice.positions, is_positive, choice.multiples)
     rice, body = sparse_integers.build_body(values, parameters_count)
-    return head + _BASE.pack(int(codes[0]) | _MORE_LEVELS) + _LEVELS.pack(int(codes[1]), rice) + body
+    return head + _BASE.pack(base | _MORE_LEVELS) + _LEVELS.pack(_encode_magnitude(choice.step), rice) + body
 
 
 def decode(payload: bytes, parameters_count: int, level: int, seed: bytes = NO_SEED) -> ModelVector:

@@ -22,8 +22,7 @@ def compute_code_max(fraction_bits: int) -> int:
 
 
 def encode(magnitudes: npt.NDArray[np.int32], fraction_bits: int) -> Wide:
-    """Nearest codes of magnitudes 0..LIMIT, halves up; off by at most 1 part in 2**(F + 2), or by 1 in 2**(F + 1) next
-    to LIMIT."""
+    """Nearest codes of magnitudes 0..LIMIT, halves up; off by at most 1 part in 2**(F + 1)."""
     wide = magnitudes.astype(np.int64)
     # frexp is exact: its exponent is the number of bits of an integer below 2**53
     bits = np.frexp(wide.astype(np.float64))[1].astype(np.int64)

@@ -1,10 +1,10 @@
 """QSGD: stochastic uniform quantisation to `level` steps (Alistarh et al. 2017, arXiv 1610.02132, eq. 4).
 
 Each bucket of 512 parameters is scaled by its largest magnitude (their section 5 prefers it to the 2-norm), and a value
-becomes one of the two nearest of the multiples -level..level of norm / level, drawn so that its expectation is the
-value. Unbiased, so nothing is kept: what is not sent is lost, and the draws of many devices average it out. The draws
-come from the seed of the update; whoever checks an update needs none. The multiples that are not zero travel as
-`sparse_integers`, near the entropy of the paper's Elias code.
+becomes one of the two nearest multiples of norm / s, s = min(level, norm), drawn so that its expectation is the value
+(but for the last rounding to 2**-20). Unbiased, so nothing is kept: what is not sent is lost, and the draws of many
+devices average it out. They come from the seed of the update; whoever checks an update needs none. The multiples that
+are not zero travel as `sparse_integers`, near the entropy of the paper's Elias code.
 
 Payload:
 
@@ -13,7 +13,7 @@ Payload:
     1 byte   m, the Rice parameter of their magnitudes, 0 if n is 0
     bits     as in `sparse_integers`, if n is not 0
 
-Some multiple in each bucket is +-level if the norm is not 0, so a vector has exactly one payload.
+Some multiple in each bucket is +-s if the norm is not 0, and steps are at least 1: a vector has exactly one payload.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def encode(
     magnitudes = np.abs(corrected)
     norms = np.maximum.reduceat(magnitudes, np.arange(0, delta.size, BUCKET)).astype(np.int64)
     spread = np.repeat(np.maximum(norms, 1), BUCKET)[: delta.size]
-    # |v| level / norm, rounded down, or up where the draw is below the fraction that is cut off: all in integers.
-    scaled = magnitudes.astype(np.int64) * level
+    # |v| s / norm, rounded down, or up where the draw is below the fraction that is cut off: all in integers.
+    scaled = magnitudes * np.minimum(spread, level)
     multiples = scaled // spread
     fractions = scaled - multiples * spread
     draws = draw_uniform(seed, "qsgd", delta.size).astype(np.int64)
@@ -72,7 +72,7 @@ def encode(
 
 
 def decode(payload: bytes, parameters_count: int, level: int, seed: bytes = NO_SEED) -> ModelVector:
-    """norm * multiple / level, rounded. Raises MalformedUpdate for anything that `encode` could not have written."""
+    """norm * multiple / s, rounded. Raises MalformedUpdate for anything that `encode` could not have written."""
     bytes_max = payload_bytes_max(parameters_count, level)
     buckets = _count_buckets(parameters_count)
     start = buckets * _NORM.itemsize
@@ -90,13 +90,20 @@ def decode(payload: bytes, parameters_count: int, level: int, seed: bytes = NO_S
     if count:
         values = read_body(body, count, rice, parameters_count, level)
         homes = values.positions // BUCKET
-        full[homes[values.magnitudes == level]] = True
-        if not norms[homes].all():
-            raise MalformedUpdate("a multiple of a norm of zero")
-        vector[values.positions] = fixedpoint.divide_rounded(norms[homes] * values.signed(), level)
+        steps = np.minimum(norms, level)[homes]
+        if (values.magnitudes > steps).any():
+            raise MalformedUpdate("a value beyond its bucket's norm")
+        full[homes[values.magnitudes == steps]] = True
+        vector[values.positions] = _divide_by_each(norms[homes] * values.signed(), steps)
     if (full != (norms > 0)).any():
         raise MalformedUpdate("a bucket whose largest value is not its norm")
     return vector
+
+
+def _divide_by_each(numerator: Wide, divisors: Wide) -> Wide:
+    """Nearest, halves away from zero, as `fixedpoint.divide_rounded` for one divisor; numerators are below 2**46."""
+    magnitudes = (2 * np.abs(numerator) + divisors) // (2 * divisors)
+    return np.where(numerator < 0, -magnitudes, magnitudes)
 
 
 def payload_bytes_max(parameters_count: int, level: int) -> int:

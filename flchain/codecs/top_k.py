@@ -1,6 +1,6 @@
 """The largest 1/level of the changes, each with a value of its own (Aji and Heafield 2017, arXiv 1704.05021).
 
-Values travel as a sign and an 8-bit `minifloat`: 5 bits of exponent, 3 of fraction, off by at most a 32nd. What was
+Values travel as a sign and an 8-bit `minifloat`: 5 bits of exponent, 3 of fraction, off by at most a 16th. What was
 not sent, and what rounding took, stays on the device (error feedback: Stich et al. 2018, arXiv 1809.07599).
 
 Payload, with n kept of P parameters:
