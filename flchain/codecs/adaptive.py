@@ -1,67 +1,56 @@
-"""As many parameters, and as many levels each, as leave the least error behind within a budget of bytes.
+"""As many parameters, and as many levels each, as are worth their bytes, within a budget of bytes.
 
-`level` is the budget that the genesis agrees on, in bytes: no update is longer. The sender may have less, by its link
-and the round's deadline (`compute_bytes_wanted`), and spends less while it owes little: half of what it may while the
-error that it carries is below half of its new change, all of it from an error as large as the change on. Compression
-raises the error floor, and the levels that strike the best balance differ by device and round: for each of LEVELS the
-sender takes as many parameters as fit, and sends the choice that leaves the smallest squared error. What was chosen is
-in the payload, so all nodes decode alike. What was not sent stays on the device (error feedback).
-
-Magnitudes are base + (q - 1) step for q = 1, 2, ...: a threshold and uniform bins above it. With one level this is
-`sparse_ternary`.
-
-Payload, with n kept of P parameters, numbers little-endian:
-
-    1 to 4 bytes  n, in as many bytes as P takes
-    2 bytes       base, a minifloat code with 10 bits of fraction, 0 if and only if n is 0; the top bit is set for more
-                  levels than one
-    one level:
-    bits          positions and signs, as in `sparse_signs`
-    more levels:
-    2 bytes       step, a minifloat code with 10 bits of fraction, not 0
-    1 byte        m
-    bits          as in `sparse_integers`; 1 occurs, and the q - 1 have no common divisor
+`level` holds the two numbers that the genesis agrees on: 100 * bytes + e. No update is longer than `bytes`; the sender
+may have less, by its link and the round's deadline (`compute_bytes_wanted`). Within that, 2**e (in units of 2**-20) is
+the step of the uniform quantiser whose trade of squared error for bits every sender makes: d(error) / d(bits) =
+-2 ln 2 step**2 / 12 (Gish and Pierce 1968). A parameter is sent if its change and the error carried so far are
+together worth the bits, so updates are long while the model moves and short when it has settled, which spends bytes
+better than a fixed share does (hard threshold: Sahu et al. 2021, arXiv 2108.00951). Compression raises the error floor,
+and the levels that strike the best balance differ by device and round: of LEVELS the cheapest is taken. What was
+chosen is in the payload (`leveled`), so all nodes decode alike. What was not sent stays on the device (error feedback).
 """
 
 from __future__ import annotations
 
-import struct
-from dataclasses import dataclass
+import math
 
 import numpy as np
 import numpy.typing as npt
 
 from flchain import fixedpoint
-from flchain.codecs import golomb, minifloat, sparse_integers, sparse_signs
+from flchain.codecs import golomb, leveled
 from flchain.codecs.codec import NO_SEED, Codec, Encoded
+from flchain.codecs.leveled import Leveled
 from flchain.codecs.selection import check_level, select_largest
-from flchain.codecs.sparse_integers import SparseIntegers
-from flchain.errors import MalformedUpdate
 from flchain.types import ModelVector
 
-_BASE, _LEVELS = struct.Struct("<H"), struct.Struct("<HB")
-_MORE_LEVELS = 1 << 15
-BYTES_MIN, BYTES_MAX = 16, 1 << 30
-FRACTION_BITS = 10
+STEP_BITS_MAX = 30
+BYTES_MIN, BYTES_MAX = 16, 1 << 24
 LEVELS = (1, 2, 4, 8, 16, 64, 256)
-LEVELS_MAX = 1 << 12
-"""Of a payload: more levels than these would say more than the fraction of base and step can hold."""
 FITS_MAX = 8
 """Attempts to fill the budget with one number of levels; the best so far is taken."""
+_BIT_WORTH_NUMERATOR, _BIT_WORTH_DENOMINATOR = 473, 4096
+"""2 ln 2 / 12: the squared error that one bit must save, in squared steps."""
 
 Wide = npt.NDArray[np.int64]
+
+
+def pack_level(bytes_max: int, step_bits: int) -> int:
+    """ChainParams' integer for a budget in bytes and a step of 2**step_bits."""
+    return 100 * bytes_max + step_bits
+
+
+def unpack_level(parameters_count: int, level: int) -> tuple[int, int]:
+    """Budget in bytes, and e. Raises ValueError for a level that is none."""
+    check_level(parameters_count, level // 100, BYTES_MIN, BYTES_MAX)
+    if level % 100 > STEP_BITS_MAX:
+        raise ValueError(f"the last two digits of level {level}, a power of two, are above {STEP_BITS_MAX}")
+    return level // 100, level % 100
 
 
 def compute_bytes_wanted(link_bytes_per_s: int, deadline_ms: int, overhead_bytes: int) -> int:
     """What a link of so many bytes a second carries until the deadline, less envelopes; at least BYTES_MIN."""
     return max(BYTES_MIN, link_bytes_per_s * deadline_ms // 1000 - overhead_bytes)
-
-
-def compute_budget(delta: ModelVector, residual: ModelVector, bytes_max: int) -> int:
-    """The part of `bytes_max` to spend: half to all of it, by how the carried error compares with the change."""
-    owed, new = (int(np.abs(vector).sum(dtype=np.int64)) for vector in (residual, delta))
-    share_bp = 10_000 if owed >= new else max(5_000, 10_000 * owed // new)
-    return max(BYTES_MIN, bytes_max * share_bp // 10_000)
 
 
 def encode(
@@ -71,71 +60,26 @@ def encode(
     seed: bytes = NO_SEED,
     bytes_wanted: int | None = None,
 ) -> Encoded:
-    """The best payload of delta + residual (saturated) within min(level, bytes_wanted) bytes."""
-    check_level(delta.size, level, BYTES_MIN, BYTES_MAX)
+    """The payload of delta + residual (saturated) of the least cost, within the budget and `bytes_wanted`."""
+    budget, step_bits = unpack_level(delta.size, level)
+    if bytes_wanted is not None:
+        budget = max(BYTES_MIN, min(budget, bytes_wanted))
     corrected = fixedpoint.add(delta, residual)
-    budget = compute_budget(
-        delta, residual, min(level, max(BYTES_MIN, level if bytes_wanted is None else bytes_wanted))
-    )
-    candidates = _rank(np.abs(corrected), budget)
-    if candidates.positions.size == 0:
-        return Encoded(bytes(compute_header_bytes(delta.size)), corrected)
-    best = min((_fill(candidates, levels, budget) for levels in LEVELS), key=lambda choice: choice.error)
+    magnitudes = np.abs(corrected)
+    positions = _find_worthy(magnitudes, step_bits, compute_kept_max(delta.size, budget))
+    if positions.size == 0:
+        return Encoded(bytes(leveled.compute_header_bytes(delta.size)), corrected)
+    choices = _list_choices(magnitudes, positions, budget)
+    best = min(choices, key=lambda choice: _compute_cost(choice, magnitudes, step_bits))
     is_positive = corrected[best.positions] > 0
-    payload = _build_payload(best, is_positive)
-    sent = best.base + (best.multiples - 1) * best.step
-    corrected[best.positions] = fixedpoint.saturate(
-        corrected[best.positions] - np.where(is_positive, sent, -sent).astype(np.int64)
-    )
-    return Encoded(payload, corrected)
-
-
-@dataclass(frozen=True, eq=False)
-class _Candidates:
-    """The parameters that may be sent: positions ascending, their magnitudes, and their rank by magnitude, from 0."""
-
-    parameters_count: int
-    positions: golomb.Positions
-    magnitudes: Wide
-    ranks: Wide
-    certain: int
-    """So many surely fit, in one level."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Choice:
-    parameters_count: int
-    positions: golomb.Positions
-    multiples: Wide
-    base: int
-    step: int
-    error: int
-    """What is left of the sum of squares, less that sum: negative, the lower the better."""
-
-
-def _rank(magnitudes: ModelVector, budget: int) -> _Candidates:
-    certain = compute_kept_max(magnitudes.size, budget)
-    # What surely fits has every gap at its worst; on average a sixteenth more does.
-    positions = select_largest(magnitudes, min(magnitudes.size, certain + certain // 16))
-    values = magnitudes[positions]
-    ranks = np.empty(positions.size, dtype=np.int64)
-    # Largest first, of equals the lowest position first.
-    ranks[np.argsort(-values, kind="stable")] = np.arange(positions.size)
-    return _Candidates(magnitudes.size, positions, values.astype(np.int64), ranks, min(certain, positions.size))
-
-
-def compute_header_bytes(parameters_count: int) -> int:
-    """Count and base."""
-    return _compute_count_bytes(parameters_count) + _BASE.size
-
-
-def _compute_count_bytes(parameters_count: int) -> int:
-    return (parameters_count.bit_length() + 7) // 8
+    sent = best.get_sent()
+    corrected[best.positions] = fixedpoint.saturate(corrected[best.positions] - np.where(is_positive, sent, -sent))
+    return Encoded(leveled.build_payload(best, is_positive), corrected)
 
 
 def compute_kept_max(parameters_count: int, budget: int) -> int:
     """The most parameters whose positions and signs surely fit into `budget` bytes, in one level; at least 1."""
-    low, high, header = 1, parameters_count, compute_header_bytes(parameters_count)
+    low, high, header = 1, parameters_count, leveled.compute_header_bytes(parameters_count)
     while low < high:
         middle = (low + high + 1) // 2
         if header + (golomb.compute_bits_max(middle, parameters_count, 1) + 7) // 8 <= budget:
@@ -145,13 +89,42 @@ def compute_kept_max(parameters_count: int, budget: int) -> int:
     return low
 
 
-def _fill(candidates: _Candidates, levels: int, budget: int) -> _Choice:
-    """As many as fit in `levels` levels, by halving FITS_MAX times; if none are found, what surely fits in one."""
-    best, low, high = _quantise(candidates, candidates.certain, 1), 0, candidates.positions.size
+def _find_worthy(magnitudes: ModelVector, step_bits: int, certain: int) -> golomb.Positions:
+    """Where a value's square is above the worth of its bits; at most about as many as can fit."""
+    worthy = np.flatnonzero(magnitudes >= 1 << step_bits)
+    for _ in range(2):
+        if worthy.size == 0:
+            return worthy
+        # A remainder, a quotient of 1.5 bits on average, a sign.
+        bits = golomb.compute_rice_parameter(worthy.size, magnitudes.size) + 2.5
+        worth = (_BIT_WORTH_NUMERATOR * int(2 * bits) << (2 * step_bits)) // (2 * _BIT_WORTH_DENOMINATOR)
+        worthy = np.flatnonzero(magnitudes > math.isqrt(worth))
+    # What surely fits has every gap at its worst; on average a sixteenth more does.
+    most = certain + certain // 16
+    return worthy if worthy.size <= most else select_largest(magnitudes, most)
+
+
+def _list_choices(magnitudes: ModelVector, positions: golomb.Positions, budget: int) -> list[Leveled]:
+    """For each of LEVELS as many of the positions as fit."""
+    values = magnitudes[positions]
+    ranks = np.empty(positions.size, dtype=np.int64)
+    # Largest first, of equals the lowest position first.
+    ranks[np.argsort(-values, kind="stable")] = np.arange(positions.size)
+    certain = min(positions.size, compute_kept_max(magnitudes.size, budget))
+    kept = ranks < certain
+    fallback = _quantise(magnitudes, positions[kept], 1)
+    return [fallback, *(_fill(magnitudes, positions, ranks, levels, budget) or fallback for levels in LEVELS)]
+
+
+def _fill(
+    magnitudes: ModelVector, positions: golomb.Positions, ranks: Wide, levels: int, budget: int
+) -> Leveled | None:
+    """As many of the largest as fit, by halving FITS_MAX times; None if none were found."""
+    best, low, high = None, 0, positions.size
     count = high
     for _ in range(FITS_MAX):
-        choice = _quantise(candidates, count, levels)
-        if _count_bytes(choice) <= budget:
+        choice = _quantise(magnitudes, positions[ranks < count], levels)
+        if leveled.count_bits(choice) <= 8 * budget:
             best, low = choice, count
         else:
             high = count - 1
@@ -161,114 +134,51 @@ def _fill(candidates: _Candidates, levels: int, budget: int) -> _Choice:
     return best
 
 
-def _quantise(candidates: _Candidates, count: int, levels: int) -> _Choice:
-    """The `count` largest in uniform bins from the smallest to the largest, base and step as they will travel."""
-    kept = candidates.ranks < count
-    positions, values = candidates.positions[kept], candidates.magnitudes[kept]
+def _quantise(magnitudes: ModelVector, positions: golomb.Positions, levels: int) -> Leveled:
+    """Uniform bins from the smallest to the largest magnitude, base and step as they will travel."""
+    values = magnitudes[positions].astype(np.int64)
     least, largest = int(values.min()), int(values.max())
-    multiples, step = np.ones(count, dtype=np.int64), 0
+    multiples, step = np.ones(values.size, dtype=np.int64), 0
     if levels > 1:
-        width = _encode_magnitude((largest - least) // levels + 1)
-        binned = 1 + (values - least) // _decode_magnitude(width)
+        width = leveled.decode_magnitude(leveled.encode_magnitude((largest - least) // levels + 1))
+        binned = 1 + (values - least) // width
         # Bins that are all empty but each n-th would have a shorter form: then one level has to do.
         if int(np.gcd.reduce(binned - 1)) == 1:
-            multiples, step = binned, _decode_magnitude(width)
+            multiples, step = binned, width
     offsets = (multiples - 1) * step
-    mean = int(fixedpoint.divide_rounded((values - offsets).sum(keepdims=True), count)[0])
-    base = _fit_base(mean, int(offsets.max()))
-    error = _compare_squares(values, base + offsets, largest)
-    return _Choice(candidates.parameters_count, positions, multiples, base, step, error)
-
-
-def _compare_squares(values: Wide, sent: Wide, largest: int) -> int:
-    """sum((values - sent)**2 - values**2), all cut to the leading bits of the largest so that the sum fits int64."""
-    shift = max(0, largest.bit_length() + 1 - (61 - values.size.bit_length()) // 2)
-    cut, cut_sent = values >> shift, sent >> shift
-    return int((cut_sent * (cut_sent - 2 * cut)).sum()) << (2 * shift)
+    mean = int(fixedpoint.divide_rounded((values - offsets).sum(keepdims=True), values.size)[0])
+    return Leveled(magnitudes.size, positions, multiples, _fit_base(mean, int(offsets.max())), step)
 
 
 def _fit_base(mean: int, offset_max: int) -> int:
     """The nearest base that can travel, 1 or more, with which the largest magnitude stays in the range."""
-    code = _encode_magnitude(max(1, mean))
-    while _decode_magnitude(code) + offset_max > fixedpoint.LIMIT:
+    code = leveled.encode_magnitude(max(1, mean))
+    while leveled.decode_magnitude(code) + offset_max > fixedpoint.LIMIT:
         code -= 1
-    return _decode_magnitude(code)
+    return leveled.decode_magnitude(code)
 
 
-def _encode_magnitude(magnitude: int) -> int:
-    return int(minifloat.encode(np.array([magnitude], dtype=np.int32), FRACTION_BITS)[0])
-
-
-def _count_bytes(choice: _Choice) -> int:
-    """The exact length of the choice's payload."""
-    count, parameters_count = choice.positions.size, choice.parameters_count
-    rice = golomb.compute_rice_parameter(count, parameters_count)
-    bits = golomb.count_bits(choice.positions, rice) + count
-    if choice.step == 0:
-        return compute_header_bytes(parameters_count) + (bits + 7) // 8
-    ends = np.cumsum(choice.multiples) - 1
-    bits += golomb.count_bits(ends, golomb.compute_rice_parameter(count, int(ends[-1]) + 1))
-    return compute_header_bytes(parameters_count) + _LEVELS.size + (bits + 7) // 8
-
-
-def _build_payload(choice: _Choice, is_positive: npt.NDArray[np.bool_]) -> bytes:
-    parameters_count, base = choice.parameters_count, _encode_magnitude(choice.base)
-    head = choice.positions.size.to_bytes(_compute_count_bytes(parameters_count), "little")
-    if choice.step == 0:
-        return head + _BASE.pack(base) + sparse_signs.build_body(choice.positions, is_positive, parameters_count)
-    values = SparseIntegers(choice.positions, is_positive, choice.multiples)
-    rice, body = sparse_integers.build_body(values, parameters_count)
-    return head + _BASE.pack(base | _MORE_LEVELS) + _LEVELS.pack(_encode_magnitude(choice.step), rice) + body
+def _compute_cost(choice: Leveled, magnitudes: ModelVector, step_bits: int) -> int:
+    """Squared error, less the squares of the whole vector, and the worth of the bits; in integers, for every node to
+    choose alike. Squares are of leading bits, so that their sum fits int64."""
+    values, sent = magnitudes[choice.positions].astype(np.int64), choice.get_sent()
+    shift = max(0, int(values.max()).bit_length() + 1 - (61 - values.size.bit_length()) // 2)
+    cut, cut_sent = values >> shift, sent >> shift
+    error = int((cut_sent * (cut_sent - 2 * cut)).sum()) << (2 * shift)
+    return _BIT_WORTH_DENOMINATOR * error + (_BIT_WORTH_NUMERATOR * leveled.count_bits(choice) << (2 * step_bits))
 
 
 def decode(payload: bytes, parameters_count: int, level: int, seed: bytes = NO_SEED) -> ModelVector:
     """The (P,) vector. Raises MalformedUpdate for anything that `encode` could not have written."""
-    bytes_max, header = payload_bytes_max(parameters_count, level), compute_header_bytes(parameters_count)
-    if not header <= len(payload) <= bytes_max:
-        raise MalformedUpdate(f"{len(payload)} bytes, not {header} to {bytes_max}")
-    count = int.from_bytes(payload[: header - _BASE.size], "little")
-    (code,) = _BASE.unpack_from(payload, header - _BASE.size)
-    has_levels, code = code >= _MORE_LEVELS, code % _MORE_LEVELS
-    if count > parameters_count or (count == 0) != (code == 0) or (count == 0 and has_levels):
-        raise MalformedUpdate(f"{count} of {parameters_count} parameters with base {code}")
-    base = _decode_magnitude(code)
-    body = memoryview(payload)[header:]
-    if has_levels:
-        step, values = _read_levels(body, count, parameters_count)
-        positions, is_positive, sent = values.positions, values.is_positive, base + (values.magnitudes - 1) * step
-    else:
-        positions, is_positive = sparse_signs.read_body(body, count, parameters_count)
-        sent = np.full(count, base, dtype=np.int64)
-    if count and int(sent.max()) > fixedpoint.LIMIT:
-        raise MalformedUpdate(f"a magnitude of {int(sent.max())}")
-    vector = np.zeros(parameters_count, dtype=np.int32)
-    vector[positions] = np.where(is_positive, sent, -sent)
-    return vector
-
-
-def _decode_magnitude(code: int) -> int:
-    if code > minifloat.compute_code_max(FRACTION_BITS):
-        raise MalformedUpdate(f"{code} is the code of no magnitude")
-    return int(minifloat.decode(np.array([code], dtype=np.int64), FRACTION_BITS)[0])
-
-
-def _read_levels(body: memoryview, count: int, parameters_count: int) -> tuple[int, SparseIntegers]:
-    if len(body) < _LEVELS.size:
-        raise MalformedUpdate("levels without a step")
-    code, rice = _LEVELS.unpack_from(body)
-    step = _decode_magnitude(code)
-    values = sparse_integers.read_body(body[_LEVELS.size :], count, rice, parameters_count, LEVELS_MAX)
-    multiples = values.magnitudes - 1
-    if step == 0 or int(multiples.min()) != 0 or int(np.gcd.reduce(multiples)) != 1:
-        raise MalformedUpdate("levels that a larger base or step would say more shortly")
-    return step, values
+    return leveled.read_payload(payload, parameters_count, payload_bytes_max(parameters_count, level))
 
 
 def payload_bytes_max(parameters_count: int, level: int) -> int:
     """The budget, or less where even every parameter in every level is shorter."""
-    check_level(parameters_count, level, BYTES_MIN, BYTES_MAX)
-    bits = sparse_integers.compute_bits_max(parameters_count, parameters_count, LEVELS_MAX)
-    return min(level, compute_header_bytes(parameters_count) + _LEVELS.size + (bits + 7) // 8)
+    budget, _ = unpack_level(parameters_count, level)
+    return min(budget, leveled.compute_dense_bytes_max(parameters_count))
 
 
-ADAPTIVE = Codec(encode, decode, payload_bytes_max, f"bytes of an update at most, from {BYTES_MIN} on")
+ADAPTIVE = Codec(
+    encode, decode, payload_bytes_max, "100 * bytes + e: so many bytes at most, for a step of 2**e units of 2**-20"
+)

@@ -25,7 +25,7 @@ LEVELS = {
     "random-mask": (1, 8),
     "count-sketch": (1, 8),
     "delta-entropy": (1, 4_096),
-    "adaptive": (16, 60, 400, 4_000),
+    "adaptive": (1_600, 4_010, 40_005, 400_000),
 }
 SEED = compute_codec_seed(Hash(bytes(range(32))), Round(7), Address(bytes(range(20))))
 

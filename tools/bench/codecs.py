@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from flchain.aggregation import WeightedUpdate, aggregate_weighted_sum
-from flchain.codecs import CODECS, DOWNSTREAM_RULES, compute_codec_seed
+from flchain.codecs import CODECS, DOWNSTREAM_RULES, adaptive, compute_codec_seed
 from flchain.crypto import Identity, hash_tagged
 from flchain.fixedpoint import VALUE_BYTES, FloatVector, add, to_fixed, to_float
 from flchain.messages import SALT_BYTES, Certificate, Commit, Header, Phase, Reveal
@@ -46,26 +46,26 @@ TIMED_REPEATS = 3
 
 @dataclass(frozen=True)
 class Scheme:
-    """A codec up, a rule down. A share stands for a level that is a budget: bytes, of those of float32."""
+    """A codec up, a rule down. With a budget, a share of float32's bytes, levels are e of `adaptive.pack_level`."""
 
     codec: str
     level: int
     rule: str
     rule_level: int
-    is_share: bool = False
+    budget_share: int = 0
 
     def get_levels(self, parameters_count: int) -> tuple[int, int]:
         """Up and down."""
-        if not self.is_share:
+        if not self.budget_share:
             return self.level, self.rule_level
-        whole = VALUE_BYTES * parameters_count
-        return max(16, whole // self.level), max(16, whole // self.rule_level)
+        bytes_max = max(adaptive.BYTES_MIN, VALUE_BYTES * parameters_count // self.budget_share)
+        return adaptive.pack_level(bytes_max, self.level), adaptive.pack_level(bytes_max, self.rule_level)
 
 
 SCHEMES = (
     Scheme(BASE, 1, BASE, 1),
     Scheme("sparse-ternary", 100, "sparse-ternary", 30),
-    Scheme("adaptive", 1_000, "adaptive", 120, is_share=True),
+    Scheme("adaptive", 16, "adaptive", 14, budget_share=20),
     Scheme("top-k", 200, "top-k", 60),
     Scheme("random-mask", 8, "sparse-ternary", 30),
     Scheme("delta-entropy", 1 << 14, "delta-entropy", 1 << 12),
@@ -129,7 +129,7 @@ def run_bench(
             for scheme in schemes:
                 curve = train(dataset, model, task, seed, scheme)
                 base = base or curve
-                result = _describe(task, dataset, seed, scheme, curve, base) | speeds[scheme]
+                result = _describe(task, dataset.model, seed, scheme, (curve, base)) | speeds[scheme]
                 tell(result)
                 yield result
 
@@ -198,7 +198,9 @@ def _judge(model: TfliteModel, vector: ModelVector, test: Part) -> float:
     return model.evaluate(test.x, test.y)[0] / len(test)
 
 
-def _describe(task: Task, dataset: Dataset, seed: int, scheme: Scheme, curve: Curve, base: Curve) -> dict[str, Any]:
+def _describe(task: Task, model: str, seed: int, scheme: Scheme, curves: tuple[Curve, Curve]) -> dict[str, Any]:
+    """The figures of a curve beside those of the base."""
+    curve, base = curves
     target = base.final_accuracy - TARGET_MARGIN
     reached, base_reached = curve.find_round(target), base.find_round(target)
     assert base_reached is not None  # its last rounds are at the target on average
@@ -215,7 +217,7 @@ def _describe(task: Task, dataset: Dataset, seed: int, scheme: Scheme, curve: Cu
     return {
         "codec": scheme.codec,
         "dataset": task.dataset,
-        "model": dataset.model,
+        "model": model,
         "seed": seed,
         **ratios,
         "final_accuracy": round(curve.final_accuracy, 4),
