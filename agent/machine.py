@@ -193,10 +193,10 @@ def _on_body(state: AgentState, owner: Address, packet: Packet) -> Transition:
 
 
 def _on_snapshot(state: AgentState, owner: Address, packet: Packet) -> Transition:
-    *parts, vector, residual = packet.fields
+    *parts, vector, carried = packet.fields
     head = Head(*parts)
     try:
-        after = light.process_snapshot(state.light, head, vector, residual, state.clock_ms)
+        after = light.process_snapshot(state.light, head, vector, carried, state.clock_ms)
     except ModelMismatch as error:  # of a later round, whose bodies were waiting
         return _on_mismatch(state, error)
     return _take_model(state, head, after)

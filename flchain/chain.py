@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from flchain import merkle
-from flchain.codecs import CODECS
 from flchain.consensus import PROPOSER_RULES
 from flchain.consensus.proposer import Priorities, advance, compute_proposer
 from flchain.crypto import hash_tagged
@@ -37,7 +36,7 @@ from flchain.messages import (
 )
 from flchain.orders import ORDER_RULES, get_order_key, process_order, verify_order
 from flchain.phases import NEXT_PHASES, PHASE_KINDS, get_present, is_phase_over, is_round_over
-from flchain.settle import compute_settlement, get_homes, process_settlement
+from flchain.settle import compute_settlement, decode_update, get_homes, process_settlement
 from flchain.state import (
     ChainState,
     RevealedScores,
@@ -240,7 +239,7 @@ def _process_reveal(state: ChainState, message: AnyMessage, sender: Address) -> 
     round_, params = state.round, state.params
     if dict(round_.commits).get(sender) != compute_update_commitment(state.chain, sender, message):
         raise BadCommitment(f"the update of {sender.hex()} does not open its commitment")
-    CODECS[params.codec].decode(message.update, params.parameters_count, params.codec_level)
+    decode_update(params, state.chain, round_.number, sender, message.update)
     reveal = RevealedUpdate(sender, min(message.samples, params.samples_cap), message.update)
     reveals = sorted((*round_.reveals, reveal), key=lambda update: update.sender)
     return replace(round_, reveals=tuple(reveals))

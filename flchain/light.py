@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from flchain.chain import compute_body_root, compute_body_roots, is_body_for_devices, is_settling, join_body_roots
+from flchain.codecs import Carried, carried_from_bytes
 from flchain.crypto import compute_address
 from flchain.errors import (
     InvalidBlock,
@@ -26,13 +27,14 @@ from flchain.limits import compute_body_bytes_max
 from flchain.messages import Body, Bytes32, Header, Phase, Reveal, Settlement
 from flchain.params import ChainParams
 from flchain.settle import apply_delta, compute_step
-from flchain.snapshot import decode_residual
+from flchain.snapshot import decode_carried
 from flchain.state import (
     ChainState,
     RevealedUpdate,
     Validator,
     build_genesis_state,
     hash_model,
+    start_carried,
 )
 from flchain.trust import Head, Trust, build_trust, decode_sets, verify_final
 from flchain.types import EARLIEST, Address, Hash, Height, ModelVector, Round, UnixMillis
@@ -64,8 +66,8 @@ class LightState:
     model_hash: Hash
     is_full: bool
     """True for a device that takes bodies and computes each model itself; any other takes changes."""
-    residual: ModelVector | None = field(default=None, repr=False)
-    """What the downstream codec has left out so far, shape (P,); None if unknown. Only full devices need it."""
+    carried: Carried | None = field(default=None, repr=False)
+    """What the downstream rule carries into the open round; None if unknown. Only full devices need it."""
     reveals: dict[Address, RevealedUpdate] = field(default_factory=dict)
     accepted: tuple[bytes, ...] = ()
     """The accepted set of the newest settlement applied."""
@@ -131,7 +133,7 @@ def build_light_state(
         model=state.model,
         model_hash=state.model_hash,
         is_full=is_full,
-        residual=state.residual if is_full else None,
+        carried=state.carried if is_full else None,
     )
 
 
@@ -277,11 +279,19 @@ def _settle(light: LightState, header: Header, body: Body) -> LightState:
     known = light.reveals if light.reveals_round == header.round else {}
     is_usable = light.model_round == header.round - 1 and all(address in known for address in accepted)
     after = replace(light, reveals={}, accepted=accepted)
-    if not is_usable or light.residual is None:
+    if not is_usable or light.carried is None:
         return replace(light, reveals={})  # behind by more than this round: a snapshot will come
     reveals = tuple(light.reveals[Address(address)] for address in sorted(light.reveals))
     try:
-        step = compute_step(light.params, light.model, light.residual, reveals, accepted)
+        step = compute_step(
+            light.params,
+            light.model,
+            light.carried,
+            reveals,
+            accepted,
+            chain=light.chain,
+            number=Round(header.round),
+        )
     except InvalidMessage as error:
         raise ModelMismatch(f"round {header.round}: a final block's update does not decode: {error}") from error
     model_hash = hash_model(step.model)
@@ -290,18 +300,18 @@ def _settle(light: LightState, header: Header, body: Body) -> LightState:
             f"round {header.round}: computed model {model_hash.hex()}, the chain says {header.model_hash.hex()}"
         )
     round_number = Round(header.round)
-    return replace(after, model=step.model, model_hash=model_hash, model_round=round_number, residual=step.residual)
+    return replace(after, model=step.model, model_hash=model_hash, model_round=round_number, carried=step.carried)
 
 
-def process_snapshot(light: LightState, head: Head, vector: bytes, residual: bytes, clock_ms: UnixMillis) -> LightState:
+def process_snapshot(light: LightState, head: Head, vector: bytes, carried: bytes, clock_ms: UnixMillis) -> LightState:
     """Take a whole model from a certified header, for a device that missed rounds. Raises InvalidMessage's subclasses.
 
-    The vector is not trusted: its hash must be the one the header holds. A full device also needs the residual, with
-    the proof that `snapshot.encode_residual` gives.
+    The vector is not trusted: its hash must be the one the header holds. A full device also needs what is carried, with
+    the proof that `snapshot.encode_carried` gives.
     """
     header, trust = verify_final(light.trust, head, clock_ms)
     model = vector_from_bytes(vector, light.params.parameters_count)
-    proved = decode_residual(residual, header, light.params) if light.is_full else None
+    proved = decode_carried(carried, header, light.params) if light.is_full else None
     return _take_model(light, header, trust, model, proved)
 
 
@@ -327,7 +337,7 @@ def process_deltas(light: LightState, head: Head, first: int, deltas: list[objec
 
 
 def _take_model(
-    light: LightState, header: Header, trust: Trust, model: ModelVector, residual: ModelVector | None
+    light: LightState, header: Header, trust: Trust, model: ModelVector, carried: Carried | None
 ) -> LightState:
     """A model that did not come round by round, if it is the one the header names and newer than the one here."""
     if hash_model(model) != header.model_hash:
@@ -343,21 +353,21 @@ def _take_model(
         model=model,
         model_hash=Hash(header.model_hash),
         model_round=Round(header.next_round - 1),
-        residual=residual,
+        carried=carried,
         accepted=(),  # a model alone does not say whose updates are in it
         wanted=wanted,
     )
     return _process_waiting(light)
 
 
-def restore(light: LightState, head: Head, vector: bytes, residual: bytes) -> LightState:
+def restore(light: LightState, head: Head, vector: bytes, carried: bytes) -> LightState:
     """Where this device stood before a restart, from its own disk, which is believed as to who the validators are and
-    what the codec has left out (empty: unknown). Raises InvalidMessage's subclasses if what was stored is damaged.
+    what is carried (empty: unknown). Raises InvalidMessage's subclasses if what was stored is damaged.
     """
     header = decode_struct(head.header, Header, HEADER_BYTES_MAX)
     signing, _ = decode_sets(header, head.sets)
     before = replace(light.trust, height=Height(header.height - 1), head=Hash(header.previous), validators=signing)
     header, trust = verify_final(before, head, EARLIEST)
     model = vector_from_bytes(vector, light.params.parameters_count)
-    kept = vector_from_bytes(residual, light.params.parameters_count) if residual and light.is_full else None
+    kept = carried_from_bytes(carried, start_carried(light.params)) if carried and light.is_full else None
     return _take_model(replace(light, trust=before), header, trust, model, kept)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from flchain.aggregation import AGGREGATION_RULES, WeightedUpdate
-from flchain.codecs import CODECS, DOWNSTREAM_CODECS
+from flchain.codecs import CODECS, DOWNSTREAM_RULES, Carried, compute_codec_seed
 from flchain.consensus.dpos import split_reward
 from flchain.consensus.pok import compute_idle_knowledge, compute_knowledge, compute_weighted_median, find_outliers
 from flchain.fixedpoint import add
@@ -23,10 +23,10 @@ from flchain.state import (
     find_device,
     find_validator,
     has_two_thirds,
+    hash_carried,
     hash_model,
-    hash_residual,
 )
-from flchain.types import Address, BasisPoints, ModelVector, Round
+from flchain.types import Address, BasisPoints, Hash, ModelVector, Round
 
 WEIGHT_SCALE = 1_000_000
 """A scorer's weight is a validator's power times this, so that the small weights of devices are still integers."""
@@ -112,11 +112,18 @@ def compute_settlement(state: ChainState) -> Settlement:
     return Settlement(tuple(update.sender for update in state.round.reveals if scores.updates[update.sender] >= floor))
 
 
-def compute_delta(params: ChainParams, parameters_count: int, reveals: tuple[RevealedUpdate, ...]) -> ModelVector:
-    """What these updates, at least one, come to together, shape (P,). Raises MalformedUpdate."""
-    codec = CODECS[params.codec]
+def decode_update(params: ChainParams, chain: Hash, number: Round, sender: Address, update: bytes) -> ModelVector:
+    """The change that a device's payload of this round stands for, shape (P,). Raises MalformedUpdate."""
+    seed = compute_codec_seed(chain, number, sender)
+    return CODECS[params.codec].decode(update, params.parameters_count, params.codec_level, seed)
+
+
+def compute_delta(params: ChainParams, chain: Hash, number: Round, reveals: tuple[RevealedUpdate, ...]) -> ModelVector:
+    """What these updates of a round, at least one, come to together, shape (P,). Raises MalformedUpdate."""
     updates = tuple(
-        WeightedUpdate(reveal.sender, reveal.samples, codec.decode(reveal.update, parameters_count, params.codec_level))
+        WeightedUpdate(
+            reveal.sender, reveal.samples, decode_update(params, chain, number, reveal.sender, reveal.update)
+        )
         for reveal in reveals
     )
     return AGGREGATION_RULES[params.aggregation](updates)
@@ -125,40 +132,50 @@ def compute_delta(params: ChainParams, parameters_count: int, reveals: tuple[Rev
 @dataclass(frozen=True, eq=False)
 class ModelStep:
     """What a settled round does to the model: the new one, shape (P,), the payload that leads to it from the old one
-    (empty if nothing changes), and what that payload leaves out, shape (P,)."""
+    (empty if nothing changes), and what the downstream rule carries into the next round."""
 
     model: ModelVector
     delta: bytes
-    residual: ModelVector
+    carried: Carried
 
 
 def compute_step(
     params: ChainParams,
     base: ModelVector,
-    residual: ModelVector,
+    carried: Carried,
     reveals: tuple[RevealedUpdate, ...],
     accepted: tuple[bytes, ...],
+    *,
+    chain: Hash,
+    number: Round,
 ) -> ModelStep:
     """The step that every node which has the updates computes for itself. Raises MalformedUpdate.
 
-    The change is compressed as updates are, with what earlier rounds left out added to it (Sattler et al. 2019, arXiv
-    1903.02891, Alg. 2): so a node that has no updates takes the same step by a short payload.
+    The change is compressed as updates are, with what earlier rounds left out added to it (see `codecs.downstream`): so
+    a node that has no updates takes the same step by a short payload.
     """
     wanted = frozenset(accepted)
     chosen = tuple(reveal for reveal in reveals if reveal.sender in wanted)
     if not chosen:
-        return ModelStep(base, b"", residual)
-    change = compute_delta(params, len(base), chosen)
-    encoded = DOWNSTREAM_CODECS[params.downstream_codec].encode(change, residual, params.downstream_level)
-    return ModelStep(apply_delta(params, base, encoded.payload), encoded.payload, encoded.residual)
+        return ModelStep(base, b"", carried)
+    summarise = CODECS[params.codec].decode_summary
+    if summarise is None:
+        aggregate = compute_delta(params, chain, number, chosen)
+    else:
+        summaries = ((r, summarise(r.update, params.parameters_count, params.codec_level)) for r in chosen)
+        updates = tuple(WeightedUpdate(r.sender, r.samples, summary) for r, summary in summaries)
+        aggregate = AGGREGATION_RULES[params.aggregation](updates)
+    rule = DOWNSTREAM_RULES[params.downstream_codec]
+    settled = rule.settle(aggregate, carried, params.parameters_count, params.downstream_level)
+    return ModelStep(add(base, settled.delta), settled.payload, settled.carried)
 
 
 def apply_delta(params: ChainParams, base: ModelVector, delta: bytes) -> ModelVector:
     """The model, shape (P,), after a settled round's payload; an empty one changes nothing. Raises MalformedUpdate."""
     if not delta:
         return base
-    codec = DOWNSTREAM_CODECS[params.downstream_codec]
-    return add(base, codec.decode(delta, params.parameters_count, params.downstream_level))
+    rule = DOWNSTREAM_RULES[params.downstream_codec]
+    return add(base, rule.decode(delta, params.parameters_count, params.downstream_level))
 
 
 @dataclass(frozen=True)
@@ -182,7 +199,10 @@ def process_settlement(state: ChainState, settlement: Settlement) -> ChainState:
         outliers=find_outlying_scorers(state) if is_scored else frozenset(),
         is_scored=is_scored,
     )
-    step = compute_step(state.params, state.model, state.residual, state.round.reveals, settlement.accepted)
+    round_, accepted = state.round, settlement.accepted
+    step = compute_step(
+        state.params, state.model, state.carried, round_.reveals, accepted, chain=state.chain, number=round_.number
+    )
     rewards = _compute_rewards(state, outcome) if is_scored else {}
     settled = replace(
         credit(state, rewards),
@@ -190,8 +210,8 @@ def process_settlement(state: ChainState, settlement: Settlement) -> ChainState:
         candidates=tuple(_settle_candidate(state, candidate, outcome) for candidate in state.candidates),
         model=step.model,
         model_hash=hash_model(step.model) if step.delta else state.model_hash,
-        residual=step.residual,
-        residual_hash=hash_residual(step.residual) if step.delta else state.residual_hash,
+        carried=step.carried,
+        carried_hash=hash_carried(step.carried) if step.delta else state.carried_hash,
         delta=step.delta,
         minted=state.minted + sum(rewards.values()),
     )

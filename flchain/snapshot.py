@@ -1,5 +1,5 @@
 """What proves itself by a final header: a whole state, by which a miner that is far behind catches up at once, and what
-the downstream codec has left out, which a device needs beside the model to compute the next one itself."""
+the downstream rule carries, which a device needs beside the model to compute the next one itself."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import msgspec
 
 from flchain import merkle
 from flchain.chain import hash_header
+from flchain.codecs import Carried, carried_bytes, carried_from_bytes, count_carried_bytes
 from flchain.errors import MalformedMessage
-from flchain.fixedpoint import VALUE_BYTES, vector_bytes, vector_from_bytes
+from flchain.fixedpoint import vector_bytes, vector_from_bytes
 from flchain.messages import Header
 from flchain.params import ChainParams
-from flchain.state import ChainState, hash_model, hash_residual
+from flchain.state import ChainState, hash_carried, hash_model, start_carried
 from flchain.state_tree import get_leaves, get_totals_hashes, read_leaves
-from flchain.types import Hash, Height, ModelVector, UnixMillis
+from flchain.types import Hash, Height, UnixMillis
 from flchain.wire import HEADER_BYTES_MAX, decode_struct, encode_struct
 
 PROOF_BYTES_MAX = 4_096
@@ -22,18 +23,18 @@ PROOF_BYTES_MAX = 4_096
 
 class _Parts(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """The leaves of the state's tree, the updates of the open round in order of device, and the canonical bytes of the
-    model and of what its compression has left out (empty for nothing)."""
+    model and of what the downstream rule carries (empty for zeros)."""
 
     leaves: tuple[bytes, ...]
     updates: tuple[bytes, ...]
     vector: bytes
-    residual: bytes
+    carried: bytes
 
 
 def encode_state(state: ChainState) -> bytes:
     """The canonical bytes of a state: what its tree holds, and what the tree only holds the hashes of."""
     updates = tuple(reveal.update for reveal in state.round.reveals)
-    parts = _Parts(tuple(get_leaves(state)), updates, vector_bytes(state.model), _encode_if_any(state.residual))
+    parts = _Parts(tuple(get_leaves(state)), updates, vector_bytes(state.model), _encode_if_any(state.carried))
     return encode_struct(parts)
 
 
@@ -50,9 +51,9 @@ def decode_state(data: bytes, header_bytes: bytes, params: ChainParams, bytes_ma
     model = vector_from_bytes(parts.vector, params.parameters_count)
     if hash_model(model) != tables.model_hash:
         raise MalformedMessage("not the model that the state names")
-    residual = _decode_if_any(parts.residual, params)
-    if hash_residual(residual) != tables.residual_hash:
-        raise MalformedMessage("not the residual that the state names")
+    carried = _decode_if_any(parts.carried, params)
+    if hash_carried(carried) != tables.carried_hash:
+        raise MalformedMessage("not what the state says is carried")
     return ChainState(
         chain=Hash(header.chain),
         params=params,
@@ -67,48 +68,49 @@ def decode_state(data: bytes, header_bytes: bytes, params: ChainParams, bytes_ma
         round=tables.round,
         model=model,
         model_hash=tables.model_hash,
-        residual=residual,
-        residual_hash=tables.residual_hash,
+        carried=carried,
+        carried_hash=tables.carried_hash,
         minted=tables.minted,
         burned=tables.burned,
     )
 
 
-class _Residual(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """The canonical bytes of the residual (empty for nothing), the last leaf of the state, and its audit path."""
+class _Carried(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The bytes of what is carried (empty for zeros), the last leaf of the state, and its audit path."""
 
-    residual: bytes
+    carried: bytes
     totals: bytes
     leaves_count: int
     path: tuple[bytes, ...]
 
 
-def encode_residual(state: ChainState) -> bytes:
-    """The state's residual with its proof."""
+def encode_carried(state: ChainState) -> bytes:
+    """What the state carries, with its proof."""
     leaves = get_leaves(state)
     last = len(leaves) - 1
     path = merkle.build_proof(leaves, last)
-    return encode_struct(_Residual(_encode_if_any(state.residual), leaves[last], len(leaves), path))
+    return encode_struct(_Carried(_encode_if_any(state.carried), leaves[last], len(leaves), path))
 
 
-def decode_residual(data: bytes, header: Header, params: ChainParams) -> ModelVector:
-    """The residual, shape (P,), after the block of a header that the caller has found final.
+def decode_carried(data: bytes, header: Header, params: ChainParams) -> Carried:
+    """What is carried after the block of a header that the caller has found final.
 
-    Raises InvalidMessage's subclasses if it is another.
+    Raises InvalidMessage's subclasses if it is something else.
     """
-    parts = decode_struct(data, _Residual, VALUE_BYTES * params.parameters_count + PROOF_BYTES_MAX)
+    parts = decode_struct(data, _Carried, count_carried_bytes(start_carried(params)) + PROOF_BYTES_MAX)
     last = parts.leaves_count - 1
     if not merkle.verify_proof(header.state_root, parts.totals, last, parts.leaves_count, parts.path):
         raise MalformedMessage("not a leaf of the state that the header names")
-    residual = _decode_if_any(parts.residual, params)
-    if hash_residual(residual) != get_totals_hashes(parts.totals)[1]:
-        raise MalformedMessage("not the residual that the state names")
-    return residual
+    carried = _decode_if_any(parts.carried, params)
+    if hash_carried(carried) != get_totals_hashes(parts.totals)[1]:
+        raise MalformedMessage("not what the state says is carried")
+    return carried
 
 
-def _encode_if_any(residual: ModelVector) -> bytes:
-    return vector_bytes(residual) if residual.any() else b""
+def _encode_if_any(carried: Carried) -> bytes:
+    return carried_bytes(carried) if any(part.any() for part in carried) else b""
 
 
-def _decode_if_any(data: bytes, params: ChainParams) -> ModelVector:
-    return vector_from_bytes(data or bytes(VALUE_BYTES * params.parameters_count), params.parameters_count)
+def _decode_if_any(data: bytes, params: ChainParams) -> Carried:
+    start = start_carried(params)
+    return carried_from_bytes(data or bytes(count_carried_bytes(start)), start)

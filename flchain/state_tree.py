@@ -43,7 +43,7 @@ class Tables:
     unbondings: tuple[Unbonding, ...]
     round: RoundState
     model_hash: Hash
-    residual_hash: Hash
+    carried_hash: Hash
     minted: int
     burned: int
 
@@ -56,14 +56,14 @@ def get_leaves(state: ChainState) -> list[bytes]:
     leaves += [_encode_delegation(delegation) for delegation in state.delegations]
     leaves += [_encode_unbonding(unbonding) for unbonding in state.unbondings]
     leaves.append(_encode_round(state.round))
-    leaves.append(encode(["totals", state.model_hash, state.residual_hash, state.minted, state.burned]))
+    leaves.append(encode(["totals", state.model_hash, state.carried_hash, state.minted, state.burned]))
     return leaves
 
 
 def get_totals_hashes(leaf: bytes) -> tuple[Hash, Hash]:
-    """The hashes of model and residual in the last leaf, which the caller has proved to be one."""
-    _, model_hash, residual_hash, *_ = decode(leaf, len(leaf))
-    return model_hash, residual_hash
+    """The hashes of the model and of what is carried in the last leaf, which the caller has proved to be one."""
+    _, model_hash, carried_hash, *_ = decode(leaf, len(leaf))
+    return model_hash, carried_hash
 
 
 def compute_state_root(state: ChainState) -> Hash:
@@ -81,7 +81,7 @@ def read_leaves(leaves: Sequence[bytes], updates: Sequence[bytes]) -> Tables:
     for leaf in leaves:
         name, *fields = decode(leaf, len(leaf))
         rows.setdefault(name, []).append(fields)
-    model_hash, residual_hash, minted, burned = rows["totals"][0]
+    model_hash, carried_hash, minted, burned = rows["totals"][0]
     return Tables(
         accounts=tuple(Account(*fields) for fields in rows.get("account", ())),
         devices=tuple(Device(*fields) for fields in rows.get("device", ())),
@@ -90,7 +90,7 @@ def read_leaves(leaves: Sequence[bytes], updates: Sequence[bytes]) -> Tables:
         unbondings=tuple(Unbonding(*fields) for fields in rows.get("unbonding", ())),
         round=_read_round(rows["round"][0], updates),
         model_hash=model_hash,
-        residual_hash=residual_hash,
+        carried_hash=carried_hash,
         minted=minted,
         burned=burned,
     )

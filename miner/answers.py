@@ -10,7 +10,7 @@ from flchain.chain import hash_header
 from flchain.fixedpoint import vector_bytes
 from flchain.messages import Header, Want
 from flchain.packets import Packet, PacketType, encode_packet
-from flchain.snapshot import encode_residual
+from flchain.snapshot import encode_carried
 from flchain.state import compute_validators_hash, find_candidate, find_device
 from flchain.trust import Head
 from flchain.types import Address, Height
@@ -77,8 +77,8 @@ def _build_model_packet(state: MinerState, head: Head, want: Want, model_round: 
     if want is Want.MODEL and state.deltas and state.deltas[0][0] <= model_round + 1:
         deltas = [delta for number, delta in state.deltas if number > model_round]
         return encode_packet(PacketType.DELTAS, *parts, model_round + 1, deltas)
-    residual = encode_residual(state.chain) if want is Want.FULL_MODEL else b""
-    return encode_packet(PacketType.MODEL, *parts, vector_bytes(state.chain.model), residual)
+    carried = encode_carried(state.chain) if want is Want.FULL_MODEL else b""
+    return encode_packet(PacketType.MODEL, *parts, vector_bytes(state.chain.model), carried)
 
 
 def _publish_head(topic: str, head: Head) -> Publish:

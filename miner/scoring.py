@@ -48,7 +48,7 @@ def _ask_for_scores(state: MinerState) -> Transition:
             continue
         model, params = state.chain.model, state.chain.params
         if updates:
-            model = add(model, compute_delta(params, params.parameters_count, updates))
+            model = add(model, compute_delta(params, state.chain.chain, round_.number, updates))
         effects.append(ComputeScore(round_.number, subject, model))
     asked = state.scores_asked | {effect.subject for effect in effects if isinstance(effect, ComputeScore)}
     return replace(state, scores_asked=asked), tuple(effects)

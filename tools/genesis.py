@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flchain.aggregation import AGGREGATION_RULES
-from flchain.codecs import CODECS, DOWNSTREAM_CODECS
+from flchain.codecs import CODECS, DOWNSTREAM_RULES
 from flchain.consensus import CONSENSUS_RULES, PROPOSER_RULES
 from flchain.crypto import compute_address
 from flchain.errors import ConfigError
@@ -47,7 +47,7 @@ class UpdateRules:
     downstream_codec: str = field(
         default="sparse-ternary",
         metadata={
-            "choices": tuple(DOWNSTREAM_CODECS),
+            "choices": tuple(DOWNSTREAM_RULES),
             "help": "compresses what a round changes in the model, for devices that follow lightly",
         },
     )

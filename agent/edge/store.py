@@ -10,6 +10,7 @@ from typing import Any
 import aiosqlite
 
 from agent.values import Report, SavePosition, Work
+from flchain.codecs import carried_bytes
 from flchain.crypto import Identity
 from flchain.errors import ConfigError, InvalidMessage, LedgerCorrupt, MalformedMessage
 from flchain.fixedpoint import vector_bytes, vector_from_bytes
@@ -54,14 +55,14 @@ MIGRATIONS = (
     );
     """,
     """
-    ALTER TABLE position ADD COLUMN left_out BLOB NOT NULL DEFAULT x'';
-    ALTER TABLE position ADD COLUMN left_out_hash BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE position ADD COLUMN carried BLOB NOT NULL DEFAULT x'';
+    ALTER TABLE position ADD COLUMN carried_hash BLOB NOT NULL DEFAULT x'';
     """,
 )
 
 
 def _hash(data: bytes) -> bytes:
-    """No header proves what the downstream codec left out: damage must show here."""
+    """No header proves what the downstream rule carries: damage must show here."""
     return hashlib.sha256(data).digest()
 
 
@@ -124,15 +125,15 @@ class Store:
 
     async def _load(self, genesis_light: LightState, empty: ModelVector, identity: Identity) -> Stored:
         light, residual, work, count = genesis_light, empty, None, genesis_light.params.parameters_count
-        query = "SELECT header, certificate, sets, model, residual, left_out, left_out_hash FROM position"
+        query = "SELECT header, certificate, sets, model, residual, carried, carried_hash FROM position"
         position = await self._read(query, (bytes,) * 7)
         query = "SELECT round, commit_raw, reveal_raw, residual, samples, training_ms FROM work"
         works = await self._read(query, (int, bytes, bytes, bytes, int, int))
         messages = await self._read("SELECT digest, round, raw FROM outbox", (bytes, int, bytes))
-        for header, certificate, sets, model, kept, left_out, left_out_hash in position:
-            if left_out and _hash(left_out) != left_out_hash:
-                raise LedgerCorrupt(0, "the device's database: what the codec left out is not what was stored")
-            light = restore(light, Head(header, certificate, sets), model, left_out)
+        for header, certificate, sets, model, kept, carried, carried_hash in position:
+            if carried and _hash(carried) != carried_hash:
+                raise LedgerCorrupt(0, "the device's database: what the codec carries is not what was stored")
+            light = restore(light, Head(header, certificate, sets), model, carried)
             residual = vector_from_bytes(kept, count)
         for number, commit, reveal, kept, samples, training_ms in works:
             _check_message(commit, Kind.COMMIT, number, light.chain, identity)
@@ -155,14 +156,14 @@ class Store:
     async def save_position(self, effect: SavePosition) -> None:
         """The model, its residual and the header that proves it."""
         model, residual = vector_bytes(effect.light.model), vector_bytes(effect.residual)
-        left_out = b"" if effect.light.residual is None else vector_bytes(effect.light.residual)
+        carried = b"" if effect.light.carried is None else carried_bytes(effect.light.carried)
         head = effect.head
         async with transaction(self._db):
             await self._db.execute(
                 "INSERT OR REPLACE INTO position"
-                " (id, header, certificate, sets, model, residual, left_out, left_out_hash)"
+                " (id, header, certificate, sets, model, residual, carried, carried_hash)"
                 " VALUES (1, ?, ?, ?, ?, ?, ?, ?)",
-                (*(head.header, head.certificate, head.sets, model, residual), left_out, _hash(left_out)),
+                (*(head.header, head.certificate, head.sets, model, residual), carried, _hash(carried)),
             )
 
     async def save_work(self, work: Work) -> None:

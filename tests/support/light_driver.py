@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import msgspec
 
+from flchain.codecs import carried_bytes
 from flchain.fixedpoint import vector_bytes
 from flchain.light import LightState, build_change, process_body, process_head
 from flchain.messages import Body, Certificate
-from flchain.snapshot import encode_residual
+from flchain.snapshot import encode_carried
 from flchain.trust import Head
 from flchain.wire import BODY_BYTES_MAX, decode_struct, encode_struct
 from tests.support.chain_builder import NO_CLOCK, Driver, build_chain, certify, replace_header
@@ -51,7 +52,7 @@ def end_of_round(driver: Driver, number: int) -> int:
 
 def snapshot_of(driver: Driver, height: int) -> tuple[Head, bytes, bytes]:
     state = driver.states[height]
-    return driver.get_head(height), vector_bytes(state.model), encode_residual(state)
+    return driver.get_head(height), vector_bytes(state.model), encode_carried(state)
 
 
 def feed_change(light: LightState, driver: Driver, height: int) -> LightState:
@@ -76,5 +77,5 @@ def as_value(light: LightState) -> tuple[object, ...]:
     """All of a state, to compare."""
     fields = {name: getattr(light, name) for name in LightState.__dataclass_fields__}
     fields["model"] = vector_bytes(light.model)
-    fields["residual"] = None if light.residual is None else vector_bytes(light.residual)
+    fields["carried"] = None if light.carried is None else carried_bytes(light.carried)
     return tuple(repr(item) if isinstance(item, dict) else item for item in fields.values())

@@ -29,11 +29,12 @@ from agent.values import (
     TrainingDone,
     TrainingFailed,
 )
+from flchain.codecs import carried_bytes
 from flchain.fixedpoint import vector_bytes
 from flchain.light import build_light_state, restore
 from flchain.messages import Ask, Kind, Phase, Receipt, Want
 from flchain.packets import PacketType, Topics, decode_packet, encode_packet
-from flchain.snapshot import encode_residual
+from flchain.snapshot import encode_carried
 from flchain.types import Hash, Millis, Round
 from flchain.wire import Envelope, open_envelope, seal
 from tests.support.chain_builder import NO_CLOCK, PARAMETERS_COUNT, Driver, build_chain
@@ -69,7 +70,7 @@ def body(driver: Driver, height: int, data: bytes | None = None) -> PacketReceiv
 
 
 def snapshot(driver: Driver) -> PacketReceived:
-    vectors = vector_bytes(driver.state.model), encode_residual(driver.state)
+    vectors = vector_bytes(driver.state.model), encode_carried(driver.state)
     fields = (driver.blocks[-1].header_bytes, driver.certificates[-1], b"", *vectors)
     topic = TOPICS.miner_to(HOME.address, CHAIN.devices[0].address)
     return PacketReceived(topic, encode_packet(PacketType.MODEL, *fields))
@@ -171,8 +172,8 @@ def test_saved_position_is_always_one_that_a_restart_accepts() -> None:
     saved = [effect for effect in effects if isinstance(effect, SavePosition)]
     assert saved
     for position in saved:
-        assert position.light.residual is not None
-        vectors = vector_bytes(position.light.model), vector_bytes(position.light.residual)
+        assert position.light.carried is not None
+        vectors = vector_bytes(position.light.model), carried_bytes(position.light.carried)
         restored = restore(build_agent().light, position.head, *vectors)
         assert restored.model_hash == position.light.model_hash
 

@@ -10,7 +10,7 @@ from agent.values import AgentConfig, AgentState, PacketReceived, Refuse
 from flchain.light import build_light_state
 from flchain.messages import Phase, Receipt, Status
 from flchain.packets import PacketType, Topics, encode_packet
-from flchain.snapshot import encode_residual
+from flchain.snapshot import encode_carried
 from flchain.types import Millis
 from flchain.wire import HEADER_BYTES_MAX, encode, seal
 from tests.support.chain_builder import (
@@ -52,7 +52,7 @@ RECEIPT = seal(Receipt(1, b"d" * 32, "ok"), CHAIN.id, CHAIN.miners[0])
 MODEL_BYTES = CHAIN.model.tobytes()
 OPENED = Driver(CHAIN)
 OPENED.extend()
-RESIDUAL = encode_residual(OPENED.state)
+CARRIED = encode_carried(OPENED.state)
 
 CASES: dict[str, tuple[str, bytes, str]] = {
     "not signed": (TO_ME, encode_packet(PacketType.MESSAGE, encode([1, 2, 3])), "unsigned"),
@@ -97,12 +97,12 @@ CASES: dict[str, tuple[str, bytes, str]] = {
     ),
     "a snapshot of another model": (
         TO_ME,
-        encode_packet(PacketType.MODEL, HEADER, CERTIFICATE, b"", bytes(len(MODEL_BYTES)), RESIDUAL),
+        encode_packet(PacketType.MODEL, HEADER, CERTIFICATE, b"", bytes(len(MODEL_BYTES)), CARRIED),
         "malformed",
     ),
     "a snapshot of the wrong length": (
         TO_ME,
-        encode_packet(PacketType.MODEL, HEADER, CERTIFICATE, b"", MODEL_BYTES[:-1], RESIDUAL),
+        encode_packet(PacketType.MODEL, HEADER, CERTIFICATE, b"", MODEL_BYTES[:-1], CARRIED),
         "malformed-update",
     ),
     "a body on the head's channel": (HEAD, encode_packet(PacketType.BODY, 1, b""), "malformed"),

@@ -50,11 +50,11 @@ def hear(state: MinerState, topic: str, packet: bytes) -> tuple[MinerState, list
 @pytest.mark.parametrize("codec", CODECS)
 def test_honest_packets_fit(codec: str) -> None:
     """The longest update, a block of everybody's longest updates, and a model are within the chain's limits."""
-    chain = build_chain(codec=codec, devices=5)
+    chain = build_chain(codec=codec, devices=5, codec_level=2_016)
     params = chain.genesis.params
     count = params.parameters_count
     dense = np.linspace(1, 2**30, count).astype(np.int32)
-    payload = CODECS[codec].encode(dense, np.zeros(count, np.int32), params.codec_level).payload
+    payload = CODECS[codec].encode(dense, np.zeros(count, np.int32), params.codec_level, b"seed").payload
     raws = [seal(Reveal(2**53, SALT, 1, payload), chain.id, device) for device in chain.devices]
     of_device = encode_packet(PacketType.MESSAGE, raws[0])
     of_miner = encode_packet(PacketType.BLOCK, b"h" * 1_024, b"c" * 8_192, b"".join(raws) + b"frame" * len(raws))

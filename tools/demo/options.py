@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from flchain.aggregation import AGGREGATION_RULES
-from flchain.codecs import CODECS, DOWNSTREAM_CODECS
+from flchain.codecs import CODECS, DOWNSTREAM_RULES
 from flchain.errors import ConfigError
 from flchain.params import UPDATES_MAX, VALIDATORS_MAX
 from flchain_edge.tflite import TfliteModel, probe_model
@@ -106,7 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--downstream-codec",
         metavar="NAME",
-        help=f"of the global model: {', '.join(DOWNSTREAM_CODECS)} (sparse-ternary)",
+        help=f"of the global model: {', '.join(DOWNSTREAM_RULES)} (sparse-ternary)",
     )
     add("--downstream-level", metavar="N", help="as --codec-level, for --downstream-codec (default 20)")
     add("--follow", metavar="HOW", help="full: devices take all updates; light: the settled change only (default full)")
@@ -140,7 +140,7 @@ def read_options(argv: list[str]) -> Options:
     rate = _read_number(problems, "learning_rate", given.learning_rate, 1e-6, 10.0)
     for key, known in (
         ("codec", CODECS),
-        ("downstream_codec", DOWNSTREAM_CODECS),
+        ("downstream_codec", DOWNSTREAM_RULES),
         ("follow", FOLLOW),
         ("aggregation", AGGREGATION_RULES),
         ("broker", BROKERS),

@@ -22,6 +22,7 @@ import miner.values as mv
 from agent import machine as agent_machine
 from flchain.certificate import verify_certificate
 from flchain.chain import apply_block
+from flchain.codecs import carried_bytes
 from flchain.fixedpoint import vector_bytes, vector_from_bytes
 from flchain.light import build_light_state, restore
 from flchain.messages import Header
@@ -318,7 +319,7 @@ class Network(Broker):
             case av.DropOutbox(digest):
                 node.disk.outbox.pop(digest, None)
             case av.SavePosition(light, head, residual):
-                left_out = b"" if light.residual is None else vector_bytes(light.residual)
+                left_out = b"" if light.carried is None else carried_bytes(light.carried)
                 node.disk.position = (head, vector_bytes(light.model), left_out, vector_bytes(residual))
             case av.Report():
                 self.reports[(node.name, effect.round)] = effect
