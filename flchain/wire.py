@@ -199,6 +199,9 @@ def _read_protected(protected: bytes) -> Address:
         raise BadSignature("EdDSA is the one algorithm")
     if not isinstance(sender, bytes) or len(sender) != ADDRESS_BYTES:
         raise MalformedMessage("the key id is an address")
+    # Python's 1 equals True: a vote under the key `true` would count, and spoil every certificate that it goes into.
+    if protected != _encode_protected(sender):
+        raise NotCanonical("another spelling of the protected header")
     return Address(sender)
 
 
