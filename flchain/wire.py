@@ -97,10 +97,11 @@ def encode_struct(value: msgspec.Struct) -> bytes:
 
 def decode_struct(data: bytes, kind: type[T], bytes_max: int) -> T:
     """Decode and type-check a struct. Raises InvalidMessage's subclasses as `decode` does."""
-    return _convert(decode(data, bytes_max), kind)
+    return convert(decode(data, bytes_max), kind)
 
 
-def _convert(value: Any, kind: type[T]) -> T:
+def convert(value: Any, kind: type[T]) -> T:
+    """Type a decoded value; nothing is taken for what it is not. Raises MalformedMessage."""
     try:
         return msgspec.convert(value, kind, builtin_types=(bytes,))
     except (msgspec.ValidationError, ValueError, OverflowError) as error:
@@ -210,5 +211,5 @@ def verify_envelope(envelope: Envelope, chain: bytes, public_key: bytes) -> AnyM
     signed = _signed_bytes(envelope.protected, chain, envelope.kind, envelope.payload)
     if not verify(public_key, signed, envelope.signature):
         raise BadSignature(f"{envelope.kind.name} of {envelope.sender.hex()}")
-    message: AnyMessage = _convert(envelope.fields, MESSAGE_TYPES[envelope.kind])
+    message: AnyMessage = convert(envelope.fields, MESSAGE_TYPES[envelope.kind])
     return message
