@@ -159,7 +159,7 @@ class Ask(Message, frozen=True):
     """A node asks the miner `to` for what it lacks."""
 
     kind: ClassVar[Kind] = Kind.ASK
-    height: Counter
+    height: PositiveCounter
     to: Bytes20
     want: Want
 
