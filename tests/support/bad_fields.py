@@ -139,6 +139,11 @@ def replace(message: Any, field: str, value: Any) -> Any:
     return msgspec.structs.replace(message, **{field: value(message) if callable(value) else value})
 
 
+def always(value: Any) -> Callable[[Any], Any]:
+    """A change that does not look at what is right."""
+    return lambda _: value
+
+
 def build_rows(bench: Bench, lines: Iterable[Line]) -> list[Row]:
     """The rows of a struct: one a line."""
     rows = []

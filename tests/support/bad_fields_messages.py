@@ -31,7 +31,7 @@ from flchain.messages import (
     compute_update_commitment,
 )
 from flchain.state import Delegation
-from flchain.types import Hash, Round, Stake
+from flchain.types import Round, Stake
 from flchain.wire import open_envelope, seal, verify_envelope
 from miner import values as mv
 from tests.support.bad_fields import OTHER_20, OTHER_32, Bench, Effect, Line, Outcome, Row, attempt, build_rows
@@ -231,9 +231,11 @@ def read_status(message: AnyMessage) -> Outcome:
     return attempt(lambda: verify_envelope(open_envelope(raw, CHAIN.id), CHAIN.id, DEVICE.public_key))
 
 
-RECEIPT_BENCH = Bench(
-    "Receipt", TO, lambda: Receipt(1, Hash(next(iter(get_waiting_agent().outbox))), "ok"), send_receipt
-)
+def get_receipt() -> Receipt:
+    return Receipt(1, next(iter(get_waiting_agent().outbox)), "ok")
+
+
+RECEIPT_BENCH = Bench("Receipt", TO, get_receipt, send_receipt)
 RECEIPT_LINES: list[Line] = [
     ("round", "of another round than the message", 2, "wrong-round", DROPPED),
     ("round", "-1", -1, "malformed", DROPPED, "$[0]"),
