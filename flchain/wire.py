@@ -23,7 +23,7 @@ from flchain.errors import (
     UnsignedMessage,
     WrongChain,
 )
-from flchain.messages import MESSAGE_TYPES, AnyMessage, Kind
+from flchain.messages import COUNTER_MAX, MESSAGE_TYPES, AnyMessage, Kind
 from flchain.types import ADDRESS_BYTES, Address, Hash
 
 CHAIN_PREFIX_BYTES = 8
@@ -181,6 +181,8 @@ def open_envelope(raw: bytes, chain: bytes) -> Envelope:
     fields = decode(payload, len(raw))
     if not isinstance(fields, list) or len(fields) < 3 or type(fields[0]) is not int or type(fields[2]) is not int:
         raise MalformedMessage("a payload is [kind, chain, round or height, ...]")
+    if not 0 <= fields[2] <= COUNTER_MAX:
+        raise MalformedMessage("no round, height or sequence number")
     if fields[0] not in MESSAGE_TYPES:
         raise MalformedMessage(f"unknown kind {fields[0]}")
     kind = Kind(fields[0])

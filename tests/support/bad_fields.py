@@ -93,7 +93,7 @@ def _name(number: int) -> str:
 
 
 SHAPES: dict[str, tuple[Fault, ...]] = {
-    "number": NO_NUMBER,  # a message's first field: its range is judged by round or height, before the signature
+    "number": _ranged(0, 2**53),  # a message's first field, which is looked at before its signature
     "counter": _ranged(0, 2**53),
     "positive": _ranged(1, 2**53),
     "count": _ranged(1, 2**31 - 1),
@@ -170,8 +170,11 @@ def build_shape_rows(
     rows = []
     for field, shape in shapes.items():
         place = f"{prefix}[{struct.__struct_fields__.index(field)}"
-        detail = "a payload is [kind" if shape == "number" else place
-        rows += [Row(bench, field, w, _change(field, v), code, effect, detail) for w, v in SHAPES[shape]]
+        for wrong, value in SHAPES[shape]:
+            detail = place
+            if shape == "number":
+                detail = "no round, height or" if type(value) is int else "a payload is [kind"
+            rows.append(Row(bench, field, wrong, _change(field, value), code, effect, detail))
     return rows
 
 

@@ -114,6 +114,10 @@ def _commit() -> bytes:
     return seal(Commit(1, OTHER_32), CHAIN.id, DEVICE)
 
 
+def _pay(amount: int) -> bytes:
+    return seal(Transfer(0, CHAIN.holders[1].public_key, amount), CHAIN.id, HOLDER)
+
+
 def _first() -> Identity:
     """Whose transaction is the first one of the body."""
     return min((*CHAIN.miners[:4], DEVICE), key=lambda key: key.address)
@@ -132,6 +136,7 @@ BODY_LINES: list[Line] = [
     ("orders", "one twice", lambda b: (b.orders[0], *b.orders), "invalid-block", DROPPED, "orders are not in order"),
     ("orders", "in another order", lambda b: b.orders[::-1], "invalid-block", DROPPED, "orders are not in order"),
     ("orders", "one before it missing", lambda b: b.orders[1:], "wrong-sequence", DROPPED),
+    ("orders", "more than is owned", lambda _: (_pay(2_000),), "insufficient-funds", DROPPED),
     ("orders", "no order", lambda b: b.transactions[:1], "malformed", DROPPED, "is no order"),
     ("orders", "no signed message", (b"",), "truncated", DROPPED),
     (
@@ -197,8 +202,6 @@ PROPOSAL_LINES: list[Line] = [
     ("height", "one that is final", 0, "", IGNORED),
     ("height", "the next one", 2, "", TAKEN),
     ("height", "two ahead", 3, "wrong-round", DROPPED),
-    ("height", "-1", -1, "", IGNORED),
-    ("height", "2^53+1", MOST + 1, "wrong-round", DROPPED),
     ("view", "another's turn", 1, "unknown-sender", DROPPED, "not the proposer"),
     ("view", "far ahead", MOST, "", TAKEN),
     ("valid_view", "not before the view", 0, "malformed", DROPPED, "earlier view"),
