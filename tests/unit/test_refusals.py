@@ -59,7 +59,7 @@ def iterate_structs(kind: type[msgspec.Struct] = msgspec.Struct) -> Iterator[typ
 def test_no_field_is_without_a_row() -> None:
     """A new kind, struct or field fails here until the table says what a wrong one gets."""
     refused = {(row.bench.what, row.field) for row in REFUSED}
-    names = {_Parts: "State"}
+    names: dict[type[msgspec.Struct], str] = {_Parts: "State"}
     structs = set(iterate_structs())
     assert set(MESSAGE_TYPES.values()) <= structs and _Parts in structs
     missing = [
