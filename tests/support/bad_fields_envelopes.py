@@ -7,18 +7,30 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import cbor2
+import msgspec
 
-from flchain.messages import Ask, Commit, Kind, Phase, Proposal, Receipt, Status, Vote, Want
+from flchain.crypto import Identity
+from flchain.messages import AnyMessage, Ask, Commit, Kind, Phase, Proposal, Receipt, Status, Vote, Want
 from flchain.packets import PacketType, encode_packet
 from flchain.wire import encode, seal
 from tests.support.bad_fields import OTHER_32, Bench, Effect, Outcome, Row, always
-from tests.support.bad_fields_messages import STRANGER, UP, get_round_message
+from tests.support.bad_fields_messages import (
+    BFT,
+    STRANGER,
+    TO,
+    UP,
+    VOTER,
+    get_receipt,
+    get_round_message,
+    get_waiting_agent,
+)
 from tests.support.bad_fields_nodes import (
     CHAIN,
     DEVICE,
     HOLDER,
     MINER,
     TOPICS,
+    ask_agent,
     ask_miner,
     build_miner,
 )
@@ -43,30 +55,30 @@ def send_raw(raw: bytes) -> Outcome:
 class Parts:
     """What a signed message is made of. What is given is what is sent, correctly signed unless a signature is given."""
 
+    signer: Identity
+    kind: int
     protected: object
     payload: object
     unprotected: object = None
     signature: object = None
-    kind: int = Kind.COMMIT
     chain: bytes = CHAIN.id
     tag: int = 18
     after: bytes = b""
 
 
-def get_parts() -> Parts:
-    message = get_round_message(Kind.COMMIT, DEVICE)
-    assert isinstance(message, Commit)
-    return Parts({1: -8, 4: DEVICE.address}, [1, CHAIN.id[:8], message.round, message.commitment])
+def take_apart(message: AnyMessage, signer: Identity) -> Parts:
+    fields = msgspec.to_builtins(message, builtin_types=(bytes,))
+    return Parts(signer, message.kind, {1: -8, 4: signer.address}, [int(message.kind), CHAIN.id[:8], *fields])
 
 
-def send_parts(parts: Parts) -> Outcome:
+def put_together(parts: Parts) -> bytes:
     protected = parts.protected if isinstance(parts.protected, bytes) else encode(parts.protected)
     payload = parts.payload if isinstance(parts.payload, bytes) else encode(parts.payload)
     signed = encode(["Signature1", protected, parts.chain + bytes((parts.kind,)), payload])
-    signature = DEVICE.sign(signed) if parts.signature is None else parts.signature
+    signature = parts.signer.sign(signed) if parts.signature is None else parts.signature
     unprotected = {} if parts.unprotected is None else parts.unprotected
     value = [protected, unprotected, payload, signature]
-    return send_raw(encode(cbor2.CBORTag(parts.tag, value) if parts.tag else value) + parts.after)
+    return encode(cbor2.CBORTag(parts.tag, value) if parts.tag else value) + parts.after
 
 
 def _field(place: int, value: object) -> Callable[[Parts], Parts]:
@@ -81,8 +93,44 @@ def _with(**changes: Any) -> Callable[[Parts], Parts]:
     return lambda parts: replace(parts, **changes)
 
 
-ENVELOPE = Bench("Signed message", UP, get_parts, send_parts)
-UNSORTED = b"\xa2\x04\x54" + DEVICE.address + b"\x01\x27"
+def _protect(**changes: Any) -> Callable[[Parts], Parts]:
+    """Another protected header: algorithm and the key it stands under, key id, keys more and less."""
+
+    def change(parts: Parts) -> Parts:
+        right = parts.signer.address
+        header: dict[Any, Any] = {changes.get("key", 1): changes.get("algorithm", -8)}
+        header[4] = changes["sender"](right) if "sender" in changes else right
+        for key in changes.get("without", ()):
+            del header[key]
+        return replace(parts, protected=header | changes.get("more", {}))
+
+    return change
+
+
+def _unsort(parts: Parts) -> Parts:
+    return replace(parts, protected=b"\xa2\x04\x54" + parts.signer.address + b"\x01\x27")
+
+
+def _send_up(parts: Parts) -> Outcome:
+    return send_raw(put_together(parts))
+
+
+def _send_vote(parts: Parts) -> Outcome:
+    packet = encode_packet(PacketType.MESSAGE, put_together(parts))
+    return ask_miner(build_miner(Phase.COMMIT), TOPICS.miner_bft(VOTER.address), packet)
+
+
+def _send_receipt(parts: Parts) -> Outcome:
+    topic = TOPICS.miner_to(CHAIN.miners[0].address, DEVICE.address)
+    return ask_agent(get_waiting_agent(), topic, encode_packet(PacketType.MESSAGE, put_together(parts)))
+
+
+ENVELOPES = (
+    Bench("Signed message", UP, lambda: take_apart(get_round_message(Kind.COMMIT, DEVICE), DEVICE), _send_up),
+    Bench("Signed message", BFT, lambda: take_apart(Vote(2, 0, 1, OTHER_32), VOTER), _send_vote),
+    Bench("Signed message", TO, lambda: take_apart(get_receipt(), CHAIN.miners[0]), _send_receipt),
+)
+"""A commitment, a vote and a receipt."""
 ENVELOPE_ROWS: tuple[tuple[str, str, Callable[[Parts], Parts], str], ...] = (
     ("tag", "none", _with(tag=0), "unsigned"),
     ("tag", "another", _with(tag=17), "malformed"),
@@ -90,22 +138,22 @@ ENVELOPE_ROWS: tuple[tuple[str, str, Callable[[Parts], Parts], str], ...] = (
     ("protected header", "empty", _with(protected={}), "malformed"),
     ("protected header", "no map", _with(protected=[]), "malformed"),
     ("protected header", "no CBOR", _with(protected=b""), "truncated"),
-    ("protected header", "no key id", _with(protected={1: -8}), "malformed"),
-    ("protected header", "no algorithm", _with(protected={4: DEVICE.address}), "malformed"),
-    ("protected header", "one key more", _with(protected={1: -8, 4: DEVICE.address, 5: b""}), "malformed"),
-    ("protected header", "keys in another order", _with(protected=UNSORTED), "not-canonical"),
-    ("protected header", "the key `true` for 1", _with(protected={True: -8, 4: DEVICE.address}), "not-canonical"),
-    ("algorithm", "another", _with(protected={1: -7, 4: DEVICE.address}), "bad-signature"),
-    ("algorithm", "null", _with(protected={1: None, 4: DEVICE.address}), "bad-signature"),
-    ("sender", "19 bytes", _with(protected={1: -8, 4: DEVICE.address[1:]}), "malformed"),
-    ("sender", "text", _with(protected={1: -8, 4: "a" * 20}), "malformed"),
-    ("sender", "another than the topic's", _with(protected={1: -8, 4: MINER.address}), "unknown-sender"),
+    ("protected header", "no key id", _protect(without=(4,)), "malformed"),
+    ("protected header", "no algorithm", _protect(without=(1,)), "malformed"),
+    ("protected header", "one key more", _protect(more={5: b""}), "malformed"),
+    ("protected header", "keys in another order", _unsort, "not-canonical"),
+    ("protected header", "the key `true` for 1", _protect(key=True), "not-canonical"),
+    ("algorithm", "another", _protect(algorithm=-7), "bad-signature"),
+    ("algorithm", "null", _protect(algorithm=None), "bad-signature"),
+    ("sender", "19 bytes", _protect(sender=lambda right: right[1:]), "malformed"),
+    ("sender", "text", _protect(sender=lambda right: "a" * 20), "malformed"),
+    ("sender", "a stranger", _protect(sender=lambda right: STRANGER.address), "unknown-sender"),
     ("unprotected header", "not empty", _with(unprotected={4: DEVICE.address}), "malformed"),
     ("unprotected header", "a list", _with(unprotected=[]), "malformed"),
     ("payload", "no list", _with(payload={0: 1}), "malformed"),
     ("payload", "two fields", _with(payload=[1, CHAIN.id[:8]]), "malformed"),
     ("payload", "a byte after it", lambda p: replace(p, payload=encode(p.payload) + b"\0"), "not-canonical"),
-    ("payload", "one field less", _with(payload=[1, CHAIN.id[:8], 1]), "malformed"),
+    ("payload", "one field less", lambda p: replace(p, payload=as_list(p.payload)[:-1]), "malformed"),
     ("payload", "one field more", lambda p: replace(p, payload=[*as_list(p.payload), 0]), "malformed"),
     ("kind", "0", _field(0, 0), "malformed"),
     ("kind", "16", _field(0, 16), "malformed"),
@@ -173,12 +221,22 @@ def build_channel_rows() -> list[Row]:
     return rows
 
 
+def build_status_row() -> Row:
+    """What a device hears from miners are receipts."""
+    status = take_apart(Status(1, OTHER_32, False, 0, 0, 0), CHAIN.miners[0])
+    bench = Bench("Status", "to, to a device", ENVELOPES[2].get_right, _send_receipt)
+    return Row(bench, "sender and channel", "to a device", always(status), "malformed", DROPPED)
+
+
 def _send_topic(said: tuple[str, bytes]) -> Outcome:
     return ask_miner(build_miner(Phase.COMMIT), said[0], encode_packet(PacketType.MESSAGE, said[1]))
 
 
 def build_envelope_rows() -> list[Row]:
     """Every part of a signed message before its fields are read, and where nobody takes it."""
-    rows = [Row(ENVELOPE, field, wrong, change, code, DROPPED) for field, wrong, change, code in ENVELOPE_ROWS]
+    rows = [Row(bench, *row, DROPPED) for bench in ENVELOPES for row in ENVELOPE_ROWS]
+    other = _protect(sender=lambda right: CHAIN.miners[2].address)
+    for bench, code in zip(ENVELOPES, ("unknown-sender", "bad-signature", "unknown-sender"), strict=True):
+        rows.append(Row(bench, "sender", "another one that is known", other, code, DROPPED))
     rows += [Row(RAW, field, wrong, change, code, DROPPED) for field, wrong, change, code in RAW_ROWS]
-    return rows + build_channel_rows()
+    return [*rows, *build_channel_rows(), build_status_row()]

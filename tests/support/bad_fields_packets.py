@@ -154,9 +154,13 @@ def _flip(data: bytes) -> bytes:
 
 CONTENT: dict[tuple[PacketType, str], list[tuple[str, Any, str, Effect]]] = {
     (PacketType.MESSAGE, "message"): [("cut off", _cut, "truncated", DROPPED)],
-    (PacketType.PROPOSAL, "proposal"): [("cut off", _cut, "truncated", DROPPED)],
+    (PacketType.PROPOSAL, "proposal"): [
+        ("cut off", _cut, "truncated", DROPPED),
+        ("a device's commitment", lambda _: get_commit(), "unknown-sender", DROPPED),
+    ],
     (PacketType.PROPOSAL, "header"): [
-        ("another block's", lambda _: get_settling().header_bytes, "invalid-block", DROPPED)
+        ("empty", b"", "truncated", DROPPED),
+        ("another block's", lambda _: get_settling().header_bytes, "invalid-block", DROPPED),
     ],
     (PacketType.PROPOSAL, "body"): [("another block's", lambda _: get_settling().body_bytes, "invalid-block", DROPPED)],
     (PacketType.BLOCK, "header"): [("cut off", _cut, "truncated", DROPPED)],
@@ -238,14 +242,15 @@ def _fields(change: Callable[[tuple[Any, ...]], tuple[Any, ...]]) -> Callable[[S
 def build_whole_rows() -> list[Row]:
     """Payloads that are no packet, chunks that make none, and topics that are nobody's."""
     rows: list[Row] = []
-    payload = Bench("Packet", UP, lambda: encode_packet(PacketType.MESSAGE, get_commit()), _send_payload)
+    payload = Bench("Packet", UP, get_commit_packet, _send_payload)
     for wrong, data, code in (
         ("empty", b"", "truncated"),
         ("no CBOR", b"\xff\xff", "malformed"),
         ("no list", encode(1), "malformed"),
         ("an empty list", encode([]), "malformed"),
-        ("cut off", encode_packet(PacketType.MESSAGE, get_commit())[:-1], "truncated"),
-        ("a byte after its end", encode_packet(PacketType.MESSAGE, get_commit()) + b"\0", "not-canonical"),
+        ("cut off", get_commit_packet()[:-1], "truncated"),
+        ("a number in more bytes than it needs", b"\x82\x18\x00" + get_commit_packet()[2:], "not-canonical"),
+        ("a byte after its end", get_commit_packet() + b"\0", "not-canonical"),
     ):
         rows.append(Row(payload, "form", wrong, always(data), code, DROPPED))
     for wrong, kind in (("unknown", 7), ("true", True), ("text", "MESSAGE"), ("-1", -1)):
@@ -267,8 +272,17 @@ def build_whole_rows() -> list[Row]:
     rows.append(
         Row(heard, "address", "of no miner", always(TOPICS.miner_head(STRANGER.address)), "unknown-sender", DROPPED)
     )
-    rows.append(Row(heard, "channel", "bft", always(TOPICS.miner_bft(HOME)), "malformed", DROPPED))
+    for field, wrong, topic in (
+        ("levels", "too few", TOPICS.prefix),
+        ("channel", "for another type of packet", TOPICS.miner_body(HOME)),
+        ("channel", "bft, which devices do not read", TOPICS.miner_bft(HOME)),
+    ):
+        rows.append(Row(heard, field, wrong, always(topic), "malformed", DROPPED))
     return rows + build_chunk_rows()
+
+
+def get_commit_packet() -> bytes:
+    return encode_packet(PacketType.MESSAGE, get_commit())
 
 
 def _send_payload(payload: bytes) -> Outcome:
@@ -276,7 +290,7 @@ def _send_payload(payload: bytes) -> Outcome:
 
 
 def _send_on(topic: str) -> Outcome:
-    return ask_miner(build_miner(Phase.COMMIT), topic, encode_packet(PacketType.MESSAGE, get_commit()))
+    return ask_miner(build_miner(Phase.COMMIT), topic, get_commit_packet())
 
 
 def _tell_on(topic: str) -> Outcome:
@@ -288,7 +302,7 @@ def build_chunk_rows() -> list[Row]:
     """Chunks that are in order one by one and make no packet."""
     inner = encode_packet(PacketType.CHUNK, OTHER_32, 0, 1, b"x")
     digest = hashlib.sha256(inner).digest()
-    whole = encode_packet(PacketType.MESSAGE, get_commit())
+    whole = get_commit_packet()
     right = (UP_TOPIC, PacketType.CHUNK, (hashlib.sha256(whole).digest(), 0, 1, whole))
     bench = Bench("Packet CHUNK", "up, to a miner", _give(right), _send_miner)
     stranger = (TOPICS.device_up(STRANGER.address), PacketType.CHUNK, right[2])
