@@ -337,6 +337,8 @@ def _on_receipt(state: AgentState, owner: Address, packet: Packet) -> Transition
     digest = Hash(receipt.digest)
     if digest not in state.outbox:
         return state, ()  # a second miner's receipt
+    if receipt.round != state.outbox[digest][0]:
+        raise WrongRound(f"a receipt of round {receipt.round} for a message of round {state.outbox[digest][0]}")
     outbox = {key: value for key, value in state.outbox.items() if key != digest}
     state = replace(state, outbox=outbox, said=state.said | {digest})
     effects: tuple[Effect, ...] = (DropOutbox(digest, receipt.code),)

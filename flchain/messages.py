@@ -17,10 +17,11 @@ SCORE_MAX = 10_000
 Bytes32 = Annotated[bytes, msgspec.Meta(min_length=HASH_BYTES, max_length=HASH_BYTES)]
 Bytes20 = Annotated[bytes, msgspec.Meta(min_length=ADDRESS_BYTES, max_length=ADDRESS_BYTES)]
 Salt = Annotated[bytes, msgspec.Meta(min_length=SALT_BYTES, max_length=SALT_BYTES)]
-Counter = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+COUNTER_MAX = 2**53
+Counter = Annotated[int, msgspec.Meta(ge=0, le=COUNTER_MAX)]
 Score = Annotated[int, msgspec.Meta(ge=0, le=SCORE_MAX)]
-PositiveCounter = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
-Amount = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+PositiveCounter = Annotated[int, msgspec.Meta(ge=1, le=COUNTER_MAX)]
+Amount = Annotated[int, msgspec.Meta(ge=1, le=COUNTER_MAX)]
 CommissionShare = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
 
 
@@ -107,7 +108,7 @@ class Proposal(Message, frozen=True):
     kind: ClassVar[Kind] = Kind.PROPOSAL
     height: Counter
     view: Counter
-    valid_view: Annotated[int, msgspec.Meta(ge=-1, le=2**53)]
+    valid_view: Annotated[int, msgspec.Meta(ge=-1, le=COUNTER_MAX)]
     block_hash: Bytes32
 
 
@@ -160,7 +161,7 @@ class Ask(Message, frozen=True):
     """A node asks the miner `to` for what it lacks."""
 
     kind: ClassVar[Kind] = Kind.ASK
-    height: Counter
+    height: PositiveCounter
     to: Bytes20
     want: Want
     model_round: Counter
@@ -264,7 +265,7 @@ class Header(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
 
     version: Annotated[int, msgspec.Meta(ge=1, le=1)]
     chain: Bytes32
-    height: Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+    height: Annotated[int, msgspec.Meta(ge=1, le=COUNTER_MAX)]
     time_ms: Counter
     """When it was proposed, by the proposer's clock, in ms since 1970; always later than the block before."""
     round: Counter

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from flchain import merkle
 from flchain.crypto import hash_tagged
 from flchain.errors import MalformedMessage
-from flchain.messages import Phase
+from flchain.messages import Bytes20, Bytes32, CommissionShare, Phase, Score
 from flchain.state import (
     Account,
     Candidate,
@@ -26,10 +28,26 @@ from flchain.state import (
     Unbonding,
 )
 from flchain.types import Hash, Round
-from flchain.wire import decode, encode
+from flchain.wire import convert, decode, encode
 
 LEAVES_CACHED_MAX = 16_384
 """Most leaves are the same in the next block: their bytes are kept."""
+
+_Whole = Annotated[int, msgspec.Meta(ge=0)]
+_Standing = tuple[_Whole, CommissionShare, Score, Score, int, _Whole]
+_Commitments = tuple[tuple[Bytes20, Bytes32], ...]
+_Updates = tuple[tuple[Bytes20, _Whole, Bytes32], ...]
+_Scores = tuple[tuple[Bytes20, Score, tuple[Score, ...], tuple[Score, ...]], ...]
+_LEAF_TYPES: dict[str, type[tuple[Any, ...]]] = {
+    "account": tuple[Bytes20, Bytes32, _Whole, _Whole],
+    "device": tuple[Bytes20, Bytes32, Bytes20, Score, _Whole],
+    "candidate": tuple[Bytes20, Bytes32, _Standing, tuple[_Whole, _Whole, _Whole]],
+    "delegation": tuple[Bytes20, Bytes20, _Whole],
+    "unbonding": tuple[Bytes20, Bytes20, _Whole, _Whole | None],
+    "round": tuple[tuple[_Whole, Phase, _Whole], _Commitments, _Updates, _Commitments, _Scores],
+    "totals": tuple[Bytes32, Bytes32, _Whole, _Whole],
+}
+"""The fields of each leaf behind its name, as the writers below write them."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +79,18 @@ def get_leaves(state: ChainState) -> list[bytes]:
 
 
 def get_totals_hashes(leaf: bytes) -> tuple[Hash, Hash]:
-    """The hashes of the model and of what is carried in the last leaf, which the caller has proved to be one."""
-    _, model_hash, carried_hash, *_ = decode(leaf, len(leaf))
-    return model_hash, carried_hash
+    """The hashes of the model and of what is carried, by the leaf of the totals. Raises MalformedMessage for another."""
+    name, fields = _read_leaf(leaf)
+    if name != "totals":
+        raise MalformedMessage("not the leaf of the totals")
+    return fields[0], fields[1]
+
+
+def _read_leaf(leaf: bytes) -> tuple[str, tuple[Any, ...]]:
+    value = decode(leaf, len(leaf))
+    if not isinstance(value, list) or not value or not isinstance(value[0], str) or value[0] not in _LEAF_TYPES:
+        raise MalformedMessage("a leaf of no table")
+    return value[0], convert(value[1:], _LEAF_TYPES[value[0]])
 
 
 def compute_state_root(state: ChainState) -> Hash:
@@ -74,20 +101,22 @@ def compute_state_root(state: ChainState) -> Hash:
 def read_leaves(leaves: Sequence[bytes], updates: Sequence[bytes]) -> Tables:
     """What certified leaves say; of the round's `updates` they hold only the hashes.
 
-    The caller has checked that the leaves have the root of a final header: they are trusted to be well-formed. Raises
-    MalformedMessage for other updates.
+    The caller has checked that the leaves have the root of a final header. Raises MalformedMessage for other updates,
+    and for leaves that no chain has: then more than two thirds of the power lies, and still nothing may break here.
     """
-    rows: dict[str, list[Any]] = {}
+    rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in _LEAF_TYPES}
     for leaf in leaves:
-        name, *fields = decode(leaf, len(leaf))
-        rows.setdefault(name, []).append(fields)
+        name, fields = _read_leaf(leaf)
+        rows[name].append(fields)
+    if len(rows["round"]) != 1 or len(rows["totals"]) != 1:
+        raise MalformedMessage("a state has one open round and its totals once")
     model_hash, carried_hash, minted, burned = rows["totals"][0]
     return Tables(
-        accounts=tuple(Account(*fields) for fields in rows.get("account", ())),
-        devices=tuple(Device(*fields) for fields in rows.get("device", ())),
-        candidates=tuple(_read_candidate(*fields) for fields in rows.get("candidate", ())),
-        delegations=tuple(Delegation(*fields) for fields in rows.get("delegation", ())),
-        unbondings=tuple(Unbonding(*fields) for fields in rows.get("unbonding", ())),
+        accounts=tuple(Account(*fields) for fields in rows["account"]),
+        devices=tuple(Device(*fields) for fields in rows["device"]),
+        candidates=tuple(_read_candidate(*fields) for fields in rows["candidate"]),
+        delegations=tuple(Delegation(*fields) for fields in rows["delegation"]),
+        unbondings=tuple(Unbonding(*fields) for fields in rows["unbonding"]),
         round=_read_round(rows["round"][0], updates),
         model_hash=model_hash,
         carried_hash=carried_hash,
@@ -148,18 +177,15 @@ def _read_round(fields: Any, updates: Sequence[bytes]) -> RoundState:
         raise MalformedMessage("not the updates of the open round")
     return RoundState(
         number=Round(number),
-        phase=Phase(phase),
+        phase=phase,
         heights=heights,
-        commits=tuple((address, commitment) for address, commitment in commits),
+        commits=commits,
         reveals=tuple(
             RevealedUpdate(sender, samples, update)
             for (sender, samples, _), update in zip(reveals, updates, strict=True)
         ),
-        score_commits=tuple((address, commitment) for address, commitment in score_commits),
-        score_reveals=tuple(
-            RevealedScores(scorer, base, tuple(scores), tuple(aggregates))
-            for scorer, base, scores, aggregates in score_reveals
-        ),
+        score_commits=score_commits,
+        score_reveals=tuple(RevealedScores(*said) for said in score_reveals),
     )
 
 

@@ -23,7 +23,7 @@ from flchain.errors import (
     UnsignedMessage,
     WrongChain,
 )
-from flchain.messages import MESSAGE_TYPES, AnyMessage, Kind
+from flchain.messages import COUNTER_MAX, MESSAGE_TYPES, AnyMessage, Kind
 from flchain.types import ADDRESS_BYTES, Address, Hash
 
 CHAIN_PREFIX_BYTES = 8
@@ -97,10 +97,11 @@ def encode_struct(value: msgspec.Struct) -> bytes:
 
 def decode_struct(data: bytes, kind: type[T], bytes_max: int) -> T:
     """Decode and type-check a struct. Raises InvalidMessage's subclasses as `decode` does."""
-    return _convert(decode(data, bytes_max), kind)
+    return convert(decode(data, bytes_max), kind)
 
 
-def _convert(value: Any, kind: type[T]) -> T:
+def convert(value: Any, kind: type[T]) -> T:
+    """Type a decoded value; nothing is taken for what it is not. Raises MalformedMessage."""
     try:
         return msgspec.convert(value, kind, builtin_types=(bytes,))
     except (msgspec.ValidationError, ValueError, OverflowError) as error:
@@ -180,6 +181,8 @@ def open_envelope(raw: bytes, chain: bytes) -> Envelope:
     fields = decode(payload, len(raw))
     if not isinstance(fields, list) or len(fields) < 3 or type(fields[0]) is not int or type(fields[2]) is not int:
         raise MalformedMessage("a payload is [kind, chain, round or height, ...]")
+    if not 0 <= fields[2] <= COUNTER_MAX:
+        raise MalformedMessage("no round, height or sequence number")
     if fields[0] not in MESSAGE_TYPES:
         raise MalformedMessage(f"unknown kind {fields[0]}")
     kind = Kind(fields[0])
@@ -199,6 +202,9 @@ def _read_protected(protected: bytes) -> Address:
         raise BadSignature("EdDSA is the one algorithm")
     if not isinstance(sender, bytes) or len(sender) != ADDRESS_BYTES:
         raise MalformedMessage("the key id is an address")
+    # Python's 1 equals True: a vote under the key `true` would count, and spoil every certificate that it goes into.
+    if protected != _encode_protected(sender):
+        raise NotCanonical("another spelling of the protected header")
     return Address(sender)
 
 
@@ -207,5 +213,5 @@ def verify_envelope(envelope: Envelope, chain: bytes, public_key: bytes) -> AnyM
     signed = _signed_bytes(envelope.protected, chain, envelope.kind, envelope.payload)
     if not verify(public_key, signed, envelope.signature):
         raise BadSignature(f"{envelope.kind.name} of {envelope.sender.hex()}")
-    message: AnyMessage = _convert(envelope.fields, MESSAGE_TYPES[envelope.kind])
+    message: AnyMessage = convert(envelope.fields, MESSAGE_TYPES[envelope.kind])
     return message

@@ -9,7 +9,15 @@ import msgspec
 import pytest
 
 from flchain import wire
-from flchain.errors import BadSignature, InvalidMessage, MalformedMessage, OversizedMessage, UnsignedMessage, WrongChain
+from flchain.errors import (
+    BadSignature,
+    InvalidMessage,
+    MalformedMessage,
+    NotCanonical,
+    OversizedMessage,
+    UnsignedMessage,
+    WrongChain,
+)
 from flchain.messages import Commit, Kind, Reveal, ScoreReveal, Vote
 from flchain.wire import MESSAGE_BYTES_MAX, decode, decode_struct, encode, open_envelope, seal, verify_envelope
 from tests.support.chain_builder import build_chain
@@ -242,3 +250,16 @@ def test_payloads_without_their_first_fields(payload: object) -> None:
     """A payload that is no list, or ends before its round or height, is malformed."""
     with pytest.raises(MalformedMessage):
         open_envelope(seal_payload(encode(payload)), CHAIN.id)
+
+
+def test_a_vote_that_counts_can_be_certified() -> None:
+    """The key `true`, which Python takes for 1, is no second spelling: such a vote would spoil every certificate."""
+    payload = encode([int(Kind.VOTE), PREFIX, 1, 0, 2, b"b" * 32])
+    strange = seal_payload(payload, Kind.VOTE, {True: -8, 4: SENDER.address})
+    with pytest.raises(NotCanonical):
+        open_envelope(strange, CHAIN.id)
+    vote = read(seal_payload(payload, Kind.VOTE))
+    signature = wire.get_signature(seal_payload(payload, Kind.VOTE))
+    assert wire.verify_detached(vote, CHAIN.id, SENDER.address, SENDER.public_key, signature)
+    # What the strange one would bring into a certificate is no signature of the vote that others rebuild.
+    assert not wire.verify_detached(vote, CHAIN.id, SENDER.address, SENDER.public_key, wire.get_signature(strange))
