@@ -11,6 +11,7 @@ from pathlib import Path
 
 from flchain.aggregation import AGGREGATION_RULES
 from flchain.codecs import CODECS, DOWNSTREAM_RULES
+from flchain.codecs.codec import LEVEL_MAX
 from flchain.consensus import CONSENSUS_RULES, PROPOSER_RULES
 from flchain.crypto import compute_address
 from flchain.errors import ConfigError
@@ -42,7 +43,12 @@ class UpdateRules:
 
     codec: str = field(default="sparse-ternary", metadata={"choices": tuple(CODECS)})
     codec_level: int = field(
-        default=20, metadata={"min": 1, "max": 100_000, "help": "sparse-ternary: one parameter in so many is sent"}
+        default=20,
+        metadata={
+            "min": 1,
+            "max": LEVEL_MAX,
+            "help": "sparse-ternary: one parameter in so many is sent; others: docs/compression.md",
+        },
     )
     downstream_codec: str = field(
         default="sparse-ternary",
@@ -51,7 +57,7 @@ class UpdateRules:
             "help": "compresses what a round changes in the model, for devices that follow lightly",
         },
     )
-    downstream_level: int = field(default=20, metadata={"min": 1, "max": 100_000, "help": "as codec_level"})
+    downstream_level: int = field(default=20, metadata={"min": 1, "max": LEVEL_MAX, "help": "as codec_level"})
     aggregation: str = field(default="weighted-sum", metadata={"choices": tuple(AGGREGATION_RULES)})
     samples_cap: int = field(
         default=100_000, metadata={"min": 1, "max": SAMPLES_CAP_MAX, "help": "largest weight an update may claim"}

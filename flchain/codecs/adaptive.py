@@ -180,5 +180,9 @@ def payload_bytes_max(parameters_count: int, level: int) -> int:
 
 
 ADAPTIVE = Codec(
-    encode, decode, payload_bytes_max, "100 * bytes + e: so many bytes at most, for a step of 2**e units of 2**-20"
+    encode,
+    decode,
+    payload_bytes_max,
+    "100 * bytes + e: so many bytes at most, for a step of 2**e units of 2**-20",
+    pack_level(4_000, 17),
 )

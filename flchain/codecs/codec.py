@@ -65,6 +65,8 @@ class Codec:
     codec cannot work with, before a chain is opened with them."""
     level_meaning: str
     """One line for people."""
+    level_default: int
+    """A sound level for a model of ten to a hundred thousand parameters."""
     keeps_error: bool = True
     """False if what is not sent is lost (unbiased codecs), or kept by the aggregator instead."""
     decode_summary: Callable[[bytes, int, int], ModelVector] | None = None

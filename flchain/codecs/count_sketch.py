@@ -183,6 +183,7 @@ COUNT_SKETCH = Codec(
     decode,
     payload_bytes_max,
     "parameters for each cell of the sketch",
+    5,
     keeps_error=False,
     decode_summary=decode_table,
 )

@@ -77,4 +77,4 @@ def payload_bytes_max(parameters_count: int, level: int) -> int:
     return _HEADER.size + (bits + 7) // 8
 
 
-DELTA_ENTROPY = Codec(encode, decode, payload_bytes_max, "the step, in units of 2**-20")
+DELTA_ENTROPY = Codec(encode, decode, payload_bytes_max, "the step, in units of 2**-20", 1 << 16)

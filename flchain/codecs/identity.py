@@ -31,4 +31,4 @@ def payload_bytes_max(parameters_count: int, level: int) -> int:
     return fixedpoint.VALUE_BYTES * parameters_count
 
 
-IDENTITY = Codec(encode, decode, payload_bytes_max, "not used")
+IDENTITY = Codec(encode, decode, payload_bytes_max, "not used", 1)

@@ -118,5 +118,6 @@ QSGD = Codec(
     decode,
     payload_bytes_max,
     "steps from zero to the largest value of 512",
+    4,
     keeps_error=False,
 )

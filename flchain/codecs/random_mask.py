@@ -79,4 +79,4 @@ def payload_bytes_max(parameters_count: int, level: int) -> int:
     return _HEADER.size + (-(-parameters_count // level) + 7) // 8
 
 
-RANDOM_MASK = Codec(encode, decode, payload_bytes_max, "the signs of one parameter in so many are sent")
+RANDOM_MASK = Codec(encode, decode, payload_bytes_max, "the signs of one parameter in so many are sent", 8)

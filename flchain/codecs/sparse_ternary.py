@@ -98,4 +98,4 @@ def payload_bytes_max(parameters_count: int, level: int) -> int:
     return HEADER_BYTES + (golomb.compute_bits_max(kept_max, parameters_count, extra_bits=1) + 7) // 8
 
 
-SPARSE_TERNARY = Codec(encode, decode, payload_bytes_max, "one parameter in so many is sent")
+SPARSE_TERNARY = Codec(encode, decode, payload_bytes_max, "one parameter in so many is sent", 20)

@@ -76,4 +76,4 @@ def payload_bytes_max(parameters_count: int, level: int) -> int:
     return HEADER_BYTES + (golomb.compute_bits_max(kept_max, parameters_count, extra_bits=9) + 7) // 8
 
 
-TOP_K = Codec(encode, decode, payload_bytes_max, "one parameter in so many is sent")
+TOP_K = Codec(encode, decode, payload_bytes_max, "one parameter in so many is sent", 50)

@@ -221,3 +221,13 @@ def test_what_is_settled_and_what_is_carried_is_all_there_was(rule: str) -> None
         total += aggregate
         settled_total += settled.delta
     assert (settled_total + carried[0]).tolist() == total.tolist()
+
+
+@pytest.mark.parametrize("size", [12_519, 20_522, 101_770])
+@pytest.mark.parametrize("codec", CODECS)
+def test_the_default_level_suits_the_built_models(codec: str, size: int) -> None:
+    """Each codec's own level is one that it accepts, and all but the whole vector are at least 10 times shorter."""
+    level, delta = CODECS[codec].level_default, draw_changes(size)
+    used, _ = lose(codec, delta, level)
+    assert used <= CODECS[codec].payload_bytes_max(size, level)
+    assert codec == "identity" or used < 4 * size / 10

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from flchain.aggregation import AGGREGATION_RULES
 from flchain.codecs import CODECS, DOWNSTREAM_RULES
+from flchain.codecs.codec import LEVEL_MAX
 from flchain.errors import ConfigError
 from flchain.params import UPDATES_MAX, VALIDATORS_MAX
 from flchain_edge.tflite import TfliteModel, probe_model
@@ -25,9 +26,9 @@ DEFAULTS: dict[str, object] = {
     "miners": 4,
     "seed": 1,
     "codec": "sparse-ternary",
-    "codec_level": 20,
+    "codec_level": 0,
     "downstream_codec": "sparse-ternary",
-    "downstream_level": 20,
+    "downstream_level": 0,
     "follow": "full",
     "aggregation": "weighted-sum",
     "preset": "edge",
@@ -35,7 +36,7 @@ DEFAULTS: dict[str, object] = {
     "batch_size": 32,
     "learning_rate": 0.0,
 }
-"""Local epochs and learning rate 0 stand for what suits the data and the model."""
+"""Local epochs and learning rate 0 stand for what suits the data and the model, codec level 0 for the codec's own."""
 SUITED = {("watch", "cnn1d"): (5, 0.1), ("mnist", "mlp"): (2, 0.05), ("mnist", "cnn"): (2, 0.02)}
 SUITED_TO_UNKNOWN = (5, 0.02)
 Number = TypeVar("Number", int, float)
@@ -102,13 +103,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--dataset-file", type=Path, metavar="X.npz", help="your own data: arrays x, y, client")
     add("--model", metavar="NAME|FILE", help="built-in model or a .tflite file (default: the dataset's own)")
     add("--codec", metavar="NAME", help=f"one of {', '.join(CODECS)} (default sparse-ternary)")
-    add("--codec-level", metavar="N", help="sparse-ternary: one parameter in N is sent (default 20)")
+    add("--codec-level", metavar="N", help="the codec's own number; sparse-ternary: one parameter in N is sent (20)")
     add(
         "--downstream-codec",
         metavar="NAME",
         help=f"of the global model: {', '.join(DOWNSTREAM_RULES)} (sparse-ternary)",
     )
-    add("--downstream-level", metavar="N", help="as --codec-level, for --downstream-codec (default 20)")
+    add("--downstream-level", metavar="N", help="as --codec-level, for --downstream-codec")
     add("--follow", metavar="HOW", help="full: devices take all updates; light: the settled change only (default full)")
     add("--local-epochs", metavar="N", help="passes over its data that a device makes in a round (default: what suits)")
     add("--learning-rate", metavar="R", help="of the devices' training (default: what suits data and model)")
@@ -132,8 +133,8 @@ def read_options(argv: list[str]) -> Options:
             ("miners", 1, VALIDATORS_MAX),
             ("rounds", 1, 1_000_000),
             ("seed", 0, 2**32 - 1),
-            ("codec_level", 1, 100_000),
-            ("downstream_level", 1, 100_000),
+            ("codec_level", 1, LEVEL_MAX),
+            ("downstream_level", 1, LEVEL_MAX),
             ("local_epochs", 1, 1_000),
         )
     }
@@ -162,6 +163,11 @@ def read_options(argv: list[str]) -> Options:
     }
     # Options that are not given are those of the folder, so that `--out DIR` alone goes on with it.
     values = DEFAULTS | earlier | {key: value for key, value in asked.items() if value is not None}
+    codec = CODECS[str(values["codec"])]
+    values["codec_level"] = values["codec_level"] or codec.level_default
+    if codec.decode_summary is not None and given.downstream_codec is None:  # then it is the same both ways
+        values |= {"downstream_codec": values["codec"], "downstream_level": values["codec_level"]}
+    values["downstream_level"] = values["downstream_level"] or CODECS[str(values["downstream_codec"])].level_default
     plan = Plan(**{key: values[key] for key in Plan.__dataclass_fields__})  # type: ignore[arg-type]
     rounds = numbers["rounds"] or load_measures(out).rounds_wanted or ROUNDS
     return Options(plan, rounds, out, given.broker, given.dataset_file, given.json)
