@@ -350,7 +350,8 @@ def _on_receipt(state: AgentState, owner: Address, packet: Packet) -> Transition
 PACKET_RULES: dict[tuple[str, PacketType], Callable[[AgentState, Address, Packet], Transition]] = {
     ("head", PacketType.HEAD): _on_head,
     ("body", PacketType.BODY): _on_body,
-    ("delta", PacketType.DELTA): _on_body,
+    ("light", PacketType.HEAD): _on_head,
+    ("light", PacketType.LIGHT_BODY): _on_body,
     ("to", PacketType.HEAD): _on_head,
     ("to", PacketType.MODEL): _on_snapshot,
     ("to", PacketType.DELTAS): _on_deltas,

@@ -116,11 +116,10 @@ class AgentRunner:
                 log.log(logging.ERROR if is_fault else logging.INFO, text, extra=fields)
 
     def _follow(self, before: Address | None, miner: Address) -> None:
-        topics = self._state.topics
-        get_news = topics.miner_body if self._state.light.is_full else topics.miner_delta
+        is_full = self._state.light.is_full
         if before is not None:
-            self._link.unsubscribe(topics.miner_head(before), get_news(before))
-        self._link.subscribe(topics.miner_head(miner), get_news(miner))
+            self._link.unsubscribe(*self._state.topics.news_of(before, is_full))
+        self._link.subscribe(*self._state.topics.news_of(miner, is_full))
 
     async def _report(self, report: Report) -> None:
         counters, me = self._link.counters, self._state.config.identity

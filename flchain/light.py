@@ -1,7 +1,7 @@
 """The light client: follow headers with certificates and keep the model whose hash they hold.
 
-A full device gathers a round's updates and computes the model itself; any other takes the settled change, which is much
-shorter, and whose result must have the same hash.
+A full device gathers a round's updates and computes the model itself; a light one takes the payload to which the miners
+compressed the settled change, which is much shorter, and whose result must have the same hash.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class LightState:
     model: ModelVector = field(repr=False)
     model_hash: Hash
     is_full: bool
-    """True for a device that takes bodies and computes each model itself; any other takes changes."""
+    """True for a device that takes bodies and computes each model itself; a light one takes light bodies."""
     carried: Carried | None = field(default=None, repr=False)
     """What the downstream rule carries into the open round; None if unknown. Only full devices need it."""
     reveals: dict[Address, RevealedUpdate] = field(default_factory=dict)
@@ -97,9 +97,9 @@ class LightState:
         return self.model_hash == self.chain_model_hash and self.model_round == self.round - 1
 
 
-class Change(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What a settlement does, for who does not take the body: enough of it to prove who was accepted, and the payload
-    that changes the model (see `settle.apply_delta`)."""
+class LightBody(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What a light device takes in the place of a settlement's body: enough of it to prove who was accepted, and the
+    payload that changes the model (see `settle.apply_delta`)."""
 
     transactions_root: Bytes32
     orders_root: Bytes32
@@ -107,10 +107,10 @@ class Change(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     delta: bytes
 
 
-def build_change(body: Body, delta: bytes) -> bytes:
-    """The bytes of a settled block's change. The body has a settlement."""
+def build_light_body(body: Body, delta: bytes) -> bytes:
+    """The light body of a settled block, whose payload is `delta`. The body has a settlement."""
     assert body.settlement is not None
-    return encode_struct(Change(*compute_body_roots(body), body.settlement, delta))
+    return encode_struct(LightBody(*compute_body_roots(body), body.settlement, delta))
 
 
 def build_light_state(
@@ -166,7 +166,7 @@ def _follow(light: LightState, header: Header, trust: Trust) -> LightState:
 
 
 def process_body(light: LightState, height: int, body_bytes: bytes) -> LightState:
-    """Take the body of a block, or its change; computes the new model when the round's last one is there.
+    """Take the body of a block, or its light body; computes the new model when the round's last one is there.
 
     What comes too early waits; what nobody wants changes nothing. Raises InvalidMessage's subclasses, and ModelMismatch
     if the model computed here from updates is not the chain's.
@@ -183,7 +183,7 @@ def process_body(light: LightState, height: int, body_bytes: bytes) -> LightStat
     waiting = dict(sorted({**light.waiting, height: body_bytes}.items())[:BODIES_WAITING_MAX])
     after = _process_waiting(replace(light, waiting=waiting))
     if height in after.wanted and height not in after.waiting and height in waiting:
-        raise MalformedMessage("not the change that leads to the model the header names")
+        raise MalformedMessage("not the payload that leads to the model the header names")
     return after
 
 
@@ -192,15 +192,15 @@ def _check_body(light: LightState, header: Header, body_bytes: bytes) -> None:
     if light.is_full:
         _decode_body(header, body_bytes)
     else:
-        _decode_change(header, body_bytes)
+        _decode_light_body(header, body_bytes)
 
 
-def _decode_change(header: Header, change_bytes: bytes) -> Change:
-    change = decode_struct(change_bytes, Change, BODY_BYTES_MAX)
-    roots = change.transactions_root, change.orders_root
-    if join_body_roots(*roots, change.settlement) != header.body_root:
+def _decode_light_body(header: Header, body_bytes: bytes) -> LightBody:
+    body = decode_struct(body_bytes, LightBody, BODY_BYTES_MAX)
+    roots = body.transactions_root, body.orders_root
+    if join_body_roots(*roots, body.settlement) != header.body_root:
         raise InvalidBlock("the settlement is not the one the header names")
-    return change
+    return body
 
 
 def _decode_body(header: Header, body_bytes: bytes) -> Body:
@@ -227,7 +227,7 @@ def _process_waiting(light: LightState) -> LightState:
         wanted = {h: other for h, other in light.wanted.items() if h != height}
         if not light.is_full:
             try:
-                light = replace(_take_change(light, header, _decode_change(header, body_bytes)), wanted=wanted)
+                light = replace(_take_light_body(light, header, _decode_light_body(header, body_bytes)), wanted=wanted)
             except InvalidMessage:
                 break  # anybody's invention, since no header holds the payload: the true one is still wanted
             continue
@@ -257,19 +257,19 @@ def _take_updates(light: LightState, header: Header, body: Body) -> LightState:
     return replace(light, reveals=reveals, reveals_round=Round(header.round))
 
 
-def _take_change(light: LightState, header: Header, change: Change) -> LightState:
+def _take_light_body(light: LightState, header: Header, body: LightBody) -> LightState:
     """Raises MalformedMessage for a payload that does not lead to the header's model, MalformedUpdate for garbage."""
     if light.model_round != header.round - 1:
-        return light  # behind by more than this round: the changes or a snapshot will come
-    model = apply_delta(light.params, light.model, change.delta)
+        return light  # behind by more than this round: the payloads since or a snapshot will come
+    model = apply_delta(light.params, light.model, body.delta)
     if hash_model(model) != header.model_hash:
-        raise MalformedMessage("not the change that leads to the model the header names")
+        raise MalformedMessage("not the payload that leads to the model the header names")
     return replace(
         light,
         model=model,
         model_hash=Hash(header.model_hash),
         model_round=Round(header.round),
-        accepted=change.settlement.accepted,
+        accepted=body.settlement.accepted,
     )
 
 
@@ -316,22 +316,22 @@ def process_snapshot(light: LightState, head: Head, vector: bytes, carried: byte
 
 
 def process_deltas(light: LightState, head: Head, first: int, deltas: list[object], clock_ms: UnixMillis) -> LightState:
-    """Take the changes of all rounds from `first` to the one before a certified header's open round.
+    """Take the payloads of all rounds from `first` to the one before a certified header's open round.
 
     Raises InvalidMessage's subclasses: the last model must be the header's; those on the way prove nothing.
     """
     header, trust = verify_final(light.trust, head, clock_ms)
     if light.is_full:
-        raise MalformedMessage("changes do not say what the codec left out")
+        raise MalformedMessage("payloads alone do not say what is carried")
     if header.next_round - 1 <= light.model_round:
         return light
     skipped = light.model_round + 1 - first
     if skipped < 0 or first + len(deltas) != header.next_round:
-        raise MalformedMessage(f"{len(deltas)} changes from round {first} on do not lead from the model here")
+        raise MalformedMessage(f"{len(deltas)} payloads from round {first} on do not lead from the model here")
     model = light.model
     for delta in deltas[skipped:]:
         if not isinstance(delta, bytes):
-            raise MalformedMessage("a change is bytes")
+            raise MalformedMessage("a payload is bytes")
         model = apply_delta(light.params, model, delta)
     return _take_model(light, header, trust, model, None)
 

@@ -33,8 +33,8 @@ class PacketType(IntEnum):
     MODEL = 4  # header, certificate, validators, the model whose hash the header holds, residual with proof or nothing
     BLOCK = 5  # header, certificate, body
     STATE = 6  # header, certificate, validators, the state after that block (see `snapshot`)
-    DELTA = 7  # height, what the settlement at that height changed (see `light.Change`)
-    DELTAS = 8  # header, certificate, validators, the first round, the changes of it and of each later one
+    LIGHT_BODY = 7  # height, what light devices take in the place of a settlement's body (see `light.LightBody`)
+    DELTAS = 8  # header, certificate, validators, the first round, the payloads of it and of each later one
     CHUNK = 9  # digest of the packet, index, count, piece
 
 
@@ -46,7 +46,7 @@ FIELD_TYPES: dict[PacketType, tuple[type, ...]] = {
     PacketType.MODEL: (bytes, bytes, bytes, bytes, bytes),
     PacketType.BLOCK: (bytes, bytes, bytes),
     PacketType.STATE: (bytes, bytes, bytes, bytes),
-    PacketType.DELTA: (int, bytes),
+    PacketType.LIGHT_BODY: (int, bytes),
     PacketType.DELTAS: (bytes, bytes, bytes, int, list),
     PacketType.CHUNK: (bytes, int, int, bytes),
 }
@@ -156,9 +156,13 @@ class Topics:
         """Bodies that devices need: updates and settlements."""
         return f"{self.prefix}/miner/{miner.hex()}/body"
 
-    def miner_delta(self, miner: bytes) -> str:
-        """What settlements change, for devices that take no bodies."""
-        return f"{self.prefix}/miner/{miner.hex()}/delta"
+    def miner_light(self, miner: bytes) -> str:
+        """All that light devices need: the newest header that is news for them, retained, and light bodies."""
+        return f"{self.prefix}/miner/{miner.hex()}/light"
+
+    def news_of(self, miner: bytes, is_full: bool) -> tuple[str, ...]:
+        """What a device that follows this miner listens to."""
+        return (self.miner_head(miner), self.miner_body(miner)) if is_full else (self.miner_light(miner),)
 
     def miner_to(self, miner: bytes, node: bytes) -> str:
         """A miner's answers to one node."""
@@ -191,6 +195,6 @@ def read_topic_owner(topic: str) -> Address:
 
 
 def read_topic_channel(topic: str) -> str:
-    """The channel of a topic: up, status, bft, head, body, delta or to."""
+    """The channel of a topic: up, status, bft, head, body, light or to."""
     levels = topic.split("/")
     return levels[5] if len(levels) > 5 else ""

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from flchain.chain import Block, is_body_for_devices, is_settling
 from flchain.fixedpoint import VALUE_BYTES
-from flchain.light import build_change
+from flchain.light import build_light_body
 from flchain.messages import Body
 from flchain.state import NO_HEIGHT, ChainState
 from flchain.trust import Head, encode_sets
@@ -30,8 +30,8 @@ class Tip:
     head: Head
     body: bytes | None
     """Only if devices need it: updates or a settlement."""
-    change: bytes | None
-    """What the settlement changed, for devices that take no bodies; None if the block is none, or came with a state."""
+    light_body: bytes | None
+    """What light devices take in its place; None if the block settles nothing, or came with a state."""
     is_change: bool
     """True if the validators of the next block are others."""
 
@@ -58,10 +58,10 @@ def build_tip(block: Block, certificate: bytes, before: ChainState, after: Chain
     """The block between two states, as others want it."""
     head = Head(block.header_bytes, certificate, encode_sets(before.validators, after.validators))
     body = block.body_bytes if is_body_for_devices(block.header) else None
-    change = None
+    light_body = None
     if is_settling(block.header):
-        change = build_change(decode_struct(block.body_bytes, Body, BODY_BYTES_MAX), after.delta)
-    return Tip(head, body, change, is_change=block.header.validators_hash != block.header.next_validators_hash)
+        light_body = build_light_body(decode_struct(block.body_bytes, Body, BODY_BYTES_MAX), after.delta)
+    return Tip(head, body, light_body, is_change=block.header.validators_hash != block.header.next_validators_hash)
 
 
 def extend(standing: Standing, block: Block, certificate: bytes, after: ChainState) -> Standing:

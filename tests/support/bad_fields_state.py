@@ -37,7 +37,7 @@ LEAVES: dict[str, tuple[str, ...]] = {
     "delegation": ("delegator", "candidate", "amount"),
     "unbonding": ("delegator", "candidate", "amount", "due_ms"),
     "round": ("place", "commits", "reveals", "score_commits", "score_reveals"),
-    "totals": ("model_hash", "minted", "burned"),
+    "totals": ("model_hash", "minted", "burned", "carried_hash"),
 }
 """The fields of each leaf, as `state_tree` writes them; those that are lists of others are in NESTED."""
 NUMBERS = ("power", "commission_bp", "knowledge", "reputation", "priority", "absent")

@@ -8,7 +8,7 @@ import msgspec
 
 from flchain.codecs import carried_bytes
 from flchain.fixedpoint import vector_bytes
-from flchain.light import LightState, build_change, process_body, process_head
+from flchain.light import LightState, build_light_body, process_body, process_head
 from flchain.messages import Body, Certificate
 from flchain.snapshot import encode_carried
 from flchain.trust import Head
@@ -55,14 +55,14 @@ def snapshot_of(driver: Driver, height: int) -> tuple[Head, bytes, bytes]:
     return driver.get_head(height), vector_bytes(state.model), encode_carried(state)
 
 
-def feed_change(light: LightState, driver: Driver, height: int) -> LightState:
-    return process_body(light, height, change_of(driver, height))
+def feed_light_body(light: LightState, driver: Driver, height: int) -> LightState:
+    return process_body(light, height, light_body_of(driver, height))
 
 
-def change_of(driver: Driver, height: int) -> bytes:
+def light_body_of(driver: Driver, height: int) -> bytes:
     """What a light device takes in the place of a settled block's body."""
     body = decode_struct(driver.blocks[height - 1].body_bytes, Body, BODY_BYTES_MAX)
-    return build_change(body, driver.states[height].delta)
+    return build_light_body(body, driver.states[height].delta)
 
 
 def certify_header(driver: Driver, height: int, **changes: object) -> tuple[bytes, bytes]:

@@ -96,13 +96,13 @@ class Observer:
         await self.link.stop()
 
     def follow(self, miner: Address) -> None:
-        """Take changes from this miner, instead of the one before: all of them would be the same changes four times."""
+        """Take light bodies from this miner, instead of the one before: from all of them they would be the same."""
         if miner == self._followed:
             return
         if self._followed is not None:
-            self.link.unsubscribe(self.topics.miner_delta(self._followed))
+            self.link.unsubscribe(self.topics.miner_light(self._followed))
         self._followed = miner
-        self.link.subscribe(self.topics.miner_delta(miner), qos=0)
+        self.link.subscribe(self.topics.miner_light(miner), qos=0)
 
     def compute_round_seconds(self, round_number: int) -> float | None:
         """Between the settlements of the round before and of this one, round 1 from the opening; None if not seen."""
@@ -110,7 +110,7 @@ class Observer:
         return None if start is None or end is None else end - start
 
     def catch_up(self, agents: tuple[Node, ...], patience_s: float) -> None:
-        """If changes were missed, take the model from a device's database: it comes with a certified header."""
+        """If light bodies were missed, take the model from a device's database: it comes with a certified header."""
         if self.light.model_round >= self.settled_round:
             self._behind_since = None
             return
@@ -149,7 +149,7 @@ class Observer:
             return
         if channel == "head" and packet.type is PacketType.HEAD and owner in self.miners:
             self._on_head(owner, Head(*packet.fields), is_old=event.retained)
-        elif channel == "delta" and packet.type is PacketType.DELTA:
+        elif channel == "light" and packet.type is PacketType.LIGHT_BODY:
             self._take(process_body(self.light, *packet.fields))
         elif channel == "status" and packet.type is PacketType.MESSAGE and owner in self.devices:
             self._on_status(owner, packet.fields[0], is_old=event.retained)

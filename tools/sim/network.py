@@ -325,7 +325,8 @@ class Network(Broker):
                 self.reports[(node.name, effect.round)] = effect
             case av.Follow(_, followed):
                 node.followed = followed
-                self._send_retained(node, self.topics.miner_head(followed))
+                for topic in self.topics.news_of(followed, node.state.light.is_full):
+                    self._send_retained(node, topic)
             case av.StartTimer(timer, delay_ms):
                 self._start_timer(node, timer, delay_ms, av.TimerFired(timer))
             case av.Refuse(code, detail):

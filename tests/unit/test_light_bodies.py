@@ -12,7 +12,7 @@ from flchain.codecs import DOWNSTREAM_RULES
 from flchain.codecs.adaptive import pack_level
 from flchain.errors import InvalidBlock, InvalidMessage, MalformedMessage, MalformedUpdate
 from flchain.fixedpoint import VALUE_BYTES, add
-from flchain.light import Change, LightState, build_light_state, process_body, process_deltas, process_snapshot
+from flchain.light import LightBody, LightState, build_light_state, process_body, process_deltas, process_snapshot
 from flchain.settle import apply_delta, compute_delta, compute_step
 from flchain.types import Round
 from flchain.wire import BODY_BYTES_MAX, decode_struct, encode_struct
@@ -21,11 +21,11 @@ from tests.support.chain_builder import NO_CLOCK, Driver, build_chain
 from tests.support.light_driver import (
     as_value,
     build_three_rounds,
-    change_of,
+    light_body_of,
     end_of_round,
     feed_all,
     feed_body,
-    feed_change,
+    feed_light_body,
     feed_head,
     heights_of,
     snapshot_of,
@@ -59,7 +59,7 @@ def test_headers_and_changes_give_the_chains_model_and_who_was_accepted(driver: 
         light, full = feed_head(light, driver, height), feed_body(feed_head(full, driver, height), driver, height)
         if driver.states[height].round.number > driver.states[height - 1].round.number:
             assert not light.is_synced
-            light = feed_change(light, driver, height)
+            light = feed_light_body(light, driver, height)
         assert light.is_synced
         assert light.model.tolist() == driver.states[height].model.tolist() == full.model.tolist()
         assert light.accepted == full.accepted
@@ -69,7 +69,7 @@ def test_headers_and_changes_give_the_chains_model_and_who_was_accepted(driver: 
 def test_changes_before_their_headers_wait(driver: Driver, light: LightState) -> None:
     """All changes first, in any order, then the headers: the same model."""
     for number in (2, 1, 3):
-        light = feed_change(light, driver, end_of_round(driver, number))
+        light = feed_light_body(light, driver, end_of_round(driver, number))
     for height in heights_of(driver):
         light = feed_head(light, driver, height)
     assert light.is_synced
@@ -87,17 +87,17 @@ def test_a_full_device_and_a_light_one_take_nothing_of_each_others(driver: Drive
     full = feed_all(build_light_state(driver.chain.genesis, driver.chain.model), driver, range(1, end))
     full = feed_head(full, driver, end)
     with pytest.raises(InvalidMessage):
-        feed_change(full, driver, end)
+        feed_light_body(full, driver, end)
     assert feed_body(full, driver, end).is_synced
-    assert feed_change(light, driver, end).is_synced
+    assert feed_light_body(light, driver, end).is_synced
 
 
 @pytest.mark.parametrize("wrong", ["settlement", "root", "payload", "empty", "garbage", "trailing"])
 def test_a_forged_change_is_refused_and_the_true_one_still_taken(driver: Driver, light: LightState, wrong: str) -> None:
     """Whoever is named as accepted, and what the model becomes, is proved by the header; before it comes, too."""
     end = end_of_round(driver, 2)
-    light = feed_change(feed_head(light, driver, end_of_round(driver, 1)), driver, end_of_round(driver, 1))
-    change = decode_struct(change_of(driver, end), Change, BODY_BYTES_MAX)
+    light = feed_light_body(feed_head(light, driver, end_of_round(driver, 1)), driver, end_of_round(driver, 1))
+    change = decode_struct(light_body_of(driver, end), LightBody, BODY_BYTES_MAX)
     fewer = msgspec.structs.replace(change.settlement, accepted=change.settlement.accepted[1:])
     forged = {
         "settlement": encode_struct(msgspec.structs.replace(change, settlement=fewer)),
@@ -105,17 +105,17 @@ def test_a_forged_change_is_refused_and_the_true_one_still_taken(driver: Driver,
         "payload": encode_struct(msgspec.structs.replace(change, delta=deltas_of(driver, 1, 1)[0])),
         "empty": encode_struct(msgspec.structs.replace(change, delta=b"")),
         "garbage": encode_struct(msgspec.structs.replace(change, delta=b"\xff" * 20)),
-        "trailing": change_of(driver, end) + b"\0",
+        "trailing": light_body_of(driver, end) + b"\0",
     }[wrong]
     early = feed_head(process_body(light, end, forged), driver, end)
     assert not early.is_synced
-    assert feed_change(early, driver, end).is_synced
+    assert feed_light_body(early, driver, end).is_synced
     light = feed_head(light, driver, end)
     before = as_value(light)
     with pytest.raises((InvalidBlock, MalformedMessage, MalformedUpdate)):
         process_body(light, end, forged)
     assert as_value(light) == before
-    assert feed_change(light, driver, end).is_synced
+    assert feed_light_body(light, driver, end).is_synced
 
 
 # ------------------------------------------------------------------------------------------ after an absence
@@ -124,7 +124,7 @@ def test_a_forged_change_is_refused_and_the_true_one_still_taken(driver: Driver,
 def test_the_changes_since_a_round_lead_to_the_newest_model(driver: Driver, light: LightState) -> None:
     """A device that missed rounds takes their changes at once, from its own round on or from an earlier one."""
     end = end_of_round(driver, 1)
-    behind = feed_change(feed_head(light, driver, end), driver, end)
+    behind = feed_light_body(feed_head(light, driver, end), driver, end)
     head = driver.get_head(len(driver.blocks))
     for first in (1, 2):
         after = process_deltas(behind, head, first, deltas_of(driver, first), NO_CLOCK)
