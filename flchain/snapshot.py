@@ -75,7 +75,7 @@ def decode_state(data: bytes, header_bytes: bytes, params: ChainParams, bytes_ma
     )
 
 
-class _Carried(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+class CarriedProof(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """The bytes of what is carried (empty for zeros), the last leaf of the state, and its audit path."""
 
     carried: bytes
@@ -89,7 +89,7 @@ def encode_carried(state: ChainState) -> bytes:
     leaves = get_leaves(state)
     last = len(leaves) - 1
     path = merkle.build_proof(leaves, last)
-    return encode_struct(_Carried(_encode_if_any(state.carried), leaves[last], len(leaves), path))
+    return encode_struct(CarriedProof(_encode_if_any(state.carried), leaves[last], len(leaves), path))
 
 
 def decode_carried(data: bytes, header: Header, params: ChainParams) -> Carried:
@@ -97,7 +97,7 @@ def decode_carried(data: bytes, header: Header, params: ChainParams) -> Carried:
 
     Raises InvalidMessage's subclasses if it is something else.
     """
-    parts = decode_struct(data, _Carried, count_carried_bytes(start_carried(params)) + PROOF_BYTES_MAX)
+    parts = decode_struct(data, CarriedProof, count_carried_bytes(start_carried(params)) + PROOF_BYTES_MAX)
     last = parts.leaves_count - 1
     if not merkle.verify_proof(header.state_root, parts.totals, last, parts.leaves_count, parts.path):
         raise MalformedMessage("not a leaf of the state that the header names")

@@ -79,7 +79,7 @@ def get_leaves(state: ChainState) -> list[bytes]:
 
 
 def get_totals_hashes(leaf: bytes) -> tuple[Hash, Hash]:
-    """The hashes of the model and of what is carried, by the leaf of the totals. Raises MalformedMessage for another."""
+    """The hashes of the model and of what is carried, by the leaf of totals. Raises MalformedMessage for another."""
     name, fields = _read_leaf(leaf)
     if name != "totals":
         raise MalformedMessage("not the leaf of the totals")

@@ -134,8 +134,8 @@ GENESIS_LINES: list[Line] = [
 PLUGINS = ("codec", "downstream_codec", "aggregation", "privacy", "consensus", "proposer_rule", "reward_rule")
 PARAMS_LINES: list[Line] = [
     *((name, "unknown", "no-such-name", "", STOP, f"{name}: unknown name 'no-such-name'; known:") for name in PLUGINS),
-    ("codec_level", "one that the codec cannot work with", 1, "", STOP, "codec_level: sparse-ternary"),
-    ("downstream_level", "one that the codec cannot work with", 1, "", STOP, "downstream_level: sparse-ternary"),
+    ("codec", "one that cannot work with the level", "adaptive", "", STOP, "codec_level: adaptive"),
+    ("downstream_codec", "one that cannot work with the level", "adaptive", "", STOP, "downstream_level: adaptive"),
     ("downstream_codec", "a sketch below another codec", "count-sketch", "", STOP, "downstream_codec: sparse-ternary"),
     ("trusting_s", "longer than `unbonding_s`", lambda p: p.unbonding_s + 1, "", STOP, "trusting_s: longer"),
     ("unbonding_s", "shorter than `trusting_s`", lambda p: p.trusting_s - 1, "", STOP, "trusting_s: longer"),

@@ -86,7 +86,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Deltas:
-    """A real header with payloads of real rounds, perhaps of others than lead to it, perhaps with garbage among them."""
+    """A real header with payloads of real rounds, perhaps of others than lead to it, or garbage among them."""
 
     height: int
     first: int

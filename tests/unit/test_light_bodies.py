@@ -21,13 +21,13 @@ from tests.support.chain_builder import NO_CLOCK, Driver, build_chain
 from tests.support.light_driver import (
     as_value,
     build_three_rounds,
-    light_body_of,
     end_of_round,
     feed_all,
     feed_body,
-    feed_light_body,
     feed_head,
+    feed_light_body,
     heights_of,
+    light_body_of,
     snapshot_of,
 )
 
