@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from flchain.aggregation import AGGREGATION_RULES, WeightedUpdate
@@ -20,7 +21,6 @@ from flchain.state import (
     RevealedScores,
     RevealedUpdate,
     RoundState,
-    find_device,
     find_validator,
     has_two_thirds,
     hash_model,
@@ -39,16 +39,26 @@ class RoundScores:
     updates: dict[Address, int]
 
 
+def get_home_of(state: ChainState) -> Callable[[Address], Address]:
+    """From a device's address to the miner that it is associated with."""
+    devices = state.devices_by_address
+    return lambda address: devices[address].home
+
+
+def group_by_home(
+    updates: Sequence[RevealedUpdate], home_of: Callable[[Address], Address]
+) -> dict[Address, tuple[RevealedUpdate, ...]]:
+    """The updates of each miner's devices, in the order of `updates`; miners in order of address."""
+    groups: dict[Address, tuple[RevealedUpdate, ...]] = {}
+    for update in updates:
+        home = home_of(update.sender)
+        groups[home] = (*groups.get(home, ()), update)
+    return dict(sorted(groups.items()))
+
+
 def get_homes(state: ChainState) -> tuple[Address, ...]:
     """The miners whose devices revealed updates in this round, in order of address: each aggregate is scored."""
-    devices = (find_device(state, update.sender) for update in state.round.reveals)
-    return tuple(sorted({device.home for device in devices if device is not None}))
-
-
-def get_updates_of(state: ChainState, home: Address) -> tuple[RevealedUpdate, ...]:
-    """The revealed updates of one miner's devices, in order of device."""
-    own = {device.address for device in state.devices if device.home == home}
-    return tuple(update for update in state.round.reveals if update.sender in own)
+    return tuple(group_by_home(state.round.reveals, get_home_of(state)))
 
 
 def get_scorer_weights(state: ChainState) -> dict[Address, int]:
