@@ -49,11 +49,10 @@ def group_by_home(
     updates: Sequence[RevealedUpdate], home_of: Callable[[Address], Address]
 ) -> dict[Address, tuple[RevealedUpdate, ...]]:
     """The updates of each miner's devices, in the order of `updates`; miners in order of address."""
-    groups: dict[Address, tuple[RevealedUpdate, ...]] = {}
+    groups: dict[Address, list[RevealedUpdate]] = {}
     for update in updates:
-        home = home_of(update.sender)
-        groups[home] = (*groups.get(home, ()), update)
-    return dict(sorted(groups.items()))
+        groups.setdefault(home_of(update.sender), []).append(update)
+    return {home: tuple(groups[home]) for home in sorted(groups)}
 
 
 def get_homes(state: ChainState) -> tuple[Address, ...]:
@@ -84,13 +83,16 @@ def get_weighty_scores(state: ChainState) -> tuple[tuple[RevealedScores, int], .
 
 
 def compute_round_scores(state: ChainState) -> RoundScores:
-    """Medians over all scorers: more than 2/3 of the power has spoken, so less than 1/3 never weighs half."""
+    """Medians over all scorers: more than 2/3 of the power has spoken, so less than 1/3 never weighs half.
+
+    A mining device's word on its own update does not count, unless nobody else has spoken.
+    """
     said = get_weighty_scores(state)
     base = compute_weighted_median([(r.base_score, weight) for r, weight in said])
-    medians = {
-        update.sender: compute_weighted_median([(r.scores[index], weight) for r, weight in said])
-        for index, update in enumerate(state.round.reveals)
-    }
+    medians = {}
+    for index, update in enumerate(state.round.reveals):
+        others = [(r.scores[index], weight) for r, weight in said if r.scorer != update.sender]
+        medians[update.sender] = compute_weighted_median(others or [(r.scores[index], weight) for r, weight in said])
     return RoundScores(base, medians)
 
 
@@ -100,13 +102,21 @@ def is_round_scored(state: ChainState) -> bool:
 
 
 def find_outlying_scorers(state: ChainState) -> frozenset[Address]:
-    """The scorers whose gains over the base model are too far from the medians of all."""
+    """The scorers whose gains over the base model are too far from the medians of all, their own updates aside."""
     said = get_weighty_scores(state)
-    gains = [[score - r.base_score for score in (*r.scores, *r.aggregates)] for r, _ in said]
+    senders = tuple(update.sender for update in state.round.reveals)
+    gains = [_list_gains(r, senders) for r, _ in said]
     if not gains or not gains[0]:
         return frozenset()
     found = find_outliers(gains, [weight for _, weight in said], state.params.score_outlier_bp)
     return frozenset(said[index][0].scorer for index in found)
+
+
+def _list_gains(said: RevealedScores, senders: tuple[Address, ...]) -> list[int | None]:
+    """What a scorer says each update and each aggregate adds; None for its own update."""
+    base, updates = said.base_score, zip(senders, said.scores, strict=True)
+    of_updates = [None if sender == said.scorer else score - base for sender, score in updates]
+    return [*of_updates, *(score - base for score in said.aggregates)]
 
 
 def compute_settlement(state: ChainState) -> Settlement:
@@ -195,14 +205,15 @@ def _compute_rewards(state: ChainState, outcome: _Outcome) -> dict[Address, int]
 def _split_scoring_reward(state: ChainState, outliers: frozenset[Address]) -> dict[Address, int]:
     """The scorers' purse by weight, of which a scorer gets its own reputation's share.
 
-    The rest, an outlier's part and that of a validator that kept silent, or was kept out, is not minted: in no round
-    does anybody gain by another's fall.
+    The rest, an outlier's part and that of a validator or of all mining devices that kept silent, or were kept out, is
+    not minted: in no round does anybody gain by another's fall.
     """
     reputations = {device.address: device.reputation for device in state.devices}
     reputations |= {candidate.address: candidate.reputation for candidate in state.candidates}
     weights = get_scorer_weights(state)
-    silent = sum(v.power for v in state.validators if v.address not in weights) * WEIGHT_SCALE
-    whole = (sum(weights.values()) + silent) * REPUTATION_MAX
+    of_validators = sum(v.power for v in state.validators) * WEIGHT_SCALE
+    of_devices = of_validators * state.params.mining_weight_bp // 10_000
+    whole = (of_validators + of_devices) * REPUTATION_MAX
     purse = state.params.reward_for_scores
     return {
         address: purse * weight * reputations[address] // whole
