@@ -134,7 +134,7 @@ def _build_work(state: AgentState, event: TrainingDone) -> Work:
     number = Round(event.round)
     salt = me.derive_secret("update-salt", chain + number.to_bytes(8, "big"))[:SALT_BYTES]
     reveal = Reveal(number, salt, max(1, min(event.samples, SAMPLES_CAP_MAX)), encoded.payload)
-    commit = Commit(number, compute_update_commitment(chain, me.address, reveal))
+    commit = Commit(number, compute_update_commitment(chain, me.address, reveal), False)
     return Work(
         round=number,
         commit=seal(commit, chain, me),

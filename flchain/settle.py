@@ -156,6 +156,8 @@ class _Outcome:
 
     accepted: frozenset[bytes]
     revealed: frozenset[Address]
+    awaited: frozenset[Address]
+    """Devices that were to score: they had said so, or committed to scores."""
     scorers: frozenset[Address]
     outliers: frozenset[Address]
     is_scored: bool
@@ -167,6 +169,7 @@ def process_settlement(state: ChainState, settlement: Settlement) -> ChainState:
     outcome = _Outcome(
         accepted=frozenset(settlement.accepted),
         revealed=frozenset(update.sender for update in state.round.reveals),
+        awaited=frozenset((*state.round.pledges, *(address for address, _ in state.round.score_commits))),
         scorers=frozenset(reveal.scorer for reveal in state.round.score_reveals),
         outliers=find_outlying_scorers(state) if is_scored else frozenset(),
         is_scored=is_scored,
@@ -184,6 +187,7 @@ def process_settlement(state: ChainState, settlement: Settlement) -> ChainState:
     settled = process_matured(settled)
     if state.round.number % state.params.epoch_rounds == 0:
         settled = process_election(settled)
+        settled = replace(settled, devices=tuple(replace(device, unscored=0) for device in settled.devices))
     return replace(settled, round=RoundState(Round(state.round.number + 1), Phase.COMMIT))
 
 
@@ -228,6 +232,8 @@ def _settle_device(device: Device, outcome: _Outcome) -> Device:
     if outcome.is_scored and has_revealed:
         is_accepted = device.address in outcome.accepted
         device = replace(device, reputation=compute_reputation(device.reputation, is_accepted))
+    if outcome.is_scored and device.address in outcome.awaited:
+        device = replace(device, unscored=0 if device.address in outcome.scorers else device.unscored + 1)
     if device.address in outcome.outliers:
         device = replace(device, reputation=compute_reputation(device.reputation, False))
     return device

@@ -93,7 +93,7 @@ def test_home_answers_a_first_copy_and_everyone_a_repeat() -> None:
 
 def test_message_refused_for_good_gets_its_code_in_the_receipt() -> None:
     """A commitment that comes after its phase, or a second one, will never do: the device hears why."""
-    late = seal(Commit(1, b"l" * 32), CHAIN.id, CHAIN.devices[0])
+    late = seal(Commit(1, b"l" * 32, False), CHAIN.id, CHAIN.devices[0])
     _, effects = play(build_miner(go_to(Phase.REVEAL), 2), device_says(0, late))
     assert get_receipts(effects, 2) == [(hash_message(late), "wrong-round")]
     _, effects = play(build_miner(go_to(Phase.COMMIT), 2), device_says(0, commit_of(0)), device_says(0, late))

@@ -184,7 +184,7 @@ class Fleet:
         chain_id = self._chain.id
         for device in self._chain.devices:
             reveal = Reveal(round_number, SALT, 100, self._update)
-            commit = Commit(round_number, compute_update_commitment(chain_id, device.address, reveal))
+            commit = Commit(round_number, compute_update_commitment(chain_id, device.address, reveal), False)
             raw = seal(commit if phase is Phase.COMMIT else reveal, chain_id, device)
             for payload in split_packet(encode_packet(PacketType.MESSAGE, raw)):
                 while not self._link.publish(self._topics.device_up(device.address), payload):
