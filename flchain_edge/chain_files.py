@@ -70,6 +70,21 @@ def compute_initial_model(model: TfliteModel) -> ModelVector:
     return to_fixed(model.get_weights())
 
 
+def hold_out(examples: Examples, percent: int) -> tuple[Examples, Examples]:
+    """To train on, and to score on: `percent` of the rows, spread evenly over the file, are never trained on.
+
+    Raises ConfigError if none, or all, would be held out.
+    """
+    places = np.arange(len(examples)) * percent // 100
+    is_held = np.diff(places, prepend=0) > 0
+    if not is_held.any() or is_held.all():
+        what = f"{percent}% of {len(examples)} examples leaves none to score on, or none to train on"
+        raise ConfigError((f"[mining] holdout_percent: {what}",))
+    parts = (Examples(examples.x[rows], examples.y[rows]) for rows in (~is_held, is_held))
+    train, held = parts
+    return train, held
+
+
 def load_examples(path: Path, model: TfliteModel) -> Examples:
     """Read arrays x and y of a .npz file and check that they fit the model. Raises ConfigError with all problems."""
     try:

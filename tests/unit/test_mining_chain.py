@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -25,15 +26,16 @@ from tests.support.chain_builder import (
     seal_score_commit_of,
     seal_score_reveal,
 )
+from tests.support.chain_checks import phase_of
 
 PURSE = 10_000
 LIMIT = 2
 """`absent_rounds_max` here."""
 
 
-def build(**changes: object) -> Driver:
+def build(**changes: Any) -> Driver:
     """A chain of 4 miners and 3 devices that waits for the commitments of its first round."""
-    rules: dict[str, object] = {"absent_rounds_max": LIMIT, "phase_heights_max": 2, "epoch_rounds": 100}
+    rules: dict[str, Any] = {"absent_rounds_max": LIMIT, "phase_heights_max": 2, "epoch_rounds": 100}
     made = Driver(build_chain(reward_for_scores=PURSE, reward_per_update=0, **rules | changes))
     made.open()
     return made
@@ -44,7 +46,7 @@ def go_to_score(driver: Driver, pledged: tuple[int, ...] = (0,)) -> None:
     reveals = {i: make_reveal(driver.chain, i, number) for i in range(3)}
     driver.commit(reveals, pledged)
     driver.reveal(reveals)
-    assert driver.state.round.phase is Phase.SCORE
+    assert phase_of(driver) is Phase.SCORE
 
 
 def score_commit(driver: Driver, devices: Mapping[int, ScoreReveal]) -> None:
@@ -85,10 +87,10 @@ def test_a_round_waits_for_the_scores_of_who_has_pledged_them() -> None:
     go_to_score(driver, pledged=(1,))
     assert get_awaited_devices(driver) == {1}
     score_commit(driver, {})
-    assert driver.state.round.phase is Phase.SCORE
+    assert phase_of(driver) is Phase.SCORE
     said = make_scores(driver.state)
     driver.extend([seal_score_commit_of(driver.chain, driver.chain.devices[1], said)])
-    assert driver.state.round.phase is Phase.SETTLE
+    assert phase_of(driver) is Phase.SETTLE
     assert get_awaited_devices(driver) == {1}, "who has committed is to open"
 
 
@@ -99,7 +101,7 @@ def test_without_a_pledge_nobody_waits_and_scores_still_count() -> None:
     assert get_awaited_devices(driver) == set()
     said = make_scores(driver.state)
     score_commit(driver, {2: said})
-    assert driver.state.round.phase is Phase.SETTLE
+    assert phase_of(driver) is Phase.SETTLE
     assert get_awaited_devices(driver) == {2}
     score_reveal(driver, {2: said})
     assert driver.state.round.number == 2 and get_paid(driver, 2) > 0
@@ -128,11 +130,11 @@ def test_who_pledges_and_never_scores_is_soon_not_waited_for(is_committing: bool
         is_awaited = round_ <= LIMIT
         assert (get_awaited_devices(driver) == {0}) is is_awaited
         score_commit(driver, {0: make_scores(driver.state)} if is_committing else {})
-        while driver.state.round.phase is Phase.SCORE:
+        while phase_of(driver) is Phase.SCORE:
             driver.extend()
         assert (get_awaited_devices(driver) == {0}) is (is_awaited and is_committing)
         score_reveal(driver, {})
-        while driver.state.round.phase is Phase.SETTLE:
+        while phase_of(driver) is Phase.SETTLE:
             assert is_awaited
             driver.extend()
     assert get_device(driver, 0).unscored == 0, "the election of this round forgives"
@@ -212,7 +214,7 @@ def test_a_device_cannot_sell_anothers_scores() -> None:
     copied = seal(build_score_commit(chain.id, chain.devices[0].address, said), chain.id, chain.devices[1])
     honest = seal_score_commit_of(chain, chain.devices[0], said)
     driver.extend([*(seal_score_commit(chain, i, said) for i in range(4)), honest, copied])
-    assert driver.state.round.phase is Phase.SETTLE
+    assert phase_of(driver) is Phase.SETTLE
     with pytest.raises(BadCommitment):
         score_reveal(driver, {1: said})
     score_reveal(driver, {0: said})

@@ -33,8 +33,8 @@ from flchain.types import Hash, Height, ModelVector
 from flchain.wire import HEADER_BYTES_MAX, decode_struct, seal
 from flchain_edge.event_loop import EventQueue
 from flchain_edge.mqtt import MqttLink, MqttSettings, Received
+from flchain_edge.scorer_tflite import Scorer
 from miner.edge.ledger import LEDGER_FILE, Ledger, StoredBlock
-from miner.edge.scorer_tflite import Scorer
 from miner.machine import build_miner_state
 from miner.runner import MinerRunner
 from miner.tip import Standing
