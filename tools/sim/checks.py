@@ -9,7 +9,7 @@ from typing import Any
 from flchain.certificate import PRECOMMIT, verify_certificate
 from flchain.chain import Block, apply_block, get_proposer
 from flchain.errors import InvalidMessage
-from flchain.messages import Certificate, Header, Kind
+from flchain.messages import Certificate, Header, Kind, Phase
 from flchain.packets import PacketType, decode_packet
 from flchain.state import ChainState, get_owned
 from flchain.state_tree import compute_state_root
@@ -120,6 +120,23 @@ class Checker:
         self.accused.add(address)
         if address not in self.guilty:
             self.violations.append(f"{name} accuses an honest miner of signing twice")
+
+    def check_scores(self, name: str, packet: bytes, disk: Disk) -> None:
+        """An honest device's scores are on its disk before they are committed to, the same in one round, and of exactly
+        the updates that the round has."""
+        envelope = open_envelope(decode_packet(packet).fields[0], self.genesis.chain)
+        if envelope.kind not in (Kind.SCORE_COMMIT, Kind.SCORE_REVEAL):
+            return
+        number = envelope.number
+        if disk.scores is None or envelope.raw not in (disk.scores.commit, disk.scores.reveal):
+            self.violations.append(f"{name} sends a {envelope.kind.name} that is not on its disk")
+        if self.said.setdefault((name, envelope.kind, number), envelope.raw) != envelope.raw:
+            self.violations.append(f"{name} contradicts itself: {envelope.kind.name} of round {number}")
+        if envelope.kind is Kind.SCORE_REVEAL:
+            rounds = (state.round for state in reversed(self._states) if state.round.number == number)
+            senders = next(([u.sender for u in r.reveals] for r in rounds if r.phase is Phase.SETTLE), None)
+            if senders is not None and senders != [address for address, _ in envelope.fields[3]]:
+                self.violations.append(f"{name} scores other updates than those of round {number}")
 
     # --- words -------------------------------------------------------------------------------------------------------
 
