@@ -48,6 +48,7 @@ class DeviceCopy(LyingDevice):
 
     def __init__(self, network: Network, node: Node) -> None:
         super().__init__(network, node)
+        network.checker.copying.add(bytes(node.identity.address))
         self.heard: dict[tuple[Kind, int], bytes] = {}
         network.on_publish.append(self.listen)
 
@@ -62,7 +63,7 @@ class DeviceCopy(LyingDevice):
     def say(self, packet: bytes, envelope: Envelope) -> list[bytes]:
         raw = self.heard.get((envelope.kind, envelope.number))
         if raw is None:
-            return [packet]
+            return [] if envelope.kind in (Kind.SCORE_COMMIT, Kind.SCORE_REVEAL) else [packet]
         number, *fields = open_envelope(raw, self.network.chain.id).fields
         if envelope.kind is Kind.SCORE_COMMIT:
             return [self.sign(ScoreCommit(number, fields[0]))]
