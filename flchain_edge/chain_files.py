@@ -71,17 +71,16 @@ def compute_initial_model(model: TfliteModel) -> ModelVector:
 
 
 def hold_out(examples: Examples, percent: int) -> tuple[Examples, Examples]:
-    """To train on, and to score on: `percent` of the rows, spread evenly over the file, are never trained on.
+    """To train on, and to score on: `percent` (1 to 50) of the rows, spread evenly over the file, are never trained on.
 
-    Raises ConfigError if none, or all, would be held out.
+    Raises ConfigError if that is not even one.
     """
-    places = np.arange(len(examples)) * percent // 100
-    is_held = np.diff(places, prepend=0) > 0
-    if not is_held.any() or is_held.all():
-        what = f"{percent}% of {len(examples)} examples leaves none to score on, or none to train on"
+    held_before = np.arange(len(examples) + 1) * percent // 100
+    is_held = np.diff(held_before) > 0
+    if not is_held.any():
+        what = f"{percent}% of {len(examples)} examples are none to score on"
         raise ConfigError((f"[mining] holdout_percent: {what}",))
-    parts = (Examples(examples.x[rows], examples.y[rows]) for rows in (~is_held, is_held))
-    train, held = parts
+    train, held = (Examples(examples.x[rows], examples.y[rows]) for rows in (~is_held, is_held))
     return train, held
 
 

@@ -44,6 +44,8 @@ class Plan:
     local_epochs: int
     batch_size: int
     learning_rate: float
+    mining: int = 0
+    """So many agents, the first ones, mine as well."""
 
 
 @dataclass(frozen=True)
@@ -179,12 +181,14 @@ def _build_settings(plan: Plan, model: Path, keys: list[Identity]) -> NetworkSet
     )
 
 
-def write_configs(network: Network, host: str, port: int, until_round: int) -> None:
-    """Write every node's configuration file: the broker's port may change from run to run."""
+def write_configs(network: Network, host: str, port: int, until_round: int, *, mining: int = 0) -> None:
+    """Write every node's configuration file: the broker's port may change from run to run. The first `mining` agents
+    mine."""
     for node in network.nodes:
+        mines = "\n[mining]\nenabled = true\n" if node in network.agents[:mining] else ""
         failover = "failover_s = 3\n" if node.role == "agent" else ""
         node.config.write_text(
             f'genesis = "../../genesis.cbor"\nmodel = "../../model.tflite"\nexamples = "examples.npz"\n'
             f'data_dir = "data"\nuntil_round = {until_round}\n{failover}'
-            f'\n[key]\nfile = "key.pem"\n\n[mqtt]\nhost = "{host}"\nport = {port}\n'
+            f'\n[key]\nfile = "key.pem"\n\n[mqtt]\nhost = "{host}"\nport = {port}\n{mines}'
         )

@@ -31,6 +31,7 @@ DEFAULTS: dict[str, object] = {
     "local_epochs": 0,
     "batch_size": 32,
     "learning_rate": 0.0,
+    "mining": 0,
 }
 """Local epochs and learning rate 0 stand for what suits the data and the model."""
 SUITED = {("watch", "cnn1d"): (5, 0.1), ("mnist", "mlp"): (2, 0.05), ("mnist", "cnn"): (2, 0.02)}
@@ -38,6 +39,7 @@ SUITED_TO_UNKNOWN = (5, 0.02)
 Number = TypeVar("Number", int, float)
 NUMBER_NAMES: dict[type[int | float], str] = {int: "whole number", float: "number"}
 ROUNDS = 8
+ALL = str(UPDATES_MAX)
 BROKERS: tuple[BrokerKind, ...] = ("nats", "mosquitto")
 
 EXAMPLES = """\
@@ -46,6 +48,7 @@ examples:
   flchain demo --dataset mnist --rounds 20          handwritten digits, dealt unevenly
   flchain demo --dataset-file mine.npz --model cnn  your data: arrays x, y and client (who made each example)
   flchain demo --codec identity                     whole updates instead of compressed ones
+  flchain demo --mining 3                           three of the devices also score the others' updates
   flchain demo --out DIR --rounds 20                go on with a network that was stopped, or with more rounds
   flchain demo --json 2>/dev/null                   one JSON object on stdout
 
@@ -101,6 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--local-epochs", metavar="N", help="passes over its data that a device makes in a round (default: what suits)")
     add("--learning-rate", metavar="R", help="of the devices' training (default: what suits data and model)")
     add("--aggregation", metavar="NAME", help=f"one of {', '.join(AGGREGATION_RULES)} (default weighted-sum)")
+    add("--mining", nargs="?", const=ALL, metavar="N", help="so many agents, or all, also score the others' updates")
     add("--broker", metavar="NAME", default="nats", help=f"one of {', '.join(BROKERS)} (default nats)")
     add("--out", type=Path, metavar="DIR", help="folder of the network; an old one goes on (default: a fresh one)")
     add("--json", action="store_true", help="one JSON object on stdout at the end, everything else on stderr")
@@ -122,6 +126,7 @@ def read_options(argv: list[str]) -> Options:
             ("seed", 0, 2**32 - 1),
             ("codec_level", 1, 100_000),
             ("local_epochs", 1, 1_000),
+            ("mining", 0, UPDATES_MAX),
         )
     }
     rate = _read_number(problems, "learning_rate", given.learning_rate, 1e-6, 10.0)
@@ -141,6 +146,7 @@ def read_options(argv: list[str]) -> Options:
     }
     # Options that are not given are those of the folder, so that `--out DIR` alone goes on with it.
     values = DEFAULTS | earlier | {key: value for key, value in asked.items() if value is not None}
+    values["mining"] = min(int(str(values["mining"])), int(str(values["devices"])))
     plan = Plan(**{key: values[key] for key in Plan.__dataclass_fields__})  # type: ignore[arg-type]
     rounds = numbers["rounds"] or load_measures(out).rounds_wanted or ROUNDS
     return Options(plan, rounds, out, given.broker, given.dataset_file, given.json)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from flchain.messages import Commit, Kind, ScoreCommit, ScoreReveal
 from flchain.packets import PacketType, decode_packet, encode_packet
 from flchain.wire import Envelope, open_envelope, seal
-from tools.sim.byzantine import Behaviour, Out, ScoreFalsely
+from tools.sim.byzantine import Behaviour, Out
 
 if TYPE_CHECKING:
     from tools.sim.network import Network
@@ -17,10 +17,15 @@ FLOOD = 12
 """Messages that a flooding device sends in place of one."""
 
 
-class DeviceScoreFalsely(ScoreFalsely):
-    """Says of every model that it is perfect or worthless, as it comes."""
+class DeviceScoreFalsely(Behaviour):
+    """Says by turns that a model is perfect and that it is worthless."""
 
     kind = "device-score"
+    turns = 0
+
+    def score(self, honest: int) -> int:
+        self.turns += 1
+        return 10_000 * (self.turns % 2)
 
 
 class LyingDevice(Behaviour):
