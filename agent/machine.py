@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from agent import work
+from agent import mining, work
 from agent.values import (
     AgentConfig,
     AgentState,
@@ -16,12 +16,16 @@ from agent.values import (
     Effect,
     Event,
     Follow,
+    MiningAllowed,
     Note,
     PacketReceived,
     Publish,
     Refuse,
     Report,
     SavePosition,
+    ScoreComputed,
+    Scores,
+    ScoringFailed,
     StartTimer,
     Timer,
     TimerFired,
@@ -67,6 +71,8 @@ def build_agent_state(
     residual: ModelVector,
     saved_work: Work | None = None,
     outbox: dict[Hash, tuple[Round, bytes]] | None = None,
+    *,
+    saved_scores: Scores | None = None,
 ) -> AgentState:
     """The state after a start: what the store holds, or the genesis and an empty residual."""
     return AgentState(
@@ -76,6 +82,7 @@ def build_agent_state(
         residual=residual,
         followed=config.miners[0][0],
         work=saved_work,
+        scores=saved_scores,
         outbox=outbox or {},
     )
 
@@ -100,6 +107,12 @@ def _on_event(state: AgentState, event: Event, now_ms: Millis) -> Transition:
         case TrainingFailed(round_number, reason):
             note = Note("training failed", {"round": round_number, "cause": reason}, is_fault=True)
             return work.end_training(state, round_number), (note,)
+        case ScoreComputed():
+            return mining.on_score_computed(state, event)
+        case ScoringFailed():
+            return mining.on_scoring_failed(state, event)
+        case MiningAllowed(is_allowed):
+            return mining.pursue(replace(state, is_mining_allowed=is_allowed))
         case Connected():
             return _on_connected(state, now_ms)
         case TimerFired(Timer.RESEND):
@@ -238,7 +251,8 @@ def _follow_light(state: AgentState, after: LightState) -> Transition:
         effects += resync
     state, dropped = work.drop_stale(state)
     state, more = work.pursue(state)
-    return state, more + effects + dropped  # what the round waits for comes first, housekeeping after it
+    state, scored = mining.pursue(state)
+    return state, more + effects + dropped + scored  # what the round waits for comes first, housekeeping after it
 
 
 def _start_resync(state: AgentState, is_hopeless: bool) -> Transition:

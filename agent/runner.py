@@ -15,11 +15,13 @@ from agent.settings import AgentSettings
 from agent.values import (
     AgentConfig,
     AgentState,
+    ComputeScore,
     Connected,
     DropOutbox,
     Effect,
     Event,
     Follow,
+    MiningAllowed,
     Note,
     PacketReceived,
     Publish,
@@ -27,7 +29,10 @@ from agent.values import (
     Report,
     SaveOutbox,
     SavePosition,
+    SaveScores,
     SaveWork,
+    ScoreComputed,
+    ScoringFailed,
     StartTimer,
     TimerFired,
     Train,
@@ -42,12 +47,13 @@ from flchain.messages import Status
 from flchain.packets import PacketType, encode_packet, split_packet
 from flchain.types import Address
 from flchain.wire import seal
-from flchain_edge.chain_files import compute_initial_model, load_examples, load_genesis, load_model_file
+from flchain_edge.chain_files import compute_initial_model, hold_out, load_examples, load_genesis, load_model_file
 from flchain_edge.event_loop import EventQueue, RefusalCounter, read_clocks
 from flchain_edge.mqtt import Connected as LinkConnected
 from flchain_edge.mqtt import LinkEvent, MqttLink, Received
 from flchain_edge.mqtt_settings import with_client_id
 from flchain_edge.node_settings import load_identity
+from flchain_edge.scorer_tflite import Scorer
 from flchain_edge.tflite import TfliteModel, probe_model
 
 log = logging.getLogger("agent")
@@ -57,15 +63,24 @@ class AgentRunner:
     """One agent process."""
 
     def __init__(
-        self, state: AgentState, store: Store, link: MqttLink, trainer: Trainer, queue: EventQueue[Event]
+        self,
+        state: AgentState,
+        store: Store,
+        link: MqttLink,
+        trainer: Trainer,
+        queue: EventQueue[Event],
+        *,
+        scorer: Scorer | None = None,
     ) -> None:
+        """Without a scorer the device must not be told to mine."""
         self._state = state
         self._store = store
         self._link = link
         self._trainer = trainer
         self._queue = queue
+        self._scorer = scorer
         self._refusals = RefusalCounter()
-        self._training: set[asyncio.Task[None]] = set()
+        self._working: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Until cancelled, or until the disk fails: StoreFull and LedgerCorrupt come out."""
@@ -79,6 +94,8 @@ class AgentRunner:
         finally:
             self._queue.stop_timers()
             self._trainer.stop()
+            if self._scorer is not None:
+                self._scorer.stop()
             await self._link.stop()
 
     async def _process(self, event: Event) -> None:
@@ -88,15 +105,18 @@ class AgentRunner:
 
     async def _carry_out(self, effect: Effect) -> None:
         match effect:
-            case Train():
-                task = asyncio.create_task(self._train(effect))
-                self._training.add(task)
-                task.add_done_callback(self._training.discard)
+            case Train() | ComputeScore():
+                work = self._train(effect) if isinstance(effect, Train) else self._score(effect)
+                task = asyncio.create_task(work)
+                self._working.add(task)
+                task.add_done_callback(self._working.discard)
             case Publish(topic, packet):
                 for payload in split_packet(packet):
                     self._link.publish(topic, payload)
             case SaveWork(work):
                 await self._store.save_work(work)
+            case SaveScores(scores):
+                await self._store.save_scores(scores)
             case SaveOutbox(digest, round_number, raw):
                 await self._store.save_outbox(digest, round_number, raw)
             case DropOutbox(digest, reason):
@@ -144,6 +164,15 @@ class AgentRunner:
         if event is not None:
             self._queue.post(event)
 
+    async def _score(self, effect: ComputeScore) -> None:
+        assert self._scorer is not None, "a device that does not mine asks for no scores"
+        try:
+            score = await self._scorer.score(effect.model)
+        except (ValueError, RuntimeError) as error:  # what the interpreter raises
+            self._queue.post(ScoringFailed(effect.round, str(error)))
+        else:
+            self._queue.post(ScoreComputed(effect.round, effect.subject, score))
+
 
 def _read_event(event: Event | LinkEvent) -> Event | None:
     match event:
@@ -152,6 +181,8 @@ def _read_event(event: Event | LinkEvent) -> Event | None:
         case LinkConnected():
             return Connected()
         case PacketReceived() | TimerFired() | TrainingDone() | TrainingFailed() | Connected():
+            return event
+        case ScoreComputed() | ScoringFailed() | MiningAllowed():
             return event
         case _:
             return None
@@ -166,7 +197,11 @@ def build_config(settings: AgentSettings, genesis: Genesis, identity: Identity) 
     miners = sorted((compute_address(entry.public_key), entry.public_key) for entry in genesis.validators)
     first = next(index for index, (address, _) in enumerate(miners) if address == home)
     ordered = tuple(miners[first:] + miners[:first])
-    return AgentConfig(identity, ordered, settings.until_round, failover_ms=settings.failover_s * 1000)
+    failover_ms, is_mining = settings.failover_s * 1000, settings.mining.enabled
+    if is_mining and not genesis.params.mining_weight_bp:
+        log.warning("mining is enabled, but this chain gives devices' scores no weight and no pay: it is left off")
+        is_mining = False
+    return AgentConfig(identity, ordered, settings.until_round, failover_ms=failover_ms, is_mining=is_mining)
 
 
 async def run_agent(settings: AgentSettings) -> None:
@@ -179,15 +214,20 @@ async def run_agent(settings: AgentSettings) -> None:
     model = TfliteModel(model_file)
     initial_model = compute_initial_model(model)
     light = build_light_state(genesis, initial_model, settings.get_checkpoint(), settings.follow == "full")
-    trainer = Trainer(model, load_examples(settings.examples, model), genesis.params)
+    examples, scorer = load_examples(settings.examples, model), None
+    if config.is_mining:
+        examples, held = hold_out(examples, settings.mining.holdout_percent)
+        scorer = Scorer(TfliteModel(model_file), held)  # an interpreter of its own: it works beside the trainer's
+    trainer = Trainer(model, examples, genesis.params)
     store = await Store.open(Path(settings.data_dir) / STORE_FILE, light.chain)
     try:
         stored = await store.load(light, np.zeros_like(initial_model), identity)
-        state = build_agent_state(config, stored.light, stored.residual, stored.work, stored.outbox)
+        saved = (stored.light, stored.residual, stored.work, stored.outbox)
+        state = build_agent_state(config, *saved, saved_scores=stored.scores)
         queue: EventQueue[Event] = EventQueue()
         link = MqttLink(with_client_id(settings.mqtt, identity.address.hex()), on_event=queue.on_link_event)
         fields = {"address": identity.address.hex(), "chain": genesis.name, "round": stored.light.round}
         log.info("starting", extra=fields)
-        await AgentRunner(state, store, link, trainer, queue).run()
+        await AgentRunner(state, store, link, trainer, queue, scorer=scorer).run()
     finally:
         await store.close()

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from flchain.crypto import Identity
 from flchain.light import LightState
 from flchain.packets import Assembly, Topics
+from flchain.scoring import Subject
 from flchain.trust import Head
 from flchain.types import EARLIEST, Address, Hash, ModelVector, Round, UnixMillis
 
@@ -64,7 +65,40 @@ class Connected:
     """The link to the broker is up (again)."""
 
 
-Event: TypeAlias = PacketReceived | TimerFired | TrainingDone | TrainingFailed | Connected
+@dataclass(frozen=True)
+class ScoreComputed:
+    """The scorer's answer to ComputeScore: basis points of accuracy on data that this device does not train on."""
+
+    round: Round
+    subject: Subject
+    score: int
+
+
+@dataclass(frozen=True)
+class ScoringFailed:
+    """The scorer's answer if there is none: the machine asks for nothing more in this round."""
+
+    round: Round
+    reason: str
+
+
+@dataclass(frozen=True)
+class MiningAllowed:
+    """From now on this device may mine, or not; what it has pledged for the open round it still does."""
+
+    is_allowed: bool
+
+
+Event: TypeAlias = (
+    PacketReceived
+    | TimerFired
+    | TrainingDone
+    | TrainingFailed
+    | ScoreComputed
+    | ScoringFailed
+    | MiningAllowed
+    | Connected
+)
 
 
 @dataclass(frozen=True)
@@ -72,6 +106,15 @@ class Train:
     """Train on this model, shape (P,); a training that still runs is for nothing now."""
 
     round: Round
+    model: ModelVector
+
+
+@dataclass(frozen=True, eq=False)
+class ComputeScore:
+    """Test a model, shape (P,), and answer with ScoreComputed or ScoringFailed: until then there is no second one."""
+
+    round: Round
+    subject: Subject
     model: ModelVector
 
 
@@ -88,6 +131,13 @@ class SaveWork:
     """Make this round's update durable before anything after this effect."""
 
     work: Work
+
+
+@dataclass(frozen=True)
+class SaveScores:
+    """Make this round's scores durable before anything after this effect."""
+
+    scores: Scores
 
 
 @dataclass(frozen=True)
@@ -161,7 +211,19 @@ class Note:
 
 
 Effect: TypeAlias = (
-    Train | Publish | SaveWork | SaveOutbox | DropOutbox | SavePosition | Report | Follow | StartTimer | Refuse | Note
+    Train
+    | ComputeScore
+    | Publish
+    | SaveWork
+    | SaveScores
+    | SaveOutbox
+    | DropOutbox
+    | SavePosition
+    | Report
+    | Follow
+    | StartTimer
+    | Refuse
+    | Note
 )
 
 
@@ -176,6 +238,8 @@ class AgentConfig:
     resend_ms: int = 2_000
     resync_ms: int = 1_000
     failover_ms: int = 10_000
+    is_mining: bool = False
+    """This device is to score others' updates: its operator wants it, and the chain gives it a say."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,6 +252,27 @@ class Work:
     residual: ModelVector
     samples: int
     training_ms: int
+    will_score: bool = False
+    """The commitment pledges scores."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """This device's scores of a round: its two signed messages."""
+
+    round: Round
+    commit: bytes
+    reveal: bytes
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Scores of the open round that are not all there yet."""
+
+    round: Round
+    scores: dict[Subject, int] = field(default_factory=dict)
+    is_given_up: bool = False
+    """The scorer has failed: nothing more is asked in this round."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,6 +291,12 @@ class AgentState:
     work: Work | None = None
     training_round: Round | None = None
     is_training: bool = False
+    scores: Scores | None = None
+    """The newest that were complete."""
+    scoring: Scoring | None = None
+    is_score_awaited: bool = False
+    """The scorer is at work, be it for a round that is over."""
+    is_mining_allowed: bool = True
     outbox: dict[Hash, tuple[Round, bytes]] = field(default_factory=dict)
     said: frozenset[Hash] = frozenset()
     """Digests of this round's messages that went out or got their receipt."""
@@ -221,6 +312,11 @@ class AgentState:
     is_mismatch: bool = False
     """This device has computed another model than the chain's: it takes part no more until somebody looks at it."""
     assemblies: dict[Address, Assembly] = field(default_factory=dict)
+
+    @property
+    def is_mining(self) -> bool:
+        """True if this device will score in the rounds to come: it is to, and it may."""
+        return self.config.is_mining and self.is_mining_allowed
 
     @property
     def miners(self) -> dict[Address, bytes]:

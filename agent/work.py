@@ -51,14 +51,18 @@ def is_paused(state: AgentState) -> bool:
 
 def _get_due(state: AgentState) -> bytes | None:
     """The message that the phase asks for, if this device has one."""
-    if state.work is None or state.work.round != state.light.round:
-        return None
-    return {Phase.COMMIT: state.work.commit, Phase.REVEAL: state.work.reveal}.get(state.light.phase)
+    light, work, scores = state.light, state.work, state.scores
+    due: dict[Phase, bytes] = {}
+    if work is not None and work.round == light.round:
+        due |= {Phase.COMMIT: work.commit, Phase.REVEAL: work.reveal}
+    if scores is not None and scores.round == light.round:
+        due |= {Phase.SCORE: scores.commit, Phase.SETTLE: scores.reveal}
+    return due.get(light.phase)
 
 
 def is_waiting(state: AgentState) -> bool:
-    """True while this device needs to hear from a miner: always, but for training, a pause and a mismatch."""
-    return not (state.is_training or is_paused(state) or state.is_mismatch)
+    """True while this device needs to hear from a miner: always, but for its own work, a pause and a mismatch."""
+    return not (state.is_training or state.is_score_awaited or is_paused(state) or state.is_mismatch)
 
 
 def _say(state: AgentState, raw: bytes) -> Transition:
@@ -96,7 +100,8 @@ def drop_stale(state: AgentState) -> Transition:
     due = _get_due(state)
     kept = {digest: item for digest, item in state.outbox.items() if due is not None and item[1] == due}
     dropped = tuple(DropOutbox(digest, "the phase is over") for digest in state.outbox if digest not in kept)
-    said = state.said if state.work is not None and state.work.round == state.light.round else frozenset()
+    is_of_round = any(own is not None and own.round == state.light.round for own in (state.work, state.scores))
+    said = state.said if is_of_round else frozenset()
     return replace(state, outbox=kept, said=said), dropped
 
 
@@ -135,7 +140,7 @@ def _build_work(state: AgentState, event: TrainingDone) -> Work:
     encoded = CODECS[params.codec].encode(to_fixed(protected), state.residual, params.codec_level, seed)
     salt = me.derive_secret("update-salt", chain + number.to_bytes(8, "big"))[:SALT_BYTES]
     reveal = Reveal(number, salt, max(1, min(event.samples, SAMPLES_CAP_MAX)), encoded.payload)
-    commit = Commit(number, compute_update_commitment(chain, me.address, reveal))
+    commit = Commit(number, compute_update_commitment(chain, me.address, reveal), state.is_mining)
     return Work(
         round=number,
         commit=seal(commit, chain, me),
@@ -143,4 +148,5 @@ def _build_work(state: AgentState, event: TrainingDone) -> Work:
         residual=encoded.residual,
         samples=event.samples,
         training_ms=event.training_ms,
+        will_score=state.is_mining,
     )

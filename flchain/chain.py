@@ -237,7 +237,8 @@ def process_transaction(state: ChainState, message: AnyMessage, sender: Address)
 def _process_commit(state: ChainState, message: AnyMessage, sender: Address) -> RoundState:
     assert isinstance(message, Commit)
     commits = sorted((*state.round.commits, (sender, Hash(message.commitment))))
-    return replace(state.round, commits=tuple(commits))
+    pledges = (*state.round.pledges, sender) if message.will_score else state.round.pledges
+    return replace(state.round, commits=tuple(commits), pledges=tuple(sorted(pledges)))
 
 
 def _process_reveal(state: ChainState, message: AnyMessage, sender: Address) -> RoundState:
@@ -281,14 +282,22 @@ TRANSACTION_RULES: dict[Kind, Callable[[ChainState, AnyMessage, Address], RoundS
 
 
 def is_in_chain(state: ChainState, message: AnyMessage, sender: Address) -> bool:
-    """True if a device's commitment or update of the open round is in a block already."""
-    round_ = state.round
-    if isinstance(message, Commit):
-        return message.round == round_.number and (sender, message.commitment) in round_.commits
-    if not isinstance(message, Reveal) or message.round != round_.number:
-        return False
-    has_opened = dict(round_.commits).get(sender) == compute_update_commitment(state.chain, sender, message)
-    return has_opened and any(update.sender == sender for update in round_.reveals)
+    """True if a device's commitment, update or scores of the open round are in a block already."""
+    round_, chain = state.round, state.chain
+    match message:
+        case Commit():
+            is_there = (sender, message.commitment) in round_.commits
+        case Reveal():
+            is_opened = (sender, compute_update_commitment(chain, sender, message)) in round_.commits
+            is_there = is_opened and any(update.sender == sender for update in round_.reveals)
+        case ScoreCommit():
+            is_there = (sender, message.commitment) in round_.score_commits
+        case ScoreReveal():
+            is_opened = (sender, compute_score_commitment(chain, sender, message)) in round_.score_commits
+            is_there = is_opened and any(scores.scorer == sender for scores in round_.score_reveals)
+        case _:
+            return False
+    return is_there and message.round == round_.number
 
 
 def _verify_settlement(after: ChainState, body: Body) -> None:

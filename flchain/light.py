@@ -54,6 +54,8 @@ class LightState:
     trust: Trust
     """The newest final header and who signs the next."""
     device_keys: dict[Address, bytes]
+    homes: dict[Address, Address]
+    """The miner that each device is associated with."""
     round: Round
     phase: Phase
     chain_model_hash: Hash
@@ -75,6 +77,9 @@ class LightState:
     """Headers whose bodies are needed to compute the next model."""
     waiting: dict[Height, bytes] = field(default_factory=dict)
     """Bodies that came before their header or before a lower height's body: they are taken in order of height."""
+    is_gapless: bool = False
+    """True if no header was missed since the commitments of the open round were closed: then every update is known to
+    be wanted, and none can be missing once its body is here."""
 
     @property
     def chain(self) -> Hash:
@@ -90,6 +95,19 @@ class LightState:
     def validators(self) -> tuple[Validator, ...]:
         """Who signs the next block."""
         return self.trust.validators
+
+    @property
+    def updates(self) -> tuple[RevealedUpdate, ...]:
+        """What is known of the open round's updates, in order of device."""
+        known = self.reveals if self.reveals_round == self.round else {}
+        return tuple(known[address] for address in sorted(known))
+
+    @property
+    def has_all_updates(self) -> bool:
+        """True if `updates` are all that the open round will have."""
+        is_closed = self.phase in (Phase.SCORE, Phase.SETTLE)
+        are_there = not any(header.phase is Phase.REVEAL for header in self.wanted.values())
+        return is_closed and self.is_gapless and are_there and bool(self.updates)
 
     @property
     def is_synced(self) -> bool:
@@ -125,6 +143,7 @@ def build_light_state(
         params=state.params,
         trust=build_trust(state, checkpoint),
         device_keys={compute_address(entry.public_key): entry.public_key for entry in genesis.devices},
+        homes={device.address: device.home for device in state.devices},
         round=state.round.number,
         phase=state.round.phase,
         chain_model_hash=state.model_hash,
@@ -153,6 +172,7 @@ def _follow(light: LightState, header: Header, trust: Trust) -> LightState:
     if is_settling(header) or (light.is_full and is_body_for_devices(header)):
         wanted[Height(header.height)] = header
     waiting = {h: body for h, body in light.waiting.items() if h != header.height or _is_body_of(light, header, body)}
+    is_first = header.phase is Phase.COMMIT and header.next_phase is Phase.REVEAL
     light = replace(
         light,
         trust=trust,
@@ -161,6 +181,7 @@ def _follow(light: LightState, header: Header, trust: Trust) -> LightState:
         chain_model_hash=Hash(header.model_hash),
         wanted=dict(sorted(wanted.items())[-HEADERS_WANTED_MAX:]),
         waiting=waiting,
+        is_gapless=is_first or (light.is_gapless and header.height == light.height + 1),
     )
     return _process_waiting(light)
 

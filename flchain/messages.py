@@ -62,11 +62,13 @@ class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 
 
 class Commit(Message, frozen=True):
-    """A device binds itself to an update before anybody has seen one."""
+    """A device binds itself to an update before anybody has seen one, and says whether it will score the others'."""
 
     kind: ClassVar[Kind] = Kind.COMMIT
     round: Counter
     commitment: Bytes32
+    will_score: bool
+    """A pledge: the others then wait for its scores (see `phases`)."""
 
 
 class Reveal(Message, frozen=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flchain.messages import Kind, Phase
-from flchain.state import ChainState, find_validator, has_two_thirds
+from flchain.state import ChainState, find_device, find_validator, has_two_thirds
 from flchain.types import Address
 
 PHASE_KINDS: dict[Phase, Kind] = {
@@ -29,12 +29,19 @@ def get_expected(state: ChainState) -> frozenset[Address]:
             usual = frozenset(device.address for device in state.devices if device.absent < limit)
             return committed & usual or committed
         case Phase.SCORE:
-            return frozenset(validator.address for validator in state.validators if validator.absent < limit)
+            validators = frozenset(validator.address for validator in state.validators if validator.absent < limit)
+            return validators.union(address for address in round_.pledges if _is_reliable(state, address))
         case Phase.SETTLE:
-            # A mining device earns by its scores, nobody waits for them.
-            return frozenset(address for address, _ in round_.score_commits if find_validator(state, address))
+            scorers = (address for address, _ in round_.score_commits)
+            return frozenset(a for a in scorers if find_validator(state, a) or _is_reliable(state, a))
         case Phase.OPEN:
             return frozenset()
+
+
+def _is_reliable(state: ChainState, address: Address) -> bool:
+    """False for a device that has not scored in too many of the rounds in which it was to."""
+    device = find_device(state, address)
+    return device is not None and device.unscored < state.params.absent_rounds_max
 
 
 def get_present(state: ChainState) -> frozenset[Address]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from flchain.aggregation import AGGREGATION_RULES, WeightedUpdate
@@ -20,7 +21,6 @@ from flchain.state import (
     RevealedScores,
     RevealedUpdate,
     RoundState,
-    find_device,
     find_validator,
     has_two_thirds,
     hash_carried,
@@ -40,16 +40,25 @@ class RoundScores:
     updates: dict[Address, int]
 
 
+def get_home_of(state: ChainState) -> Callable[[Address], Address]:
+    """From a device's address to the miner that it is associated with."""
+    devices = state.devices_by_address
+    return lambda address: devices[address].home
+
+
+def group_by_home(
+    updates: Sequence[RevealedUpdate], home_of: Callable[[Address], Address]
+) -> dict[Address, tuple[RevealedUpdate, ...]]:
+    """The updates of each miner's devices, in the order of `updates`; miners in order of address."""
+    groups: dict[Address, list[RevealedUpdate]] = {}
+    for update in updates:
+        groups.setdefault(home_of(update.sender), []).append(update)
+    return {home: tuple(groups[home]) for home in sorted(groups)}
+
+
 def get_homes(state: ChainState) -> tuple[Address, ...]:
     """The miners whose devices revealed updates in this round, in order of address: each aggregate is scored."""
-    devices = (find_device(state, update.sender) for update in state.round.reveals)
-    return tuple(sorted({device.home for device in devices if device is not None}))
-
-
-def get_updates_of(state: ChainState, home: Address) -> tuple[RevealedUpdate, ...]:
-    """The revealed updates of one miner's devices, in order of device."""
-    own = {device.address for device in state.devices if device.home == home}
-    return tuple(update for update in state.round.reveals if update.sender in own)
+    return tuple(group_by_home(state.round.reveals, get_home_of(state)))
 
 
 def get_scorer_weights(state: ChainState) -> dict[Address, int]:
@@ -75,13 +84,16 @@ def get_weighty_scores(state: ChainState) -> tuple[tuple[RevealedScores, int], .
 
 
 def compute_round_scores(state: ChainState) -> RoundScores:
-    """Medians over all scorers: more than 2/3 of the power has spoken, so less than 1/3 never weighs half."""
+    """Medians over all scorers: more than 2/3 of the power has spoken, so less than 1/3 never weighs half.
+
+    A mining device's word on its own update does not count, unless nobody else has spoken.
+    """
     said = get_weighty_scores(state)
     base = compute_weighted_median([(r.base_score, weight) for r, weight in said])
-    medians = {
-        update.sender: compute_weighted_median([(r.scores[index], weight) for r, weight in said])
-        for index, update in enumerate(state.round.reveals)
-    }
+    medians = {}
+    for index, update in enumerate(state.round.reveals):
+        others = [(r.scores[index], weight) for r, weight in said if r.scorer != update.sender]
+        medians[update.sender] = compute_weighted_median(others or [(r.scores[index], weight) for r, weight in said])
     return RoundScores(base, medians)
 
 
@@ -91,13 +103,21 @@ def is_round_scored(state: ChainState) -> bool:
 
 
 def find_outlying_scorers(state: ChainState) -> frozenset[Address]:
-    """The scorers whose gains over the base model are too far from the medians of all."""
+    """The scorers whose gains over the base model are too far from the medians of all, their own updates aside."""
     said = get_weighty_scores(state)
-    gains = [[score - r.base_score for score in (*r.scores, *r.aggregates)] for r, _ in said]
+    senders = tuple(update.sender for update in state.round.reveals)
+    gains = [_list_gains(r, senders) for r, _ in said]
     if not gains or not gains[0]:
         return frozenset()
     found = find_outliers(gains, [weight for _, weight in said], state.params.score_outlier_bp)
     return frozenset(said[index][0].scorer for index in found)
+
+
+def _list_gains(said: RevealedScores, senders: tuple[Address, ...]) -> list[int | None]:
+    """What a scorer says each update and each aggregate adds; None for its own update."""
+    base, updates = said.base_score, zip(senders, said.scores, strict=True)
+    of_updates = [None if sender == said.scorer else score - base for sender, score in updates]
+    return [*of_updates, *(score - base for score in said.aggregates)]
 
 
 def compute_settlement(state: ChainState) -> Settlement:
@@ -184,6 +204,8 @@ class _Outcome:
 
     accepted: frozenset[bytes]
     revealed: frozenset[Address]
+    awaited: frozenset[Address]
+    """Devices that were to score: they had said so, or committed to scores."""
     scorers: frozenset[Address]
     outliers: frozenset[Address]
     is_scored: bool
@@ -195,6 +217,7 @@ def process_settlement(state: ChainState, settlement: Settlement) -> ChainState:
     outcome = _Outcome(
         accepted=frozenset(settlement.accepted),
         revealed=frozenset(update.sender for update in state.round.reveals),
+        awaited=frozenset((*state.round.pledges, *(address for address, _ in state.round.score_commits))),
         scorers=frozenset(reveal.scorer for reveal in state.round.score_reveals),
         outliers=find_outlying_scorers(state) if is_scored else frozenset(),
         is_scored=is_scored,
@@ -218,6 +241,7 @@ def process_settlement(state: ChainState, settlement: Settlement) -> ChainState:
     settled = process_matured(settled)
     if state.round.number % state.params.epoch_rounds == 0:
         settled = process_election(settled)
+        settled = replace(settled, devices=tuple(replace(device, unscored=0) for device in settled.devices))
     return replace(settled, round=RoundState(Round(state.round.number + 1), Phase.COMMIT))
 
 
@@ -239,14 +263,15 @@ def _compute_rewards(state: ChainState, outcome: _Outcome) -> dict[Address, int]
 def _split_scoring_reward(state: ChainState, outliers: frozenset[Address]) -> dict[Address, int]:
     """The scorers' purse by weight, of which a scorer gets its own reputation's share.
 
-    The rest, an outlier's part and that of a validator that kept silent, or was kept out, is not minted: in no round
-    does anybody gain by another's fall.
+    The rest, an outlier's part and that of a validator or of all mining devices that kept silent, or were kept out, is
+    not minted: in no round does anybody gain by another's fall.
     """
     reputations = {device.address: device.reputation for device in state.devices}
     reputations |= {candidate.address: candidate.reputation for candidate in state.candidates}
     weights = get_scorer_weights(state)
-    silent = sum(v.power for v in state.validators if v.address not in weights) * WEIGHT_SCALE
-    whole = (sum(weights.values()) + silent) * REPUTATION_MAX
+    of_validators = sum(v.power for v in state.validators) * WEIGHT_SCALE
+    of_devices = of_validators * state.params.mining_weight_bp // 10_000
+    whole = (of_validators + of_devices) * REPUTATION_MAX
     purse = state.params.reward_for_scores
     return {
         address: purse * weight * reputations[address] // whole
@@ -261,6 +286,8 @@ def _settle_device(device: Device, outcome: _Outcome) -> Device:
     if outcome.is_scored and has_revealed:
         is_accepted = device.address in outcome.accepted
         device = replace(device, reputation=compute_reputation(device.reputation, is_accepted))
+    if outcome.is_scored and device.address in outcome.awaited:
+        device = replace(device, unscored=0 if device.address in outcome.scorers else device.unscored + 1)
     if device.address in outcome.outliers:
         device = replace(device, reputation=compute_reputation(device.reputation, False))
     return device

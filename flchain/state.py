@@ -37,13 +37,15 @@ class Account:
 
 @dataclass(frozen=True)
 class Device:
-    """A registered device. `absent` counts the rounds it has missed in a row."""
+    """A registered device. `absent` counts the rounds it has missed in a row, `unscored` those since the last election
+    in which it was to score and, without having done so in between, did not."""
 
     address: Address
     public_key: bytes
     home: Address
     reputation: BasisPoints = REPUTATION_START
     absent: int = 0
+    unscored: int = 0
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,8 @@ class RoundState:
     reveals: tuple[RevealedUpdate, ...] = ()
     score_commits: tuple[tuple[Address, Hash], ...] = ()
     score_reveals: tuple[RevealedScores, ...] = ()
+    pledges: tuple[Address, ...] = ()
+    """Devices that have said with their commitment that they will score."""
 
 
 @dataclass(frozen=True, eq=False)

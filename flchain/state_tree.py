@@ -38,13 +38,14 @@ _Standing = tuple[_Whole, CommissionShare, Score, Score, int, _Whole]
 _Commitments = tuple[tuple[Bytes20, Bytes32], ...]
 _Updates = tuple[tuple[Bytes20, _Whole, Bytes32], ...]
 _Scores = tuple[tuple[Bytes20, Score, tuple[Score, ...], tuple[Score, ...]], ...]
+_Senders = tuple[Bytes20, ...]
 _LEAF_TYPES: dict[str, type[tuple[Any, ...]]] = {
     "account": tuple[Bytes20, Bytes32, _Whole, _Whole],
-    "device": tuple[Bytes20, Bytes32, Bytes20, Score, _Whole],
+    "device": tuple[Bytes20, Bytes32, Bytes20, Score, _Whole, _Whole],
     "candidate": tuple[Bytes20, Bytes32, _Standing, tuple[_Whole, _Whole, _Whole]],
     "delegation": tuple[Bytes20, Bytes20, _Whole],
     "unbonding": tuple[Bytes20, Bytes20, _Whole, _Whole | None],
-    "round": tuple[tuple[_Whole, Phase, _Whole], _Commitments, _Updates, _Commitments, _Scores],
+    "round": tuple[tuple[_Whole, Phase, _Whole], _Commitments, _Updates, _Commitments, _Scores, _Senders],
     "totals": tuple[Bytes32, Bytes32, _Whole, _Whole],
 }
 """The fields of each leaf behind its name, as the writers below write them."""
@@ -132,7 +133,7 @@ def _encode_account(a: Account) -> bytes:
 
 @lru_cache(LEAVES_CACHED_MAX)
 def _encode_device(d: Device) -> bytes:
-    return encode(["device", d.address, d.public_key, d.home, d.reputation, d.absent])
+    return encode(["device", d.address, d.public_key, d.home, d.reputation, d.absent, d.unscored])
 
 
 @lru_cache(LEAVES_CACHED_MAX)
@@ -167,12 +168,13 @@ def _encode_round(round_: RoundState) -> bytes:
             [[r.sender, r.samples, _hash_update(r.update)] for r in round_.reveals],
             [list(item) for item in round_.score_commits],
             [[s.scorer, s.base_score, list(s.scores), list(s.aggregates)] for s in round_.score_reveals],
+            list(round_.pledges),
         ]
     )
 
 
 def _read_round(fields: Any, updates: Sequence[bytes]) -> RoundState:
-    (number, phase, heights), commits, reveals, score_commits, score_reveals = fields
+    (number, phase, heights), commits, reveals, score_commits, score_reveals, pledges = fields
     if [_hash_update(update) for update in updates] != [update_hash for _, _, update_hash in reveals]:
         raise MalformedMessage("not the updates of the open round")
     return RoundState(
@@ -186,6 +188,7 @@ def _read_round(fields: Any, updates: Sequence[bytes]) -> RoundState:
         ),
         score_commits=score_commits,
         score_reveals=tuple(RevealedScores(*said) for said in score_reveals),
+        pledges=pledges,
     )
 
 

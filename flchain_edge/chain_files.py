@@ -70,6 +70,20 @@ def compute_initial_model(model: TfliteModel) -> ModelVector:
     return to_fixed(model.get_weights())
 
 
+def hold_out(examples: Examples, percent: int) -> tuple[Examples, Examples]:
+    """To train on, and to score on: `percent` (1 to 50) of the rows, spread evenly over the file, are never trained on.
+
+    Raises ConfigError if that is not even one.
+    """
+    held_before = np.arange(len(examples) + 1) * percent // 100
+    is_held = np.diff(held_before) > 0
+    if not is_held.any():
+        what = f"{percent}% of {len(examples)} examples are none to score on"
+        raise ConfigError((f"[mining] holdout_percent: {what}",))
+    train, held = (Examples(examples.x[rows], examples.y[rows]) for rows in (~is_held, is_held))
+    return train, held
+
+
 def load_examples(path: Path, model: TfliteModel) -> Examples:
     """Read arrays x and y of a .npz file and check that they fit the model. Raises ConfigError with all problems."""
     try:

@@ -17,10 +17,10 @@ from flchain_edge.mqtt import OUTGOING_BYTES_MAX, LinkEvent, MqttLink, Received
 from flchain_edge.mqtt import Connected as LinkConnected
 from flchain_edge.mqtt_settings import with_client_id
 from flchain_edge.node_settings import load_identity
+from flchain_edge.scorer_tflite import Scorer
 from flchain_edge.tflite import TfliteModel, probe_model
 from miner import catch_up
 from miner.edge.ledger import LEDGER_FILE, Ledger, replay
-from miner.edge.scorer_tflite import Scorer
 from miner.machine import build_miner_state, step
 from miner.settings import MinerSettings
 from miner.tip import Standing

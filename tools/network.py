@@ -48,6 +48,8 @@ class Plan:
     local_epochs: int
     batch_size: int
     learning_rate: float
+    mining: int = 0
+    """So many agents, the first ones, mine as well."""
 
 
 @dataclass(frozen=True)
@@ -189,12 +191,17 @@ def _build_settings(plan: Plan, model: Path, keys: list[Identity]) -> NetworkSet
     )
 
 
-def write_configs(network: Network, host: str, port: int, until_round: int, follow: str = "full") -> None:
-    """Write every node's configuration file: the broker's port may change from run to run."""
+def write_configs(
+    network: Network, host: str, port: int, until_round: int, *, mining: int = 0, follow: str = "full"
+) -> None:
+    """Write every node's configuration file: the broker's port may change from run to run. The first `mining` agents
+    mine, and follow fully as mining must; the others follow as `follow` says."""
     for node in network.nodes:
-        of_agent = f'failover_s = 3\nfollow = "{follow}"\n' if node.role == "agent" else ""
+        mines = node in network.agents[:mining]
+        of_agent = f'failover_s = 3\nfollow = "{"full" if mines else follow}"\n' if node.role == "agent" else ""
+        of_miner = "\n[mining]\nenabled = true\n" if mines else ""
         node.config.write_text(
             f'genesis = "../../genesis.cbor"\nmodel = "../../model.tflite"\nexamples = "examples.npz"\n'
             f'data_dir = "data"\nuntil_round = {until_round}\n{of_agent}'
-            f'\n[key]\nfile = "key.pem"\n\n[mqtt]\nhost = "{host}"\nport = {port}\n'
+            f'\n[key]\nfile = "key.pem"\n\n[mqtt]\nhost = "{host}"\nport = {port}\n{of_miner}'
         )

@@ -1,4 +1,4 @@
-"""The device's database: model and place in the chain, work of the open round, outbox, history. SQLite."""
+"""The device's database: model and place in the chain, work and scores of the open round, outbox, history. SQLite."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import aiosqlite
 
-from agent.values import Report, SavePosition, Work
+from agent.values import Report, SavePosition, Scores, Work
 from flchain.codecs import carried_bytes
 from flchain.crypto import Identity
 from flchain.errors import ConfigError, InvalidMessage, LedgerCorrupt, MalformedMessage
@@ -55,6 +55,15 @@ MIGRATIONS = (
     );
     """,
     """
+    ALTER TABLE work ADD COLUMN will_score INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE scores (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        round INTEGER NOT NULL,
+        commit_raw BLOB NOT NULL,
+        reveal_raw BLOB NOT NULL
+    );
+    """,
+    """
     ALTER TABLE position ADD COLUMN carried BLOB NOT NULL DEFAULT x'';
     ALTER TABLE position ADD COLUMN carried_hash BLOB NOT NULL DEFAULT x'';
     """,
@@ -82,6 +91,7 @@ class Stored:
     residual: ModelVector
     work: Work | None
     outbox: dict[Hash, tuple[Round, bytes]]
+    scores: Scores | None
 
 
 class Store:
@@ -127,22 +137,30 @@ class Store:
         light, residual, work, count = genesis_light, empty, None, genesis_light.params.parameters_count
         query = "SELECT header, certificate, sets, model, residual, carried, carried_hash FROM position"
         position = await self._read(query, (bytes,) * 7)
-        query = "SELECT round, commit_raw, reveal_raw, residual, samples, training_ms FROM work"
-        works = await self._read(query, (int, bytes, bytes, bytes, int, int))
+        query = "SELECT round, commit_raw, reveal_raw, residual, samples, training_ms, will_score FROM work"
+        works = await self._read(query, (int, bytes, bytes, bytes, int, int, int))
+        scored = await self._read("SELECT round, commit_raw, reveal_raw FROM scores", (int, bytes, bytes))
         messages = await self._read("SELECT digest, round, raw FROM outbox", (bytes, int, bytes))
         for header, certificate, sets, model, kept, carried, carried_hash in position:
             if carried and _hash(carried) != carried_hash:
                 raise LedgerCorrupt(0, "the device's database: what the codec carries is not what was stored")
             light = restore(light, Head(header, certificate, sets), model, carried)
             residual = vector_from_bytes(kept, count)
-        for number, commit, reveal, kept, samples, training_ms in works:
+        for number, commit, reveal, kept, samples, training_ms, will_score in works:
             _check_message(commit, Kind.COMMIT, number, light.chain, identity)
             _check_message(reveal, Kind.REVEAL, number, light.chain, identity)
-            work = Work(Round(number), commit, reveal, vector_from_bytes(kept, count), samples, training_ms)
+            left_out = vector_from_bytes(kept, count)
+            work = Work(Round(number), commit, reveal, left_out, samples, training_ms, bool(will_score))
+        scores = None
+        for number, commit, reveal in scored:
+            _check_message(commit, Kind.SCORE_COMMIT, number, light.chain, identity)
+            _check_message(reveal, Kind.SCORE_REVEAL, number, light.chain, identity)
+            scores = Scores(Round(number), commit, reveal)
         for digest, _, raw in messages:
             if hash_message(raw) != digest:
                 raise LedgerCorrupt(0, "the device's database: a message in the outbox is not the one that was stored")
-        return Stored(light, residual, work, {Hash(digest): (Round(number), raw) for digest, number, raw in messages})
+        outbox = {Hash(digest): (Round(number), raw) for digest, number, raw in messages}
+        return Stored(light, residual, work, outbox, scores)
 
     async def _read(self, query: str, types: tuple[type, ...]) -> list[tuple[Any, ...]]:
         """All rows. Raises LedgerCorrupt: SQLite lets any type be in any column."""
@@ -170,9 +188,25 @@ class Store:
         """The open round's update, ready to send."""
         async with transaction(self._db):
             await self._db.execute(
-                "INSERT OR REPLACE INTO work (id, round, commit_raw, reveal_raw, residual, samples, training_ms)"
-                " VALUES (1, ?, ?, ?, ?, ?, ?)",
-                (work.round, work.commit, work.reveal, vector_bytes(work.residual), work.samples, work.training_ms),
+                "INSERT OR REPLACE INTO work (id, round, commit_raw, reveal_raw, residual, samples, training_ms,"
+                " will_score) VALUES (1, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    work.round,
+                    work.commit,
+                    work.reveal,
+                    vector_bytes(work.residual),
+                    work.samples,
+                    work.training_ms,
+                    work.will_score,
+                ),
+            )
+
+    async def save_scores(self, scores: Scores) -> None:
+        """The open round's scores, ready to send."""
+        async with transaction(self._db):
+            await self._db.execute(
+                "INSERT OR REPLACE INTO scores (id, round, commit_raw, reveal_raw) VALUES (1, ?, ?, ?)",
+                (scores.round, scores.commit, scores.reveal),
             )
 
     async def save_outbox(self, digest: Hash, round_number: Round, raw: bytes) -> None:

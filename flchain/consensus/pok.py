@@ -51,15 +51,19 @@ def compute_idle_knowledge(standing: BasisPoints) -> BasisPoints:
     return BasisPoints(max(KNOWLEDGE_MIN, standing // 2))
 
 
-def find_outliers(gains: Sequence[Sequence[int]], weights: Sequence[int], distance_max: int) -> frozenset[int]:
+def find_outliers(gains: Sequence[Sequence[int | None]], weights: Sequence[int], distance_max: int) -> frozenset[int]:
     """The indices of scorers whose gains are on average more than `distance_max` basis points off the medians.
 
-    `gains` has one row per scorer, all of one length, one column per model that was scored.
+    `gains` has one row per scorer, all of one length, one column per model that was scored. None is no word on a model:
+    it is left out of that column's median and of that row's average.
     """
-    columns = list(zip(*gains, strict=True))
-    medians = [compute_weighted_median(list(zip(column, weights, strict=True))) for column in columns]
-    return frozenset(
-        index
-        for index, row in enumerate(gains)
-        if sum(abs(gain - median) for gain, median in zip(row, medians, strict=True)) > distance_max * len(medians)
-    )
+    medians = []
+    for column in zip(*gains, strict=True):
+        said = [(gain, weight) for gain, weight in zip(column, weights, strict=True) if gain is not None]
+        medians.append(compute_weighted_median(said) if said else 0)
+
+    def is_outlier(row: Sequence[int | None]) -> bool:
+        distances = [abs(gain - median) for gain, median in zip(row, medians, strict=True) if gain is not None]
+        return sum(distances) > distance_max * len(distances)
+
+    return frozenset(index for index, row in enumerate(gains) if is_outlier(row))

@@ -21,11 +21,11 @@ from flchain.wire import decode, seal
 from flchain_edge.database_files import refuse_if_open
 from flchain_edge.event_loop import EventQueue
 from flchain_edge.mqtt import MqttLink
+from flchain_edge.scorer_tflite import Scorer
 from miner.edge import ledger_resync
 from miner.edge.ledger import Ledger, StoredBlock, get_resynced_path
 from miner.edge.ledger_file import LedgerFile
 from miner.edge.ledger_resync import Resynced, VotesLost, resync_ledger
-from miner.edge.scorer_tflite import Scorer
 from miner.machine import build_miner_state
 from miner.runner import MinerRunner
 from miner.tip import Standing

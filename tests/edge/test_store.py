@@ -10,17 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.edge.store import Store, Stored
-from agent.values import Report, SavePosition, Work
+from agent.edge.store import MIGRATIONS, Store, Stored
+from agent.values import Report, SavePosition, Scores, Work
 from flchain.errors import ConfigError, LedgerCorrupt
 from flchain.fixedpoint import vector_bytes
 from flchain.light import LightState, build_light_state, process_body, process_head
+from flchain.messages import ScoreReveal
+from flchain.scoring import build_score_commit
 from flchain.state import hash_model
 from flchain.trust import Head
 from flchain.types import Hash, Height, ModelVector, Round
-from flchain.wire import hash_message
-from flchain_edge.sqlite import StoreFull
-from tests.support.chain_builder import NO_CLOCK, PARAMETERS_COUNT, Driver, make_reveal, seal_commit, seal_reveal
+from flchain.wire import hash_message, seal
+from flchain_edge.sqlite import StoreFull, open_database, transaction
+from tests.support.chain_builder import NO_CLOCK, PARAMETERS_COUNT, SALT, Driver, make_reveal, seal_commit, seal_reveal
 from tests.support.crash import kill_after
 from tests.support.ledger_builder import change, drive, flip
 
@@ -63,7 +65,15 @@ def build_work(driver: Driver, round_number: int) -> Work:
     """What device ME has trained in a round."""
     reveal = make_reveal(driver.chain, ME, round_number)
     commit_raw, reveal_raw = seal_commit(driver.chain, ME, reveal), seal_reveal(driver.chain, ME, reveal)
-    return Work(Round(round_number), commit_raw, reveal_raw, get_residual(round_number), 40, 1234)
+    return Work(Round(round_number), commit_raw, reveal_raw, get_residual(round_number), 40, 1234, will_score=True)
+
+
+def build_scores(driver: Driver, round_number: int, number: int = ME) -> Scores:
+    """What device `number` has scored in a round."""
+    me, chain = driver.chain.devices[number], driver.chain.id
+    reveal = ScoreReveal(round_number, SALT, 7_000, ((me.address, 7_000),), ())
+    commit = build_score_commit(chain, me.address, reveal)
+    return Scores(Round(round_number), seal(commit, chain, me), seal(reveal, chain, me))
 
 
 def visit(path: Path, driver: Driver, do: Callable[[Store], Awaitable[object]]) -> None:
@@ -145,6 +155,48 @@ def test_work_and_outbox_are_found_again(tmp_path: Path, driver: Driver) -> None
     assert set(load(path, driver).outbox) == {hash_message(raws[1])}
 
 
+def test_scores_are_found_again(tmp_path: Path, driver: Driver) -> None:
+    """A restart between commitment and opening finds the newest round's two messages, and the pledge they are for."""
+    path = tmp_path / "agent.db"
+    assert load(path, driver).scores is None
+
+    async def save(store: Store) -> None:
+        await store.save_work(build_work(driver, 2))
+        await store.save_scores(build_scores(driver, 1))
+        await store.save_scores(build_scores(driver, 2))
+
+    visit(path, driver, save)
+    stored = load(path, driver)
+    assert stored.scores == build_scores(driver, 2)
+    assert stored.work is not None and stored.work.will_score
+
+
+def test_a_store_from_before_devices_mined_goes_on(tmp_path: Path, driver: Driver) -> None:
+    """Its work is found without a pledge, and it has room for scores."""
+    path, work = tmp_path / "agent.db", build_work(driver, 2)
+
+    async def make() -> None:
+        db = await open_database(path, MIGRATIONS[:1])
+        row = (work.round, work.commit, work.reveal, vector_bytes(work.residual), 40, 1234)
+        async with transaction(db):
+            await db.execute("INSERT INTO work VALUES (1, ?, ?, ?, ?, ?, ?)", row)
+        await db.close()
+
+    asyncio.run(make())
+    visit(path, driver, lambda store: store.save_scores(build_scores(driver, 2)))
+    stored = load(path, driver)
+    assert stored.work is not None and not stored.work.will_score and stored.work.commit == work.commit
+    assert stored.scores == build_scores(driver, 2)
+
+
+def test_another_devices_scores_are_damage(tmp_path: Path, driver: Driver) -> None:
+    """What this device has not signed it does not send, whole as it may be."""
+    path = tmp_path / "agent.db"
+    visit(path, driver, lambda store: store.save_scores(build_scores(driver, 2, number=1)))
+    with pytest.raises(LedgerCorrupt):
+        load(path, driver)
+
+
 def test_history_has_one_line_a_round(tmp_path: Path, driver: Driver) -> None:
     """A round that is reported again, after a restart, is not counted twice; one without an update is there too."""
 
@@ -185,6 +237,10 @@ def test_a_damaged_position_is_found(tmp_path: Path, driver: Driver) -> None:
         "UPDATE work SET commit_raw = CAST(commit_raw AS TEXT)",
         "UPDATE work SET round = round + 1",
         "UPDATE work SET samples = 'many'",
+        "UPDATE scores SET reveal_raw = commit_raw",
+        "UPDATE scores SET commit_raw = x'00'",
+        "UPDATE scores SET round = round + 1",
+        "UPDATE scores SET round = 'two'",
         "UPDATE outbox SET raw = x'00'",
         "UPDATE outbox SET raw = CAST(raw AS TEXT)",
         "UPDATE outbox SET digest = 7",
@@ -199,6 +255,7 @@ def test_what_was_not_stored_so_is_damage(tmp_path: Path, driver: Driver, sql: s
 
     async def save(store: Store) -> None:
         await store.save_position(build_position(driver, 1))
+        await store.save_scores(build_scores(driver, 2))
         await store.save_work(build_work(driver, 2))
         await store.save_outbox(hash_message(raw), Round(2), raw)
 

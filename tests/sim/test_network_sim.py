@@ -222,9 +222,9 @@ class Liar:
         commitment = fields[1]
         if number in self.garbage:
             commitment = compute_update_commitment(chain, self.me.address, self.garbage[number])
-        own = seal(Commit(number, commitment), chain, self.me)
+        own = seal(Commit(number, commitment, False), chain, self.me)
         self.send(own)
-        other = seal(Commit(number, b"x" * 32), chain, self.me)
+        other = seal(Commit(number, b"x" * 32, False), chain, self.me)
         self.network.at(self.network.links.delay_ms[1] + 1, self.send, other)  # after the first: duplicate
         self.send(raw)  # d0's own words under this topic: unknown-sender
         self.send(own[:-1] + bytes([own[-1] ^ 1]))  # known by its place, mis-signed: bad-signature

@@ -12,12 +12,16 @@ from dataclasses import dataclass, replace
 import msgspec
 import pytest
 
-from flchain import certificate, chain, messages, orders, settle
+from agent import machine as agent_machine
+from agent import values as av
+from flchain import certificate, chain, light, messages, orders, settle
+from flchain import scoring as scores_of_all
 from flchain.consensus import bft, message_log
 from flchain.consensus.bft import ValidatorSet, VoteType
 from flchain.errors import BadCertificate
-from flchain.messages import Header
+from flchain.messages import Header, Phase
 from flchain.state import find_validator
+from flchain.types import Address
 from flchain.wire import HEADER_BYTES_MAX, decode_struct, verify_envelope
 from miner import agreement, scoring
 from miner import machine as miner_machine
@@ -213,6 +217,30 @@ def never_release_a_lock(monkeypatch):
     monkeypatch.setattr(bft, "is_lock_open", is_lock_open)
 
 
+def say_scores_before_disk(monkeypatch):
+    true = agent_machine.step
+
+    def step(state, event, *clocks):
+        after, effects = true(state, event, *clocks)
+        return after, tuple(sorted(effects, key=lambda effect: isinstance(effect, av.SaveScores)))
+
+    monkeypatch.setattr(agent_machine, "step", step)
+
+
+def score_what_is_there(monkeypatch):
+    def has_any(state):
+        return state.phase in (Phase.SCORE, Phase.SETTLE) and bool(state.updates)
+
+    monkeypatch.setattr(light.LightState, "has_all_updates", property(has_any))
+
+
+def leave_the_scorer_out_of_its_commitment(monkeypatch):
+    true = messages.compute_score_commitment
+    for module in (chain, scores_of_all):
+        monkeypatch.setattr(module, "compute_score_commitment", lambda name, sender, reveal: true(name, NOBODY, reveal))
+
+
+NOBODY = Address(b"")
 LOCKS = Options(0, 4, 1, 1, ALL - {"stake"}, 12, ("lock-one",))
 MUTANTS: dict[str, Mutant] = {
     "the lock is dropped": Mutant(never_lock, "against its lock", LOCKS),
@@ -260,6 +288,15 @@ MUTANTS: dict[str, Mutant] = {
         vote_for_blocks_that_break_a_rule,
         "consensus decides valid blocks only",
         Options(0, 4, 1, 1, CALM, 15, ("invalid",)),
+    ),
+    "scores leave before they are stored": Mutant(
+        say_scores_before_disk, "SCORE_COMMIT that is not on its disk", Options(0, 4, 2, 0, CALM, 8)
+    ),
+    "a device scores though updates may be missing": Mutant(
+        score_what_is_there, "scores other updates", Options(0, 4, 5, 0, ALL - {"stake"}, 25, mining=5)
+    ),
+    "a commitment to scores does not name its scorer": Mutant(
+        leave_the_scorer_out_of_its_commitment, "copied scores", Options(0, 4, 2, 1, CALM, 8, ("device-copy",))
     ),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from miner import state_sync
-from tools.sim.byzantine import make_byzantine
+from tools.sim.byzantine import Equivocate, make_byzantine
 from tools.sim.network import Network
 
 
@@ -35,7 +35,7 @@ def test_a_miner_that_comes_late_takes_a_state_and_signs(seed: int) -> None:
 def test_a_state_is_taken_across_a_change_of_validators(seed: int) -> None:
     """While it was away another was jailed: it skips to validators of which more than a third are those it knows."""
     network = Network(seed, 10, miners=5, silent=frozenset({"m4"}))
-    make_byzantine(network, "m0", "equivocate")
+    make_byzantine(network, "m0", Equivocate)
     network.run(lambda n: any(len(m.state.chain.validators) == 4 for m in n.miners() if m.behaviour is None))
     height = max(network.checker.final)
     network.run(lambda n: max(n.checker.final) > height + 8)

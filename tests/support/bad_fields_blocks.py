@@ -111,7 +111,7 @@ def _score(sender: Identity, round_: int = 1) -> bytes:
 
 
 def _commit() -> bytes:
-    return seal(Commit(1, OTHER_32), CHAIN.id, DEVICE)
+    return seal(Commit(1, OTHER_32, False), CHAIN.id, DEVICE)
 
 
 def _pay(amount: int) -> bytes:

@@ -188,7 +188,12 @@ RAW_ROWS: tuple[tuple[str, str, Callable[[bytes], bytes], str], ...] = (
     ("form", "three parts", lambda raw: b"\xd2" + encode(cbor2.loads(raw).value[:3]), "malformed"),
     ("form", "a number in more bytes than it needs", lambda raw: b"\xd8\x12" + raw[1:], "not-canonical"),
     ("form", "a float", lambda raw: encode([1.5]), "malformed"),
-    ("form", "longer than its kind may be", lambda raw: seal(Commit(1, b"c" * 500), CHAIN.id, DEVICE), "oversized"),
+    (
+        "form",
+        "longer than its kind may be",
+        lambda raw: seal(Commit(1, b"c" * 500, False), CHAIN.id, DEVICE),
+        "oversized",
+    ),
 )
 
 # --- kinds where nobody takes them ----------------------------------------------------------------------------------
@@ -209,7 +214,7 @@ def build_channel_rows() -> list[Row]:
         ("Status", "to a miner", UP_TOPIC, seal(status, CHAIN.id, DEVICE), "malformed"),
         ("Receipt", "of a device", UP_TOPIC, seal(receipt, CHAIN.id, DEVICE), "malformed"),
         ("Receipt", "among miners", bft, seal(receipt, CHAIN.id, MINER), "malformed"),
-        ("Commit", "of a holder", TOPICS.device_up(HOLDER.address), seal(Commit(1, OTHER_32), CHAIN.id, HOLDER),
+        ("Commit", "of a holder", TOPICS.device_up(HOLDER.address), seal(Commit(1, OTHER_32, False), CHAIN.id, HOLDER),
          "unknown-sender"),
         ("Ask", "of a stranger", TOPICS.device_up(STRANGER.address), seal(ask, CHAIN.id, STRANGER), "unknown-sender"),
         ("Ask", "of a stranger, repeated by a miner", bft, seal(ask, CHAIN.id, STRANGER), "unknown-sender"),

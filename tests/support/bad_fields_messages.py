@@ -60,7 +60,7 @@ TO = "to, to a device"
 MOST = 2**53
 STRANGER = build_identity(9, 9)
 SHAPES: dict[type[AnyMessage], dict[str, str]] = {
-    Commit: {"round": "number", "commitment": "hash"},
+    Commit: {"round": "number", "commitment": "hash", "will_score": "flag"},
     Reveal: {"round": "number", "salt": "salt", "samples": "samples", "update": "bytes"},
     ScoreCommit: {"round": "number", "commitment": "hash"},
     ScoreReveal: {"round": "number", "salt": "salt", "base_score": "share", "scores": "scores", "aggregates": "scores"},
@@ -96,7 +96,7 @@ def get_round_message(kind: Kind, sender: Identity) -> AnyMessage:
     reveal, scores = make_reveal(CHAIN, 0), make_scores(state)
     match kind:
         case Kind.COMMIT:
-            return Commit(1, compute_update_commitment(CHAIN.id, sender.address, reveal))
+            return Commit(1, compute_update_commitment(CHAIN.id, sender.address, reveal), False)
         case Kind.REVEAL:
             return reveal
         case Kind.SCORE_COMMIT:

@@ -102,7 +102,7 @@ def build_repeat_rows() -> list[Row]:
     pow_seal = Bench("Seal of proof of work", "in simulations", _get_seal, _check_seal)
     wrong_seal = next(nonce for n in range(100) if _is_bad(nonce := n.to_bytes(NONCE_BYTES, "big")))
     return [
-        Row(commit, "commitment", "another than its first", always(Commit(1, OTHER_32)), "duplicate", RECEIPT),
+        Row(commit, "commitment", "another than its first", always(Commit(1, OTHER_32, False)), "duplicate", RECEIPT),
         Row(order, "sequence", "one that is done", always(1), "wrong-sequence", RECEIPT),
         Row(order, "sequence", "a 17th that waits", always(ORDERS_PER_SENDER_MAX), "pool-full", RECEIPT),
         Row(evidence, "height", "one it was judged for", always((True, 2)), "wrong-round", RECEIPT),

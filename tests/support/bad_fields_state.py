@@ -32,11 +32,11 @@ STATE = "to, to a miner, under a final header"
 
 LEAVES: dict[str, tuple[str, ...]] = {
     "account": ("address", "public_key", "balance", "sequence"),
-    "device": ("address", "public_key", "home", "reputation", "absent"),
+    "device": ("address", "public_key", "home", "reputation", "absent", "unscored"),
     "candidate": ("address", "public_key", "numbers", "jail"),
     "delegation": ("delegator", "candidate", "amount"),
     "unbonding": ("delegator", "candidate", "amount", "due_ms"),
-    "round": ("place", "commits", "reveals", "score_commits", "score_reveals"),
+    "round": ("place", "commits", "reveals", "score_commits", "score_reveals", "pledges"),
     "totals": ("model_hash", "carried_hash", "minted", "burned"),
 }
 """The fields of each leaf, as `state_tree` writes them; those that are lists of others are in NESTED."""
@@ -73,7 +73,7 @@ def get_state_driver() -> Driver:
     made.run_round()
     made.extend(orders=[delegate(made.state, chain.holders[0], chain.miners[0], 60)])
     made.extend(orders=[undelegate(made.state, chain.holders[0], chain.miners[0], 20)])
-    made.go_to(Phase.SETTLE)
+    made.go_to(Phase.SETTLE, pledged=[0])
     made.score_reveal({0: make_scores(made.state)})
     return made
 

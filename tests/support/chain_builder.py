@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -19,12 +19,11 @@ from flchain.messages import (
     Header,
     Phase,
     Reveal,
-    ScoreCommit,
     ScoreReveal,
     Vote,
-    compute_score_commitment,
     compute_update_commitment,
 )
+from flchain.scoring import build_score_commit
 from flchain.settle import get_homes
 from flchain.state import ChainState, find_account
 from flchain.state_tree import compute_state_root
@@ -57,10 +56,11 @@ def make_reveal(
     return Reveal(round_, SALT, samples, make_update(chain, number, round_) if update is None else update)
 
 
-def seal_commit(chain: BuiltChain, number: int, reveal: Reveal) -> bytes:
+def seal_commit(chain: BuiltChain, number: int, reveal: Reveal, will_score: bool = False) -> bytes:
     """Device `number`'s signed commitment to `reveal`."""
     sender = chain.devices[number]
-    return seal(Commit(reveal.round, compute_update_commitment(chain.id, sender.address, reveal)), chain.id, sender)
+    commitment = compute_update_commitment(chain.id, sender.address, reveal)
+    return seal(Commit(reveal.round, commitment, will_score), chain.id, sender)
 
 
 def seal_reveal(chain: BuiltChain, number: int, reveal: Reveal) -> bytes:
@@ -78,9 +78,12 @@ def make_scores(state: ChainState, base: int = BASE_SCORE, scores: Mapping[bytes
 
 def seal_score_commit(chain: BuiltChain, number: int, scores: ScoreReveal) -> bytes:
     """Miner `number`'s signed commitment to `scores`."""
-    sender = chain.miners[number]
-    commitment = compute_score_commitment(chain.id, sender.address, scores)
-    return seal(ScoreCommit(scores.round, commitment), chain.id, sender)
+    return seal_score_commit_of(chain, chain.miners[number], scores)
+
+
+def seal_score_commit_of(chain: BuiltChain, sender: Identity, scores: ScoreReveal) -> bytes:
+    """Any scorer's signed commitment to `scores`."""
+    return seal(build_score_commit(chain.id, sender.address, scores), chain.id, sender)
 
 
 def seal_score_reveal(chain: BuiltChain, number: int, scores: ScoreReveal) -> bytes:
@@ -137,9 +140,9 @@ class Driver:
         if self.state.round.phase is Phase.OPEN:
             self.extend()
 
-    def commit(self, reveals: Mapping[int, Reveal]) -> Block:
-        """A block with the commitments of these devices."""
-        return self.extend([seal_commit(self.chain, i, reveal) for i, reveal in reveals.items()])
+    def commit(self, reveals: Mapping[int, Reveal], pledged: Iterable[int] = ()) -> Block:
+        """A block with the commitments of these devices, of which those in `pledged` will score."""
+        return self.extend([seal_commit(self.chain, i, reveal, i in pledged) for i, reveal in reveals.items()])
 
     def reveal(self, reveals: Mapping[int, Reveal]) -> Block:
         """A block with the updates of these devices."""
@@ -153,19 +156,30 @@ class Driver:
         """A block with the scores of these miners."""
         return self.extend([seal_score_reveal(self.chain, i, word) for i, word in scores.items()])
 
-    def go_to(self, phase: Phase, devices: Iterable[int] | None = None) -> dict[int, Reveal]:
-        """Drive the open round, in which `devices` (all if None) take part, up to `phase`. Gives their updates."""
+    def go_to(
+        self, phase: Phase, devices: Iterable[int] | None = None, pledged: Iterable[int] = ()
+    ) -> dict[int, Reveal]:
+        """Drive the open round, in which `devices` (all if None) take part, up to `phase`. Gives their updates.
+
+        Those in `pledged` say that they will score, and do not.
+        """
         self.open()
         numbers = range(len(self.chain.devices)) if devices is None else devices
         reveals = {i: make_reveal(self.chain, i, self.state.round.number) for i in numbers}
-        steps = ((Phase.COMMIT, self.commit), (Phase.REVEAL, self.reveal))
+        miners = range(len(self.chain.miners))
+        steps: tuple[tuple[Phase, Callable[[], Block]], ...] = (
+            (Phase.COMMIT, lambda: self.commit(reveals, pledged)),
+            (Phase.REVEAL, lambda: self.reveal(reveals)),
+            (
+                Phase.SCORE,
+                lambda: self.score_commit(dict.fromkeys(miners, make_scores(self.state))),
+            ),
+        )
         for here, step in steps:
             if phase > here:
-                step(reveals)
+                step()
                 while self.state.round.phase is here:
                     self.extend()
-        if phase is Phase.SETTLE:
-            self.score_commit({i: make_scores(self.state) for i in range(len(self.chain.miners))})
         assert self.state.round.phase is phase
         return reveals
 

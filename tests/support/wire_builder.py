@@ -9,7 +9,7 @@ from flchain.wire import encode, open_envelope, verify_envelope
 from tests.vectors.make_messages import CHAIN
 
 SENDER = CHAIN.devices[0]
-COMMIT = Commit(1, b"c" * 32)
+COMMIT = Commit(1, b"c" * 32, False)
 PREFIX = CHAIN.id[:8]
 
 

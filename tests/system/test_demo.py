@@ -128,11 +128,13 @@ def test_people_teach_a_model_that_fits_people_it_has_never_seen(tmp_path: Path)
 
 
 def test_run_ends_with_one_model_everywhere_and_one_json_object(data: Path, tmp_path: Path) -> None:
-    """Seven processes settle two rounds and agree; stdout is one JSON object, the folder holds chain, plot, table."""
+    """Seven processes settle two rounds and agree; stdout is one JSON object, the folder holds chain, plot, table. Two
+    of the devices mine and are paid for it."""
     out = tmp_path / "out"
-    with start_demo(out, *size(data), "--rounds", "2") as process:
+    with start_demo(out, *size(data), "--rounds", "2", "--mining", "2") as process:
         results = finish(process, 0)
     assert results.keys() >= KEYS
+    assert results["mining"] == 2 and results["mined"].keys() == {"agent-0", "agent-1"}
     assert results["is_complete"]
     assert_one_model(results)
     assert (results["rounds"], results["devices"], results["miners"], results["restarts"]) == (2, DEVICES, MINERS, 0)

@@ -51,7 +51,7 @@ def driver() -> Driver:
 def test_transactions_are_in_order_and_once(driver: Driver) -> None:
     """Transactions out of order of their senders, or one sender's twice, make a block invalid."""
     first, second = (seal_commit(driver.chain, i, make_reveal(driver.chain, i)) for i in (0, 1))
-    again = seal(Commit(1, b"c" * 32), driver.chain.id, driver.chain.devices[0])
+    again = seal(Commit(1, b"c" * 32, False), driver.chain.id, driver.chain.devices[0])
     for listed in ((second, first), (first, first), (first, again)):
         with pytest.raises(InvalidBlock, match="order"):
             apply(driver.state, *listed)
@@ -62,7 +62,7 @@ def test_a_second_commitment_in_a_later_block_is_a_duplicate(driver: Driver) -> 
     driver.commit({0: make_reveal(driver.chain, 0)})
     for raw in (
         seal_commit(driver.chain, 0, make_reveal(driver.chain, 0)),
-        seal(Commit(1, b"c" * 32), driver.chain.id, driver.chain.devices[0]),
+        seal(Commit(1, b"c" * 32, False), driver.chain.id, driver.chain.devices[0]),
     ):
         with pytest.raises(DuplicateMessage):
             apply(driver.state, raw)
@@ -92,7 +92,7 @@ def test_each_phase_takes_its_own_kind_only() -> None:
 
 def test_senders_are_known_in_their_role(driver: Driver) -> None:
     """A stranger, and a miner in a device's role, are unknown senders; a device may score as well."""
-    commit = Commit(1, b"c" * 32)
+    commit = Commit(1, b"c" * 32, False)
     for sender in (build_identity(77, 7), driver.chain.miners[0]):
         with pytest.raises(UnknownSender):
             apply(driver.state, seal(commit, driver.chain.id, sender))
@@ -108,7 +108,7 @@ def test_senders_are_known_in_their_role(driver: Driver) -> None:
 def test_another_rounds_commitment(driver: Driver, number: int) -> None:
     """A commitment for a past or coming round is refused."""
     with pytest.raises(WrongRound):
-        apply(driver.state, seal(Commit(number, b"c" * 32), driver.chain.id, driver.chain.devices[0]))
+        apply(driver.state, seal(Commit(number, b"c" * 32, False), driver.chain.id, driver.chain.devices[0]))
 
 
 def test_signature_and_chain_of_transactions(driver: Driver) -> None:
@@ -117,7 +117,7 @@ def test_signature_and_chain_of_transactions(driver: Driver) -> None:
     with pytest.raises(BadSignature):
         apply(driver.state, raw[:-1] + bytes((raw[-1] ^ 1,)))
     with pytest.raises(WrongChain):
-        apply(driver.state, seal(Commit(1, b"c" * 32), b"x" * 32, driver.chain.devices[0]))
+        apply(driver.state, seal(Commit(1, b"c" * 32, False), b"x" * 32, driver.chain.devices[0]))
     with pytest.raises(InvalidMessage):
         apply(driver.state, b"junk")
 
@@ -128,8 +128,8 @@ def test_a_copied_commitment_cannot_be_opened(driver: Driver) -> None:
     original = compute_update_commitment(driver.chain.id, driver.chain.devices[0].address, made)
     driver.extend(
         [
-            seal(Commit(1, original), driver.chain.id, driver.chain.devices[0]),
-            seal(Commit(1, original), driver.chain.id, driver.chain.devices[1]),
+            seal(Commit(1, original, False), driver.chain.id, driver.chain.devices[0]),
+            seal(Commit(1, original, False), driver.chain.id, driver.chain.devices[1]),
             seal_commit(driver.chain, 2, make_reveal(driver.chain, 2)),
         ]
     )
@@ -196,8 +196,8 @@ def test_select_transactions_keeps_what_a_block_may_carry(driver: Driver) -> Non
     bad = [
         good[0],
         seal_reveal(driver.chain, 1, make_reveal(driver.chain, 1)),
-        seal(Commit(9, b"c" * 32), driver.chain.id, driver.chain.devices[1]),
-        seal(Commit(1, b"c" * 32), driver.chain.id, build_identity(77, 7)),
+        seal(Commit(9, b"c" * 32, False), driver.chain.id, driver.chain.devices[1]),
+        seal(Commit(1, b"c" * 32, False), driver.chain.id, build_identity(77, 7)),
     ]
     chosen, after = select_transactions(driver.state, [*good, *bad])
     assert set(chosen) == set(good)

@@ -156,6 +156,37 @@ def test_early_bodies_are_bounded(light: LightState) -> None:
     assert list(light.waiting) == list(range(2, 2 + BODIES_WAITING_MAX))
 
 
+# ---------------------------------------------------------------------------------- updates of the open round
+
+
+def test_a_device_knows_when_it_has_all_updates_of_the_open_round(driver: Driver, light: LightState) -> None:
+    """Once the phase is closed and every body is there, they are the chain's; never before, and not after."""
+    for height in heights_of(driver):
+        light = feed_head(light, driver, height)
+        state, is_reveal = driver.states[height], driver.blocks[height - 1].header.phase is Phase.REVEAL
+        assert light.has_all_updates is (state.round.phase is Phase.SETTLE)
+        light = feed_body(light, driver, height)
+        assert light.has_all_updates is (is_reveal or state.round.phase is Phase.SETTLE)
+        assert light.updates == state.round.reveals
+        assert light.homes == {device.address: device.home for device in state.devices}
+
+
+@pytest.mark.parametrize("missed", [2, 3])
+def test_a_missed_header_leaves_it_unknown_whether_updates_are_missing(missed: int) -> None:
+    """A header of REVEAL, or the one that opened it, was missed: more updates may be there than are known."""
+    made = Driver(build_chain(phase_heights_max=3))
+    reveals = Driver(made.chain).go_to(Phase.REVEAL)
+    made.open()
+    made.commit(reveals)
+    for number, reveal in reveals.items():
+        made.reveal({number: reveal})
+    light = build_light_state(made.chain.genesis, made.chain.model)
+    assert feed_all(light, made, heights_of(made)).has_all_updates
+    for height in heights_of(made):
+        light = light if height == missed else feed_all(light, made, range(height, height + 1))
+    assert light.updates and light.phase is Phase.SCORE and not light.has_all_updates
+
+
 # ------------------------------------------------------------------------------------------- mismatches
 
 

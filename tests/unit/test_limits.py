@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,7 +51,9 @@ def hear(state: MinerState, topic: str, packet: bytes) -> tuple[MinerState, list
 @pytest.mark.parametrize("codec", CODECS)
 def test_honest_packets_fit(codec: str) -> None:
     """The longest update, a block of everybody's longest updates, and a model are within the chain's limits."""
-    both_ways = {"downstream_codec": codec, "downstream_level": 2_016} if codec == "count-sketch" else {}
+    both_ways: dict[str, Any] = (
+        {"downstream_codec": codec, "downstream_level": 2_016} if codec == "count-sketch" else {}
+    )
     chain = build_chain(codec=codec, devices=5, codec_level=2_016, **both_ways)
     params = chain.genesis.params
     count = params.parameters_count

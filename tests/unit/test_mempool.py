@@ -19,7 +19,7 @@ CHAIN = build_chain(devices=4)
 
 
 def make_envelope(number: int, round_: int = 1, fill: bytes = b"c") -> Envelope:
-    return open_envelope(seal(Commit(round_, fill * 32), CHAIN.id, CHAIN.devices[number]), CHAIN.id)
+    return open_envelope(seal(Commit(round_, fill * 32, False), CHAIN.id, CHAIN.devices[number]), CHAIN.id)
 
 
 def set_reputations(*reputations: int) -> ChainState:

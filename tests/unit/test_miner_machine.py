@@ -29,7 +29,18 @@ from miner.values import (
     Timer,
     TimerFired,
 )
-from tests.support.chain_builder import NO_CLOCK, BuiltChain, Driver, build_chain, certify, make_reveal, seal_commit
+from tests.support.chain_builder import (
+    NO_CLOCK,
+    BuiltChain,
+    Driver,
+    build_chain,
+    certify,
+    make_reveal,
+    make_scores,
+    seal_commit,
+    seal_score_commit,
+    seal_score_commit_of,
+)
 
 CHAIN = build_chain()
 TOPICS = Topics.of_chain(CHAIN.id)
@@ -93,7 +104,7 @@ def test_home_answers_a_first_copy_and_everyone_a_repeat() -> None:
 
 def test_message_refused_for_good_gets_its_code_in_the_receipt() -> None:
     """A commitment that comes after its phase, or a second one, will never do: the device hears why."""
-    late = seal(Commit(1, b"l" * 32), CHAIN.id, CHAIN.devices[0])
+    late = seal(Commit(1, b"l" * 32, False), CHAIN.id, CHAIN.devices[0])
     _, effects = play(build_miner(go_to(Phase.REVEAL), 2), device_says(0, late))
     assert get_receipts(effects, 2) == [(hash_message(late), "wrong-round")]
     _, effects = play(build_miner(go_to(Phase.COMMIT), 2), device_says(0, commit_of(0)), device_says(0, late))
@@ -113,6 +124,25 @@ def test_miner_with_an_empty_pool_knows_what_is_in_the_chain() -> None:
     _, effects = play(build_miner(go_to(Phase.REVEAL)), device_says(0, commit_of(0)))
     assert get_receipts(effects, 0) == [(hash_message(commit_of(0)), "ok")]
     assert not [effect for effect in effects if isinstance(effect, Refuse)]
+
+
+def test_miner_with_an_empty_pool_knows_a_devices_scores_in_the_chain() -> None:
+    """The repeat of a score commitment or of scores that are final gets an ok as well, and another word a refusal."""
+    driver, device = Driver(CHAIN), CHAIN.devices[0]
+    driver.go_to(Phase.SCORE)
+    word = make_scores(driver.state)
+    commit, reveal = seal_score_commit_of(CHAIN, device, word), seal(word, CHAIN.id, device)
+    driver.extend([*(seal_score_commit(CHAIN, i, word) for i in range(3)), commit])
+    driver.extend()
+    assert driver.state.round.phase is Phase.SETTLE
+    _, effects = play(build_miner(driver.state), device_says(0, commit))
+    assert get_receipts(effects, 0) == [(hash_message(commit), "ok")]
+    other = seal_score_commit_of(CHAIN, device, make_scores(driver.state, base=1))
+    _, effects = play(build_miner(driver.state), device_says(0, other))
+    assert get_receipts(effects, 0) == [(hash_message(other), "wrong-round")]
+    driver.extend([reveal])
+    _, effects = play(build_miner(driver.state), device_says(0, reveal))
+    assert get_receipts(effects, 0) == [(hash_message(reveal), "ok")]
 
 
 def test_patience_begins_with_the_first_commitment_and_ends_in_a_height() -> None:

@@ -37,7 +37,7 @@ def message(raw: bytes) -> bytes:
 
 
 def commit_of(round_number: int) -> bytes:
-    return seal(Commit(round_number, b"c" * 32), CHAIN.id, DEVICE)
+    return seal(Commit(round_number, b"c" * 32, False), CHAIN.id, DEVICE)
 
 
 def play(state: MinerState, *payloads: bytes) -> tuple[MinerState, list[str]]:

@@ -202,7 +202,7 @@ REFUSALS: dict[str, tuple[ChainState, bytes, str]] = {
         transfer(S, RICH, OTHER, 10)[:-1] + bytes([transfer(S, RICH, OTHER, 10)[-1] ^ 1]),
         "bad-signature",
     ),
-    "no order at all": (S, seal(Commit(1, b"c" * 32), S.chain, RICH), "malformed"),
+    "no order at all": (S, seal(Commit(1, b"c" * 32, False), S.chain, RICH), "malformed"),
     "of no amount": (S, seal_order(S, RICH, Transfer, OTHER.public_key, 0), "malformed"),
     "of a negative amount": (S, seal_order(S, RICH, Delegate, MINER.address, -5), "malformed"),
     "a bond too small": (S, register(S, RICH, BOND_MIN - 1), "refused-order"),

@@ -159,18 +159,18 @@ def test_nobody_gains_by_anothers_fall() -> None:
 
 
 def test_the_purse_is_the_most_that_scoring_mints() -> None:
-    """With full reputation the scorers share the purse by power; with less they get that share of it."""
+    """With full reputation the scorers share the purse by power, the devices' part aside; with less they get less."""
     full = tuple(replace(c, reputation=BasisPoints(10_000)) for c in SETTLE.candidates)
     words = {m: (BASE_SCORE, BASE_SCORE) for m in MINERS}
     rich = say(replace(SETTLE, candidates=full), words)
-    assert get_gains(rich, settle(rich)) == dict.fromkeys(MINERS, PURSE // 4)
+    assert get_gains(rich, settle(rich)) == dict.fromkeys(MINERS, PURSE * 10 // 11 // 4)
     half = say(SETTLE, words)
-    assert get_gains(half, settle(half)) == dict.fromkeys(MINERS, PURSE // 8)
+    assert get_gains(half, settle(half)) == dict.fromkeys(MINERS, PURSE * 10 // 11 // 8)
 
 
 def test_a_validators_reward_is_shared_with_its_delegators() -> None:
     """Of the part that a validator earns, its declared commission stays; the rest goes by stake."""
-    chain = build_stake_chain(reward_for_scores=8_000, reward_per_update=0)
+    chain = build_stake_chain(reward_for_scores=8_000, reward_per_update=0, mining_weight_bp=0)
     driver = StakeDriver(chain)
     holder, miner = chain.holders[0], chain.miners[0]
     driver.order(holder, Delegate, miner.address, 30)
@@ -266,6 +266,43 @@ def test_a_mining_device_that_is_far_off_loses_reputation() -> None:
     fallen, risen = find_device(after, bad), find_device(after, good)
     assert fallen is not None and risen is not None
     assert fallen.reputation < risen.reputation
+
+
+def test_validators_gain_nothing_by_keeping_mining_devices_out() -> None:
+    """The devices' part of the purse is theirs or nobody's: a validator earns the same whether they scored or not."""
+    miners = {m: (BASE_SCORE, BASE_SCORE) for m in MINERS}
+    devices = {d.address: (BASE_SCORE, BASE_SCORE) for d in CHAIN.devices}
+    without, beside = say(SETTLE, miners), say(SETTLE, miners | devices)
+    alone, together = get_gains(without, settle(without)), get_gains(beside, settle(beside))
+    assert [alone[m] for m in MINERS] == [together[m] for m in MINERS]
+    assert all(together[d] > 0 for d in devices)
+
+
+def boast(state: ChainState, scorer: Address, score: int) -> ChainState:
+    """The state in which a scorer has said this of the first update."""
+    changed = [
+        replace(r, scores=(score, *r.scores[1:])) if r.scorer == scorer else r for r in state.round.score_reveals
+    ]
+    return replace(state, round=replace(state.round, score_reveals=tuple(changed)))
+
+
+def test_a_mining_device_has_no_say_in_its_own_update() -> None:
+    """Where the others' words are evenly split, a device moves the median of another's update and never its own."""
+    chain = build_chain(miners=4, devices=2, mining_weight_bp=3_000)
+    own, other = (device.address for device in chain.devices)
+    words = {m.address: (7_000, 5_000 + 4_000 * (i % 2)) for i, m in enumerate(chain.miners)}
+    state = say(go_to_settle(chain), words | {own: (7_000, 9_000)})
+    scores = compute_round_scores(state)
+    assert (scores.updates[own], scores.updates[other]) == (5_000, 9_000)
+
+
+def test_what_a_device_says_of_its_own_update_is_not_held_against_it() -> None:
+    """A device that has tested its own update, on data like its training data, is no outlier for that."""
+    chain = build_chain(devices=1)
+    device = chain.devices[0].address
+    state = say(go_to_settle(chain), {a.address: (BASE_SCORE, BASE_SCORE) for a in (*chain.miners, *chain.devices)})
+    assert find_outlying_scorers(boast(state, device, 0)) == frozenset()
+    assert find_outlying_scorers(boast(state, chain.miners[0].address, 0)) == {chain.miners[0].address}
 
 
 # ------------------------------------------------------------------------------------ seats in mid-round

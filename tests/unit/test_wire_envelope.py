@@ -100,7 +100,7 @@ def test_every_flipped_bit_is_refused() -> None:
 def test_the_signature_covers_kind_chain_sender_and_fields() -> None:
     """A valid signature put under another payload, header or key is a bad signature."""
     raw = seal(COMMIT, CHAIN.id, SENDER)
-    other = open_envelope(seal(Commit(2, b"c" * 32), CHAIN.id, SENDER), CHAIN.id).payload
+    other = open_envelope(seal(Commit(2, b"c" * 32, False), CHAIN.id, SENDER), CHAIN.id).payload
     other_kind = encode([int(Kind.SCORE_COMMIT), PREFIX, 1, b"c" * 32])
     other_header = encode({1: -8, 4: CHAIN.devices[1].address})
     for place, part in ((2, other), (2, other_kind), (0, other_header)):

@@ -54,9 +54,9 @@ def test_a_second_encoding_is_not_canonical(data: str) -> None:
 
 def test_a_second_encoding_inside_a_signed_payload() -> None:
     """A payload that is signed correctly but not canonical is refused, as are its protected header's unsorted keys."""
-    payload = encode([1, PREFIX, 1, b"c" * 32])
+    payload = encode([1, PREFIX, 1, b"c" * 32, False])
     assert read(seal_payload(payload)) == COMMIT
-    for changed in (payload + b"\0", payload.replace(b"\x01\x58", b"\x18\x01\x58"), b"\x98\x04" + payload[1:]):
+    for changed in (payload + b"\0", payload.replace(b"\x01\x58", b"\x18\x01\x58"), b"\x98\x05" + payload[1:]):
         with pytest.raises(NotCanonical):
             open_envelope(seal_payload(changed), CHAIN.id)
     unsorted = b"\xa2\x04\x54" + SENDER.address + b"\x01\x27"

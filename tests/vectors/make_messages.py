@@ -47,7 +47,7 @@ def _fill(start: int, size: int) -> bytes:
 
 
 MESSAGES: dict[str, AnyMessage] = {
-    "commit": Commit(1, _fill(0, 32)),
+    "commit": Commit(1, _fill(0, 32), False),
     "reveal": Reveal(2**32, _fill(1, 16), 1_000, _fill(2, 300)),
     "score commit": ScoreCommit(23, _fill(3, 32)),
     "score reveal": ScoreReveal(
@@ -68,6 +68,7 @@ MESSAGES: dict[str, AnyMessage] = {
     "undelegate": Undelegate(3, _fill(13, 20), 256),
     "unjail": Unjail(4),
     "evidence": Evidence(7, _fill(14, 180), _fill(15, 181)),
+    "commit with a pledge": Commit(2, _fill(0, 32), True),
 }
 STRUCTS: dict[str, msgspec.Struct] = {
     "genesis": CHAIN.genesis,

@@ -254,7 +254,7 @@ def measure_frame_bytes() -> int:
 def measure_envelope_bytes() -> int:
     """What a round's signed Commit and Reveal take beside the payload."""
     identity, chain = Identity.from_seed(bytes(32)), Hash(bytes(32))
-    commit = seal(Commit(10_000, bytes(32)), chain, identity)
+    commit = seal(Commit(10_000, bytes(32), False), chain, identity)
     payload = bytes(300)
     return len(commit) + len(seal(Reveal(10_000, bytes(SALT_BYTES), 400, payload), chain, identity)) - len(payload)
 

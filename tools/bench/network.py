@@ -33,8 +33,8 @@ from flchain.types import Hash, Height, ModelVector
 from flchain.wire import HEADER_BYTES_MAX, decode_struct, seal
 from flchain_edge.event_loop import EventQueue
 from flchain_edge.mqtt import MqttLink, MqttSettings, Received
+from flchain_edge.scorer_tflite import Scorer
 from miner.edge.ledger import LEDGER_FILE, Ledger, StoredBlock
-from miner.edge.scorer_tflite import Scorer
 from miner.machine import build_miner_state
 from miner.runner import MinerRunner
 from miner.tip import Standing
@@ -184,7 +184,7 @@ class Fleet:
         chain_id = self._chain.id
         for device in self._chain.devices:
             reveal = Reveal(round_number, SALT, 100, self._update)
-            commit = Commit(round_number, compute_update_commitment(chain_id, device.address, reveal))
+            commit = Commit(round_number, compute_update_commitment(chain_id, device.address, reveal), False)
             raw = seal(commit if phase is Phase.COMMIT else reveal, chain_id, device)
             for payload in split_packet(encode_packet(PacketType.MESSAGE, raw)):
                 while not self._link.publish(self._topics.device_up(device.address), payload):

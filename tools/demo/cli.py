@@ -17,6 +17,7 @@ from flchain.errors import ConfigError, FlchainError
 from flchain_edge.command import EXIT_FAULT
 from tools.datasets import Dataset
 from tools.demo.display import Display
+from tools.demo.earnings import read_mined
 from tools.demo.evaluation import Evaluator
 from tools.demo.measures import Measures, load_measures
 from tools.demo.options import Options, load_data, read_options
@@ -64,7 +65,8 @@ def _run_in_folder(options: Options, dataset: Dataset | None, started_at: float)
         code = 0
     else:
         code = _run(options, network, measures, console, started_at=started_at)
-    results = build_results(network, options.plan, measures)
+    mined = read_mined(network) if options.plan.mining else {}
+    results = build_results(network, options.plan, measures, mined)
     _write_all(options, results, measures)
     print_summary(console, results)
     if options.is_json:

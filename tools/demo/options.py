@@ -35,6 +35,7 @@ DEFAULTS: dict[str, object] = {
     "local_epochs": 0,
     "batch_size": 32,
     "learning_rate": 0.0,
+    "mining": 0,
 }
 """Local epochs and learning rate 0 stand for what suits the data and the model, codec level 0 for the codec's own."""
 SUITED = {("watch", "cnn1d"): (5, 0.1), ("mnist", "mlp"): (2, 0.05), ("mnist", "cnn"): (2, 0.02)}
@@ -43,6 +44,7 @@ Number = TypeVar("Number", int, float)
 NUMBER_NAMES: dict[type[int | float], str] = {int: "whole number", float: "number"}
 ROUNDS = 8
 FOLLOW = ("full", "light")
+ALL = str(UPDATES_MAX)
 BROKERS: tuple[BrokerKind, ...] = ("nats", "mosquitto")
 
 EXAMPLES = """\
@@ -52,6 +54,7 @@ examples:
   flchain demo --dataset-file mine.npz --model cnn  your data: arrays x, y and client (who made each example)
   flchain demo --codec identity                     whole updates instead of compressed ones
   flchain demo --follow light                       devices take the settled change, not everybody's updates
+  flchain demo --mining 3                           three of the devices also score the others' updates
   flchain demo --out DIR --rounds 20                go on with a network that was stopped, or with more rounds
   flchain demo --json 2>/dev/null                   one JSON object on stdout
 
@@ -114,6 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--local-epochs", metavar="N", help="passes over its data that a device makes in a round (default: what suits)")
     add("--learning-rate", metavar="R", help="of the devices' training (default: what suits data and model)")
     add("--aggregation", metavar="NAME", help=f"one of {', '.join(AGGREGATION_RULES)} (default weighted-sum)")
+    add("--mining", nargs="?", const=ALL, metavar="N", help="so many agents, or all, also score the others' updates")
     add("--broker", metavar="NAME", default="nats", help=f"one of {', '.join(BROKERS)} (default nats)")
     add("--out", type=Path, metavar="DIR", help="folder of the network; an old one goes on (default: a fresh one)")
     add("--json", action="store_true", help="one JSON object on stdout at the end, everything else on stderr")
@@ -136,6 +140,7 @@ def read_options(argv: list[str]) -> Options:
             ("codec_level", 1, LEVEL_MAX),
             ("downstream_level", 1, LEVEL_MAX),
             ("local_epochs", 1, 1_000),
+            ("mining", 0, UPDATES_MAX),
         )
     }
     rate = _read_number(problems, "learning_rate", given.learning_rate, 1e-6, 10.0)
@@ -168,6 +173,7 @@ def read_options(argv: list[str]) -> Options:
     if codec.decode_summary is not None and given.downstream_codec is None:  # then it is the same both ways
         values |= {"downstream_codec": values["codec"], "downstream_level": values["codec_level"]}
     values["downstream_level"] = values["downstream_level"] or CODECS[str(values["downstream_codec"])].level_default
+    values["mining"] = min(int(str(values["mining"])), int(str(values["devices"])))
     plan = Plan(**{key: values[key] for key in Plan.__dataclass_fields__})  # type: ignore[arg-type]
     rounds = numbers["rounds"] or load_measures(out).rounds_wanted or ROUNDS
     return Options(plan, rounds, out, given.broker, given.dataset_file, given.json)

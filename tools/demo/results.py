@@ -131,7 +131,7 @@ def find_problems(ends: tuple[NodeEnd, ...], rounds_wanted: int) -> tuple[str, .
     return tuple(problems)
 
 
-def build_results(network: Network, plan: Plan, measures: Measures) -> dict[str, Any]:
+def build_results(network: Network, plan: Plan, measures: Measures, mined: dict[str, int]) -> dict[str, Any]:
     """The JSON object. Lists are by round, from round 1 on, with null for what nobody measured."""
     ends = tuple(read_end(node, network.genesis) for node in network.nodes)
     settled = max(end.round for end in ends)
@@ -161,6 +161,8 @@ def build_results(network: Network, plan: Plan, measures: Measures) -> dict[str,
         "downstream_level": plan.downstream_level,
         "follow": plan.follow,
         "aggregation": plan.aggregation,
+        "mining": plan.mining,
+        "mined": mined,
         "seed": plan.seed,
         "initial_accuracy": measures.initial_accuracy,
         "test_accuracy": [entry.accuracy for entry in entries],

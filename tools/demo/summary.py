@@ -68,6 +68,7 @@ def _list_facts(results: dict[str, Any]) -> list[tuple[str, str]]:
         ("accuracy", f"{draw_bars(accuracy, 60)}  {format_percent(accuracy[-1])} on held-out {results['dataset']}"),
         ("model", _describe_models(results)),
         ("chain", f"height {results['height']}, {results['restarts']} restarts"),
+        *_list_mined(results),
         ("bytes up", f"{format_bytes(up)} a device and round{_compare(up, whole)}"),
         ("bytes down", f"{format_bytes(down)} a device and round{_compare(down, whole)}"),
         (
@@ -94,6 +95,14 @@ def _describe_models(results: dict[str, Any]) -> str:
         total = len(results["model_hash"])
         return f"one on {len(newest)} of {total} nodes, the others are behind: {hashes.pop()[:32]}"
     return f"{len(hashes)} DIFFERENT ones on {len(newest)} nodes"
+
+
+def _list_mined(results: dict[str, Any]) -> list[tuple[str, str]]:
+    if not results["mining"]:
+        return []
+    mined = results["mined"]
+    each = ", ".join(f"{name} {amount:,}" for name, amount in mined.items()) or "nobody was in time, or near the others"
+    return [("mining", f"{sum(mined.values()):,} earned by the scores of {results['mining']} devices: {each}")]
 
 
 def _compare(count: float | None, whole: int) -> str:

@@ -74,6 +74,8 @@ class Broker:
             return
         if node.is_miner and topic.endswith("/bft"):
             self.checker.check_word(node.name, node.identity.address, packet, node.disk.own)
+        elif topic.endswith("/up"):
+            self.checker.check_scores(node.name, packet, node.disk)
         if retain:
             self.retained[topic] = packet
         for listener in self.on_publish:

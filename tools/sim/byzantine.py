@@ -323,12 +323,12 @@ BEHAVIOURS: dict[str, type[Behaviour]] = {
 }
 
 
-def make_byzantine(network: Network, name: str, kind: str) -> None:
-    """Turn miner `name` into a liar before it starts; `equivocate` gets a second copy that starts with it."""
+def make_byzantine(network: Network, name: str, kind: type[Behaviour]) -> None:
+    """Turn `name` into a liar before it starts; `equivocate` gets a second copy that starts with it."""
     node = network.nodes[name]
-    BEHAVIOURS[kind](network, node)
+    kind(network, node)
     network.gone.add(name)
-    if kind == Equivocate.kind:
+    if kind is Equivocate:
         twin = network.add_twin(name)
         Equivocate(network, twin)
         twin.slow_ms = TWIN_SLOW_MS
@@ -339,7 +339,7 @@ def conspire(network: Network, names: list[str]) -> None:
     """The worst that these miners can do together: half of the honest ones, cut off from the others, each see one copy
     of every key, and the other half the other."""
     for name in names:
-        make_byzantine(network, name, Equivocate.kind)
+        make_byzantine(network, name, Equivocate)
     honest = sorted(name for name, node in network.nodes.items() if node.is_miner and node.behaviour is None)
     devices = {name for name, node in network.nodes.items() if not node.is_miner}
     sides = set(honest[::2]), set(honest[1::2])

@@ -9,12 +9,12 @@ from typing import Any
 from flchain.certificate import PRECOMMIT, verify_certificate
 from flchain.chain import Block, apply_block, get_proposer
 from flchain.errors import InvalidMessage
-from flchain.messages import Certificate, Header, Kind
+from flchain.messages import Body, Certificate, Header, Kind, Phase
 from flchain.packets import PacketType, decode_packet
 from flchain.state import ChainState, get_owned
 from flchain.state_tree import compute_state_root
 from flchain.types import Height, View
-from flchain.wire import CERTIFICATE_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, open_envelope
+from flchain.wire import BODY_BYTES_MAX, CERTIFICATE_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, open_envelope
 from tools.sim.world import Disk
 
 PREVOTE = 1
@@ -37,6 +37,8 @@ class Checker:
     """Names."""
     guilty: set[bytes] = field(default_factory=set)
     """Addresses of those who may be accused."""
+    copying: set[bytes] = field(default_factory=set)
+    """Addresses of those who commit to what another has committed to."""
     accused: set[bytes] = field(default_factory=set)
     """Addresses that an honest miner has evidence against."""
     forks: list[tuple[int, bytes, bytes]] = field(default_factory=list)
@@ -74,6 +76,7 @@ class Checker:
             if height == len(self._states):
                 self._states.append(apply_block(parent, block.header_bytes, block.body_bytes)[1])
                 self._check_validators(block.header)
+                self._check_copies(block)
         except InvalidMessage as error:
             self.violations.append(f"{name} stores a bad block at height {height}: {error}")
 
@@ -87,6 +90,14 @@ class Checker:
         for candidate in state.candidates:
             if candidate.is_jailed and candidate.address not in self.guilty:
                 self.violations.append(f"an honest miner is in jail at height {header.height}")
+
+    def _check_copies(self, block: Block) -> None:
+        """Who has copied a commitment cannot open it, and so is never paid for it."""
+        if not self.copying or block.header.phase is not Phase.SETTLE:
+            return
+        body = decode_struct(block.body_bytes, Body, BODY_BYTES_MAX)
+        if {bytes(open_envelope(raw, self.genesis.chain).sender) for raw in body.transactions} & self.copying:
+            self.violations.append(f"copied scores are opened at height {block.header.height}")
 
     def get_double_signers(self) -> set[bytes]:
         """Who has signed for both blocks of a fork: more than a third of the power, if no rule but theirs is broken."""
@@ -120,6 +131,23 @@ class Checker:
         self.accused.add(address)
         if address not in self.guilty:
             self.violations.append(f"{name} accuses an honest miner of signing twice")
+
+    def check_scores(self, name: str, packet: bytes, disk: Disk) -> None:
+        """An honest device's scores are on its disk before they are committed to, the same in one round, and of exactly
+        the updates that the round has."""
+        envelope = open_envelope(decode_packet(packet).fields[0], self.genesis.chain)
+        if envelope.kind not in (Kind.SCORE_COMMIT, Kind.SCORE_REVEAL):
+            return
+        number = envelope.number
+        if disk.scores is None or envelope.raw not in (disk.scores.commit, disk.scores.reveal):
+            self.violations.append(f"{name} sends a {envelope.kind.name} that is not on its disk")
+        if self.said.setdefault((name, envelope.kind, number), envelope.raw) != envelope.raw:
+            self.violations.append(f"{name} contradicts itself: {envelope.kind.name} of round {number}")
+        if envelope.kind is Kind.SCORE_REVEAL:
+            rounds = (state.round for state in reversed(self._states) if state.round.number == number)
+            senders = next(([u.sender for u in r.reveals] for r in rounds if r.phase is Phase.SETTLE), None)
+            if senders is not None and senders != [address for address, _ in envelope.fields[3]]:
+                self.violations.append(f"{name} scores other updates than those of round {number}")
 
     # --- words -------------------------------------------------------------------------------------------------------
 

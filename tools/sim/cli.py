@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from flchain_edge.command import EXIT_FAULT
-from tools.sim.byzantine import BEHAVIOURS
 from tools.sim.faults import FAULTS
-from tools.sim.run import Options, Summary, run
+from tools.sim.run import KINDS, MINING, Options, Summary, run
 from tools.sim.shrink import shrink
 from tools.sim.sweep import Totals, count_liars_max, draw_validators, get_heights, sweep
 
@@ -34,8 +33,8 @@ def _read_faults(text: str) -> frozenset[str]:
 
 def _read_kinds(text: str) -> tuple[str, ...]:
     names = tuple(text.split(","))
-    if unknown := set(names) - set(BEHAVIOURS):
-        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: not one of {', '.join(BEHAVIOURS)}")
+    if unknown := set(names) - set(KINDS):
+        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: not one of {', '.join(KINDS)}")
     return names
 
 
@@ -74,7 +73,9 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--devices", type=int, default=3, help="1 to 100 (default 3)")
     parser.add_argument("--byzantine", type=int, help="how many of them lie (default: fewer than a third)")
-    parser.add_argument("--kinds", type=_read_kinds, default=tuple(BEHAVIOURS), help=f"of {','.join(BEHAVIOURS)}")
+    parser.add_argument("--kinds", type=_read_kinds, default=KINDS, help=f"of {','.join(KINDS)}")
+    help_text = "so many devices mine; if validators lie, half of these lie too (default %(default)s)"
+    parser.add_argument("--mining", type=int, default=MINING, help=help_text)
     parser.add_argument("--faults", type=_read_faults, default=frozenset(FAULTS), help=f"all, none, {','.join(FAULTS)}")
     parser.add_argument(
         "--heights",
@@ -106,6 +107,8 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
         parser.error(f"--validators: {VALIDATORS_MIN} to {VALIDATORS_MAX}")
     if not 1 <= arguments.devices <= 100:
         parser.error("--devices: 1 to 100")
+    if arguments.mining < 0:
+        parser.error("--mining: at least 0")
     if arguments.heights < 1:
         parser.error("--heights: at least 1")
     if arguments.byzantine is not None and not 0 <= arguments.byzantine < among[0]:
@@ -119,7 +122,8 @@ def _build_options(arguments: argparse.Namespace, seed: int) -> Options:
     validators = draw_validators(seed, among)
     byzantine = count_liars_max(validators) if arguments.byzantine is None else arguments.byzantine
     heights = get_heights(arguments.heights, validators, among)
-    return Options(seed, validators, arguments.devices, byzantine, arguments.faults, heights, arguments.kinds)
+    named = (arguments.faults, heights, arguments.kinds, arguments.mining)
+    return Options(seed, validators, arguments.devices, byzantine, *named)
 
 
 def _sweep(arguments: argparse.Namespace) -> int:

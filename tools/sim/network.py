@@ -27,7 +27,7 @@ from flchain.fixedpoint import vector_bytes, vector_from_bytes
 from flchain.light import build_light_state, restore
 from flchain.messages import Header
 from flchain.packets import PacketType, Topics, encode_packet
-from flchain.types import Height, Round
+from flchain.types import Height, ModelVector, Round
 from flchain.wire import HEADER_BYTES_MAX, decode_struct
 from miner import machine as miner_machine
 from miner.edge.ledger_base import StoredBase, restore_base
@@ -40,7 +40,7 @@ from tools.sim.world import Clock, Links, Node
 
 END_MS = 240_000
 EVENTS_MAX = 2_000_000
-SAVES = (mv.SaveVote, mv.SaveBlock, mv.SaveState, av.SaveWork, av.SaveOutbox, av.SavePosition)
+SAVES = (mv.SaveVote, mv.SaveBlock, mv.SaveState, av.SaveWork, av.SaveScores, av.SaveOutbox, av.SavePosition)
 __all__ = ["Clock", "Links", "Network", "Node"]
 
 
@@ -58,9 +58,10 @@ class Network(Broker):
         silent: frozenset[str] = frozenset(),
         training_ms: tuple[int, int] = (100, 300),
         chain: BuiltChain | None = None,
+        mining: frozenset[str] = frozenset(),
     ) -> None:
-        """Nodes in `silent` exist on the chain and are never started."""
-        self.seed, self.rounds, self.training_ms = seed, rounds, training_ms
+        """Nodes in `silent` exist on the chain and are never started; devices in `mining` score."""
+        self.seed, self.rounds, self.training_ms, self.mining = seed, rounds, training_ms, mining
         self.links = links or Links()
         self.rng = random.Random(seed)
         self.chain = chain or build_chain(miners, devices, score_margin_bp=2_000)
@@ -222,7 +223,8 @@ class Network(Broker):
         return miner_machine.build_miner_state(config, standing, raws, tuple(blocks.values()))
 
     def _build_agent(self, node: Node) -> av.AgentState:
-        light = build_light_state(self.chain.genesis, self.chain.model, is_full=node.number % 2 == 0)
+        is_full = node.number % 2 == 0 or node.name in self.mining
+        light = build_light_state(self.chain.genesis, self.chain.model, is_full=is_full)
         residual = np.zeros(PARAMETERS_COUNT, np.int32)
         if node.disk.position is not None:
             head, model, left_out, saved = node.disk.position
@@ -230,8 +232,10 @@ class Network(Broker):
             residual = vector_from_bytes(saved, PARAMETERS_COUNT)
         miners = [(key.address, key.public_key) for key in self.chain.miners]
         first = [bytes(key.address) for key in self.chain.miners].index(self.homes[node.identity.public_key])
-        config = av.AgentConfig(node.identity, tuple(miners[first:] + miners[:first]), self.rounds)
-        return agent_machine.build_agent_state(config, light, residual, node.disk.work, dict(node.disk.outbox))
+        ordered, is_mining = tuple(miners[first:] + miners[:first]), node.name in self.mining
+        config = av.AgentConfig(node.identity, ordered, self.rounds, is_mining=is_mining)
+        stored = (node.disk.work, dict(node.disk.outbox))
+        return agent_machine.build_agent_state(config, light, residual, *stored, saved_scores=node.disk.scores)
 
     # --- events and effects ------------------------------------------------------------------------------------------
 
@@ -294,11 +298,8 @@ class Network(Broker):
             case mv.StartTimer(timer, delay_ms):
                 self._start_timer(node, timer, delay_ms, mv.TimerFired(timer))
             case mv.ComputeScore(round_number, subject, model):
-                digest = sha256(vector_bytes(model) + node.identity.address).digest()
-                score = 7_000 + digest[0]
-                if node.behaviour is not None:
-                    score = node.behaviour.score(score)
-                self._later(node, self.rng.randint(2, 30), mv.ScoreComputed(round_number, subject, score))
+                done = mv.ScoreComputed(round_number, subject, self._score(node, model))
+                self._later(node, self.rng.randint(2, 30), done)
             case mv.Refuse(code, detail):
                 self._count(node, code, detail)
             case mv.Note(text, fields):
@@ -314,6 +315,11 @@ class Network(Broker):
                 self._train(node, round_number)
             case av.SaveWork(work):
                 node.disk.work = work
+            case av.ComputeScore(round_number, subject, model):
+                computed = av.ScoreComputed(round_number, subject, self._score(node, model))
+                self._later(node, self.rng.randint(2, 30), computed)
+            case av.SaveScores(scores):
+                node.disk.scores = scores
             case av.SaveOutbox(digest, round_number, raw):
                 node.disk.outbox[digest] = (round_number, raw)
             case av.DropOutbox(digest):
@@ -333,6 +339,11 @@ class Network(Broker):
                 self._count(node, code, detail)
             case av.Note(text, fields):
                 self.notes.append((self.now, node.name, text, fields))
+
+    def _score(self, node: Node, model: ModelVector) -> int:
+        """The scorer: a function of model and node."""
+        score = 7_000 + sha256(vector_bytes(model) + node.identity.address).digest()[0]
+        return score if node.behaviour is None else node.behaviour.score(score)
 
     def _train(self, node: Node, round_number: Round) -> None:
         """The trainer: a function of device and round; the newest training stops the one before."""

@@ -342,7 +342,7 @@ class RoundNetwork:
         committed = dict(round_.commits).get(me) is not None
         if round_.phase is Phase.COMMIT and not committed:
             commitment = compute_update_commitment(self.chain.id, me, reveal)
-            self._tell_miners(device, Commit(round_.number, commitment))
+            self._tell_miners(device, Commit(round_.number, commitment, False))
         elif round_.phase is Phase.REVEAL and committed and all(other.sender != me for other in round_.reveals):
             self._tell_miners(device, reveal)
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import traceback
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 from tools.sim.byzantine import BEHAVIOURS, make_byzantine
 from tools.sim.chain import build_chain
 from tools.sim.faults import FAULTS, build_links, schedule_all
+from tools.sim.lying_devices import DEVICE_BEHAVIOURS
 from tools.sim.network import Network
 from tools.sim.stake import build_stake_chain
 
+KINDS = (*BEHAVIOURS, *DEVICE_BEHAVIOURS)
+MINING = 2
+REWARD_FOR_SCORES = 1_000
 NEW_HEIGHTS = 3
 BOUND_MS = 120_000
 """Once it is calm every honest miner has NEW_HEIGHTS more heights within this."""
@@ -27,16 +32,18 @@ class Options:
     byzantine: int = 0
     faults: frozenset[str] = frozenset(FAULTS)
     heights: int = 50
-    kinds: tuple[str, ...] = tuple(BEHAVIOURS)
+    kinds: tuple[str, ...] = KINDS
     """What the Byzantine ones may be."""
+    mining: int = MINING
+    """So many devices mine, or all; if validators lie, half of these lie as well."""
 
     def format_command(self) -> str:
         """The command that repeats this run."""
         faults = ",".join(name for name in FAULTS if name in self.faults) or "none"
         command = f"flchain sim --seed {self.seed} --validators {self.validators} --devices {self.devices}"
         command += f" --byzantine {self.byzantine} --faults {'all' if len(self.faults) == len(FAULTS) else faults}"
-        command += f" --heights {self.heights}"
-        return command if self.kinds == tuple(BEHAVIOURS) else f"{command} --kinds {','.join(self.kinds)}"
+        command += f" --heights {self.heights} --mining {self.mining}"
+        return command if self.kinds == KINDS else f"{command} --kinds {','.join(self.kinds)}"
 
 
 @dataclass(frozen=True)
@@ -65,13 +72,26 @@ class Summary:
 def build_network(options: Options) -> Network:
     """The network of a run before its first event."""
     build = build_stake_chain if "stake" in options.faults else build_chain
-    chain = build(options.validators, options.devices, score_margin_bp=2_000, absent_rounds_max=9)
-    network = Network(options.seed, 0, chain=chain, links=build_links(options.faults))
-    miners = sorted(f"m{number}" for number in range(options.validators))
-    for name in network.rng.sample(miners, options.byzantine):
-        make_byzantine(network, name, network.rng.choice(options.kinds))
+    rules: dict[str, Any] = {"score_margin_bp": 2_000, "absent_rounds_max": 9, "reward_for_scores": REWARD_FOR_SCORES}
+    chain = build(options.validators, options.devices, **rules)
+    mining = sorted(f"d{number}" for number in range(min(options.mining, options.devices)))
+    links = build_links(options.faults)
+    network = Network(options.seed, 0, chain=chain, links=links, mining=frozenset(mining))
+    _draw_liars(network, options, mining)
     schedule_all(network, options.faults, get_calm_ms(options))
     return network
+
+
+def _draw_liars(network: Network, options: Options, mining: list[str]) -> None:
+    """Validators of the kinds that are named, and mining devices of theirs."""
+    miners = sorted(f"m{number}" for number in range(options.validators))
+    for known, names, count in (
+        (BEHAVIOURS, miners, options.byzantine),
+        (DEVICE_BEHAVIOURS, mining, len(mining) // 2 if options.byzantine else 0),
+    ):
+        kinds = [kind for kind in options.kinds if kind in known]
+        for name in network.rng.sample(names, count if kinds else 0):
+            make_byzantine(network, name, known[network.rng.choice(kinds)])
 
 
 def get_calm_ms(options: Options) -> int:

@@ -16,4 +16,6 @@ def shrink(options: Options) -> Options:
             options = smaller
     while options.byzantine and run(replace(options, byzantine=options.byzantine - 1))[1].violations:
         options = replace(options, byzantine=options.byzantine - 1)
+    if options.mining and run(replace(options, mining=0))[1].violations:
+        options = replace(options, mining=0)
     return options

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Disk:
-    """What survives a crash: of a miner blocks and own words, of a device position, work and outbox.
+    """What survives a crash: of a miner blocks and own words, of a device position, work, scores and outbox.
 
     `base` is the state that a miner's blocks follow, and its height; None for the genesis.
     """
@@ -28,6 +28,7 @@ class Disk:
     own: list[tuple[Height, bytes, Block | None]] = field(default_factory=list)
     position: tuple[Head, bytes, bytes, bytes] | None = None
     work: av.Work | None = None
+    scores: av.Scores | None = None
     outbox: dict[Hash, tuple[Round, bytes]] = field(default_factory=dict)
 
     @property

@@ -1,4 +1,4 @@
-"""Scoring on the miner's own data: accuracy of a model in basis points, in one thread beside the event loop."""
+"""Scoring on a node's own data: accuracy of a model in basis points, in one thread beside the event loop."""
 
 from __future__ import annotations
 
