@@ -223,7 +223,8 @@ class Network(Broker):
         return miner_machine.build_miner_state(config, standing, raws, tuple(blocks.values()))
 
     def _build_agent(self, node: Node) -> av.AgentState:
-        is_full = node.number % 2 == 0 or node.name in self.mining
+        # Every other device is a light one, the last of them in any case.
+        is_full = node.name in self.mining or (len(self.chain.devices) - node.number) % 2 == 0
         light = build_light_state(self.chain.genesis, self.chain.model, is_full=is_full)
         residual = np.zeros(PARAMETERS_COUNT, np.int32)
         if node.disk.position is not None:
@@ -260,6 +261,8 @@ class Network(Broker):
             carry_out(node, effect)
         if node.is_miner and node.behaviour is None and before.chain.height != node.state.chain.height:
             self.checker.check_chain(node.name, before.chain, node.state.chain, node.disk)
+        if not node.is_miner and before.light.model_round != node.state.light.model_round:
+            self.checker.check_model(node.name, node.state.light)
 
     def _later(self, node: Node, delay_ms: int, event: Any) -> None:
         life = node.life
@@ -328,6 +331,7 @@ class Network(Broker):
                 left_out = b"" if light.carried is None else carried_bytes(light.carried)
                 node.disk.position = (head, vector_bytes(light.model), left_out, vector_bytes(residual))
             case av.Report():
+                self.checker.check_report(node.name, effect.is_mismatch)
                 self.reports[(node.name, effect.round)] = effect
             case av.Follow(_, followed):
                 node.followed = followed
