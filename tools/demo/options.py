@@ -53,7 +53,7 @@ examples:
   flchain demo --dataset mnist --rounds 20          handwritten digits, dealt unevenly
   flchain demo --dataset-file mine.npz --model cnn  your data: arrays x, y and client (who made each example)
   flchain demo --codec identity                     whole updates instead of compressed ones
-  flchain demo --follow light                       devices take the settled change, not everybody's updates
+  flchain demo --follow light                       devices take what came of a round, not all updates
   flchain demo --mining 3                           three of the devices also score the others' updates
   flchain demo --out DIR --rounds 20                go on with a network that was stopped, or with more rounds
   flchain demo --json 2>/dev/null                   one JSON object on stdout
@@ -113,7 +113,7 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"of the global model: {', '.join(DOWNSTREAM_RULES)} (sparse-ternary)",
     )
     add("--downstream-level", metavar="N", help="as --codec-level, for --downstream-codec")
-    add("--follow", metavar="HOW", help="full: devices take all updates; light: the settled change only (default full)")
+    add("--follow", metavar="HOW", help="full: devices take all updates; light: what came of them only (default full)")
     add("--local-epochs", metavar="N", help="passes over its data that a device makes in a round (default: what suits)")
     add("--learning-rate", metavar="R", help="of the devices' training (default: what suits data and model)")
     add("--aggregation", metavar="NAME", help=f"one of {', '.join(AGGREGATION_RULES)} (default weighted-sum)")
