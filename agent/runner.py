@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from agent.edge.store import STORE_FILE, Store
+from agent.edge.store import STORE_FILE, Change, RoundLine, Store
 from agent.edge.trainer_tflite import Trainer
 from agent.machine import build_agent_state, step
 from agent.settings import AgentSettings
@@ -83,10 +84,28 @@ class AgentRunner:
 
     async def _process(self, event: Event) -> None:
         self._state, effects = step(self._state, event, *read_clocks())
+        # All that the event changes is durable, in one write, before anything of it is sent.
+        await self._store.save(*self._list_changes(effects))
         for effect in effects:
-            await self._carry_out(effect)
+            self._carry_out(effect)
 
-    async def _carry_out(self, effect: Effect) -> None:
+    def _list_changes(self, effects: Iterable[Effect]) -> list[Change]:
+        changes: list[Change] = []
+        for effect in effects:
+            match effect:
+                case SaveWork() | SaveOutbox() | DropOutbox() | SavePosition():
+                    changes.append(effect)
+                case Report():
+                    changes.append(self._build_line(effect))
+                case _:
+                    pass
+        return changes
+
+    def _build_line(self, report: Report) -> RoundLine:
+        counters = self._link.counters
+        return RoundLine(report, counters.bytes_sent, counters.bytes_received)
+
+    def _carry_out(self, effect: Effect) -> None:
         match effect:
             case Train():
                 task = asyncio.create_task(self._train(effect))
@@ -95,17 +114,12 @@ class AgentRunner:
             case Publish(topic, packet):
                 for payload in split_packet(packet):
                     self._link.publish(topic, payload)
-            case SaveWork(work):
-                await self._store.save_work(work)
-            case SaveOutbox(digest, round_number, raw):
-                await self._store.save_outbox(digest, round_number, raw)
+            case SaveWork() | SaveOutbox() | SavePosition():
+                pass  # durable already
             case DropOutbox(digest, reason):
-                await self._store.drop_outbox(digest)
                 log.debug("out of the outbox", extra={"digest": digest[:8], "reason": reason})
-            case SavePosition():
-                await self._store.save_position(effect)
             case Report():
-                await self._report(effect)
+                self._report(effect)
             case Follow(before, miner):
                 self._follow(before, miner)
             case StartTimer(timer, delay_ms):
@@ -121,9 +135,8 @@ class AgentRunner:
             self._link.unsubscribe(topics.miner_head(before), topics.miner_body(before))
         self._link.subscribe(topics.miner_head(miner), topics.miner_body(miner))
 
-    async def _report(self, report: Report) -> None:
+    def _report(self, report: Report) -> None:
         counters, me = self._link.counters, self._state.config.identity
-        await self._store.save_round(report, counters.bytes_sent, counters.bytes_received)
         status = Status(
             round=report.round,
             model_hash=report.model_hash,

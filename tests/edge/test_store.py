@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from agent.edge.store import Store, Stored
-from agent.values import Report, SavePosition, Work
+from agent.edge.store import RoundLine, Store, Stored
+from agent.energy import Energy, EnergySource
+from agent.values import DropOutbox, Report, SaveOutbox, SavePosition, SaveWork, Work
 from flchain.errors import ConfigError, LedgerCorrupt
-from flchain.fixedpoint import vector_bytes
 from flchain.light import LightState, build_light_state, process_body, process_head
 from flchain.state import hash_model
 from flchain.trust import Head
@@ -103,7 +105,7 @@ def test_the_newest_position_is_found_again(tmp_path: Path, driver: Driver) -> N
     path = tmp_path / "agent.db"
     for number in (1, 3):
         position = build_position(driver, number)
-        visit(path, driver, lambda store, position=position: store.save_position(position))  # type: ignore[misc]
+        visit(path, driver, lambda store, position=position: store.save(position))  # type: ignore[misc]
         stored = load(path, driver)
         state = driver.states[get_settle_height(number)]
         assert (stored.light.height, stored.light.trust.head) == (state.height, state.head)
@@ -115,7 +117,7 @@ def test_the_newest_position_is_found_again(tmp_path: Path, driver: Driver) -> N
 def test_a_restarted_device_goes_on_from_its_position(tmp_path: Path, driver: Driver) -> None:
     """From what was saved after round 1 the blocks of round 2 and 3 lead to the chain's newest model."""
     path = tmp_path / "agent.db"
-    visit(path, driver, lambda store: store.save_position(build_position(driver, 1)))
+    visit(path, driver, lambda store: store.save(build_position(driver, 1)))
     light = load(path, driver).light
     for index in range(get_settle_height(1), len(driver.blocks)):
         block = driver.blocks[index]
@@ -129,10 +131,10 @@ def test_work_and_outbox_are_found_again(tmp_path: Path, driver: Driver) -> None
     path, raws = tmp_path / "agent.db", [b"first", b"second"]
 
     async def save(store: Store) -> None:
-        await store.save_work(build_work(driver, 1))
-        await store.save_work(build_work(driver, 2))
+        await store.save(SaveWork(build_work(driver, 1)))
+        await store.save(SaveWork(build_work(driver, 2)))
         for raw in (*raws, raws[0]):
-            await store.save_outbox(hash_message(raw), Round(2), raw)
+            await store.save(SaveOutbox(hash_message(raw), Round(2), raw))
 
     visit(path, driver, save)
     stored = load(path, driver)
@@ -141,20 +143,26 @@ def test_work_and_outbox_are_found_again(tmp_path: Path, driver: Driver) -> None
     assert (work.round, work.commit, work.reveal) == (wanted.round, wanted.commit, wanted.reveal)
     assert (work.samples, work.training_ms) == (wanted.samples, wanted.training_ms)
     assert stored.outbox == {hash_message(raw): (Round(2), raw) for raw in raws}
-    visit(path, driver, lambda store: store.drop_outbox(hash_message(raws[0])))
+    visit(path, driver, lambda store: store.save(DropOutbox(hash_message(raws[0]), "ok")))
     assert set(load(path, driver).outbox) == {hash_message(raws[1])}
 
 
 def test_history_has_one_line_a_round(tmp_path: Path, driver: Driver) -> None:
     """A round that is reported again, after a restart, is not counted twice; one without an update is there too."""
+    spent = (Energy(1.5, EnergySource.MEASURED), Energy(0.5, EnergySource.MEASURED), 4096)
 
     async def save(store: Store) -> None:
-        await store.save_round(Report(Round(1), Hash(b"h" * 32), False, True, build_work(driver, 1)), 10, 20)
-        await store.save_round(Report(Round(1), Hash(b"h" * 32), False, True, build_work(driver, 1)), 11, 21)
-        await store.save_round(Report(Round(2), Hash(b"i" * 32), False, False, None), 12, 22)
+        await store.save(RoundLine(Report(Round(1), Hash(b"h" * 32), False, True, build_work(driver, 1)), 10, 20))
+        await store.save(
+            RoundLine(Report(Round(1), Hash(b"h" * 32), False, True, build_work(driver, 1)), 11, 21, *spent)
+        )
+        await store.save(RoundLine(Report(Round(2), Hash(b"i" * 32), False, False, None), 12, 22))
         async with store._db.execute("SELECT * FROM rounds ORDER BY round") as cursor:
             rows = [tuple(row) async for row in cursor]
-        assert rows == [(1, b"h" * 32, 1, 40, 1234, 11, 21), (2, b"i" * 32, 0, 0, 0, 12, 22)]
+        assert rows == [
+            (1, b"h" * 32, 1, 40, 1234, 11, 21, 1500, 500, 2, 4096),
+            (2, b"i" * 32, 0, 0, 0, 12, 22, 0, 0, 0, None),
+        ]
 
     visit(tmp_path / "agent.db", driver, save)
 
@@ -162,19 +170,26 @@ def test_history_has_one_line_a_round(tmp_path: Path, driver: Driver) -> None:
 def test_a_damaged_position_is_found(tmp_path: Path, driver: Driver) -> None:
     """A flipped bit in model, header, certificate or validators, or a residual of another size, stops the start."""
     path, position = tmp_path / "agent.db", build_position(driver, 2)
-    parts = {
-        "model": flip(vector_bytes(position.light.model), 401, 64),
-        "header": flip(position.head.header, 90),
-        "certificate": flip(position.head.certificate, 40),
-        "sets": flip(position.head.sets, 9),
-        "residual": vector_bytes(position.residual)[:-4],
-    }
-    for part, damaged in parts.items():
-        visit(path, driver, lambda store: store.save_position(position))
+    visit(path, driver, lambda store: store.save(build_position(driver, 1), position))
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        whole = {
+            (table, column): db.execute(f"SELECT {column} FROM {table}").fetchone()[0]
+            for table, column in (
+                ("model_base", "vector"),
+                ("model_steps", "vector"),
+                ("residuals", "vector"),
+                ("position", "header"),
+                ("position", "certificate"),
+                ("position", "sets"),
+            )
+        }
+    for (table, column), right in whole.items():
         assert load(path, driver).light.model_round == 2
-        change(path, f"UPDATE position SET {part} = ?", damaged)
-        with pytest.raises(LedgerCorrupt):
-            load(path, driver)
+        for wrong in (flip(right, len(right) // 2, 64), right[:-1]):
+            change(path, f"UPDATE {table} SET {column} = ?", wrong)
+            with pytest.raises(LedgerCorrupt):
+                load(path, driver)
+        change(path, f"UPDATE {table} SET {column} = ?", right)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +204,13 @@ def test_a_damaged_position_is_found(tmp_path: Path, driver: Driver) -> None:
         "UPDATE outbox SET raw = CAST(raw AS TEXT)",
         "UPDATE outbox SET digest = 7",
         "UPDATE outbox SET round = x'01'",
-        "UPDATE position SET model = CAST(model AS TEXT)",
+        "UPDATE model_base SET vector = CAST(vector AS TEXT)",
+        "UPDATE model_base SET encoding = 7",
+        "UPDATE model_base SET encoding = 0",
+        "DELETE FROM model_base",
+        "UPDATE residuals SET vector = x'00'",
+        "DELETE FROM residuals",
+        "UPDATE work SET residual = 77",
         "UPDATE position SET header = 7",
     ],
 )
@@ -198,9 +219,9 @@ def test_what_was_not_stored_so_is_damage(tmp_path: Path, driver: Driver, sql: s
     path, raw = tmp_path / "agent.db", build_work(driver, 2).commit
 
     async def save(store: Store) -> None:
-        await store.save_position(build_position(driver, 1))
-        await store.save_work(build_work(driver, 2))
-        await store.save_outbox(hash_message(raw), Round(2), raw)
+        await store.save(build_position(driver, 1))
+        await store.save(SaveWork(build_work(driver, 2)))
+        await store.save(SaveOutbox(hash_message(raw), Round(2), raw))
 
     visit(path, driver, save)
     assert load(path, driver).outbox == {hash_message(raw): (Round(2), raw)}
@@ -212,7 +233,7 @@ def test_what_was_not_stored_so_is_damage(tmp_path: Path, driver: Driver, sql: s
 def test_another_devices_work_is_damage(tmp_path: Path, driver: Driver) -> None:
     """A message that another device has signed is never sent as this one's."""
     path, other = tmp_path / "agent.db", make_reveal(driver.chain, 1, 2)
-    visit(path, driver, lambda store: store.save_work(build_work(driver, 2)))
+    visit(path, driver, lambda store: store.save(SaveWork(build_work(driver, 2))))
     change(path, "UPDATE work SET commit_raw = ?", seal_commit(driver.chain, 1, other))
     with pytest.raises(LedgerCorrupt, match="no COMMIT of this device"):
         load(path, driver)
@@ -222,7 +243,7 @@ def test_another_devices_work_is_damage(tmp_path: Path, driver: Driver) -> None:
 def test_a_damaged_file_is_the_disks_fault(tmp_path: Path, driver: Driver, damage: Callable[[bytes], bytes]) -> None:
     """Another start of the file, or half of it, is LedgerCorrupt, never a bare error of SQLite."""
     path = tmp_path / "agent.db"
-    visit(path, driver, lambda store: store.save_position(build_position(driver, 1)))
+    visit(path, driver, lambda store: store.save(build_position(driver, 1)))
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(LedgerCorrupt):
         load(path, driver)
@@ -231,7 +252,7 @@ def test_a_damaged_file_is_the_disks_fault(tmp_path: Path, driver: Driver, damag
 def test_another_chains_store_is_refused(tmp_path: Path, driver: Driver) -> None:
     """A device that is given another genesis does not mix two chains, and its store stays as it was."""
     path = tmp_path / "agent.db"
-    visit(path, driver, lambda store: store.save_position(build_position(driver, 1)))
+    visit(path, driver, lambda store: store.save(build_position(driver, 1)))
     with pytest.raises(ConfigError, match="another chain"):
         load(path, drive(0, seed=2))
     assert load(path, driver).light.model_round == 1
@@ -242,14 +263,14 @@ def test_a_full_disk_keeps_what_was_there(tmp_path: Path, driver: Driver) -> Non
     path, saved = tmp_path / "agent.db", []
 
     async def fill(store: Store) -> None:
-        await store.save_position(build_position(driver, 1))
+        await store.save(build_position(driver, 1))
         async with store._db.execute("PRAGMA page_count") as cursor:
             row = await cursor.fetchone()
         assert row is not None
         await store._db.execute(f"PRAGMA max_page_count = {row[0] + FREE_PAGES}")
         for number in range(100):
             raw = bytes((number,)) * 1000
-            await store.save_outbox(hash_message(raw), Round(2), raw)
+            await store.save(SaveOutbox(hash_message(raw), Round(2), raw))
             saved.append(hash_message(raw))
 
     with pytest.raises(StoreFull):
@@ -268,9 +289,9 @@ def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path, driver: Driv
         async def write(store: Store) -> None:
             while True:
                 for number, position in enumerate(positions, start=1):
-                    await store.save_outbox(hash_message(bytes((number,))), Round(number), bytes((number,)))
-                    await store.save_work(build_work(driver, number))
-                    await store.save_position(position)
+                    await store.save(SaveOutbox(hash_message(bytes((number,))), Round(number), bytes((number,))))
+                    await store.save(SaveWork(build_work(driver, number)))
+                    await store.save(position)
                     acknowledge(number)
 
         visit(path, driver, write)
