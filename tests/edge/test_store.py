@@ -2,95 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import random
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from agent.edge.store import RoundLine, Store, Stored
+from agent.edge.store import RoundLine, Store
 from agent.energy import Energy, EnergySource
-from agent.values import DropOutbox, Report, SaveOutbox, SavePosition, SaveWork, Work
+from agent.values import DropOutbox, Report, SaveOutbox, SaveWork
 from flchain.errors import ConfigError, LedgerCorrupt
-from flchain.light import LightState, build_light_state, process_body, process_head
+from flchain.light import process_body, process_head
 from flchain.state import hash_model
 from flchain.trust import Head
-from flchain.types import Hash, Height, ModelVector, Round
+from flchain.types import Hash, Height, Round
 from flchain.wire import hash_message
 from flchain_edge.sqlite import StoreFull
-from tests.support.chain_builder import NO_CLOCK, PARAMETERS_COUNT, Driver, make_reveal, seal_commit, seal_reveal
+from tests.support.chain_builder import NO_CLOCK, Driver, make_reveal, seal_commit
 from tests.support.crash import kill_after
 from tests.support.ledger_builder import change, drive, flip
+from tests.support.store_builder import build_position, build_work, get_residual, get_settle_height, load, visit
 
-ME = 0
 ROUNDS = 3
 KILLS = 20
-EMPTY = np.zeros(PARAMETERS_COUNT, np.int32)
 FREE_PAGES = 3
 
 
 @pytest.fixture(scope="module")
 def driver() -> Driver:
     return drive(ROUNDS)
-
-
-def follow(driver: Driver, height: int) -> LightState:
-    """A device that has seen every block up to `height`."""
-    light = build_light_state(driver.chain.genesis, driver.chain.model)
-    for block, certificate in zip(driver.blocks[:height], driver.certificates[:height], strict=True):
-        light = process_head(light, Head(block.header_bytes, certificate), NO_CLOCK)
-        light = process_body(light, light.height, block.body_bytes)
-    return light
-
-
-def get_settle_height(round_number: int) -> int:
-    """The height that settles a round: one block opens the chain, then four make a round."""
-    return 1 + 4 * round_number
-
-
-def get_residual(round_number: int) -> ModelVector:
-    return np.full(PARAMETERS_COUNT, round_number, np.int32)
-
-
-def build_position(driver: Driver, round_number: int) -> SavePosition:
-    height = get_settle_height(round_number)
-    return SavePosition(follow(driver, height), driver.get_head(height), get_residual(round_number))
-
-
-def build_work(driver: Driver, round_number: int) -> Work:
-    """What device ME has trained in a round."""
-    reveal = make_reveal(driver.chain, ME, round_number)
-    commit_raw, reveal_raw = seal_commit(driver.chain, ME, reveal), seal_reveal(driver.chain, ME, reveal)
-    return Work(Round(round_number), commit_raw, reveal_raw, get_residual(round_number), 40, 1234)
-
-
-def visit(path: Path, driver: Driver, do: Callable[[Store], Awaitable[object]]) -> None:
-    """Open the store, do something with it, close it."""
-
-    async def scenario() -> None:
-        store = await Store.open(path, driver.chain.id)
-        try:
-            await do(store)
-        finally:
-            await store.close()
-
-    asyncio.run(scenario())
-
-
-def load(path: Path, driver: Driver) -> Stored:
-    """What a start finds."""
-    found: list[Stored] = []
-
-    async def read(store: Store) -> None:
-        light = build_light_state(driver.chain.genesis, driver.chain.model)
-        found.append(await store.load(light, EMPTY, driver.chain.devices[ME]))
-
-    visit(path, driver, read)
-    return found[0]
 
 
 def test_a_new_store_is_the_genesis(tmp_path: Path, driver: Driver) -> None:

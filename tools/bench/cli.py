@@ -75,7 +75,7 @@ def _build_parser() -> argparse.ArgumentParser:
     consensus_cli.add_parser(benchmarks)
     benchmarks.add_parser(store.NAME, help="bytes that a device's database writes to its card, a round and a day")
     for name, benchmark in benchmarks.choices.items():
-        benchmark.add_argument("--quick", action="store_true", help="4 and 7 validators, few heights: under a minute")
+        benchmark.add_argument("--quick", action="store_true", help="fewer sizes and rounds: under a minute")
         benchmark.add_argument("--json", action="store_true", help="one JSON object on stdout, all else on stderr")
         benchmark.add_argument("--out", type=Path, metavar="DIR", help=f"also write {FILES[name]} there")
     return parser

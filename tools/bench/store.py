@@ -159,7 +159,7 @@ def run_bench(plans: Sequence[Plan], tell: Callable[[dict[str, Any]], None], fol
 
 
 def run(arguments: Any, console: Console, plans: Sequence[Plan] | None = None) -> int:
-    """What `flchain bench store` does after its arguments are read; the databases are made under --out if it is given."""
+    """What `flchain bench store` does after its arguments are read; the databases are made under --out if given."""
     console.print(METHOD, style="dim")
     chosen = plans or (QUICK if arguments.quick else FULL)
     told = run_bench(chosen, lambda model: console.print(f"{model['model']}: {model['rounds']} rounds"), arguments.out)
