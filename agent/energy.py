@@ -74,10 +74,9 @@ class Meter:
     joules: dict[EnergySource, float] = field(default_factory=dict)
     seconds: dict[EnergySource, float] = field(default_factory=dict)
     busy_s: float = 0.0
-
-    def snapshot(self) -> Meter:
-        """Itself: it never changes, so that two of them can be compared later."""
-        return self
+    latest: Energy = UNKNOWN
+    """Of the time between the last two samples, `latest_s`."""
+    latest_s: float = 0.0
 
 
 def process_sample(meter: Meter, sample: EnergySample, profile: BoardProfile | None = None) -> Meter:
@@ -97,6 +96,8 @@ def process_sample(meter: Meter, sample: EnergySample, profile: BoardProfile | N
         joules=_add(meter.joules, energy.source, energy.joules or 0.0),
         seconds=_add(meter.seconds, energy.source, sample.at_s - last.at_s),
         busy_s=meter.busy_s + (busy_s or 0.0),
+        latest=energy,
+        latest_s=sample.at_s - last.at_s,
     )
 
 
