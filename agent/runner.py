@@ -9,8 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from agent.edge.disk_writes import read_disk_bytes
+from agent.edge.power.board import Board
 from agent.edge.store import STORE_FILE, Change, RoundLine, Store
 from agent.edge.trainer_tflite import Trainer
+from agent.energy import UNKNOWN, compute_energy, compute_share
 from agent.machine import build_agent_state, step
 from agent.settings import AgentSettings
 from agent.values import (
@@ -58,13 +61,23 @@ class AgentRunner:
     """One agent process."""
 
     def __init__(
-        self, state: AgentState, store: Store, link: MqttLink, trainer: Trainer, queue: EventQueue[Event]
+        self,
+        state: AgentState,
+        store: Store,
+        link: MqttLink,
+        trainer: Trainer,
+        queue: EventQueue[Event],
+        *,
+        board: Board,
     ) -> None:
         self._state = state
         self._store = store
         self._link = link
         self._trainer = trainer
         self._queue = queue
+        self._board = board
+        self._meter = board.snapshot()
+        """The energy meter when the last round was reported."""
         self._refusals = RefusalCounter()
         self._training: set[asyncio.Task[None]] = set()
 
@@ -72,12 +85,14 @@ class AgentRunner:
         """Until cancelled, or until the disk fails: StoreFull and LedgerCorrupt come out."""
         self._link.subscribe(self._state.topics.answers_to(self._state.config.identity.address))
         await self._link.start()
+        watching = asyncio.create_task(self._board.run())
         try:
             while True:
                 event = _read_event(await self._queue.get())
                 if event is not None:
                     await self._process(event)
         finally:
+            watching.cancel()
             self._queue.stop_timers()
             self._trainer.stop()
             await self._link.stop()
@@ -102,8 +117,16 @@ class AgentRunner:
         return changes
 
     def _build_line(self, report: Report) -> RoundLine:
-        counters = self._link.counters
-        return RoundLine(report, counters.bytes_sent, counters.bytes_received)
+        """What the round has cost since the one reported before. Training is one thread: its CPU time is its time."""
+        counters, before, now = self._link.counters, self._meter, self._board.snapshot()
+        self._meter = now
+        energy, work = compute_energy(before, now), report.work
+        training = compute_share(energy, work.training_ms / 1000, now.busy_s - before.busy_s) if work else UNKNOWN
+        joules = None if energy.joules is None else round(energy.joules, 1)
+        log.info("energy", extra={"round": report.round, "joules": joules, "source": energy.source.name.lower()})
+        return RoundLine(
+            report, counters.bytes_sent, counters.bytes_received, energy, training, disk_bytes=read_disk_bytes()
+        )
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:
@@ -187,6 +210,7 @@ async def run_agent(settings: AgentSettings) -> None:
     identity = load_identity(settings)
     genesis = load_genesis(settings.genesis)
     config = build_config(settings, genesis, identity)
+    board = Board(settings.power)
     model_file = load_model_file(settings.model, genesis)
     probe_model(model_file)
     model = TfliteModel(model_file)
@@ -201,6 +225,6 @@ async def run_agent(settings: AgentSettings) -> None:
         link = MqttLink(with_client_id(settings.mqtt, identity.address.hex()), on_event=queue.on_link_event)
         fields = {"address": identity.address.hex(), "chain": genesis.name, "round": stored.light.round}
         log.info("starting", extra=fields)
-        await AgentRunner(state, store, link, trainer, queue).run()
+        await AgentRunner(state, store, link, trainer, queue, board=board).run()
     finally:
         await store.close()

@@ -18,7 +18,12 @@ POWER_CHIPS_MORE = ("ltc2945", "ltc2947", "pac1934", "power_meter")
 """Meters that people put into a board's supply. Others, as those of graphics cards, measure a part of the board."""
 HEAT_CHIPS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")
 WHOLE = ("VDD_IN", "POM_5V_IN")
-"""Rails of Jetson modules that feed the others, so that these are not added."""
+"""Rails of Jetson modules that feed the others."""
+PARTS = (
+    frozenset({"VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"}),
+    frozenset({"GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"}),
+)
+"""Rails that are the whole board together: of the Jetson AGX Orin, and of the AGX Xavier."""
 NOT_RAILS = ("NC", "sum of shunt voltages")
 POWER_MAX_W = 500.0
 
@@ -59,7 +64,8 @@ class Hwmon:
     def read(self) -> Look:
         found = [read_temperature_c(self._files, path) for path in self._heat]
         measured = [temperature for temperature in found if temperature is not None]
-        power_w = add_rails([(channel.label, self._read_power_w(channel)) for channel in self._channels])
+        rails = [(channel.label, self._read_power_w(channel)) for channel in self._channels]
+        power_w = add_rails(rails, is_chosen=bool(self._board_chip))
         if not measured and power_w is None:
             return NOTHING
         return Look(temperature_c=max(measured, default=None), power_w=power_w)
@@ -72,7 +78,7 @@ class Hwmon:
     def _choose(self, chips: list[tuple[str, Path]]) -> list[Channel]:
         """The channels of the chips, if these say what they measure or there is but one."""
         channels = [channel for _, folder in chips for channel in _list_channels(self._files, folder)]
-        if len(chips) > 1 and not any(channel.label in WHOLE for channel in channels):
+        if len(chips) > 1 and not any(channel.label in WHOLE for channel in channels) and not self._board_chip:
             names = ", ".join(f"{name} ({(folder / 'device').resolve().name})" for name, folder in chips)
             self._files.tell(chips[0][1], f"several power meters, name the board's in power.board_chip: {names}")
             return []
@@ -82,27 +88,36 @@ class Hwmon:
         files = self._files
         if channel.power is not None:
             power_uw = files.read_unsigned(channel.power)
-            return None if power_uw is None else self._check(channel.power, power_uw / 1e6)
+            return None if power_uw is None else check_power_w(files, channel.power, power_uw / 1e6)
         if channel.volt is None or channel.current is None:
             return None
         volt_mv, current_ma = files.read_unsigned(channel.volt), files.read_unsigned(channel.current)
         if volt_mv is None or current_ma is None:
             return None
-        return self._check(channel.current, volt_mv * current_ma / 1e6)
-
-    def _check(self, path: Path, power_w: float) -> float | None:
-        if power_w > POWER_MAX_W:
-            self._files.tell(path, f"is no board's power: {power_w:.0f} W")
-            return None
-        return power_w
+        return check_power_w(files, channel.current, volt_mv * current_ma / 1e6)
 
 
-def add_rails(rails: list[tuple[str, float | None]]) -> float | None:
-    """The whole board's power: of the rail that feeds the others, or of all; None if one of these is unmeasured."""
-    whole = [power_w for label, power_w in rails if label in WHOLE]
-    counted = whole or [power_w for _, power_w in rails]
+def check_power_w(files: SensorFiles, path: Path, power_w: float) -> float | None:
+    """The power, None if no board draws so much."""
+    if power_w > POWER_MAX_W:
+        files.tell(path, f"is no board's power: {power_w:.0f} W")
+        return None
+    return power_w
+
+
+def add_rails(rails: list[tuple[str, float | None]], is_chosen: bool = False) -> float | None:
+    """The whole board's power from named rails, None if that is unmeasured.
+
+    It is the rail that feeds the others; the only rail; those that are known to be the whole together; or all of them,
+    if an operator has chosen their chip. Rails of which nobody knows whether one feeds another are not added. A board
+    that reads this draws more than 0 W: a meter that says so does not measure.
+    """
+    labels = frozenset(label for label, _ in rails)
+    counted = [power_w for label, power_w in rails if label in WHOLE]
+    if not counted and (len(rails) == 1 or is_chosen or labels in PARTS):
+        counted = [power_w for _, power_w in rails]
     known = [power_w for power_w in counted if power_w is not None]
-    return sum(known) if known and len(known) == len(counted) else None
+    return (sum(known) or None) if len(known) == len(counted) else None
 
 
 def _list_channels(files: SensorFiles, folder: Path) -> list[Channel]:

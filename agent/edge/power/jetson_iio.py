@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.edge.power.files import SensorFiles
-from agent.edge.power.hwmon import NOT_RAILS, add_rails
+from agent.edge.power.hwmon import NOT_RAILS, add_rails, check_power_w
 from agent.edge.power.source import NOTHING, Look
 
 
 class JetsonRails:
-    """What the module draws, by its rail POM_5V_IN or VDD_IN, or by all of its rails."""
+    """What the module draws, by its rail POM_5V_IN or VDD_IN, or by rails that are all of it."""
 
     def __init__(self, files: SensorFiles, board_chip: str = "") -> None:
         self._files = files
@@ -28,6 +28,6 @@ class JetsonRails:
         rails = []
         for label, path in self._rails:
             power_mw = self._files.read_unsigned(path)
-            rails.append((label, None if power_mw is None else power_mw / 1_000))
+            rails.append((label, None if power_mw is None else check_power_w(self._files, path, power_mw / 1_000)))
         power_w = add_rails(rails)
         return NOTHING if power_w is None else Look(power_w=power_w)

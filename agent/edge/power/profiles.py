@@ -73,12 +73,13 @@ def _find_problems(table: dict[str, Any]) -> list[str]:
     problems = [f"unknown key {key!r}" for key in table if key not in KEYS]
     for key, kind in KEYS.items():
         value: Any = table.get(key)
+        is_number = kind in (int, float) and isinstance(value, int if kind is int else int | float)
         if value is None:
             if key not in ("models", "machine"):
                 problems.append(f"{key} is missing")
-        elif isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+        elif isinstance(value, bool) or not (is_number or (kind in (str, list) and isinstance(value, kind))):
             problems.append(f"{key} is no {kind.__name__}")
-        elif kind in (float, int) and not 0 < float(value) < 1_000:
+        elif is_number and not 0 < value < 1_000:
             problems.append(f"{key} is not between 0 and 1000")
     if "models" not in table and "machine" not in table:
         problems.append("neither models nor machine say which board this is")

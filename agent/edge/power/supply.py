@@ -1,7 +1,7 @@
 """Batteries and mains under /sys/class/power_supply (Documentation/ABI/testing/sysfs-class-power).
 
-One read of `uevent` gives all of a supply's values, in micro-units: uWh, uAh, uV, uA, uW. A gauge on a slow bus can keep
-a reader for many seconds (15 were seen with a bq27000), which is why sources are read in a thread.
+One read of `uevent` gives all of a supply's values, in micro-units: uWh, uAh, uV, uA, uW. A gauge on a slow bus can
+keep a reader for many seconds (15 were seen with a bq27000), which is why sources are read in a thread.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.edge.power.files import SensorFiles
+from agent.edge.power.hwmon import check_power_w
 from agent.edge.power.source import NOTHING, Look
 
 PREFIX = "POWER_SUPPLY_"
@@ -99,7 +100,9 @@ class PowerSupplies:
             fraction=None if fraction is None else min(1.0, max(0.0, fraction)),
             energy_wh=energy_wh,
             full_wh=full_wh,
-            power_w=power_w or None,  # gauges that do not measure say 0
+            power_w=check_power_w(self._files, uevent, power_w)
+            if power_w
+            else None,  # gauges that do not measure say 0
         )
 
 
