@@ -104,7 +104,8 @@ class Board:
             progress = 0
             while not done.is_set():
                 try:
-                    await asyncio.wait_for(done.wait(), self._timeout_s)
+                    async with asyncio.timeout(self._timeout_s):  # wait_for of Python 3.11 may lose a cancellation
+                        await done.wait()
                 except TimeoutError:
                     if len(job.looks) == progress:
                         break
