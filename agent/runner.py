@@ -100,25 +100,25 @@ class AgentRunner:
     async def _process(self, event: Event) -> None:
         self._state, effects = step(self._state, event, *read_clocks())
         # All that the event changes is durable, in one write, before anything of it is sent.
-        await self._store.save(*self._list_changes(effects))
+        await self._store.save(*await self._list_changes(effects))
         for effect in effects:
             self._carry_out(effect)
 
-    def _list_changes(self, effects: Iterable[Effect]) -> list[Change]:
+    async def _list_changes(self, effects: Iterable[Effect]) -> list[Change]:
         changes: list[Change] = []
         for effect in effects:
             match effect:
                 case SaveWork() | SaveOutbox() | DropOutbox() | SavePosition():
                     changes.append(effect)
                 case Report():
-                    changes.append(self._build_line(effect))
+                    changes.append(await self._build_line(effect))
                 case _:
                     pass
         return changes
 
-    def _build_line(self, report: Report) -> RoundLine:
+    async def _build_line(self, report: Report) -> RoundLine:
         """What the round has cost since the one reported before. Training is one thread: its CPU time is its time."""
-        counters, before, now = self._link.counters, self._meter, self._board.snapshot()
+        counters, before, now = self._link.counters, self._meter, await self._board.refresh()
         self._meter = now
         energy, work = compute_energy(before, now), report.work
         training = compute_share(energy, work.training_ms / 1000, now.busy_s - before.busy_s) if work else UNKNOWN

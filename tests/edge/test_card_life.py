@@ -13,13 +13,14 @@ import agent.edge.store
 from agent.edge.disk_writes import read_disk_bytes
 from agent.edge.store import ROUNDS_DROPPED, RoundLine, Store
 from agent.edge.store_schema import MIGRATIONS
+from agent.edge.store_view import read_position
 from agent.energy import Energy
 from agent.packing import accumulate, pack, subtract, unpack
 from agent.values import DropOutbox, Report, SaveOutbox, SaveWork
 from flchain.fixedpoint import LIMIT, vector_bytes
 from flchain.types import Hash, Round
 from flchain.wire import hash_message
-from tests.support.chain_builder import Driver
+from tests.support.chain_builder import PARAMETERS_COUNT, Driver
 from tests.support.ledger_builder import drive
 from tests.support.store_builder import build_position, build_work, get_residual, load, visit
 from tools.bench.store import NAME, RESULT_FILE, Plan, measure
@@ -122,6 +123,24 @@ def test_nothing_large_is_written_twice(tmp_path: Path, driver: Driver) -> None:
     visit(tmp_path / "agent.db", driver, scenario)
     stored = load(tmp_path / "agent.db", driver)
     assert {raw for _, raw in stored.outbox.values()} == {build_work(driver, 1).commit}
+
+
+def test_a_running_agents_position_can_be_looked_at(tmp_path: Path, driver: Driver) -> None:
+    """Beside the agent that writes, the model is read whole, base and steps of one moment; none is None."""
+    path = tmp_path / "agent.db"
+
+    async def scenario(store: Store) -> None:
+        assert read_position(tmp_path / "none.db", PARAMETERS_COUNT) is None
+        assert read_position(path, PARAMETERS_COUNT) is None
+        for number in (1, 2, 3):
+            position = build_position(driver, number)
+            await store.save(position)
+            found = read_position(path, PARAMETERS_COUNT)
+            assert found is not None and found[0] == position.head
+            assert (found[1] == position.light.model).all()
+        assert await store._fetch("SELECT count(*) FROM model_steps") != [(0,)]
+
+    visit(path, driver, scenario)
 
 
 def test_what_has_its_receipt_leaves_with_the_next_write(tmp_path: Path, driver: Driver) -> None:

@@ -162,6 +162,28 @@ def test_a_source_that_hangs_keeps_nothing_back(tmp_path: Path, caplog: pytest.L
     assert len([record for record in caplog.records if "hangs" in str(getattr(record, "cause", ""))]) == 1
 
 
+def test_a_round_does_not_wait_for_a_sensor(tmp_path: Path) -> None:
+    """Who refreshes the meter gets the new state, or the last one while a sensor hangs; the reading goes on behind it."""
+
+    async def scenario() -> None:
+        source, clock = Hanging(), Clock()
+        source.release.set()
+        sources = {"hwmon": lambda files, chip: source}
+        board = build_board(tmp_path, TREES["rpi-4"], clock, sources=sources, source_timeout_s=30.0)
+        await board.read()
+        clock.now_s += 5
+        assert (await board.refresh()).last == board.snapshot().last
+        assert board.snapshot().seconds == {EnergySource.MEASURED: 5.0}
+        clock.now_s += 5
+        source.release.clear()
+        before = board.snapshot()
+        assert await board.refresh() == before
+        source.release.set()
+        await until(lambda: board.snapshot().seconds == {EnergySource.MEASURED: 10.0})
+
+    asyncio.run(scenario())
+
+
 def test_a_file_that_hangs(tmp_path: Path) -> None:
     """The same with a real file that no open returns from, as I2C drivers have them: a pipe without a writer."""
 

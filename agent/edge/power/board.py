@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 SOURCE_TIMEOUT_S = 2.0
 """A source that takes longer is left to hang in its thread, unmeasured, until it comes back; the others are read on."""
+REFRESH_WAIT_S = 0.1
+"""Who wants the meter as of now, and has a round to go on with, waits so long at most."""
 FIND_EVERY = 60
 """Sensors are looked for again after so many looks: what is plugged in later is found, what is gone is forgotten."""
 
@@ -62,6 +64,7 @@ class Board:
         self._stuck: set[str] = set()
         self._looks = 0
         self._one_look = asyncio.Lock()
+        self._reading: set[asyncio.Task[BoardReading]] = set()
         self._meter = Meter()
         self.profile: BoardProfile | None = choose_profile(settings, self._files, platform.machine())
 
@@ -72,6 +75,14 @@ class Board:
             sample = EnergySample(self._clock(), look.counter_j, look.power_w, look.coarse_j, self._read_busy_s())
             self._meter = process_sample(self._meter, sample, self.profile)
             return self._build_reading(look)
+
+    async def refresh(self) -> Meter:
+        """The energy meter as of now, or as of the last reading if a new one takes longer than REFRESH_WAIT_S."""
+        task = asyncio.create_task(self.read())
+        self._reading.add(task)
+        task.add_done_callback(self._reading.discard)
+        await asyncio.wait((task,), timeout=REFRESH_WAIT_S)
+        return self._meter
 
     def snapshot(self) -> Meter:
         """The energy meter's totals so far; `compute_energy` compares two of them."""
