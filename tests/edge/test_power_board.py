@@ -151,7 +151,7 @@ def test_a_source_that_hangs_keeps_nothing_back(tmp_path: Path, caplog: pytest.L
             assert (reading.temperature_c, reading.power_w) == (48.686, None)
         ticking.cancel()
         assert ticks > 10
-        assert threading.active_count() == threads + 1
+        await until(lambda: threading.active_count() == threads + 1)
         source.release.set()
         await until(lambda: not board._stuck)
         reading = await board.read()
@@ -163,7 +163,7 @@ def test_a_source_that_hangs_keeps_nothing_back(tmp_path: Path, caplog: pytest.L
 
 
 def test_a_round_does_not_wait_for_a_sensor(tmp_path: Path) -> None:
-    """Who refreshes the meter gets the new state, or the last one while a sensor hangs; the reading goes on behind it."""
+    """Who refreshes the meter gets its new state, or the last one while a sensor hangs; the reading goes on behind it."""
 
     async def scenario() -> None:
         source, clock = Hanging(), Clock()
