@@ -6,6 +6,7 @@ that gathers many rounds before it is copied into the database (docs/power.md ha
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +35,7 @@ from flchain.messages import Kind
 from flchain.trust import Head
 from flchain.types import Hash, ModelVector, Round
 from flchain.wire import hash_message, open_envelope, verify_envelope
-from flchain_edge.sqlite import open_database, store_errors, transaction
+from flchain_edge.sqlite import DiskFailed, StoreFull, open_database, store_errors, transaction
 
 STORE_FILE = "agent.db"
 CHECKPOINT_PAGES = 2_048
@@ -112,10 +113,11 @@ class Store:
         return store
 
     async def close(self) -> None:
-        """Write what waits for the next write, and close the file."""
+        """Write what waits for the next write, if the disk lets it, and close the file."""
         try:
             if self._dropped:
-                await self._write((), self._dropped)
+                with contextlib.suppress(StoreFull, DiskFailed):  # what is not dropped is said again, to no effect
+                    await self._write((), self._dropped)
         finally:
             await self._db.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import sqlite3
 from pathlib import Path
@@ -26,6 +27,7 @@ from tests.support.store_builder import build_position, build_work, get_residual
 from tools.bench.store import NAME, RESULT_FILE, Plan, measure
 from tools.cli import main as flchain
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 WRITTEN_TO_DURABLE_MAX = {12_519: 4.0, 300_000: 2.5}
 """By the model's parameters: with small models whole pages of 4 KiB weigh more. Before version 2 it was 13 and 25."""
 
@@ -153,6 +155,11 @@ def test_what_has_its_receipt_leaves_with_the_next_write(tmp_path: Path, driver:
         await store.save(DropOutbox(first, "ok"))
         await store.save(DropOutbox(second, "ok"))
         assert len(await store._fetch("SELECT digest FROM outbox")) == 2
+        log = path.with_name("agent.db-wal")
+        before = log.read_bytes()
+        await store.save(*(SaveOutbox(hash_message(raw), Round(1), raw) for raw in raws))
+        assert log.read_bytes() == before, "said again before they were out: they are there"
+        await store.save(DropOutbox(first, "ok"))
         await store.save(SaveOutbox(second, Round(1), raws[1]))
         assert await store._fetch("SELECT digest FROM outbox") == [(second,)]
         await store.save(DropOutbox(second, "ok"))
@@ -203,3 +210,23 @@ def test_bench_store_says_what_it_measured(
         assert model["written_to_durable"] == pytest.approx(written / model["durable_bytes_per_round"])
         assert model["written_bytes_per_day"] == pytest.approx(1_440 * written)
     assert sorted(file.name for file in tmp_path.iterdir()) == [RESULT_FILE], "the databases are removed"
+
+
+def test_the_journals_limits() -> None:
+    """The shipped journald configuration has the keys that journald knows, and keeps at most 64 MB."""
+    parser = configparser.ConfigParser(strict=True)
+    parser.optionxform = str  # type: ignore[assignment, method-assign]
+    parser.read_string((REPOSITORY / "firmware_config/journald.conf.d/flchain.conf").read_text())
+    assert parser.sections() == ["Journal"]
+    limits = dict(parser["Journal"])
+    assert set(limits) == {
+        "SystemMaxUse",
+        "SystemKeepFree",
+        "SystemMaxFileSize",
+        "MaxRetentionSec",
+        "SyncIntervalSec",
+        "RateLimitIntervalSec",
+        "RateLimitBurst",
+        "ForwardToSyslog",
+    }
+    assert limits["SystemMaxUse"] == "64M"

@@ -163,7 +163,7 @@ def test_a_source_that_hangs_keeps_nothing_back(tmp_path: Path, caplog: pytest.L
 
 
 def test_a_round_does_not_wait_for_a_sensor(tmp_path: Path) -> None:
-    """Who refreshes the meter gets its new state, or the last one while a sensor hangs; the reading goes on behind it."""
+    """Who refreshes the meter gets its new state, or the last one while a sensor hangs; that reading goes on."""
 
     async def scenario() -> None:
         source, clock = Hanging(), Clock()
@@ -289,6 +289,20 @@ def test_a_board_knows_its_profile(tmp_path: Path, tree: str, machine: str, want
     assert (profile.name if profile else None) == wanted
 
 
+def test_an_operators_own_profile_counts_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file in the first folder wins over a shipped one for the same board; the others' boards stay known."""
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "mine.toml").write_text(
+        'name="Mine"\nmodels=["Raspberry Pi 4 Model B"]\nidle_w=4.1\ncore_w=0.9\ncores=4\nsource="a meter"\n'
+    )
+    monkeypatch.setattr("agent.edge.power.profiles.INSTALLED_DIRS", (own, tmp_path / "none", SHIPPED))
+    for tree, wanted in (("rpi-4", "mine"), ("rpi-5", "rpi-5")):
+        files = SensorFiles(plant(tmp_path / tree, TREES[tree]), tmp_path)
+        profile = choose_profile(PowerSettings(), files, "aarch64")
+        assert profile is not None and profile.name == wanted
+
+
 def iterate_shipped() -> Iterator[tuple[str, str]]:
     for name, file in load_profiles(SHIPPED).items():
         for model in file.models:
@@ -328,7 +342,7 @@ def test_wrong_profiles_are_told_all_at_once(tmp_path: Path) -> None:
         "c.toml",
     ):
         assert part in text, part
-    with pytest.raises(ConfigError, match=r"there is no profile 'pi' .*rpi-4, rpi-5"):
+    with pytest.raises(ConfigError, match=r"there is no profile 'pi'; .*rpi-4, rpi-5"):
         choose_profile(PowerSettings(boards_dir=SHIPPED, board="pi"), files, "m")
     with pytest.raises(ConfigError, match="no such folder"):
         choose_profile(PowerSettings(boards_dir=tmp_path / "none"), files, "m")

@@ -17,7 +17,7 @@ INSTALLED_DIRS = (
     Path("/usr/share/flchain/boards"),
     Path(__file__).resolve().parents[3] / "firmware_config" / "boards",
 )
-"""The operator's own, the image's, a checkout's: the first that exists."""
+"""The operator's own, the image's, a checkout's: of profiles with one name, or for one board, the first counts."""
 PROFILES_MAX = 200
 KEYS = {"name": str, "models": list, "machine": str, "idle_w": float, "core_w": float, "cores": int, "source": str}
 
@@ -33,12 +33,14 @@ class ProfileFile:
 
 def choose_profile(settings: PowerSettings, files: SensorFiles, machine: str) -> BoardProfile | None:
     """The named profile, or this board's; None if it has none. `machine` as in `uname -m`. Raises ConfigError."""
-    folder = settings.boards_dir or next((folder for folder in INSTALLED_DIRS if folder.is_dir()), None)
-    known = load_profiles(folder) if folder is not None else {}
+    folders = [settings.boards_dir] if settings.boards_dir else [folder for folder in INSTALLED_DIRS if folder.is_dir()]
+    known: dict[str, ProfileFile] = {}
+    for folder in folders:
+        known = known | {name: file for name, file in load_profiles(folder).items() if name not in known}
     if settings.board != AUTO:
         if settings.board not in known:
             names = ", ".join(sorted(known)) or "none"
-            raise ConfigError((f"power.board: there is no profile {settings.board!r} in {folder}; there are: {names}",))
+            raise ConfigError((f"power.board: there is no profile {settings.board!r}; there are: {names}",))
         return known[settings.board].profile
     model = files.read_text(files.sysfs / "firmware/devicetree/base/model", is_optional=True)
     candidates = known.values()
