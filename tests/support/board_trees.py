@@ -11,8 +11,8 @@ Tree = dict[str, str]
 
 RPI_FIRMWARE = "devices/platform/soc/soc:firmware/get_throttled"
 
-# Raspberry Pi OS: get_throttled as its users read it (github.com, many; hexadecimal without 0x), rpi_volt and its alarm
-# from drivers/hwmon/raspberrypi-hwmon.c and smdn.jp's page on a 3B+, a Zero 2 W and a 5.
+# Raspberry Pi OS: get_throttled as many of its users read it (hexadecimal, without 0x); rpi_volt and its alarm
+# from drivers/hwmon/raspberrypi-hwmon.c and a page with listings of a 3B+, a Zero 2 W and a 5.
 RPI_4: Tree = {
     "firmware/devicetree/base/model": "Raspberry Pi 4 Model B Rev 1.4\0",
     "class/thermal/thermal_zone0/type": "cpu-thermal",
