@@ -37,8 +37,27 @@ class _Job:
     names: list[str]
     is_find: bool
     looks: dict[str, Look] = field(default_factory=dict)
-    at: str = ""
     is_abandoned: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def accept(self, name: str, look: Look, stuck: set[str]) -> bool:
+        """In the thread, a source is read: False if nobody waits for it any more; it may then be asked again."""
+        with self.lock:
+            if self.is_abandoned:
+                stuck.discard(name)
+            else:
+                self.looks[name] = look
+            return not self.is_abandoned
+
+    def abandon(self, stuck: set[str]) -> str | None:
+        """In the loop: the source that is being read hangs, and is left to it; None if all are read."""
+        with self.lock:
+            if len(self.looks) == len(self.names):
+                return None
+            self.is_abandoned = True
+            hanging = self.names[len(self.looks)]
+            stuck.add(hanging)
+            return hanging
 
 
 class Board:
@@ -121,19 +140,17 @@ class Board:
                     if len(job.looks) == progress:
                         break
                     progress = len(job.looks)
+            hanging = job.abandon(self._stuck)
             looks |= job.looks
-            if done.is_set():
+            if hanging is None:
                 break
-            job.is_abandoned = True
-            self._stuck.add(job.at)
-            self._files.tell(self._files.sysfs / job.at, f"hangs: no answer in {self._timeout_s:g} s")
-            waiting = [name for name in waiting if name not in looks and name != job.at]
+            self._files.tell(self._files.sysfs / hanging, f"hangs: no answer in {self._timeout_s:g} s")
+            waiting = [name for name in waiting if name not in looks and name != hanging]
         return looks
 
     def _work(self, job: _Job, loop: asyncio.AbstractEventLoop, done: asyncio.Event) -> None:
         """In the thread. An abandoned job ends when its source comes back, which is then asked again."""
         for name in job.names:
-            job.at = name
             try:
                 if job.is_find:
                     is_present = self._sources[name].find()
@@ -142,10 +159,8 @@ class Board:
             except Exception as error:  # a driver's output that we did not foresee must not end the agent
                 self._files.tell(self._files.sysfs / name, f"{type(error).__name__}: {error}")
                 look = Look()
-            if job.is_abandoned:
-                self._stuck.discard(name)
+            if not job.accept(name, look, self._stuck):
                 return
-            job.looks[name] = look
         with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
             loop.call_soon_threadsafe(done.set)
 
