@@ -136,7 +136,7 @@ def test_a_source_that_hangs_keeps_nothing_back(tmp_path: Path, caplog: pytest.L
         source = Hanging()
         sources = {"rapl": SOURCES["rapl"], "hwmon": lambda files, chip: source, "thermal": SOURCES["thermal"]}
         board = build_board(tmp_path, TREES["rpi-4"], sources=sources, source_timeout_s=1.0)
-        threads = threading.active_count()
+        others = set(threading.enumerate())
         ticks = 0
 
         async def tick() -> None:
@@ -151,12 +151,12 @@ def test_a_source_that_hangs_keeps_nothing_back(tmp_path: Path, caplog: pytest.L
             assert (reading.temperature_c, reading.power_w) == (48.686, None)
         ticking.cancel()
         assert ticks > 10
-        await until(lambda: threading.active_count() == threads + 1)
+        await until(lambda: len(set(threading.enumerate()) - others) == 1)
         source.release.set()
         await until(lambda: not board._stuck)
         reading = await board.read()
         assert reading.power_w == 9.0
-        await until(lambda: threading.active_count() == threads)
+        await until(lambda: not set(threading.enumerate()) - others)
 
     asyncio.run(scenario())
     assert len([record for record in caplog.records if "hangs" in str(getattr(record, "cause", ""))]) == 1
