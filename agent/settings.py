@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from agent.power_settings import PowerSettings
 from flchain_edge.node_settings import NodeSettings
 
 
@@ -25,3 +26,4 @@ class AgentSettings(NodeSettings):
         default=10, metadata={"min": 1, "max": 3600, "help": "turn to the next miner after this silence"}
     )
     mining: MiningSettings = field(default_factory=MiningSettings)
+    power: PowerSettings = field(default_factory=PowerSettings)
