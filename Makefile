@@ -72,7 +72,8 @@ test-model: setup-model ## run the tests of training and of the model builder, o
 test-oracle: setup-oracle ## run the tests that read our messages with another library
 	$(VENV_ORACLE)/bin/python -m pytest tests/oracle $(ARGS)
 
-test-long: setup ## kill and cut off real miners for many minutes (FLCHAIN_SEED for another schedule)
+test-long: setup ## kill and cut off real miners, cut a device's power 200 times (FLCHAIN_SEED for another schedule)
+	FLCHAIN_POWER_CUTS=200 $(VENV)/bin/python -m pytest tests/edge/test_power_cut.py $(ARGS)
 	FLCHAIN_KILLS=20 FLCHAIN_CUTS=6 FLCHAIN_REPEATS=2 \
 	  $(VENV)/bin/python -m pytest -s tests/system/test_seven_miners.py $(ARGS)
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from agent.edge.store import STORE_FILE, Store
+from agent.edge.disk_writes import read_disk_bytes
+from agent.edge.power.board import Board
+from agent.edge.store import STORE_FILE, Change, RoundLine, Store
 from agent.edge.trainer_tflite import Trainer
+from agent.energy import UNKNOWN, compute_energy, compute_share
 from agent.machine import build_agent_state, step
 from agent.settings import AgentSettings
 from agent.values import (
@@ -70,6 +74,7 @@ class AgentRunner:
         trainer: Trainer,
         queue: EventQueue[Event],
         *,
+        board: Board,
         scorer: Scorer | None = None,
     ) -> None:
         """Without a scorer the device must not be told to mine."""
@@ -79,6 +84,9 @@ class AgentRunner:
         self._trainer = trainer
         self._queue = queue
         self._scorer = scorer
+        self._board = board
+        self._meter = board.snapshot()
+        """The energy meter when the last round was reported."""
         self._refusals = RefusalCounter()
         self._working: set[asyncio.Task[None]] = set()
 
@@ -86,12 +94,14 @@ class AgentRunner:
         """Until cancelled, or until the disk fails: StoreFull and LedgerCorrupt come out."""
         self._link.subscribe(self._state.topics.answers_to(self._state.config.identity.address))
         await self._link.start()
+        watching = asyncio.create_task(self._board.run())
         try:
             while True:
                 event = _read_event(await self._queue.get())
                 if event is not None:
                     await self._process(event)
         finally:
+            watching.cancel()
             self._queue.stop_timers()
             self._trainer.stop()
             if self._scorer is not None:
@@ -100,10 +110,36 @@ class AgentRunner:
 
     async def _process(self, event: Event) -> None:
         self._state, effects = step(self._state, event, *read_clocks())
+        # All that the event changes is durable, in one write, before anything of it is sent.
+        await self._store.save(*await self._list_changes(effects))
         for effect in effects:
-            await self._carry_out(effect)
+            self._carry_out(effect)
 
-    async def _carry_out(self, effect: Effect) -> None:
+    async def _list_changes(self, effects: Iterable[Effect]) -> list[Change]:
+        changes: list[Change] = []
+        for effect in effects:
+            match effect:
+                case SaveWork() | SaveScores() | SaveOutbox() | DropOutbox() | SavePosition():
+                    changes.append(effect)
+                case Report():
+                    changes.append(await self._build_line(effect))
+                case _:
+                    pass
+        return changes
+
+    async def _build_line(self, report: Report) -> RoundLine:
+        """What the round has cost since the one reported before. Training is one thread: its CPU time is its time."""
+        counters, before, now = self._link.counters, self._meter, await self._board.refresh()
+        self._meter = now
+        energy, work = compute_energy(before, now), report.work
+        training = compute_share(energy, work.training_ms / 1000, now.busy_s - before.busy_s) if work else UNKNOWN
+        joules = None if energy.joules is None else round(energy.joules, 1)
+        log.info("energy", extra={"round": report.round, "joules": joules, "source": energy.source.name.lower()})
+        return RoundLine(
+            report, counters.bytes_sent, counters.bytes_received, energy, training, disk_bytes=read_disk_bytes()
+        )
+
+    def _carry_out(self, effect: Effect) -> None:
         match effect:
             case Train() | ComputeScore():
                 work = self._train(effect) if isinstance(effect, Train) else self._score(effect)
@@ -113,19 +149,12 @@ class AgentRunner:
             case Publish(topic, packet):
                 for payload in split_packet(packet):
                     self._link.publish(topic, payload)
-            case SaveWork(work):
-                await self._store.save_work(work)
-            case SaveScores(scores):
-                await self._store.save_scores(scores)
-            case SaveOutbox(digest, round_number, raw):
-                await self._store.save_outbox(digest, round_number, raw)
+            case SaveWork() | SaveScores() | SaveOutbox() | SavePosition():
+                pass  # durable already
             case DropOutbox(digest, reason):
-                await self._store.drop_outbox(digest)
                 log.debug("out of the outbox", extra={"digest": digest[:8], "reason": reason})
-            case SavePosition():
-                await self._store.save_position(effect)
             case Report():
-                await self._report(effect)
+                self._report(effect)
             case Follow(before, miner):
                 self._follow(before, miner)
             case StartTimer(timer, delay_ms):
@@ -141,9 +170,8 @@ class AgentRunner:
             self._link.unsubscribe(*self._state.topics.news_of(before, is_full))
         self._link.subscribe(*self._state.topics.news_of(miner, is_full))
 
-    async def _report(self, report: Report) -> None:
+    def _report(self, report: Report) -> None:
         counters, me = self._link.counters, self._state.config.identity
-        await self._store.save_round(report, counters.bytes_sent, counters.bytes_received)
         status = Status(
             round=report.round,
             model_hash=report.model_hash,
@@ -209,6 +237,7 @@ async def run_agent(settings: AgentSettings) -> None:
     identity = load_identity(settings)
     genesis = load_genesis(settings.genesis)
     config = build_config(settings, genesis, identity)
+    board = Board(settings.power)
     model_file = load_model_file(settings.model, genesis)
     probe_model(model_file)
     model = TfliteModel(model_file)
@@ -228,6 +257,6 @@ async def run_agent(settings: AgentSettings) -> None:
         link = MqttLink(with_client_id(settings.mqtt, identity.address.hex()), on_event=queue.on_link_event)
         fields = {"address": identity.address.hex(), "chain": genesis.name, "round": stored.light.round}
         log.info("starting", extra=fields)
-        await AgentRunner(state, store, link, trainer, queue, scorer=scorer).run()
+        await AgentRunner(state, store, link, trainer, queue, board=board, scorer=scorer).run()
     finally:
         await store.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from agent.power_settings import PowerSettings
 from flchain_edge.node_settings import NodeSettings
 
 
@@ -32,6 +33,7 @@ class AgentSettings(NodeSettings):
         },
     )
     mining: MiningSettings = field(default_factory=MiningSettings)
+    power: PowerSettings = field(default_factory=PowerSettings)
 
     def __post_init__(self) -> None:
         """Raises ValueError, of which the file's reader makes a problem."""

@@ -20,6 +20,7 @@ BUSY_TIMEOUT_MS = 5_000
 WORKER_TIMEOUT_S = 5.0
 JOURNAL_BYTES_MAX = 16 * 1024 * 1024
 """The write-ahead log is cut back to this after a checkpoint: it would else keep the size of its worst day."""
+CHECKPOINT_PAGES = 1_000
 SYNCHRONOUS = ("FULL", "NORMAL", "EXTRA", "OFF")
 
 _NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
@@ -98,12 +99,17 @@ def split_statements(script: str) -> list[str]:
 
 
 async def open_database(
-    path: Path | str, migrations: tuple[str, ...], *, synchronous: str = "FULL"
+    path: Path | str,
+    migrations: tuple[str, ...],
+    *,
+    synchronous: str = "FULL",
+    checkpoint_pages: int = CHECKPOINT_PAGES,
 ) -> aiosqlite.Connection:
     """Open or create a database and bring its schema to version `len(migrations)`.
 
     `migrations[n]` is the SQL script from version n to n + 1; each runs in a transaction of its own. Published ones
     are never edited. `synchronous` FULL survives a power cut with every commit; NORMAL may lose the latest ones.
+    `checkpoint_pages`: length of the write-ahead log from which on it is copied into the database.
     Raises ConfigError (unusable path, or a schema newer than this program), LedgerCorrupt(0, ...) and StoreFull.
     The connection is in autocommit mode: write inside `transaction`.
     """
@@ -128,6 +134,9 @@ async def open_database(
             await db.execute(f"PRAGMA synchronous = {synchronous}")
             await db.execute("PRAGMA foreign_keys = ON")
             await db.execute(f"PRAGMA journal_size_limit = {JOURNAL_BYTES_MAX}")
+            await db.execute(f"PRAGMA wal_autocheckpoint = {checkpoint_pages}")
+            # Debian's SQLite overwrites with zeros what is deleted: that wears a card.
+            await db.execute("PRAGMA secure_delete = OFF")
             await _migrate(db, migrations)
     except BaseException:
         await asyncio.shield(db.close())

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# Deadlines judge the machine, not the code. CI draws the same examples each time, so that a red run can be repeated.
-settings.register_profile("dev", deadline=None)
-settings.register_profile("ci", deadline=None, derandomize=True)
+# Deadlines, and drawing that takes long, judge the machine and not the code. CI draws the same examples each time, so
+# that a red run can be repeated.
+SLOW = (HealthCheck.too_slow,)
+settings.register_profile("dev", deadline=None, suppress_health_check=SLOW)
+settings.register_profile("ci", deadline=None, suppress_health_check=SLOW, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 # folder -> (the module it needs, the make target of the environment that has it)

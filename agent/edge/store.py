@@ -1,78 +1,69 @@
-"""The device's database: model and place in the chain, work and scores of the open round, outbox, history. SQLite."""
+"""The device's database: model and place in the chain, work and scores of the open round, outbox, history. SQLite.
+
+Written so that a card lives: one transaction for all that an event changes, nothing large twice, and a write-ahead log
+that gathers many rounds before it is copied into the database (docs/power.md has the figures).
+"""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import aiosqlite
+import numpy as np
 
-from agent.values import Report, SavePosition, Scores, Work
-from flchain.codecs import carried_bytes
+from agent.edge.store_schema import MIGRATIONS
+from agent.edge.stored_vectors import (
+    PACKED,
+    UNKNOWN_RESIDUAL,
+    Saved,
+    add_up,
+    drop_unused,
+    find_residual,
+    read_vector,
+    write_model,
+    write_residual,
+)
+from agent.energy import UNKNOWN, Energy
+from agent.values import DropOutbox, Report, SaveOutbox, SavePosition, SaveScores, SaveWork, Scores, Work
 from flchain.crypto import Identity
 from flchain.errors import ConfigError, InvalidMessage, LedgerCorrupt, MalformedMessage
-from flchain.fixedpoint import vector_bytes, vector_from_bytes
+from flchain.fixedpoint import vector_bytes
 from flchain.light import LightState, restore
 from flchain.messages import Kind
+from flchain.state import start_carried
 from flchain.trust import Head
 from flchain.types import Hash, ModelVector, Round
 from flchain.wire import hash_message, open_envelope, verify_envelope
-from flchain_edge.sqlite import open_database, store_errors, transaction
+from flchain_edge.sqlite import DiskFailed, StoreFull, open_database, store_errors, transaction
 
 STORE_FILE = "agent.db"
-
-MIGRATIONS = (
-    """
-    CREATE TABLE chain (id INTEGER PRIMARY KEY CHECK (id = 1), chain BLOB NOT NULL);
-    CREATE TABLE position (
-        id INTEGER PRIMARY KEY CHECK (id = 1),
-        header BLOB NOT NULL,
-        certificate BLOB NOT NULL,
-        sets BLOB NOT NULL,
-        model BLOB NOT NULL,
-        residual BLOB NOT NULL
-    );
-    CREATE TABLE work (
-        id INTEGER PRIMARY KEY CHECK (id = 1),
-        round INTEGER NOT NULL,
-        commit_raw BLOB NOT NULL,
-        reveal_raw BLOB NOT NULL,
-        residual BLOB NOT NULL,
-        samples INTEGER NOT NULL,
-        training_ms INTEGER NOT NULL
-    );
-    CREATE TABLE outbox (digest BLOB PRIMARY KEY, round INTEGER NOT NULL, raw BLOB NOT NULL);
-    CREATE TABLE rounds (
-        round INTEGER PRIMARY KEY,
-        model_hash BLOB NOT NULL,
-        is_accepted INTEGER NOT NULL,
-        samples INTEGER NOT NULL,
-        training_ms INTEGER NOT NULL,
-        bytes_up INTEGER NOT NULL,
-        bytes_down INTEGER NOT NULL
-    );
-    """,
-    """
-    ALTER TABLE work ADD COLUMN will_score INTEGER NOT NULL DEFAULT 0;
-    CREATE TABLE scores (
-        id INTEGER PRIMARY KEY CHECK (id = 1),
-        round INTEGER NOT NULL,
-        commit_raw BLOB NOT NULL,
-        reveal_raw BLOB NOT NULL
-    );
-    """,
-    """
-    ALTER TABLE position ADD COLUMN carried BLOB NOT NULL DEFAULT x'';
-    ALTER TABLE position ADD COLUMN carried_hash BLOB NOT NULL DEFAULT x'';
-    """,
-)
+CHECKPOINT_PAGES = 2_048
+"""The write-ahead log is copied into the database from 8 MiB on: a page that many rounds change is then copied once."""
+ROUNDS_KEPT_MAX = 20_000
+"""Lines of history, two weeks at a round a minute; older ones are dropped, ROUNDS_DROPPED at a time."""
+ROUNDS_DROPPED = 256
+DROPS_WAITING_MAX = 64
 
 
-def _hash(data: bytes) -> bytes:
-    """No header proves what the downstream rule carries: damage must show here."""
-    return hashlib.sha256(data).digest()
+@dataclass(frozen=True)
+class RoundLine:
+    """One line of history: what a round gave and what it cost. Bytes are those since the process started."""
+
+    report: Report
+    bytes_up: int
+    bytes_down: int
+    energy: Energy = UNKNOWN
+    training_energy: Energy = UNKNOWN
+    disk_bytes: int | None = None
+    """What this process and its children made the disk write; None is unmeasured."""
+
+
+Write: TypeAlias = SaveWork | SaveScores | SaveOutbox | SavePosition | RoundLine
+Change: TypeAlias = Write | DropOutbox
 
 
 def _check_message(raw: bytes, kind: Kind, number: int, chain: Hash, identity: Identity) -> None:
@@ -99,29 +90,40 @@ class Store:
 
     def __init__(self, db: aiosqlite.Connection) -> None:
         self._db = db
+        self._saved = Saved()
+        self._held: dict[Hash, bytes] = {}
+        """The messages that the work on disk holds, by digest."""
+        self._dropped: tuple[Hash, ...] = ()
+        """Out of the outbox with the next write: until then a restart would only say again what has its receipt."""
 
     @classmethod
     async def open(cls, path: Path, chain: Hash) -> Store:
         """Open or create. Raises ConfigError if the file belongs to another chain, LedgerCorrupt if it is damaged."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        db = await open_database(path, MIGRATIONS)
+        db = await open_database(path, MIGRATIONS, checkpoint_pages=CHECKPOINT_PAGES)
         db.text_factory = bytearray  # no column holds text: what comes as text is damage, and need not be UTF-8
+        store = cls(db)
         try:
-            async with transaction(db):
-                await db.execute("INSERT OR IGNORE INTO chain (id, chain) VALUES (1, ?)", (chain,))
-            with store_errors(str(path)):
-                async with db.execute("SELECT chain FROM chain") as cursor:
-                    row = await cursor.fetchone()
-            if row is None or row[0] != chain:
+            if not await store._fetch("SELECT chain FROM chain"):
+                async with transaction(db):
+                    await db.execute("INSERT OR IGNORE INTO chain (id, chain) VALUES (1, ?)", (chain,))
+            if await store._fetch("SELECT chain FROM chain") != [(chain,)]:
                 raise ConfigError((f"database {path}: belongs to another chain than the genesis file",))
+            for messages in await store._fetch("SELECT commit_raw, reveal_raw FROM work"):
+                store._held = {hash_message(raw): raw for raw in messages if type(raw) is bytes}
         except BaseException:
             await db.close()
             raise
-        return cls(db)
+        return store
 
     async def close(self) -> None:
-        """Close the file."""
-        await self._db.close()
+        """Write what waits for the next write, if the disk lets it, and close the file."""
+        try:
+            if self._dropped:
+                with contextlib.suppress(StoreFull, DiskFailed):  # what is not dropped is said again, to no effect
+                    await self._write((), self._dropped)
+        finally:
+            await self._db.close()
 
     async def load(self, genesis_light: LightState, empty: ModelVector, identity: Identity) -> Stored:
         """What was saved, checked again; or the genesis. Raises LedgerCorrupt.
@@ -130,107 +132,174 @@ class Store:
         """
         try:
             return await self._load(genesis_light, empty, identity)
-        except InvalidMessage as error:
-            raise LedgerCorrupt(0, f"the device's database: {error.code}: {error}") from error
+        except (InvalidMessage, ValueError) as error:
+            code = f"{error.code}: " if isinstance(error, InvalidMessage) else ""
+            raise LedgerCorrupt(0, f"the device's database: {code}{error}") from error
 
     async def _load(self, genesis_light: LightState, empty: ModelVector, identity: Identity) -> Stored:
         light, residual, work, count = genesis_light, empty, None, genesis_light.params.parameters_count
-        query = "SELECT header, certificate, sets, model, residual, carried, carried_hash FROM position"
-        position = await self._read(query, (bytes,) * 7)
+        residuals = await self._read("SELECT id, encoding, vector FROM residuals ORDER BY id", (int, int, bytes))
+        numbers = {}
+        for header, certificate, sets, number, carried_number in await self._read(
+            "SELECT header, certificate, sets, residual, carried FROM position", (bytes, bytes, bytes, int, int)
+        ):
+            model, carried = await self._load_model(count), b""
+            if carried_number != UNKNOWN_RESIDUAL:
+                carried_count = sum(part.size for part in start_carried(light.params))
+                numbers[carried_number] = find_residual(residuals, carried_number, carried_count)
+                carried = vector_bytes(numbers[carried_number])
+            light = restore(light, Head(header, certificate, sets), vector_bytes(model), carried)
+            residual = numbers[number] = find_residual(residuals, number, count)
         query = "SELECT round, commit_raw, reveal_raw, residual, samples, training_ms, will_score FROM work"
-        works = await self._read(query, (int, bytes, bytes, bytes, int, int, int))
-        scored = await self._read("SELECT round, commit_raw, reveal_raw FROM scores", (int, bytes, bytes))
-        messages = await self._read("SELECT digest, round, raw FROM outbox", (bytes, int, bytes))
-        for header, certificate, sets, model, kept, carried, carried_hash in position:
-            if carried and _hash(carried) != carried_hash:
-                raise LedgerCorrupt(0, "the device's database: what the codec carries is not what was stored")
-            light = restore(light, Head(header, certificate, sets), model, carried)
-            residual = vector_from_bytes(kept, count)
-        for number, commit, reveal, kept, samples, training_ms, will_score in works:
-            _check_message(commit, Kind.COMMIT, number, light.chain, identity)
-            _check_message(reveal, Kind.REVEAL, number, light.chain, identity)
-            left_out = vector_from_bytes(kept, count)
-            work = Work(Round(number), commit, reveal, left_out, samples, training_ms, bool(will_score))
+        for found, commit, reveal, number, samples, training_ms, will_score in await self._read(
+            query, (int, bytes, bytes, int, int, int, int)
+        ):
+            _check_message(commit, Kind.COMMIT, found, light.chain, identity)
+            _check_message(reveal, Kind.REVEAL, found, light.chain, identity)
+            numbers[number] = numbers.get(number, find_residual(residuals, number, count))
+            work = Work(Round(found), commit, reveal, numbers[number], samples, training_ms, bool(will_score))
+        known = tuple((number, vector) for number, vector in numbers.items() if number)
+        self._saved = replace(self._saved, residuals=known)
+        scores = await self._load_scores(light.chain, identity)
+        return Stored(light, residual, work, await self._load_outbox(self._held), scores)
+
+    async def _load_scores(self, chain: Hash, identity: Identity) -> Scores | None:
         scores = None
-        for number, commit, reveal in scored:
-            _check_message(commit, Kind.SCORE_COMMIT, number, light.chain, identity)
-            _check_message(reveal, Kind.SCORE_REVEAL, number, light.chain, identity)
+        query = "SELECT round, commit_raw, reveal_raw FROM scores"
+        for number, commit, reveal in await self._read(query, (int, bytes, bytes)):
+            _check_message(commit, Kind.SCORE_COMMIT, number, chain, identity)
+            _check_message(reveal, Kind.SCORE_REVEAL, number, chain, identity)
             scores = Scores(Round(number), commit, reveal)
-        for digest, _, raw in messages:
-            if hash_message(raw) != digest:
-                raise LedgerCorrupt(0, "the device's database: a message in the outbox is not the one that was stored")
-        outbox = {Hash(digest): (Round(number), raw) for digest, number, raw in messages}
-        return Stored(light, residual, work, outbox, scores)
+        return scores
+
+    async def _load_model(self, count: int) -> ModelVector:
+        bases = await self._read("SELECT encoding, vector FROM model_base", (int, bytes))
+        if not bases:
+            raise ValueError("a position without a model")
+        encoding, data = bases[0]
+        steps = [row[0] for row in await self._read("SELECT vector FROM model_steps ORDER BY number", (bytes,))]
+        model = add_up(read_vector(encoding, data, count), steps)
+        # A base that is not packed yet is written anew with the next model.
+        base_bytes = len(data) if encoding == PACKED else 0
+        self._saved = Saved(model, base_bytes, sum(map(len, steps)), len(steps))
+        return model
+
+    async def _load_outbox(self, held: dict[Hash, bytes]) -> dict[Hash, tuple[Round, bytes]]:
+        outbox = {}
+        for digest, number, raw in await self._read("SELECT digest, round, raw FROM outbox", (bytes, int, bytes)):
+            whole = raw or held.get(Hash(digest), b"")
+            if hash_message(whole) != digest:
+                raise ValueError("a message in the outbox is not the one that was stored")
+            outbox[Hash(digest)] = (Round(number), whole)
+        return outbox
 
     async def _read(self, query: str, types: tuple[type, ...]) -> list[tuple[Any, ...]]:
         """All rows. Raises LedgerCorrupt: SQLite lets any type be in any column."""
-        with store_errors():
-            async with self._db.execute(query) as cursor:
-                rows = [tuple(row) async for row in cursor]
+        rows = await self._fetch(query)
         if any(type(value) is not wanted for row in rows for value, wanted in zip(row, types, strict=True)):
             raise LedgerCorrupt(0, "the device's database: a value of another type than was stored")
         return rows
 
-    async def save_position(self, effect: SavePosition) -> None:
-        """The model, its residual and the header that proves it."""
-        model, residual = vector_bytes(effect.light.model), vector_bytes(effect.residual)
-        carried = b"" if effect.light.carried is None else carried_bytes(effect.light.carried)
-        head = effect.head
-        async with transaction(self._db):
-            await self._db.execute(
-                "INSERT OR REPLACE INTO position"
-                " (id, header, certificate, sets, model, residual, carried, carried_hash)"
-                " VALUES (1, ?, ?, ?, ?, ?, ?, ?)",
-                (*(head.header, head.certificate, head.sets, model, residual), carried, _hash(carried)),
-            )
+    async def _fetch(self, query: str) -> list[tuple[Any, ...]]:
+        with store_errors():
+            async with self._db.execute(query) as cursor:
+                return [tuple(row) async for row in cursor]
 
-    async def save_work(self, work: Work) -> None:
-        """The open round's update, ready to send."""
-        async with transaction(self._db):
-            await self._db.execute(
-                "INSERT OR REPLACE INTO work (id, round, commit_raw, reveal_raw, residual, samples, training_ms,"
-                " will_score) VALUES (1, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    work.round,
-                    work.commit,
-                    work.reveal,
-                    vector_bytes(work.residual),
-                    work.samples,
-                    work.training_ms,
-                    work.will_score,
-                ),
-            )
+    async def save(self, *changes: Change) -> None:
+        """All of it in one transaction, durable when this returns; nothing of it if StoreFull or DiskFailed comes.
 
-    async def save_scores(self, scores: Scores) -> None:
-        """The open round's scores, ready to send."""
-        async with transaction(self._db):
-            await self._db.execute(
-                "INSERT OR REPLACE INTO scores (id, round, commit_raw, reveal_raw) VALUES (1, ?, ?, ?)",
-                (scores.round, scores.commit, scores.reveal),
-            )
+        What only leaves the outbox waits for the next write, or for `close`: DROPS_WAITING_MAX at most.
+        """
+        dropped = dict.fromkeys(self._dropped)
+        for change in changes:
+            if isinstance(change, DropOutbox):
+                dropped[change.digest] = None
+            elif isinstance(change, SaveOutbox):
+                dropped.pop(change.digest, None)
+        writes = [change for change in changes if not isinstance(change, DropOutbox)]
+        if writes or len(dropped) > DROPS_WAITING_MAX:
+            await self._write(writes, dropped)
+            dropped = {}
+        self._dropped = tuple(dropped)
 
-    async def save_outbox(self, digest: Hash, round_number: Round, raw: bytes) -> None:
-        """A message that waits for its receipt."""
+    async def _write(self, writes: Iterable[Write], dropped: Iterable[Hash]) -> None:
+        saved, held = self._saved, self._held
         async with transaction(self._db):
-            row = (digest, round_number, raw)
-            await self._db.execute("INSERT OR IGNORE INTO outbox (digest, round, raw) VALUES (?, ?, ?)", row)
+            for change in writes:
+                match change:
+                    case SaveWork(work):
+                        saved, held = await self._write_work(work, saved, held)
+                    case SaveScores(scores):
+                        await self._db.execute(
+                            "INSERT OR REPLACE INTO scores (id, round, commit_raw, reveal_raw) VALUES (1, ?, ?, ?)",
+                            (scores.round, scores.commit, scores.reveal),
+                        )
+                    case SaveOutbox(digest, number, raw):
+                        row = (digest, number, b"" if digest in held else raw)
+                        await self._db.execute(
+                            "INSERT OR IGNORE INTO outbox (digest, round, raw) VALUES (?, ?, ?)", row
+                        )
+                    case SavePosition():
+                        saved = await self._write_position(change, saved)
+                    case RoundLine():
+                        await self._write_line(change)
+            for digest in dropped:
+                await self._db.execute("DELETE FROM outbox WHERE digest = ?", (digest,))
+            saved = await drop_unused(self._db, saved)
+        self._saved, self._held = saved, held
 
-    async def drop_outbox(self, digest: Hash) -> None:
-        """A message that has its receipt, or is for nothing now."""
-        async with transaction(self._db):
-            await self._db.execute("DELETE FROM outbox WHERE digest = ?", (digest,))
+    async def _write_position(self, effect: SavePosition, saved: Saved) -> Saved:
+        saved = await write_model(self._db, saved, effect.light.model)
+        saved, number = await write_residual(self._db, saved, effect.residual)
+        carried, carried_number = effect.light.carried, UNKNOWN_RESIDUAL
+        if carried is not None:
+            saved, carried_number = await write_residual(self._db, saved, np.concatenate(carried))
+        await self._db.execute(
+            "INSERT OR REPLACE INTO position (id, header, certificate, sets, residual, carried)"
+            " VALUES (1, ?, ?, ?, ?, ?)",
+            (effect.head.header, effect.head.certificate, effect.head.sets, number, carried_number),
+        )
+        return saved
 
-    async def save_round(self, report: Report, bytes_up: int, bytes_down: int) -> None:
-        """One line of history: what a round gave and what it cost. Bytes are those since the process started."""
-        work = report.work
+    async def _write_work(self, work: Work, saved: Saved, held: dict[Hash, bytes]) -> tuple[Saved, dict[Hash, bytes]]:
+        holds = _get_messages(work)
+        for digest, raw in held.items():
+            if digest not in holds:  # still in the outbox, perhaps, and soon held by no work any more
+                await self._db.execute("UPDATE outbox SET raw = ? WHERE digest = ? AND raw = x''", (raw, digest))
+        saved, number = await write_residual(self._db, saved, work.residual)
+        await self._db.execute(
+            "INSERT OR REPLACE INTO work"
+            " (id, round, commit_raw, reveal_raw, residual, samples, training_ms, will_score)"
+            " VALUES (1, ?, ?, ?, ?, ?, ?, ?)",
+            (work.round, work.commit, work.reveal, number, work.samples, work.training_ms, work.will_score),
+        )
+        return saved, holds
+
+    async def _write_line(self, line: RoundLine) -> None:
+        report, work = line.report, line.report.work
         row = (
             report.round,
             report.model_hash,
             report.is_accepted,
             work.samples if work else 0,
             work.training_ms if work else 0,
-            bytes_up,
-            bytes_down,
+            line.bytes_up,
+            line.bytes_down,
+            _to_mj(line.energy),
+            _to_mj(line.training_energy),
+            line.energy.source,
+            line.disk_bytes,
         )
-        async with transaction(self._db):
-            await self._db.execute("INSERT OR REPLACE INTO rounds VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        await self._db.execute("INSERT OR REPLACE INTO rounds VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        if report.round % ROUNDS_DROPPED == 0:
+            await self._db.execute("DELETE FROM rounds WHERE round <= ?", (report.round - ROUNDS_KEPT_MAX,))
+
+
+def _get_messages(work: Work | None) -> dict[Hash, bytes]:
+    """What the work holds, by digest."""
+    return {hash_message(raw): raw for raw in (work.commit, work.reveal)} if work else {}
+
+
+def _to_mj(energy: Energy) -> int:
+    """Millijoules; 0 with EnergySource.UNMEASURED beside it says nothing."""
+    return round(1_000 * (energy.joules or 0.0))

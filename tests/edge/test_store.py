@@ -3,102 +3,48 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Awaitable, Callable
+import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from agent.edge.store import MIGRATIONS, Store, Stored
-from agent.values import Report, SavePosition, Scores, Work
+from agent.edge.store import RoundLine, Store
+from agent.edge.store_schema import MIGRATIONS
+from agent.energy import Energy, EnergySource
+from agent.values import DropOutbox, Report, SaveOutbox, SaveScores, SaveWork
 from flchain.errors import ConfigError, LedgerCorrupt
 from flchain.fixedpoint import vector_bytes
-from flchain.light import LightState, build_light_state, process_body, process_head
-from flchain.messages import ScoreReveal
-from flchain.scoring import build_score_commit
-from flchain.state import hash_model
+from flchain.light import process_body, process_head
+from flchain.state import hash_carried, hash_model
 from flchain.trust import Head
-from flchain.types import Hash, Height, ModelVector, Round
-from flchain.wire import hash_message, seal
+from flchain.types import Hash, Height, Round
+from flchain.wire import hash_message
 from flchain_edge.sqlite import StoreFull, open_database, transaction
-from tests.support.chain_builder import NO_CLOCK, PARAMETERS_COUNT, SALT, Driver, make_reveal, seal_commit, seal_reveal
+from tests.support.chain_builder import NO_CLOCK, Driver, make_reveal, seal_commit
 from tests.support.crash import kill_after
 from tests.support.ledger_builder import change, drive, flip
+from tests.support.store_builder import (
+    build_position,
+    build_scores,
+    build_work,
+    get_residual,
+    get_settle_height,
+    load,
+    visit,
+)
 
-ME = 0
 ROUNDS = 3
 KILLS = 20
-EMPTY = np.zeros(PARAMETERS_COUNT, np.int32)
 FREE_PAGES = 3
 
 
 @pytest.fixture(scope="module")
 def driver() -> Driver:
     return drive(ROUNDS)
-
-
-def follow(driver: Driver, height: int) -> LightState:
-    """A device that has seen every block up to `height`."""
-    light = build_light_state(driver.chain.genesis, driver.chain.model)
-    for block, certificate in zip(driver.blocks[:height], driver.certificates[:height], strict=True):
-        light = process_head(light, Head(block.header_bytes, certificate), NO_CLOCK)
-        light = process_body(light, light.height, block.body_bytes)
-    return light
-
-
-def get_settle_height(round_number: int) -> int:
-    """The height that settles a round: one block opens the chain, then four make a round."""
-    return 1 + 4 * round_number
-
-
-def get_residual(round_number: int) -> ModelVector:
-    return np.full(PARAMETERS_COUNT, round_number, np.int32)
-
-
-def build_position(driver: Driver, round_number: int) -> SavePosition:
-    height = get_settle_height(round_number)
-    return SavePosition(follow(driver, height), driver.get_head(height), get_residual(round_number))
-
-
-def build_work(driver: Driver, round_number: int) -> Work:
-    """What device ME has trained in a round."""
-    reveal = make_reveal(driver.chain, ME, round_number)
-    commit_raw, reveal_raw = seal_commit(driver.chain, ME, reveal), seal_reveal(driver.chain, ME, reveal)
-    return Work(Round(round_number), commit_raw, reveal_raw, get_residual(round_number), 40, 1234, will_score=True)
-
-
-def build_scores(driver: Driver, round_number: int, number: int = ME) -> Scores:
-    """What device `number` has scored in a round."""
-    me, chain = driver.chain.devices[number], driver.chain.id
-    reveal = ScoreReveal(round_number, SALT, 7_000, ((me.address, 7_000),), ())
-    commit = build_score_commit(chain, me.address, reveal)
-    return Scores(Round(round_number), seal(commit, chain, me), seal(reveal, chain, me))
-
-
-def visit(path: Path, driver: Driver, do: Callable[[Store], Awaitable[object]]) -> None:
-    """Open the store, do something with it, close it."""
-
-    async def scenario() -> None:
-        store = await Store.open(path, driver.chain.id)
-        try:
-            await do(store)
-        finally:
-            await store.close()
-
-    asyncio.run(scenario())
-
-
-def load(path: Path, driver: Driver) -> Stored:
-    """What a start finds."""
-    found: list[Stored] = []
-
-    async def read(store: Store) -> None:
-        light = build_light_state(driver.chain.genesis, driver.chain.model)
-        found.append(await store.load(light, EMPTY, driver.chain.devices[ME]))
-
-    visit(path, driver, read)
-    return found[0]
 
 
 def test_a_new_store_is_the_genesis(tmp_path: Path, driver: Driver) -> None:
@@ -113,7 +59,7 @@ def test_the_newest_position_is_found_again(tmp_path: Path, driver: Driver) -> N
     path = tmp_path / "agent.db"
     for number in (1, 3):
         position = build_position(driver, number)
-        visit(path, driver, lambda store, position=position: store.save_position(position))  # type: ignore[misc]
+        visit(path, driver, lambda store, position=position: store.save(position))  # type: ignore[misc]
         stored = load(path, driver)
         state = driver.states[get_settle_height(number)]
         assert (stored.light.height, stored.light.trust.head) == (state.height, state.head)
@@ -125,7 +71,7 @@ def test_the_newest_position_is_found_again(tmp_path: Path, driver: Driver) -> N
 def test_a_restarted_device_goes_on_from_its_position(tmp_path: Path, driver: Driver) -> None:
     """From what was saved after round 1 the blocks of round 2 and 3 lead to the chain's newest model."""
     path = tmp_path / "agent.db"
-    visit(path, driver, lambda store: store.save_position(build_position(driver, 1)))
+    visit(path, driver, lambda store: store.save(build_position(driver, 1)))
     light = load(path, driver).light
     for index in range(get_settle_height(1), len(driver.blocks)):
         block = driver.blocks[index]
@@ -134,15 +80,37 @@ def test_a_restarted_device_goes_on_from_its_position(tmp_path: Path, driver: Dr
     assert light.model_hash == driver.state.model_hash and light.model_round == ROUNDS
 
 
+def test_what_a_full_device_carries_is_found_again(tmp_path: Path, driver: Driver) -> None:
+    """It is what the chain carries, whatever else is stored. A light device stores none, and who then becomes full
+    does not know it; a bit flipped in it stops the start of a full device."""
+    path, position = tmp_path / "agent.db", build_position(driver, 2)
+    visit(path, driver, lambda store: store.save(build_position(driver, 1), position))
+    visit(path, driver, lambda store: store.save(SaveWork(build_work(driver, 3))))
+    carried = load(path, driver).light.carried
+    assert carried is not None and any(part.any() for part in carried)
+    assert hash_carried(carried) == driver.states[get_settle_height(2)].carried_hash
+    light = replace(position, light=replace(position.light, is_full=False, carried=None))
+    visit(path, driver, lambda store: store.save(light))
+    assert load(path, driver).light.carried is None
+    visit(path, driver, lambda store: store.save(position))
+    assert load(path, driver).light.carried is not None
+    kept = "residuals WHERE id = (SELECT carried FROM position)"
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        right = db.execute(f"SELECT vector FROM {kept}").fetchone()[0]
+    change(path, f"UPDATE {kept.replace(' ', ' SET vector = ? ', 1)}", flip(right, len(right) // 2, 64))
+    with pytest.raises(LedgerCorrupt):
+        load(path, driver)
+
+
 def test_work_and_outbox_are_found_again(tmp_path: Path, driver: Driver) -> None:
     """The open round's update is what will be sent again, and a message leaves the outbox by its receipt alone."""
     path, raws = tmp_path / "agent.db", [b"first", b"second"]
 
     async def save(store: Store) -> None:
-        await store.save_work(build_work(driver, 1))
-        await store.save_work(build_work(driver, 2))
+        await store.save(SaveWork(build_work(driver, 1)))
+        await store.save(SaveWork(build_work(driver, 2)))
         for raw in (*raws, raws[0]):
-            await store.save_outbox(hash_message(raw), Round(2), raw)
+            await store.save(SaveOutbox(hash_message(raw), Round(2), raw))
 
     visit(path, driver, save)
     stored = load(path, driver)
@@ -151,7 +119,7 @@ def test_work_and_outbox_are_found_again(tmp_path: Path, driver: Driver) -> None
     assert (work.round, work.commit, work.reveal) == (wanted.round, wanted.commit, wanted.reveal)
     assert (work.samples, work.training_ms) == (wanted.samples, wanted.training_ms)
     assert stored.outbox == {hash_message(raw): (Round(2), raw) for raw in raws}
-    visit(path, driver, lambda store: store.drop_outbox(hash_message(raws[0])))
+    visit(path, driver, lambda store: store.save(DropOutbox(hash_message(raws[0]), "ok")))
     assert set(load(path, driver).outbox) == {hash_message(raws[1])}
 
 
@@ -161,9 +129,9 @@ def test_scores_are_found_again(tmp_path: Path, driver: Driver) -> None:
     assert load(path, driver).scores is None
 
     async def save(store: Store) -> None:
-        await store.save_work(build_work(driver, 2))
-        await store.save_scores(build_scores(driver, 1))
-        await store.save_scores(build_scores(driver, 2))
+        await store.save(SaveWork(build_work(driver, 2)))
+        await store.save(SaveScores(build_scores(driver, 1)))
+        await store.save(SaveScores(build_scores(driver, 2)))
 
     visit(path, driver, save)
     stored = load(path, driver)
@@ -183,7 +151,7 @@ def test_a_store_from_before_devices_mined_goes_on(tmp_path: Path, driver: Drive
         await db.close()
 
     asyncio.run(make())
-    visit(path, driver, lambda store: store.save_scores(build_scores(driver, 2)))
+    visit(path, driver, lambda store: store.save(SaveScores(build_scores(driver, 2))))
     stored = load(path, driver)
     assert stored.work is not None and not stored.work.will_score and stored.work.commit == work.commit
     assert stored.scores == build_scores(driver, 2)
@@ -192,21 +160,27 @@ def test_a_store_from_before_devices_mined_goes_on(tmp_path: Path, driver: Drive
 def test_another_devices_scores_are_damage(tmp_path: Path, driver: Driver) -> None:
     """What this device has not signed it does not send, whole as it may be."""
     path = tmp_path / "agent.db"
-    visit(path, driver, lambda store: store.save_scores(build_scores(driver, 2, number=1)))
+    visit(path, driver, lambda store: store.save(SaveScores(build_scores(driver, 2, number=1))))
     with pytest.raises(LedgerCorrupt):
         load(path, driver)
 
 
 def test_history_has_one_line_a_round(tmp_path: Path, driver: Driver) -> None:
     """A round that is reported again, after a restart, is not counted twice; one without an update is there too."""
+    spent = (Energy(1.5, EnergySource.MEASURED), Energy(0.5, EnergySource.MEASURED), 4096)
 
     async def save(store: Store) -> None:
-        await store.save_round(Report(Round(1), Hash(b"h" * 32), False, True, build_work(driver, 1)), 10, 20)
-        await store.save_round(Report(Round(1), Hash(b"h" * 32), False, True, build_work(driver, 1)), 11, 21)
-        await store.save_round(Report(Round(2), Hash(b"i" * 32), False, False, None), 12, 22)
+        await store.save(RoundLine(Report(Round(1), Hash(b"h" * 32), False, True, build_work(driver, 1)), 10, 20))
+        await store.save(
+            RoundLine(Report(Round(1), Hash(b"h" * 32), False, True, build_work(driver, 1)), 11, 21, *spent)
+        )
+        await store.save(RoundLine(Report(Round(2), Hash(b"i" * 32), False, False, None), 12, 22))
         async with store._db.execute("SELECT * FROM rounds ORDER BY round") as cursor:
             rows = [tuple(row) async for row in cursor]
-        assert rows == [(1, b"h" * 32, 1, 40, 1234, 11, 21), (2, b"i" * 32, 0, 0, 0, 12, 22)]
+        assert rows == [
+            (1, b"h" * 32, 1, 40, 1234, 11, 21, 1500, 500, 2, 4096),
+            (2, b"i" * 32, 0, 0, 0, 12, 22, 0, 0, 0, None),
+        ]
 
     visit(tmp_path / "agent.db", driver, save)
 
@@ -214,19 +188,26 @@ def test_history_has_one_line_a_round(tmp_path: Path, driver: Driver) -> None:
 def test_a_damaged_position_is_found(tmp_path: Path, driver: Driver) -> None:
     """A flipped bit in model, header, certificate or validators, or a residual of another size, stops the start."""
     path, position = tmp_path / "agent.db", build_position(driver, 2)
-    parts = {
-        "model": flip(vector_bytes(position.light.model), 401, 64),
-        "header": flip(position.head.header, 90),
-        "certificate": flip(position.head.certificate, 40),
-        "sets": flip(position.head.sets, 9),
-        "residual": vector_bytes(position.residual)[:-4],
-    }
-    for part, damaged in parts.items():
-        visit(path, driver, lambda store: store.save_position(position))
+    visit(path, driver, lambda store: store.save(build_position(driver, 1), position))
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        whole = {
+            (table, column): db.execute(f"SELECT {column} FROM {table}").fetchone()[0]
+            for table, column in (
+                ("model_base", "vector"),
+                ("model_steps", "vector"),
+                ("residuals", "vector"),
+                ("position", "header"),
+                ("position", "certificate"),
+                ("position", "sets"),
+            )
+        }
+    for (table, column), right in whole.items():
         assert load(path, driver).light.model_round == 2
-        change(path, f"UPDATE position SET {part} = ?", damaged)
-        with pytest.raises(LedgerCorrupt):
-            load(path, driver)
+        for wrong in (flip(right, len(right) // 2, 64), right[:-1]):
+            change(path, f"UPDATE {table} SET {column} = ?", wrong)
+            with pytest.raises(LedgerCorrupt):
+                load(path, driver)
+        change(path, f"UPDATE {table} SET {column} = ?", right)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +226,13 @@ def test_a_damaged_position_is_found(tmp_path: Path, driver: Driver) -> None:
         "UPDATE outbox SET raw = CAST(raw AS TEXT)",
         "UPDATE outbox SET digest = 7",
         "UPDATE outbox SET round = x'01'",
-        "UPDATE position SET model = CAST(model AS TEXT)",
+        "UPDATE model_base SET vector = CAST(vector AS TEXT)",
+        "UPDATE model_base SET encoding = 7",
+        "UPDATE model_base SET encoding = 0",
+        "DELETE FROM model_base",
+        "UPDATE residuals SET vector = x'00'",
+        "DELETE FROM residuals",
+        "UPDATE work SET residual = 77",
         "UPDATE position SET header = 7",
     ],
 )
@@ -254,10 +241,10 @@ def test_what_was_not_stored_so_is_damage(tmp_path: Path, driver: Driver, sql: s
     path, raw = tmp_path / "agent.db", build_work(driver, 2).commit
 
     async def save(store: Store) -> None:
-        await store.save_position(build_position(driver, 1))
-        await store.save_scores(build_scores(driver, 2))
-        await store.save_work(build_work(driver, 2))
-        await store.save_outbox(hash_message(raw), Round(2), raw)
+        await store.save(build_position(driver, 1))
+        await store.save(SaveScores(build_scores(driver, 2)))
+        await store.save(SaveWork(build_work(driver, 2)))
+        await store.save(SaveOutbox(hash_message(raw), Round(2), raw))
 
     visit(path, driver, save)
     assert load(path, driver).outbox == {hash_message(raw): (Round(2), raw)}
@@ -269,7 +256,7 @@ def test_what_was_not_stored_so_is_damage(tmp_path: Path, driver: Driver, sql: s
 def test_another_devices_work_is_damage(tmp_path: Path, driver: Driver) -> None:
     """A message that another device has signed is never sent as this one's."""
     path, other = tmp_path / "agent.db", make_reveal(driver.chain, 1, 2)
-    visit(path, driver, lambda store: store.save_work(build_work(driver, 2)))
+    visit(path, driver, lambda store: store.save(SaveWork(build_work(driver, 2))))
     change(path, "UPDATE work SET commit_raw = ?", seal_commit(driver.chain, 1, other))
     with pytest.raises(LedgerCorrupt, match="no COMMIT of this device"):
         load(path, driver)
@@ -279,7 +266,7 @@ def test_another_devices_work_is_damage(tmp_path: Path, driver: Driver) -> None:
 def test_a_damaged_file_is_the_disks_fault(tmp_path: Path, driver: Driver, damage: Callable[[bytes], bytes]) -> None:
     """Another start of the file, or half of it, is LedgerCorrupt, never a bare error of SQLite."""
     path = tmp_path / "agent.db"
-    visit(path, driver, lambda store: store.save_position(build_position(driver, 1)))
+    visit(path, driver, lambda store: store.save(build_position(driver, 1)))
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(LedgerCorrupt):
         load(path, driver)
@@ -288,7 +275,7 @@ def test_a_damaged_file_is_the_disks_fault(tmp_path: Path, driver: Driver, damag
 def test_another_chains_store_is_refused(tmp_path: Path, driver: Driver) -> None:
     """A device that is given another genesis does not mix two chains, and its store stays as it was."""
     path = tmp_path / "agent.db"
-    visit(path, driver, lambda store: store.save_position(build_position(driver, 1)))
+    visit(path, driver, lambda store: store.save(build_position(driver, 1)))
     with pytest.raises(ConfigError, match="another chain"):
         load(path, drive(0, seed=2))
     assert load(path, driver).light.model_round == 1
@@ -299,14 +286,14 @@ def test_a_full_disk_keeps_what_was_there(tmp_path: Path, driver: Driver) -> Non
     path, saved = tmp_path / "agent.db", []
 
     async def fill(store: Store) -> None:
-        await store.save_position(build_position(driver, 1))
+        await store.save(build_position(driver, 1))
         async with store._db.execute("PRAGMA page_count") as cursor:
             row = await cursor.fetchone()
         assert row is not None
         await store._db.execute(f"PRAGMA max_page_count = {row[0] + FREE_PAGES}")
         for number in range(100):
             raw = bytes((number,)) * 1000
-            await store.save_outbox(hash_message(raw), Round(2), raw)
+            await store.save(SaveOutbox(hash_message(raw), Round(2), raw))
             saved.append(hash_message(raw))
 
     with pytest.raises(StoreFull):
@@ -325,9 +312,9 @@ def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path, driver: Driv
         async def write(store: Store) -> None:
             while True:
                 for number, position in enumerate(positions, start=1):
-                    await store.save_outbox(hash_message(bytes((number,))), Round(number), bytes((number,)))
-                    await store.save_work(build_work(driver, number))
-                    await store.save_position(position)
+                    await store.save(SaveOutbox(hash_message(bytes((number,))), Round(number), bytes((number,))))
+                    await store.save(SaveWork(build_work(driver, number)))
+                    await store.save(position)
                     acknowledge(number)
 
         visit(path, driver, write)

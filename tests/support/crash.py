@@ -5,21 +5,24 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from typing import TypeVar
+
+Told = TypeVar("Told")
 
 
 def kill_after(
-    count: int, work: Callable[[Callable[[int], None]], None], before_kill: Callable[[], None] = lambda: None
-) -> int | None:
+    count: int, work: Callable[[Callable[[Told], None]], None], before_kill: Callable[[], None] = lambda: None
+) -> Told | None:
     """Run `work(acknowledge)` in a fork and kill it after `count` acknowledgements, or let it end before.
 
-    Gives the last number acknowledged, those on their way when the kill came included; None for none.
+    Gives the last thing acknowledged, those on their way when the kill came included; None for none.
     """
     fork = multiprocessing.get_context("fork")
     receiver, sender = fork.Pipe(duplex=False)
     process = fork.Process(target=_run, args=(work, sender))
     process.start()
     sender.close()
-    last: int | None = None
+    last: Told | None = None
     try:
         for _ in range(count):
             last = receiver.recv()
@@ -35,5 +38,5 @@ def kill_after(
         receiver.close()
 
 
-def _run(work: Callable[[Callable[[int], None]], None], sender: Connection) -> None:
+def _run(work: Callable[[Callable[[Told], None]], None], sender: Connection) -> None:
     work(sender.send)

@@ -156,7 +156,7 @@ def test_run_ends_with_one_model_everywhere_and_one_json_object(data: Path, tmp_
 
 
 def test_light_devices_end_with_the_same_model_for_fewer_bytes(data: Path, tmp_path: Path) -> None:
-    """Agents that take no updates hold the chain's model like everybody, for less than half of what full ones download."""
+    """Agents that take no updates have the chain's model like everybody, for less than half of what full ones take."""
     down = {}
     for follow in ("light", "full"):
         options = ("--rounds", "2", "--follow", follow)

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+from agent.edge.store_view import read_position
 from flchain.chain import hash_header
 from flchain.errors import InvalidMessage, ModelMismatch, WrongRound
+from flchain.fixedpoint import vector_bytes
 from flchain.light import LightState, build_light_state, process_body, process_head, process_snapshot
 from flchain.messages import Header, Phase, Status
 from flchain.packets import (
@@ -29,7 +31,6 @@ from flchain_edge.event_loop import read_clocks
 from flchain_edge.inbox import LinkEvent, Received
 from flchain_edge.mqtt import MqttLink
 from flchain_edge.mqtt_settings import MqttSettings
-from tools.demo.results import query
 from tools.network import Network, Node
 
 
@@ -119,8 +120,10 @@ class Observer:
             return
         self._behind_since = None
         for node in agents:
-            for *parts, model in query(node.database, "SELECT header, certificate, sets, model FROM position"):
-                self._try(partial(self._on_snapshot, Head(*parts), model))
+            found = read_position(node.database, self.light.params.parameters_count)
+            if found is not None:
+                head, model = found
+                self._try(partial(self._on_snapshot, head, vector_bytes(model)))
             if self.light.model_round >= self.settled_round:
                 return
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.edge.store_view import read_position
 from flchain.chain import hash_header
-from flchain.fixedpoint import vector_from_bytes
 from flchain.genesis import Genesis
 from flchain.messages import Header
 from flchain.state import build_genesis_state, hash_model
@@ -64,19 +64,21 @@ def query(database: Path, statement: str) -> list[tuple[Any, ...]]:
 
 def read_end(node: Node, genesis: Genesis) -> NodeEnd:
     """A node's last state. A device's hash is computed from the model it holds, a miner's is in its newest block."""
-    table = "position" if node.role == "agent" else "blocks"
-    column = "model" if node.role == "agent" else "NULL"
-    order = "" if node.role == "agent" else "ORDER BY height DESC LIMIT 1"
-    rows = query(node.database, f"SELECT header, {column} FROM {table} {order}")
-    if not rows:
+    header_bytes: bytes | None = None
+    model_hash: bytes | None = None
+    if node.role == "agent":
+        found = read_position(node.database, genesis.params.parameters_count)
+        if found is not None:
+            header_bytes, model_hash = found[0].header, hash_model(found[1])
+    else:
+        rows = query(node.database, "SELECT header FROM blocks ORDER BY height DESC LIMIT 1")
+        header_bytes = rows[0][0] if rows else None
+    if header_bytes is None:
         return NodeEnd(
             node.name, node.role, 0, genesis.params.initial_model_hash.hex(), genesis.chain_id().hex(), height=0
         )
-    header_bytes, model = rows[0]
     header = decode_struct(header_bytes, Header, HEADER_BYTES_MAX)
-    model_hash = header.model_hash
-    if model is not None:
-        model_hash = hash_model(vector_from_bytes(model, genesis.params.parameters_count))
+    model_hash = model_hash or header.model_hash
     head = hash_header(header_bytes).hex()
     return NodeEnd(node.name, node.role, header.next_round - 1, model_hash.hex(), head, header.height)
 

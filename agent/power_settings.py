@@ -1,0 +1,25 @@
+"""The section [power] of agent.toml."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class PowerSettings:
+    """How the board's power and heat are looked at; docs/power.md."""
+
+    period_s: int = field(default=5, metadata={"min": 1, "max": 30, "help": "look at the sensors this often"})
+    board: str = field(
+        default=AUTO, metadata={"help": "profile to estimate power by where no sensor measures it; auto: by its name"}
+    )
+    boards_dir: Path | None = field(default=None, metadata={"help": "folder of profiles, if not the installed one"})
+    board_chip: str = field(
+        default="",
+        metadata={"help": "the hwmon chip that measures the whole board, if there are several: name or 1-0040"},
+    )
+    sysfs_root: Path = field(default=Path("/sys"), metadata={"help": "for tests"})
+    proc_root: Path = field(default=Path("/proc"), metadata={"help": "for tests"})
