@@ -49,6 +49,8 @@ class Checker:
         self.views_max = 0
         self.elections = 0
         self._states = [self.genesis]
+        self._held: list[tuple[str, int, bytes, bytes | None]] = []
+        """What devices have said to hold after rounds that are not known here yet."""
         self._models = {0: (self.genesis.model_hash, self.genesis.carried_hash)}
         self._certificates: dict[int, bytes] = {}
         self._voted: dict[Place, set[bytes]] = defaultdict(set)
@@ -79,6 +81,7 @@ class Checker:
                 state = apply_block(parent, block.header_bytes, block.body_bytes)[1]
                 self._states.append(state)
                 self._models.setdefault(state.round.number - 1, (state.model_hash, state.carried_hash))
+                self._check_held()
                 self._check_validators(block.header)
                 self._check_copies(block)
         except InvalidMessage as error:
@@ -129,11 +132,19 @@ class Checker:
 
     def check_model(self, name: str, light: LightState) -> None:
         """A device holds the chain's model of the round that it says, and if anything carries what it does."""
-        real = self._models.get(light.model_round)
-        if real is None or real[0] != hash_model(light.model) or real[0] != light.model_hash:
-            self.violations.append(f"{name} holds another model than that of round {light.model_round}")
-        elif light.carried is not None and real[1] != hash_carried(light.carried):
-            self.violations.append(f"{name} carries something else than the chain after round {light.model_round}")
+        carried_hash = None if light.carried is None else hash_carried(light.carried)
+        self._held.append((name, light.model_round, hash_model(light.model), carried_hash))
+        self._check_held()
+
+    def _check_held(self) -> None:
+        """A device may have the round from a liar, who knew it first: it is judged once an honest one does."""
+        for name, number, model_hash, carried_hash in self._held:
+            real = self._models.get(number)
+            if real is not None and real[0] != model_hash:
+                self.violations.append(f"{name} holds another model than that of round {number}")
+            if real is not None and carried_hash not in (None, real[1]):
+                self.violations.append(f"{name} carries something else than the chain after round {number}")
+        self._held = [held for held in self._held if held[1] not in self._models]
 
     def check_report(self, name: str, is_mismatch: bool) -> None:
         """Nobody who follows the rules computes another model than the chain's."""
