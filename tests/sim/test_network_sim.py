@@ -141,7 +141,8 @@ def test_device_that_crashes_around_its_commitment_still_reveals(effects: int) -
 @pytest.mark.parametrize("is_crash", [False, True])
 @pytest.mark.parametrize(("name", "is_full"), [("d0", False), ("d1", True)])
 def test_device_away_for_rounds_comes_back_by_snapshot(name: str, is_full: bool, is_crash: bool) -> None:
-    """It misses rounds, asks for the model or what leads to it when it is back, and takes part again."""
+    """It misses rounds, asks for the model or what leads to it when it is back, and sends updates again. (Nobody waits
+    for them: whether one is in time is a matter of the seed.)"""
     network = Network(4, rounds=12)
     network.run(lambda n: (name, 1) in n.reports)
     assert network.nodes[name].state.light.is_full == is_full
@@ -151,7 +152,7 @@ def test_device_away_for_rounds_comes_back_by_snapshot(name: str, is_full: bool,
     network.run()
     assert network.violations == [], network.explain()
     assert name not in get_accepted(network, 3) | get_accepted(network, 4)
-    assert any(name in get_accepted(network, number) for number in range(6, 13))
+    assert network.nodes[name].disk.work is not None and network.nodes[name].disk.work.round > 5
     assert (name, 3) not in network.reports, "it never computed what it was not there for"
 
 
