@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agent.runner import run_agent
+from agent.sensing_commands import SENSING_ACTIONS, find_data_problems
 from agent.settings import AgentSettings
 from agent.upkeep import ACTIONS
 from flchain_edge.command import NodeCommand, run_command
@@ -16,7 +17,8 @@ COMMAND = NodeCommand(
     get_members=lambda genesis: [entry.public_key for entry in genesis.devices],
     settings_type=AgentSettings,
     run=run_agent,
-    actions=ACTIONS,
+    actions=(*ACTIONS, *SENSING_ACTIONS),
+    find_data_problems=find_data_problems,
 )
 
 

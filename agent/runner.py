@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
+from agent.edge.dataset import load_dataset
 from agent.edge.disk_writes import read_disk_bytes
 from agent.edge.power.board import Board
+from agent.edge.sensing import Sensing
+from agent.edge.sensor_checks import find_sensor_problems
 from agent.edge.store import STORE_FILE, Change, RoundLine, Store
 from agent.edge.trainer_tflite import Trainer
 from agent.energy import UNKNOWN, compute_energy, compute_share
@@ -44,14 +47,14 @@ from agent.values import (
     TrainingFailed,
 )
 from flchain.crypto import Identity, compute_address
-from flchain.errors import ConfigError
+from flchain.errors import ConfigError, LedgerCorrupt
 from flchain.genesis import Genesis
 from flchain.light import build_light_state
 from flchain.messages import Status
 from flchain.packets import PacketType, encode_packet, split_packet
 from flchain.types import Address
 from flchain.wire import seal
-from flchain_edge.chain_files import compute_initial_model, hold_out, load_examples, load_genesis, load_model_file
+from flchain_edge.chain_files import Examples, compute_initial_model, load_genesis, load_model_file
 from flchain_edge.event_loop import EventQueue, RefusalCounter, read_clocks
 from flchain_edge.mqtt import Connected as LinkConnected
 from flchain_edge.mqtt import LinkEvent, MqttLink, Received
@@ -187,7 +190,7 @@ class AgentRunner:
         event: TrainingDone | TrainingFailed | None
         try:
             event = await self._trainer.train(effect.round, effect.model)
-        except (ValueError, RuntimeError) as error:  # what the interpreter raises
+        except (ValueError, RuntimeError, NoWindows, LedgerCorrupt) as error:  # of the interpreter, or of the data
             event = TrainingFailed(effect.round, str(error))
         if event is not None:
             self._queue.post(event)
@@ -232,6 +235,18 @@ def build_config(settings: AgentSettings, genesis: Genesis, identity: Identity) 
     return AgentConfig(identity, ordered, settings.until_round, failover_ms=failover_ms, is_mining=is_mining)
 
 
+def build_loader(settings: AgentSettings, model: TfliteModel) -> Callable[[], Examples]:
+    """What gives the examples of a round: of the sensors anew each time; of a file once. Raises ConfigError."""
+
+    def load() -> Examples:
+        return load_dataset(settings, model.input_shape, model.classes)
+
+    if settings.dataset.channels:
+        return load
+    examples = load()
+    return lambda: examples
+
+
 async def run_agent(settings: AgentSettings) -> None:
     """Start from the files and run. Raises ConfigError, LedgerCorrupt or StoreFull."""
     identity = load_identity(settings)
@@ -243,13 +258,16 @@ async def run_agent(settings: AgentSettings) -> None:
     model = TfliteModel(model_file)
     initial_model = compute_initial_model(model)
     light = build_light_state(genesis, initial_model, settings.get_checkpoint())
-    examples, scorer = load_examples(settings.examples, model), None
-    if config.is_mining:
-        examples, held = hold_out(examples, settings.mining.holdout_percent)
-        scorer = Scorer(TfliteModel(model_file), held)  # an interpreter of its own: it works beside the trainer's
-    trainer = Trainer(model, examples, genesis.params)
+    scorer = None
+    if config.is_mining:  # an interpreter of its own: it works beside the trainer's
+        scorer = Scorer(TfliteModel(model_file), build_loader(settings, model, "holdout"))
+    if problems := find_sensor_problems(settings.sensors, settings.dataset):
+        raise ConfigError(problems)
+    trainer = Trainer(model, build_loader(settings, model), genesis.params)
     store = await Store.open(Path(settings.data_dir) / STORE_FILE, light.chain)
+    sensing = Sensing(settings.sensors, settings.samples, settings.data_dir)
     try:
+        await sensing.start()
         stored = await store.load(light, np.zeros_like(initial_model), identity)
         saved = (stored.light, stored.residual, stored.work, stored.outbox)
         state = build_agent_state(config, *saved, saved_scores=stored.scores)
@@ -259,4 +277,5 @@ async def run_agent(settings: AgentSettings) -> None:
         log.info("starting", extra=fields)
         await AgentRunner(state, store, link, trainer, queue, board=board, scorer=scorer).run()
     finally:
+        await sensing.stop()
         await store.close()

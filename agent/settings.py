@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from agent.power_settings import PowerSettings
+from agent.edge.data_settings import DatasetSettings, SampleSettings
+from agent.edge.sensors import SensorSettings
 from flchain_edge.node_settings import NodeSettings
 
 
@@ -27,3 +29,16 @@ class AgentSettings(NodeSettings):
     )
     mining: MiningSettings = field(default_factory=MiningSettings)
     power: PowerSettings = field(default_factory=PowerSettings)
+    samples: SampleSettings = field(default_factory=SampleSettings, metadata={"help": "what is kept of the sensors"})
+    dataset: DatasetSettings = field(
+        default_factory=DatasetSettings,
+        metadata={"help": "what the model learns from: windows of the sensors' channels"},
+    )
+    sensors: tuple[SensorSettings, ...] = field(
+        default=(), metadata={"help": "a source of samples, one entry each; docs/sensors.md"}
+    )
+
+    @property
+    def trust_clock(self) -> bool:
+        """Whether the wall clock counts although no time server has set it."""
+        return self.samples.trust_clock

@@ -50,6 +50,8 @@ class NodeCommand:
     run: Callable[[Any], Coroutine[Any, Any, None]]
     get_members: Callable[[Genesis], Iterable[bytes]] | None = None
     """The public keys that the genesis knows in this role; None where it can be won later (docs/staking.md)."""
+    find_data_problems: Callable[[Any, TfliteModel | None], Iterable[str]] | None = None
+    """What is wrong with the data of a node that has more than the file `examples`; None: that file is all."""
     actions: tuple[NodeAction, ...] = ()
     """What this program does besides run, check, key and example; `resync` mends its database."""
 
@@ -147,7 +149,9 @@ def find_problems(command: NodeCommand, settings: Any) -> tuple[str, ...]:
         _look_for(problems, "model", settings.model)
     else:
         model = _attempt(problems, _load_model, settings.model, genesis)
-    if model is None:
+    if command.find_data_problems is not None:
+        problems += command.find_data_problems(settings, model)
+    elif model is None:
         _look_for(problems, "data", settings.examples)
     else:
         _attempt(problems, load_examples, settings.examples, model)

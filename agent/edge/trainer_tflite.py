@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -21,9 +22,10 @@ from flchain_edge.tflite import TfliteModel
 class Trainer:
     """Trains one round at a time; a newer round stops the older one at its next step."""
 
-    def __init__(self, model: TfliteModel, examples: Examples, params: ChainParams) -> None:
+    def __init__(self, model: TfliteModel, load: Callable[[], Examples], params: ChainParams) -> None:
+        """`load` is called at the start of every round, in the training thread: sensors may have given more."""
         self._model = model
-        self._examples = examples
+        self._load = load
         self._params = params
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="trainer")
         self._stop = threading.Event()
@@ -37,25 +39,26 @@ class Trainer:
 
     def _train(self, round_number: Round, vector: ModelVector, stop: threading.Event) -> TrainingDone | None:
         started = time.monotonic()
+        examples = self._load()
         base = to_float(vector)
         self._model.set_weights(base)
         # From the data and the round alone, so that a run can be repeated; the noise below must be nobody's to repeat.
-        rng = np.random.default_rng((round_number, zlib.crc32(self._examples.x.tobytes())))
+        rng = np.random.default_rng((round_number, zlib.crc32(examples.x.tobytes())))
         size, losses = self._params.batch_size, [0.0]
         for _ in range(self._params.local_epochs):
-            order = rng.permutation(len(self._examples))
+            order = rng.permutation(len(examples))
             losses = []
             for start in range(0, len(order), size):
                 if stop.is_set():
                     return None
                 rows = order[start : start + size]
-                x, y = self._examples.x[rows], self._examples.y[rows]
+                x, y = examples.x[rows], examples.y[rows]
                 losses.append(self._model.train_step(x, y, self._params.learning_rate_millionths / 1e6))
         needs_noise = self._params.noise_multiplier_thousandths > 0
         return TrainingDone(
             round=round_number,
             delta=self._model.get_weights() - base,
-            samples=len(self._examples),
+            samples=len(examples),
             training_ms=round((time.monotonic() - started) * 1000),
             loss=float(np.mean(losses)),
             standard_normals=np.random.default_rng().standard_normal(len(base), np.float32) if needs_noise else None,
