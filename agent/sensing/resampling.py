@@ -101,8 +101,8 @@ def compute_grid(starts: npt.NDArray[np.int64], window: int) -> tuple[npt.NDArra
 def resample(series: Series, times_us: Values) -> Values:
     """Values at the grid's times (m,): linear between neighbours.
 
-    Where the samples come at least twice as often as the grid, the mean of those around each grid point (half a period to
-    each side), which keeps what is faster than the grid from folding into it.
+    Where the samples come at least twice as often as the grid, the mean of those within half a period of each grid
+    point, which keeps what is faster than the grid from folding into it.
     """
     linear: Values = np.interp(times_us, series.times_us, series.values)
     if len(times_us) < 2 or len(series.times_us) < 3:

@@ -35,7 +35,7 @@ class InvalidReading(ValueError):
 
 
 def clean_name(text: str) -> str:
-    """`text` as a name: runs of other characters as one underscore, cut at 48. Raises InvalidReading if none is left."""
+    """`text` as a name: other characters become underscores, cut at 48. Raises InvalidReading if none is left."""
     name = _NOT_IN_NAMES.sub("_", text).strip("_")[:48]
     if not name:
         raise InvalidReading(f"no name can be made of {text[:40]!r}")

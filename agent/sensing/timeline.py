@@ -2,8 +2,8 @@
 
 A board without a clock of its own starts in 1970, or in the year of a dead battery, until a time server answers. So
 every sample is kept by the boot clock, and each boot has one offset (wall minus boot) that is corrected until the end:
-samples taken before the correction are dated by it as well. Nothing is dropped for its age by a wall clock that nobody vouches
-for; the time the board has been running since is then what counts.
+samples taken before the correction are dated by it as well. Nothing is dropped for its age by a wall clock that nobody
+vouches for; the time the board has been running since is then what counts.
 """
 
 from __future__ import annotations
