@@ -86,7 +86,7 @@ lock: $(VENV_LOCK)/.installed ## resolve the lock files again, for every platfor
 	  $(VENV_LOCK)/bin/uv --no-config pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links \
 	  --constraint requirements/constraints.in --custom-compile-command 'make lock' "$$@"; }; \
-	uv pyproject.toml --extra tools --extra dev -o requirements/main.lock; \
+	uv pyproject.toml --extra tools --extra uav --extra dev -o requirements/main.lock; \
 	uv requirements/model.in -o requirements/model.lock; \
 	uv --no-deps requirements/data.in -o requirements/data.lock; \
 	uv requirements/oracle.in -o requirements/oracle.lock

@@ -18,7 +18,7 @@ from agent.sensing.json_values import follow, parse_path, read_json, to_number
 from agent.sensing.samples import CHANNELS_MAX, InvalidReading, Sample
 from agent.sensing.timestamps import SenderClock
 from flchain.errors import ConfigError
-from flchain_edge.inbox import LinkEvent, Received
+from flchain_edge.inbox import Disconnected, LinkEvent, Received
 from flchain_edge.mqtt import MqttLink
 from flchain_edge.mqtt_settings import MqttSettings, build_tls_context
 
@@ -145,14 +145,20 @@ async def read_mqtt(settings: MqttSensorSettings, context: SourceContext) -> Asy
     link.subscribe(*settings.topics, *(get_discovery_filters(settings.discovery) if settings.discovery else ()))
     messages = Messages(settings, context)
     dropped = 0
+    context.last_fault = f"no connection to the broker {settings.broker.host}:{settings.broker.port} yet"
     await link.start()
     try:
         while True:
             batch = []
             event: LinkEvent | None = await link.events.get()
             while event is not None:
-                if isinstance(event, Received) and (sample := _take(link, messages, event, context)) is not None:
-                    batch.append(sample)
+                if isinstance(event, Received):
+                    sample = _take(link, messages, event, context)
+                    batch += [sample] if sample is not None else []
+                else:
+                    context.last_fault = (
+                        f"cut off from the broker: {event.reason}" if isinstance(event, Disconnected) else ""
+                    )
                 event = link.events.get_nowait() if len(batch) < BATCH_MAX else None
             if link.counters.dropped > dropped:
                 context.drop("messages came faster than they were read", link.counters.dropped - dropped)
