@@ -4,8 +4,8 @@ from __future__ import annotations
 
 RESYNC_US = 2_000_000
 """A sender whose time is further from arrival than this has been set, started anew, or was cut off."""
-LEAK = 1 / 64
-"""How fast the shift follows: drift of two crystals is parts in a million, so much slower than any delay changes."""
+DRIFT = 200e-6
+"""How fast the shift may grow, us for each us: two cheap crystals drift apart by less, and delays change by more."""
 
 
 class SenderClock:
@@ -16,12 +16,14 @@ class SenderClock:
 
     def __init__(self) -> None:
         self._shift_us: float | None = None
+        self._arrived_us = 0
 
     def date(self, said_s: float, arrived_us: int) -> int:
         """The instant on our clock of what the sender dates `said_s` (its seconds) and we got at arrived_us."""
         shift_us = arrived_us - said_s * 1e6
-        if self._shift_us is None or abs(shift_us - self._shift_us) > RESYNC_US or shift_us < self._shift_us:
+        if self._shift_us is None or abs(shift_us - self._shift_us) > RESYNC_US:
             self._shift_us = shift_us
         else:
-            self._shift_us += (shift_us - self._shift_us) * LEAK
+            self._shift_us = min(shift_us, self._shift_us + (arrived_us - self._arrived_us) * DRIFT)
+        self._arrived_us = arrived_us
         return min(arrived_us, round(said_s * 1e6 + self._shift_us))
