@@ -8,9 +8,11 @@ agent's own database does not.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import logging
+import os
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -36,6 +38,8 @@ STREAMS_MAX = 256
 NOTES_MAX = 1000
 DELETED_BLOCKS_MAX = 2000
 """At one flush, so that it stays short; what is still too much goes at the next."""
+JOURNAL_BYTES_MIN = 512 * 1024
+"""Kept for the journal, so that a full disk has room for the deletion that makes room."""
 MAKE_ROOM_SHARE = 20
 """One in so many blocks is dropped when the disk is full."""
 DAY_US = 86_400_000_000
@@ -155,12 +159,18 @@ class SampleRing:
 
     @classmethod
     async def _open(cls, path: Path, settings: SampleSettings, moment: Moment) -> SampleRing:
-        # NORMAL: a power cut may lose the last flushes, never the database; FULL would cost the card a sync each time
-        db = await open_database(path, MIGRATIONS, synchronous="NORMAL")
+        # A rollback journal and not WAL: blocks are only appended, which it writes once and WAL twice, and its file stays
+        # as long as it is, so that on a full disk there is room to delete. Readers wait for a flush, which is short.
+        db = await open_database(path, MIGRATIONS, journal="PERSIST")
+        await asyncio.to_thread(_reserve_journal, path)
         try:
             ring = cls(db, path, settings)
             with store_errors(str(path)):
-                await ring._load(moment)
+                try:
+                    await ring._load(moment)
+                except StoreFull:
+                    await ring._make_room()
+                    await ring._load(moment)
         except BaseException:
             await db.close()
             raise
@@ -351,6 +361,16 @@ class SampleRing:
     async def close(self) -> None:
         """Close the file; call `flush` before."""
         await self._db.close()
+
+
+def _reserve_journal(path: Path) -> None:
+    """Make the journal JOURNAL_BYTES_MIN long while nothing is in it: SQLite reads no further than it has written."""
+    with contextlib.suppress(OSError):  # a disk that is full already, or a file system that cannot reserve
+        descriptor = os.open(f"{path}-journal", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            os.posix_fallocate(descriptor, 0, JOURNAL_BYTES_MIN)
+        finally:
+            os.close(descriptor)
 
 
 def _to_row(boot: Boot) -> tuple[object, ...]:

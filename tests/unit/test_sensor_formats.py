@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -132,7 +133,8 @@ def test_home_assistant_discovery() -> None:
     for template in ("{{ states('x') }}", "{% if 1 %}{% endif %}", "{{ value_json.a }}{{ value }}", "x {{ value }}"):
         with pytest.raises(InvalidReading):
             parse_template(template)
-    for document in ([], {}, {"state_topic": 5}, {"state_topic": "a/#"}, {"state_topic": "a", "value_template": ["x"]}):
+    broken: tuple[Any, ...] = ([], {}, {"state_topic": 5}, {"state_topic": "a/#"}, {"state_topic": "a", "val_tpl": [1]})
+    for document in broken:
         with pytest.raises(InvalidReading):
             parse_config("x", document)
 
@@ -169,7 +171,7 @@ def test_mavlink_fields_are_in_si_units() -> None:
         {"acc_z": -9.80665, "mag_x": 21.0}
     )
     assert read_fields("BATTERY_STATUS", {"battery_remaining": -1, "current_battery": -1}.get)[0] == {}
-    assert read_fields("HEARTBEAT", {}.get) == ({}, {})
+    assert read_fields("HEARTBEAT", dict[str, Any]().get) == ({}, {})
 
 
 def test_lines_are_cut_out_of_any_pieces() -> None:
