@@ -112,7 +112,7 @@ def resample(series: Series, times_us: Values) -> Values:
         return linear
     sums = np.concatenate(([0.0], np.cumsum(series.values)))
     low = np.searchsorted(series.times_us, times_us - period / 2)
-    high = np.searchsorted(series.times_us, times_us + period / 2)
+    high = np.searchsorted(series.times_us, times_us + period / 2, side="right")
     counts = high - low
     return np.where(counts > 0, (sums[high] - sums[low]) / np.maximum(counts, 1), linear)
 
