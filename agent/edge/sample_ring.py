@@ -159,8 +159,8 @@ class SampleRing:
 
     @classmethod
     async def _open(cls, path: Path, settings: SampleSettings, moment: Moment) -> SampleRing:
-        # A rollback journal and not WAL: blocks are only appended, which it writes once and WAL twice, and its file stays
-        # as long as it is, so that on a full disk there is room to delete. Readers wait for a flush, which is short.
+        # A rollback journal and not WAL: blocks are only appended, which it writes once and WAL twice, and its file
+        # stays as long as it is, so that a full disk has room to delete. Readers wait for a flush, which is short.
         db = await open_database(path, MIGRATIONS, journal="PERSIST")
         await asyncio.to_thread(_reserve_journal, path)
         try:

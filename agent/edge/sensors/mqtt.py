@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fnmatch
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
@@ -24,6 +25,9 @@ from flchain_edge.mqtt_settings import MqttSettings, build_tls_context
 
 INBOX_MESSAGES_MAX, INBOX_BYTES_MAX = 2048, 4 * 1024 * 1024
 BATCH_MAX = 256
+ASK_AGAIN_S = 5.0
+"""Without a discovered sensor, the broker is asked so often for what it retains: what is retained while we subscribe can
+be missed (seen with NATS, which stores it a moment after it has passed it on)."""
 WHOLE = "."
 """The path of a payload that is a number or a text, not JSON."""
 
@@ -72,6 +76,11 @@ class Messages:
         self._sender = SenderClock()
         self._entities: dict[str, Entity] = {}
         self._last_us = 0
+
+    @property
+    def has_entities(self) -> bool:
+        """Whether any sensor was discovered."""
+        return bool(self._entities)
 
     def process(self, event: Received) -> tuple[Sample | None, str | None, str | None]:
         """A sample if the message holds one, and topics to subscribe to and to leave.
@@ -142,7 +151,8 @@ def _try_json(payload: bytes) -> tuple[Any, str]:
 async def read_mqtt(settings: MqttSensorSettings, context: SourceContext) -> AsyncGenerator[Samples, None]:
     """Samples as messages come; the link reconnects by itself. Raises ConfigError for unusable TLS files."""
     link = MqttLink(settings.broker, inbox_messages_max=INBOX_MESSAGES_MAX, inbox_bytes_max=INBOX_BYTES_MAX)
-    link.subscribe(*settings.topics, *(get_discovery_filters(settings.discovery) if settings.discovery else ()))
+    discovery = get_discovery_filters(settings.discovery) if settings.discovery else ()
+    link.subscribe(*settings.topics, *discovery)
     messages = Messages(settings, context)
     dropped = 0
     context.last_fault = f"no connection to the broker {settings.broker.host}:{settings.broker.port} yet"
@@ -150,7 +160,12 @@ async def read_mqtt(settings: MqttSensorSettings, context: SourceContext) -> Asy
     try:
         while True:
             batch = []
-            event: LinkEvent | None = await link.events.get()
+            try:
+                event: LinkEvent | None = await asyncio.wait_for(link.events.get(), ASK_AGAIN_S)
+            except TimeoutError:
+                if discovery and not messages.has_entities:
+                    link.subscribe(*discovery)
+                continue
             while event is not None:
                 if isinstance(event, Received):
                     sample = _take(link, messages, event, context)

@@ -86,10 +86,11 @@ def build_parser(settings: SerialSettings) -> tuple[Parser, dict[str, str]]:
 
 def _build_csv_parser(channels: tuple[ChannelSettings, ...]) -> Parser:
     header: list[str] = []
+    names = {channel.path or channel.name for channel in channels if not (channel.path or channel.name).isdigit()}
 
     def parse_csv(line: str) -> dict[str, float]:
         columns = split_columns(line)
-        if any((channel.path or channel.name) in columns for channel in channels):
+        if names.intersection(columns):
             header[:] = columns  # a header may come again, when the sensor has started anew
             return {}
         values = {}
