@@ -26,7 +26,7 @@ from flchain_edge.mqtt_settings import MqttSettings, build_tls_context
 INBOX_MESSAGES_MAX, INBOX_BYTES_MAX = 2048, 4 * 1024 * 1024
 BATCH_MAX = 256
 ASK_AGAIN_S = 5.0
-"""Without a discovered sensor, the broker is asked so often for what it retains: what is retained while we subscribe can
+"""Without a discovered sensor, the broker is asked so often for what it retains: what comes while we subscribe can
 be missed (seen with NATS, which stores it a moment after it has passed it on)."""
 WHOLE = "."
 """The path of a payload that is a number or a text, not JSON."""
