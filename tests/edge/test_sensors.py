@@ -151,7 +151,7 @@ def test_mqtt_discovery(broker: Broker) -> None:
     settings = MqttSensorSettings(discovery="ha", include=("attic_*",), broker=address)
     target = Target(broker.host, broker.port, "attic")
     station = functools.partial(run_weather, target, seconds=0, rate_hz=20.0, seed=1, discovery="ha")
-    samples = asyncio.run(take("mqtt", settings, 5, when_running=station))
+    samples = asyncio.run(take("mqtt", settings, 5, until=lambda s: len(s.values) == 3, when_running=station))
     last = samples[-1]
     assert last.values.keys() == {"attic_temperature", "attic_humidity", "attic_pressure"}
     assert last.units["attic_temperature"] == "°C"

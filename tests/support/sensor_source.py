@@ -19,10 +19,11 @@ async def take(
     section: Any,
     count: int,
     *,
+    until: Callable[[Sample], bool] = lambda sample: True,
     context: SourceContext | None = None,
     when_running: Callable[[], Awaitable[object]] | None = None,
 ) -> list[Sample]:
-    """The first `count` samples of a source; `when_running` is called beside it."""
+    """The first samples of a source: at least `count`, the last one as `until` wants it; `when_running` runs beside it."""
     context = context or SourceContext(kind)
     samples: list[Sample] = []
     async with asyncio.timeout(DEADLINE_S), running(when_running):
@@ -30,7 +31,7 @@ async def take(
         async with contextlib.aclosing(source):
             async for batch in source:
                 samples += batch
-                if len(samples) >= count:
+                if len(samples) >= count and until(samples[-1]):
                     break
     return samples
 

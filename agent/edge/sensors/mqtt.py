@@ -26,8 +26,8 @@ from flchain_edge.mqtt_settings import MqttSettings, build_tls_context
 INBOX_MESSAGES_MAX, INBOX_BYTES_MAX = 2048, 4 * 1024 * 1024
 BATCH_MAX = 256
 ASK_AGAIN_S = 5.0
-"""Without a discovered sensor, the broker is asked so often for what it retains: what comes while we subscribe can
-be missed (seen with NATS, which stores it a moment after it has passed it on)."""
+"""After so long the broker is asked again for the sensors that it retains, and again while there is none: what comes
+while we subscribe can be missed (seen with NATS, which stores it a moment after it has passed it on)."""
 WHOLE = "."
 """The path of a payload that is a number or a text, not JSON."""
 
@@ -154,17 +154,19 @@ async def read_mqtt(settings: MqttSensorSettings, context: SourceContext) -> Asy
     discovery = get_discovery_filters(settings.discovery) if settings.discovery else ()
     link.subscribe(*settings.topics, *discovery)
     messages = Messages(settings, context)
-    dropped = 0
+    dropped, loop = 0, asyncio.get_running_loop()
+    ask_again_s = loop.time() + ASK_AGAIN_S
     context.last_fault = f"no connection to the broker {settings.broker.host}:{settings.broker.port} yet"
     await link.start()
     try:
         while True:
             batch = []
+            if discovery and loop.time() >= ask_again_s:
+                ask_again_s = float("inf") if messages.has_entities else loop.time() + ASK_AGAIN_S
+                link.subscribe(*discovery)
             try:
                 event: LinkEvent | None = await asyncio.wait_for(link.events.get(), ASK_AGAIN_S)
             except TimeoutError:
-                if discovery and not messages.has_entities:
-                    link.subscribe(*discovery)
                 continue
             while event is not None:
                 if isinstance(event, Received):
