@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-RESYNC_US = 2_000_000
+RESYNC_US = 10_000_000
 """A sender whose time is further from arrival than this has been set, started anew, or was cut off."""
 DRIFT = 200e-6
 """How fast the shift may grow, us for each us: two cheap crystals drift apart by less, and delays change by more."""

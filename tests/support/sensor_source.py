@@ -23,7 +23,7 @@ async def take(
     context: SourceContext | None = None,
     when_running: Callable[[], Awaitable[object]] | None = None,
 ) -> list[Sample]:
-    """The first samples of a source: at least `count`, the last one as `until` wants it; `when_running` runs beside it."""
+    """The first samples of a source: at least `count`, the last as `until` wants it; `when_running` runs beside it."""
     context = context or SourceContext(kind)
     samples: list[Sample] = []
     async with asyncio.timeout(DEADLINE_S), running(when_running):
