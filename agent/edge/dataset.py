@@ -179,13 +179,13 @@ def build_windows(
 
 @dataclass(frozen=True, eq=False)
 class _Cut:
-    """The windows of one boot: the grid's values by channel, where each window begins on it, when, and its label."""
+    """The windows of one boot: on which grid point each begins, when it begins and ends, its label; and the samples."""
 
-    grid: list[npt.NDArray[np.float64]]
-    places: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.int64]
     first_us: npt.NDArray[np.int64]
     last_us: npt.NDArray[np.int64]
     labels: Labels
+    series: dict[str, Series]
 
 
 def _cut_boot(dataset: DatasetSettings, boot: Boot, series: dict[str, Series], classes: int) -> _Cut | None:
@@ -210,7 +210,7 @@ def _cut_boot(dataset: DatasetSettings, boot: Boot, series: dict[str, Series], c
         labels = vote(labels, places, dataset.window, dataset.label.purity, classes)
     first_us = (starts * shape.period_us).astype(np.int64)
     last_us = ((starts + dataset.window - 1) * shape.period_us).astype(np.int64)
-    return _Cut([resample(series[c], at_us) for c in dataset.channels], places, first_us, last_us, labels)
+    return _Cut(starts, first_us, last_us, labels, series)
 
 
 def _label_points(
@@ -254,14 +254,18 @@ def _get_parts(dataset: DatasetSettings, boot: Boot, cut: _Cut) -> npt.NDArray[n
 def _gather(
     dataset: DatasetSettings, cuts: list[tuple[_Cut, npt.NDArray[np.int64]]], chosen: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float32]:
-    """(N, window, C) of the chosen ones, normalised as the configuration says."""
-    parts = [np.empty((0, dataset.window, len(dataset.channels)), np.float32)]
-    offset = np.array(dataset.offset or [0.0] * len(dataset.channels))
-    scale = np.array(dataset.scale or [1.0] * len(dataset.channels))
-    passed = 0
+    """(N, window, C) of the chosen ones, normalised as the configuration says. Only their points are resampled."""
+    x = np.empty((len(chosen), dataset.window, len(dataset.channels)), np.float32)
+    offset = dataset.offset or (0.0,) * len(dataset.channels)
+    scale = dataset.scale or (1.0,) * len(dataset.channels)
+    passed = filled = 0
     for cut, usable in cuts:
         of_this = chosen[(chosen >= passed) & (chosen < passed + len(usable))] - passed
         passed += len(usable)
-        grid = [(values - offset[n]) / scale[n] for n, values in enumerate(cut.grid)]
-        parts.append(gather_windows(grid, cut.places[usable[of_this]], dataset.window))
-    return np.concatenate(parts)
+        points, places = compute_grid(cut.starts[usable[of_this]], dataset.window)
+        at_us = points * (1e6 / dataset.rate_hz)
+        for n, channel in enumerate(dataset.channels if len(places) else ()):
+            values = (resample(cut.series[channel], at_us) - offset[n]) / scale[n]
+            x[filled : filled + len(places), :, n] = gather_windows(values, places, dataset.window)
+        filled += len(places)
+    return x

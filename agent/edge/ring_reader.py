@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from agent.sensing.blocks import DamagedBlock, decode_block
-from agent.sensing.resampling import Series, clean_series
+from agent.sensing.resampling import Series, Values, clean_series
 from agent.sensing.samples import split_channel
 from agent.sensing.timeline import Boot
 from flchain.errors import ConfigError, LedgerCorrupt
 
 SAMPLES_READ_MAX = 400_000
-"""Of one stream, the newest: 2 hours at 50 Hz, 13 MB of six channels."""
+"""Of one stream, the newest: 2.2 hours at 50 Hz, 13 MB of six channels."""
 BUSY_TIMEOUT_S = 5.0
 
 
@@ -73,27 +73,39 @@ def read_channels(
 ) -> RingContent:
     """The newest samples of the given channels ("source.channel"), each boot's apart; NaN only in those of with_nan."""
     content = RingContent(boots={boot.number: boot for boot in read_boots(db)})
-    pieces: dict[tuple[int, str], list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]] = {}
+    pieces: dict[tuple[int, str], list[Series]] = {}
     wanted = [split_channel(name) for name in channels]
     for stream, source, text in db.execute("SELECT id, source, channels FROM streams").fetchall():
         heads = [(str(name), str(unit)) for name, unit in json.loads(text)]
-        places = [(f"{source}.{name}", n) for n, (name, _) in enumerate(heads) if (source, name) in wanted]
+        places = {f"{source}.{name}": n for n, (name, _) in enumerate(heads) if (source, name) in wanted}
         if not places:
             continue
-        content.units |= {full: heads[place][1] for full, place in places}
-        for boot, times, columns in _read_blocks(db, stream, [unit for _, unit in heads], samples_max, content):
-            for full, place in places:
-                pieces.setdefault((boot, full), []).append((times, columns[place]))
-    for (boot, full), parts in pieces.items():
-        times = np.concatenate([part[0] for part in parts])
-        values = np.concatenate([part[1] for part in parts])
+        content.units |= {full: heads[place][1] for full, place in places.items()}
+        parts: dict[int, list[_Block]] = {}
+        for boot, block in _read_blocks(db, stream, [unit for _, unit in heads], samples_max, content):
+            parts.setdefault(boot, []).append((block[0], [block[1][place] for place in places.values()]))
+        for boot, blocks in parts.items():
+            blocks.reverse()
+            times = np.concatenate([block[0] for block in blocks])  # one array for all channels of the stream
+            for n, full in enumerate(places):
+                values = np.concatenate([block[1][n] for block in blocks])
+                pieces.setdefault((boot, full), []).append(Series(times, values))
+    for (boot, full), found in pieces.items():
+        times, values = found[0].times_us, found[0].values
+        if len(found) > 1:  # one channel in several sets of channels
+            times = np.concatenate([series.times_us for series in found])
+            values = np.concatenate([series.values for series in found])
         content.series.setdefault(boot, {})[full] = clean_series(times, values, keep_nan=full in with_nan)
     return content
 
 
+_Block = tuple[npt.NDArray[np.int64], list[Values]]
+"""Times, and a column for each channel."""
+
+
 def _read_blocks(
     db: sqlite3.Connection, stream: int, units: list[str], samples_max: int, content: RingContent
-) -> Iterator[tuple[int, npt.NDArray[np.int64], list[npt.NDArray[np.float64]]]]:
+) -> Iterator[tuple[int, _Block]]:
     """Newest first, until samples_max are read; a damaged block is counted and left out."""
     count = 0
     query = "SELECT boot, samples, data FROM blocks WHERE stream = ? ORDER BY id DESC"
@@ -103,7 +115,7 @@ def _read_blocks(
         except (DamagedBlock, TypeError):
             content.damaged_blocks += 1
             continue
-        yield boot, times, columns
+        yield boot, (times, columns)
         count += samples
         if count >= samples_max:
             return

@@ -36,8 +36,8 @@ def encode_block(times_us: Sequence[int], columns: Sequence[Sequence[float]], un
 
 def decode_block(
     data: bytes, samples: int, units: Sequence[str]
-) -> tuple[npt.NDArray[np.int64], list[npt.NDArray[np.float64]]]:
-    """Times (n,) and the columns. Raises DamagedBlock."""
+) -> tuple[npt.NDArray[np.int64], list[npt.NDArray[Any]]]:
+    """Times (n,) and the columns, float32 or float64 as they were kept. Raises DamagedBlock."""
     types = _get_types(units)
     size = samples * (8 + sum(kind.itemsize for kind in types))
     if not 1 <= samples <= SAMPLES_PER_BLOCK_MAX:
@@ -52,6 +52,6 @@ def decode_block(
     times = np.cumsum(np.frombuffer(raw, "<i8", samples))
     columns, position = [], samples * 8
     for kind in types:
-        columns.append(np.frombuffer(raw, kind, samples, position).astype(np.float64))
+        columns.append(np.frombuffer(raw, kind, samples, position))
         position += samples * kind.itemsize
     return times, columns

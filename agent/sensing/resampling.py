@@ -6,14 +6,15 @@ multiples of the step, so the same samples give the same windows in every round,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Times = npt.NDArray[np.int64]
-Values = npt.NDArray[np.float64]
+Values = npt.NDArray[Any]
+"""float32 or float64."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,9 +43,12 @@ class Shape:
 def clean_series(times_us: Times, values: Values, *, keep_nan: bool = False) -> Series:
     """In order of time, without values that are not finite (but NaN if keep_nan); of equal times the first."""
     keep = np.isfinite(values) | (np.isnan(values) & keep_nan)
-    times_us, values = times_us[keep], values[keep]
-    times_us, index = np.unique(times_us, return_index=True)
-    return Series(times_us, values[index])
+    if not keep.all():
+        times_us, values = times_us[keep], values[keep]
+    if (np.diff(times_us) <= 0).any():
+        times_us, index = np.unique(times_us, return_index=True)
+        values = values[index]
+    return Series(times_us, values)  # as a rule the very arrays, which channels of one source share
 
 
 def find_segments(times_us: Times, gap_max_us: int) -> npt.NDArray[np.int64]:
@@ -110,17 +114,14 @@ def resample(series: Series, times_us: Values) -> Values:
     period = float(np.min(np.diff(times_us)))
     if float(np.median(np.diff(series.times_us))) > period / 2:
         return linear
-    sums = np.concatenate(([0.0], np.cumsum(series.values)))
+    sums = np.concatenate(([0.0], np.cumsum(series.values, dtype=np.float64)))
     low = np.searchsorted(series.times_us, times_us - period / 2)
     high = np.searchsorted(series.times_us, times_us + period / 2, side="right")
     counts = high - low
     return np.where(counts > 0, (sums[high] - sums[low]) / np.maximum(counts, 1), linear)
 
 
-def gather_windows(
-    grid_values: Sequence[Values], places: npt.NDArray[np.int64], window: int
-) -> npt.NDArray[np.float32]:
-    """(N, window, C) of C channels on one grid, for windows that begin at `places` (N,)."""
-    rows = places[:, None] + np.arange(window)
-    windows: npt.NDArray[np.float32] = np.stack([values[rows] for values in grid_values], axis=-1).astype(np.float32)
-    return windows
+def gather_windows(values: Values, places: npt.NDArray[np.int64], window: int) -> Values:
+    """(N, window) of one channel's values on a grid, for windows that begin at `places` (N,)."""
+    gathered: Values = values[places[:, None] + np.arange(window)]
+    return gathered
