@@ -12,7 +12,7 @@ import pytest
 
 from agent.cli import main
 from agent.edge import sensing
-from agent.edge.data_settings import RING_FILE, SampleSettings
+from agent.edge.data_settings import RING_FILE, SampleSettings, fits_model
 from agent.edge.dataset import load_dataset
 from agent.edge.ring_reader import open_ring, read_channels, read_rows
 from agent.edge.sensing import Sensing
@@ -27,6 +27,7 @@ from agent.settings import AgentSettings
 from flchain.errors import ConfigError
 from flchain_edge.config import load_config, render_example
 from tests.support.mqtt_link import until
+from tools.datasets import load_watch
 from tools.emulators.iio_tree import write_tree
 
 
@@ -271,3 +272,16 @@ def test_the_dataset_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     text = capsys.readouterr().out
     for part in ("rec.a", "windows of (10, 1) to train on: enough", "class   0", "ended"):
         assert part in text
+
+
+def test_the_configuration_of_the_walk_through_is_right(tmp_path: Path) -> None:
+    """What docs/sensors.md tells a person to write loads, has no problem, and fits the model it names."""
+    lines = (Path(__file__).parents[2] / "docs" / "sensors.md").read_text().splitlines()
+    first = next(n for n, line in enumerate(lines) if line.startswith("    genesis ="))
+    last = next(n for n, line in enumerate(lines) if n > first and line and not line.startswith("    "))
+    path = tmp_path / "agent.toml"
+    path.write_text("\n".join(line[4:] for line in lines[first:last]))
+    settings = load_config(path, AgentSettings, {})
+    assert find_sensor_problems(settings.sensors, settings.dataset) == ()
+    assert fits_model(settings.dataset, (100, 6))
+    assert tuple(settings.sensors[1].get_section().channels[0].texts) == load_watch().class_names

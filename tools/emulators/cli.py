@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.sensing.home_assistant import PREFIX
+from tools.emulators.examples import write_examples
 from tools.emulators.iio_tree import run_iio
 from tools.emulators.mqtt_sensors import Target, run_watch, run_weather
 from tools.emulators.receiver import run_receiver
@@ -32,6 +33,11 @@ def build_parser() -> argparse.ArgumentParser:
     weather = add("weather", "a weather station over MQTT that announces itself as Home Assistant's discovery wants it")
     uav = add("uav", "a UAV over MAVLink and UDP: climbs, circles, hovers, lands")
     nmea = add("nmea", "a satellite receiver on a serial port (a pseudo-terminal): NMEA 0183 along the UAV's path")
+    examples = kinds.add_parser(
+        "examples", help="no sensor: windows of other wearers in a file, for a miner to score on"
+    )
+    examples.add_argument("--subject", type=int, nargs="+", default=[8, 9], metavar="0..9", help="who (default: 8 9)")
+    examples.add_argument("--out", type=Path, required=True, metavar="FILE", help="the .npz file to write")
     for kind, prefix in ((watch, "watch"), (weather, "weather")):
         kind.add_argument("--host", default="127.0.0.1", help="the broker (default: 127.0.0.1)")
         kind.add_argument("--port", type=int, default=1883, help="its port (default: 1883)")
@@ -85,6 +91,9 @@ def build_run(options: argparse.Namespace) -> Coroutine[Any, Any, int]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `flchain emulate`."""
     options = build_parser().parse_args(argv)
+    if options.kind == "examples":
+        print(f"{options.out}: {write_examples(tuple(options.subject), options.out)} examples")
+        return 0
     with contextlib.suppress(KeyboardInterrupt):
         print(f"{options.kind}: {asyncio.run(build_run(options))} readings sent")
     return 0
