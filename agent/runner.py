@@ -190,7 +190,7 @@ class AgentRunner:
         event: TrainingDone | TrainingFailed | None
         try:
             event = await self._trainer.train(effect.round, effect.model)
-        except (ValueError, RuntimeError, NoWindows, LedgerCorrupt) as error:  # of the interpreter, or of the data
+        except (ValueError, RuntimeError, ConfigError, LedgerCorrupt) as error:  # of the interpreter, or of the data
             event = TrainingFailed(effect.round, str(error))
         if event is not None:
             self._queue.post(event)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 import zlib
@@ -11,12 +12,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from agent.edge.dataset import NoWindows
 from agent.values import TrainingDone
 from flchain.fixedpoint import to_float
 from flchain.params import ChainParams
 from flchain.types import ModelVector, Round
 from flchain_edge.chain_files import Examples
 from flchain_edge.tflite import TfliteModel
+
+log = logging.getLogger("agent.trainer")
+
+LOAD_AGAIN_S = 5.0
+"""While the sensors have given too few windows, they are looked at so often until the round is over."""
 
 
 class Trainer:
@@ -39,7 +46,8 @@ class Trainer:
 
     def _train(self, round_number: Round, vector: ModelVector, stop: threading.Event) -> TrainingDone | None:
         started = time.monotonic()
-        examples = self._load()
+        if (examples := self._wait_for_examples(stop)) is None:
+            return None
         base = to_float(vector)
         self._model.set_weights(base)
         # From the data and the round alone, so that a run can be repeated; the noise below must be nobody's to repeat.
@@ -63,6 +71,19 @@ class Trainer:
             loss=float(np.mean(losses)),
             standard_normals=np.random.default_rng().standard_normal(len(base), np.float32) if needs_noise else None,
         )
+
+    def _wait_for_examples(self, stop: threading.Event) -> Examples | None:
+        """What to train on; None if a newer round took over before the sensors had given enough."""
+        said = False
+        while not stop.is_set():
+            try:
+                return self._load()
+            except NoWindows as error:
+                if not said:
+                    log.warning("nothing to train on yet", extra={"why": str(error)})
+                said = True
+            stop.wait(LOAD_AGAIN_S)
+        return None
 
     def stop(self) -> None:
         """End at the next step."""

@@ -154,14 +154,14 @@ async def scenario(broker: Broker, miner: Path, agent: Path) -> None:
 
     try:
         async with asyncio.timeout(DEADLINE_S):
-            start("agent", agent)
+            start("agent", agent)  # both before a window is there: the round waits for the sensors
+            start("miner", miner)
             while True:  # the agent writes, and this process reads, as a worker at the start of a round does
                 with contextlib.suppress(NoWindows):
                     examples = load_dataset(settings, (100, 6), len(CLASSES))
                     break
                 assert processes[0].poll() is None, (agent.parent / "log").read_text()
                 await asyncio.sleep(0.2)
-            start("miner", miner)
             while not (trained_on := read_round(agent)):
                 assert all(process.poll() is None for process in processes), "a node has died"
                 await asyncio.sleep(0.1)
