@@ -12,6 +12,7 @@ import numpy as np
 from agent.edge.dataset import load_dataset
 from agent.edge.disk_writes import read_disk_bytes
 from agent.edge.power.board import Board
+from agent.edge.dataset import NoWindows, load_dataset
 from agent.edge.sensing import Sensing
 from agent.edge.sensor_checks import find_sensor_problems
 from agent.edge.store import STORE_FILE, Change, RoundLine, Store
@@ -199,7 +200,7 @@ class AgentRunner:
         assert self._scorer is not None, "a device that does not mine asks for no scores"
         try:
             score = await self._scorer.score(effect.model)
-        except (ValueError, RuntimeError) as error:  # what the interpreter raises
+        except (ValueError, RuntimeError, NoWindows, ConfigError, LedgerCorrupt) as error:  # of interpreter or data
             self._queue.post(ScoringFailed(effect.round, str(error)))
         else:
             self._queue.post(ScoreComputed(effect.round, effect.subject, score))
@@ -235,11 +236,11 @@ def build_config(settings: AgentSettings, genesis: Genesis, identity: Identity) 
     return AgentConfig(identity, ordered, settings.until_round, failover_ms=failover_ms, is_mining=is_mining)
 
 
-def build_loader(settings: AgentSettings, model: TfliteModel) -> Callable[[], Examples]:
+def build_loader(settings: AgentSettings, model: TfliteModel, part: str = "train") -> Callable[[], Examples]:
     """What gives the examples of a round: of the sensors anew each time; of a file once. Raises ConfigError."""
 
     def load() -> Examples:
-        return load_dataset(settings, model.input_shape, model.classes)
+        return load_dataset(settings, model.input_shape, model.classes, part=part)
 
     if settings.dataset.channels:
         return load
@@ -261,7 +262,7 @@ async def run_agent(settings: AgentSettings) -> None:
     scorer = None
     if config.is_mining:  # an interpreter of its own: it works beside the trainer's
         scorer = Scorer(TfliteModel(model_file), build_loader(settings, model, "holdout"))
-    if problems := find_sensor_problems(settings.sensors, settings.dataset):
+    if problems := find_sensor_problems(settings.sensors, settings.dataset, settings.holdout_percent):
         raise ConfigError(problems)
     trainer = Trainer(model, build_loader(settings, model), genesis.params)
     store = await Store.open(Path(settings.data_dir) / STORE_FILE, light.chain)

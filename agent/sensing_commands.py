@@ -21,7 +21,7 @@ from flchain_edge.tflite import TfliteModel
 
 def find_data_problems(settings: AgentSettings, model: TfliteModel | None) -> tuple[str, ...]:
     """What `check` says of sensors and data; too few windows are no fault of the configuration."""
-    problems = list(find_sensor_problems(settings.sensors, settings.dataset))
+    problems = list(find_sensor_problems(settings.sensors, settings.dataset, settings.holdout_percent))
     if settings.dataset.channels:
         if model is not None:
             problems += find_model_problems(settings.dataset, model.input_shape, model.classes)
@@ -56,7 +56,7 @@ def run_data(settings: AgentSettings, arguments: argparse.Namespace) -> None:
 
 def run_sense(settings: AgentSettings, arguments: argparse.Namespace) -> None:
     """`sense`: run the sources and print what comes; nothing is stored. Raises SilentSource if one gave nothing."""
-    if problems := find_sensor_problems(settings.sensors, settings.dataset):
+    if problems := find_sensor_problems(settings.sensors, settings.dataset, settings.holdout_percent):
         raise ConfigError(problems)
     if not settings.sensors:
         raise ConfigError(("[[sensors]]: none is configured; see: flchain-agent example",))

@@ -39,6 +39,11 @@ class AgentSettings(NodeSettings):
     )
 
     @property
+    def holdout_percent(self) -> int:
+        """Share of the data that is scored on and never trained on; 0 on a device that does not mine."""
+        return self.mining.holdout_percent if self.mining.enabled else 0
+
+    @property
     def trust_clock(self) -> bool:
         """Whether the wall clock counts although no time server has set it."""
         return self.samples.trust_clock

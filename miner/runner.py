@@ -199,6 +199,6 @@ async def run_miner(settings: MinerSettings) -> None:
         silent_until = await ledger.get_silence()
         if chain.height < silent_until:
             log.info("catching up after a resync, signing nothing", extra={"until_height": silent_until})
-        await MinerRunner(state, ledger, link, Scorer(model, examples), queue, silent_until=silent_until).run()
+        await MinerRunner(state, ledger, link, Scorer(model, lambda: examples), queue, silent_until=silent_until).run()
     finally:
         await ledger.close()

@@ -106,8 +106,8 @@ def _describe_dataset(
     if not dataset.channels:
         return None
     known = classes if classes is not None else 256
-    train = build_windows(dataset, content, known, part=TRAIN, trust_clock=settings.trust_clock)
-    held = build_windows(dataset, content, known, part=HOLD_OUT, trust_clock=settings.trust_clock)
+    train = build_windows(settings, content, known, part=TRAIN)
+    held = build_windows(settings, content, known, part=HOLD_OUT)
     largest = int(max((*train.y, *held.y), default=-1)) + 1
     shown = range(classes if classes is not None else largest)
     return {

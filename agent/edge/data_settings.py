@@ -96,15 +96,10 @@ class DatasetSettings:
         default=2000,
         metadata={"min": 1, "max": 1_000_000, "help": "the newest; of each class an equal share of them at most"},
     )
-    windows_min: int = field(
-        default=20, metadata={"min": 1, "max": 1_000_000, "help": "with fewer, a round is not trained"}
-    )
-    holdout: float = field(
-        default=0.0, metadata={"min": 0.0, "max": 0.5, "help": "share of the time kept for scoring, never trained on"}
-    )
+    windows_min: int = field(default=20, metadata={"min": 1, "max": 1_000_000, "help": "with fewer, a round waits"})
     stretch_s: float = field(
         default=600.0,
-        metadata={"min": 0.001, "max": 1e6, "help": "the hold-out is made of whole stretches of this length"},
+        metadata={"min": 0.001, "max": 1e6, "help": "what [mining] holds out are stretches so long"},
     )
     hold_off_s: float = field(
         default=10.0, metadata={"min": 0.0, "max": 1e5, "help": "training keeps so far away from held-out stretches"}
@@ -126,8 +121,8 @@ class DatasetSettings:
         return (self.label.channel,) if self.label.rule == "channel" else ()
 
 
-def find_dataset_problems(dataset: DatasetSettings) -> list[str]:
-    """Everything in [dataset] that cannot work, whatever the sensors give."""
+def find_dataset_problems(dataset: DatasetSettings, holdout_percent: int = 0) -> list[str]:
+    """Everything in [dataset] that cannot work, whatever the sensors give; with or without a hold-out."""
     if not dataset.channels:
         return []
     problems = []
@@ -144,7 +139,7 @@ def find_dataset_problems(dataset: DatasetSettings) -> list[str]:
             problems.append(f"[dataset] {name}: {len(numbers)} numbers for {len(dataset.channels)} channels")
         if name == "scale" and 0 in numbers:
             problems.append("[dataset] scale: 0 divides nothing")
-    if dataset.holdout and dataset.stretch_s < dataset.window_s + 2 * dataset.hold_off_s:
+    if holdout_percent and dataset.stretch_s < dataset.window_s + 2 * dataset.hold_off_s:
         least_s = dataset.window_s + 2 * dataset.hold_off_s
         problems.append(f"[dataset] stretch_s: at least a window and two hold_off_s, {least_s:g} s")
     return problems + _find_label_problems(dataset.label)

@@ -36,7 +36,7 @@ from agent.sensing.resampling import (
 from agent.sensing.selection import HOLD_OUT, NEITHER, TRAIN, assign_parts, select_newest
 from agent.sensing.timeline import Boot
 from flchain.errors import ConfigError, FlchainError
-from flchain_edge.chain_files import Examples, load_examples
+from flchain_edge.chain_files import Examples, hold_out, load_examples
 
 GRID_POINTS_MAX = 500_000
 """Of one boot, the newest: 2.8 hours at 50 Hz."""
@@ -57,6 +57,8 @@ class DataSettings(Protocol):
     @property
     def dataset(self) -> DatasetSettings: ...
     @property
+    def holdout_percent(self) -> int: ...
+    @property
     def trust_clock(self) -> bool: ...
 
 
@@ -67,6 +69,8 @@ class DataSource:
     examples: Path
     data_dir: Path
     dataset: DatasetSettings
+    holdout_percent: int = 0
+    """Scored on and never trained on; 0 on a device that does not mine."""
     trust_clock: bool = False
 
 
@@ -83,7 +87,9 @@ class Windows:
 
 def build_source(settings: DataSettings) -> DataSource:
     """From the agent's settings."""
-    return DataSource(settings.examples, settings.data_dir, settings.dataset, settings.trust_clock)
+    return DataSource(
+        settings.examples, settings.data_dir, settings.dataset, settings.holdout_percent, settings.trust_clock
+    )
 
 
 def encode_source(source: DataSource) -> dict[str, Any]:
@@ -101,13 +107,16 @@ def load_dataset(
 ) -> Examples:
     """Examples for a model of this input shape: x float32 (N, *input_shape), y int32 (N,) in 0..classes-1.
 
-    With [dataset] channels: windows of the ring, of the part "train" or "holdout". Without: the file `examples`, whole;
-    which of its rows score is decided elsewhere. Raises ConfigError for what no sample can mend, NoWindows (too few),
-    LedgerCorrupt (a damaged ring).
+    Of the part "train" or "holdout", which share nothing (`selection.assign_parts`, `chain_files.hold_out`). With
+    [dataset] channels they are windows of the ring, without them rows of the file `examples`. Raises ConfigError for
+    what no sample can mend, NoWindows (too few), LedgerCorrupt (a damaged ring).
     """
     dataset = settings.dataset
     if not dataset.channels:
-        return load_examples(settings.examples, cast(Any, _ModelShape(input_shape, classes)))
+        examples = load_examples(settings.examples, cast(Any, _ModelShape(input_shape, classes)))
+        if not settings.holdout_percent:
+            return examples
+        return hold_out(examples, settings.holdout_percent)[PARTS[part]]
     if problems := find_model_problems(dataset, input_shape, classes):
         raise ConfigError(problems)
     try:
@@ -115,9 +124,10 @@ def load_dataset(
             content = read_channels(db, dataset.get_all_channels(), with_nan=dataset.get_label_channels())
     except ConfigError as error:
         raise NoWindows("; ".join(error.problems)) from error
-    windows = build_windows(dataset, content, classes, part=PARTS[part], trust_clock=settings.trust_clock)
-    if len(windows.y) < dataset.windows_min:
-        raise NoWindows(f"{len(windows.y)} usable windows, windows_min is {dataset.windows_min}: {_explain(windows)}")
+    windows = build_windows(settings, content, classes, part=PARTS[part])
+    windows_min = dataset.windows_min if part == "train" else 1
+    if len(windows.y) < windows_min:
+        raise NoWindows(f"{len(windows.y)} usable windows, at least {windows_min} wanted: {_explain(windows)}")
     return Examples(windows.x.reshape(len(windows.x), *input_shape), windows.y)
 
 
@@ -148,20 +158,19 @@ def find_model_problems(dataset: DatasetSettings, input_shape: tuple[int, ...], 
     return tuple(problems)
 
 
-def build_windows(
-    dataset: DatasetSettings, content: RingContent, classes: int, *, part: int = TRAIN, trust_clock: bool = False
-) -> Windows:
+def build_windows(settings: DataSettings, content: RingContent, classes: int, *, part: int = TRAIN) -> Windows:
     """All that a round may use: the newest windows_max at most, an equal share of each class (`select_newest`)."""
+    dataset = settings.dataset
     counts = dict.fromkeys(("cut", "unlabelled", "mixed", "no_class", "hold_off", "other_part", "not_newest"), 0)
     cuts = []
     for number in sorted(content.series):
         boot = content.boots.get(number)
         if boot is None:
             continue
-        boot = replace(boot, is_trusted=boot.is_trusted or trust_clock)
+        boot = replace(boot, is_trusted=boot.is_trusted or settings.trust_clock)
         if (cut := _cut_boot(dataset, boot, content.series[number], classes)) is None:
             continue
-        parts = _get_parts(dataset, boot, cut)
+        parts = _get_parts(settings, boot, cut)
         counts["cut"] += len(cut.labels)
         counts["hold_off"] += int((parts == NEITHER).sum())
         counts["other_part"] += int(((parts != NEITHER) & (parts != part)).sum())
@@ -240,14 +249,14 @@ def _read_intervals(file: Path | None, texts: tuple[str, ...], boot: Boot, at_us
     return label_by_intervals(first, last, labels, at_us)
 
 
-def _get_parts(dataset: DatasetSettings, boot: Boot, cut: _Cut) -> npt.NDArray[np.int8]:
+def _get_parts(settings: DataSettings, boot: Boot, cut: _Cut) -> npt.NDArray[np.int8]:
     return assign_parts(
         boot.key,
         cut.first_us,
         cut.last_us,
-        share=dataset.holdout,
-        stretch_us=round(dataset.stretch_s * 1e6),
-        hold_off_us=round(dataset.hold_off_s * 1e6),
+        share=settings.holdout_percent / 100,
+        stretch_us=round(settings.dataset.stretch_s * 1e6),
+        hold_off_us=round(settings.dataset.hold_off_s * 1e6),
     )
 
 

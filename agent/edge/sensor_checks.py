@@ -10,7 +10,9 @@ from agent.edge.sensors import SENSORS, SensorSettings
 from agent.sensing.samples import split_channel
 
 
-def find_sensor_problems(sensors: Sequence[SensorSettings], dataset: DatasetSettings) -> tuple[str, ...]:
+def find_sensor_problems(
+    sensors: Sequence[SensorSettings], dataset: DatasetSettings, holdout_percent: int = 0
+) -> tuple[str, ...]:
     """Everything in [[sensors]] and [dataset] that is wrong before a sensor has said a word."""
     problems: list[str] = []
     for number, sensor in enumerate(sensors, start=1):
@@ -18,7 +20,7 @@ def find_sensor_problems(sensors: Sequence[SensorSettings], dataset: DatasetSett
         problems += [f"[sensors #{number} {sensor.name}] {sensor.kind}: {problem}" for problem in found]
     names = Counter(sensor.name for sensor in sensors)
     problems += [f"[sensors] name: {name} is there {count} times" for name, count in names.items() if count > 1]
-    problems += find_dataset_problems(dataset)
+    problems += find_dataset_problems(dataset, holdout_percent)
     return (*problems, *_find_unknown_channels(dataset, sensors))
 
 

@@ -22,7 +22,7 @@ from flchain_edge.tflite import TfliteModel
 
 log = logging.getLogger("agent.trainer")
 
-LOAD_AGAIN_S = 5.0
+LOAD_AGAIN_S = 2.0
 """While the sensors have given too few windows, they are looked at so often until the round is over."""
 
 
