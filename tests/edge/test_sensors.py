@@ -27,6 +27,7 @@ from agent.edge.sensors.serial_lines import SerialSettings
 from agent.edge.sensors.source import ChannelSettings, Clock, SourceContext, SourceFailed
 from flchain_edge.inbox import Received
 from flchain_edge.mqtt_settings import MqttSettings
+from tests.support.mqtt_link import until
 from tests.support.sensor_source import DEADLINE_S, get_values, take
 from tools.broker import Broker, find_free_port, start_broker
 from tools.emulators.flight import HOME, compute_flight
@@ -346,6 +347,15 @@ def test_a_real_gpsd_with_the_emulated_receiver(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------------------------- mavlink
 
 
+def is_udp_port_taken(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
+
+
 def test_mavlink_from_a_real_sender() -> None:
     """pymavlink's own sender, 400 steps in one burst while the loop is busy: none is lost, all are in SI units."""
     pytest.importorskip("pymavlink")
@@ -366,7 +376,7 @@ def test_mavlink_from_a_real_sender() -> None:
     )
 
     async def send() -> None:
-        await asyncio.sleep(0.1)  # the port is bound by now; what came before would be lost as in the field
+        await until(lambda: is_udp_port_taken(port))  # what comes before is lost, as in the field
         subprocess.run([sys.executable, "-c", burst], check=True, cwd=Path(__file__).parents[2])
         await asyncio.sleep(DEADLINE_S)
 

@@ -11,7 +11,7 @@ from agent.edge.sensors import SENSORS
 from agent.edge.sensors.source import SourceContext
 from agent.sensing.samples import Sample
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 async def take(
