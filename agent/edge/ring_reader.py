@@ -40,16 +40,33 @@ def open_ring(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.is_file():
         raise ConfigError((f"samples {path}: no such file yet; the agent makes it when it runs with [[sensors]]",))
     try:
-        with contextlib.closing(
-            sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)
-        ) as db:
-            db.execute("SELECT 1 FROM blocks LIMIT 1")
+        with contextlib.closing(_connect(path)) as db:
             db.execute("BEGIN")  # one state of the ring for all that follows
             yield db
     except sqlite3.DatabaseError as error:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise LedgerCorrupt(0, f"{path}: {error}") from error
         raise ConfigError((f"samples {path}: {error}",)) from error
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Read only. What an agent that was killed has left half written is taken back first, which must write."""
+    for mode in ("ro", "rw", "ro"):
+        db = sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=BUSY_TIMEOUT_S)
+        try:
+            db.execute("SELECT 1 FROM blocks LIMIT 1")
+        except sqlite3.OperationalError as error:
+            db.close()
+            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+                raise
+        except BaseException:
+            db.close()
+            raise
+        else:
+            if mode == "ro":
+                return db
+            db.close()
+    raise sqlite3.OperationalError("what a killed program has left half written cannot be taken back here")
 
 
 def read_boots(db: sqlite3.Connection) -> list[Boot]:

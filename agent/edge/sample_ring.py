@@ -21,6 +21,7 @@ from pathlib import Path
 import aiosqlite
 
 from agent.edge.data_settings import SampleSettings
+from agent.edge.sample_schema import MIGRATIONS
 from agent.edge.sensors.source import Clock
 from agent.sensing.blocks import SAMPLES_PER_BLOCK_MAX, encode_block
 from agent.sensing.samples import Sample
@@ -43,54 +44,6 @@ JOURNAL_BYTES_MIN = 512 * 1024
 MAKE_ROOM_SHARE = 20
 """One in so many blocks is dropped when the disk is full."""
 DAY_US = 86_400_000_000
-
-MIGRATIONS = (
-    """
-    CREATE TABLE boots (
-        id INTEGER PRIMARY KEY,
-        key TEXT NOT NULL UNIQUE,
-        offset_us INTEGER NOT NULL,
-        is_trusted INTEGER NOT NULL,
-        first_us INTEGER NOT NULL,
-        last_us INTEGER NOT NULL
-    );
-    CREATE TABLE streams (
-        id INTEGER PRIMARY KEY,
-        source TEXT NOT NULL,
-        channels TEXT NOT NULL,
-        UNIQUE (source, channels)
-    );
-    CREATE TABLE blocks (
-        id INTEGER PRIMARY KEY,
-        stream INTEGER NOT NULL,
-        boot INTEGER NOT NULL,
-        first_us INTEGER NOT NULL,
-        last_us INTEGER NOT NULL,
-        samples INTEGER NOT NULL,
-        bytes INTEGER NOT NULL,
-        data BLOB NOT NULL
-    );
-    CREATE INDEX blocks_by_stream ON blocks (stream, id);
-    CREATE TABLE sources (
-        name TEXT PRIMARY KEY,
-        kind TEXT NOT NULL,
-        state TEXT NOT NULL,
-        detail TEXT NOT NULL,
-        samples INTEGER NOT NULL,
-        dropped INTEGER NOT NULL,
-        failures INTEGER NOT NULL,
-        boot INTEGER NOT NULL,
-        seen_us INTEGER NOT NULL
-    );
-    CREATE TABLE notes (
-        id INTEGER PRIMARY KEY,
-        boot INTEGER NOT NULL,
-        time_us INTEGER NOT NULL,
-        kind TEXT NOT NULL,
-        detail TEXT NOT NULL
-    );
-    """,
-)
 
 
 @dataclass

@@ -296,6 +296,30 @@ def test_kill_9_keeps_what_was_flushed(tmp_path: Path) -> None:
         fill_ring(folder, [make_sample(5000 * SECOND, "imu", {"a": 0.0})], FakeTime().after(5000))
 
 
+def test_a_flush_that_was_cut_in_half_is_taken_back_by_whoever_reads(tmp_path: Path) -> None:
+    """Files as a kill leaves them in the midst of a transaction: a reader finds the state before, without the agent."""
+    fill_ring(tmp_path, [make_sample(1000 * SECOND, "imu", {"a": 1.0})])
+    left = tmp_path / "left"
+    left.mkdir()
+    with contextlib.closing(sqlite3.connect(tmp_path / RING_FILE, isolation_level=None)) as db:
+        db.executescript("PRAGMA journal_mode = PERSIST; PRAGMA cache_size = 2; BEGIN IMMEDIATE")
+        for _ in range(50):
+            db.execute(
+                "INSERT INTO blocks (stream, boot, first_us, last_us, samples, bytes, data) "
+                "SELECT stream, boot, first_us, last_us, samples, bytes, zeroblob(9000) FROM blocks WHERE id = 1"
+            )
+        db.execute("UPDATE blocks SET data = x'00'")
+        for name in (RING_FILE, f"{RING_FILE}-journal"):
+            shutil.copyfile(tmp_path / name, left / name)
+        db.execute("ROLLBACK")
+    with (
+        pytest.raises(sqlite3.OperationalError),
+        contextlib.closing(sqlite3.connect(f"file:{left / RING_FILE}?mode=ro", uri=True)) as db,
+    ):
+        db.execute("SELECT 1 FROM blocks")
+    assert read_times(left) == {1: [1000 * SECOND]}
+
+
 def test_a_damaged_file_is_put_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Samples are replaced by new ones; the damaged file is kept once, and the agent starts."""
     path = tmp_path / RING_FILE

@@ -70,7 +70,7 @@ def load_recording(settings: ReplaySettings) -> Recording:
         return _build_recording(settings, heads, columns)
     except OSError as error:
         raise SourceFailed(f"{settings.file}: {error.strerror or error}") from error
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, EOFError, ImportError, zipfile.BadZipFile) as error:
         raise SourceFailed(f"{settings.file}: {error}") from error
 
 
