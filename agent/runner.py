@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from agent.edge.dataset import load_dataset
+from agent.edge.dataset import NoWindows, load_dataset
 from agent.edge.disk_writes import read_disk_bytes
 from agent.edge.power.board import Board
-from agent.edge.dataset import NoWindows, load_dataset
 from agent.edge.sensing import Sensing
 from agent.edge.sensor_checks import find_sensor_problems
 from agent.edge.store import STORE_FILE, Change, RoundLine, Store

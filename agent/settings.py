@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from agent.power_settings import PowerSettings
 from agent.edge.data_settings import DatasetSettings, SampleSettings
 from agent.edge.sensors import SensorSettings
+from agent.power_settings import PowerSettings
 from flchain_edge.node_settings import NodeSettings
 
 
