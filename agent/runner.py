@@ -54,8 +54,9 @@ from flchain.messages import Status
 from flchain.packets import PacketType, encode_packet, split_packet
 from flchain.types import Address
 from flchain.wire import seal
-from flchain_edge.chain_files import Examples, compute_initial_model, load_genesis, load_model_file
+from flchain_edge.chain_files import load_genesis, load_model_file
 from flchain_edge.event_loop import EventQueue, RefusalCounter, read_clocks
+from flchain_edge.model_files import Examples, compute_initial_model
 from flchain_edge.mqtt import Connected as LinkConnected
 from flchain_edge.mqtt import LinkEvent, MqttLink, Received
 from flchain_edge.mqtt_settings import with_client_id

@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 from flchain.crypto import Identity
 from flchain.errors import ConfigError, FlchainError, LedgerCorrupt
 from flchain.genesis import Genesis
-from flchain_edge.chain_files import load_examples, load_genesis, load_model_file
+from flchain_edge.chain_files import load_genesis, load_model_file
 from flchain_edge.config import load_config, render_example
 from flchain_edge.event_loop import run_until_signal
 from flchain_edge.logs import setup_logging
+from flchain_edge.model_files import load_examples
 from flchain_edge.node_settings import NodeSettings, load_identity
 from flchain_edge.sqlite import StoreFull
 from flchain_edge.tflite import TfliteModel, probe_model

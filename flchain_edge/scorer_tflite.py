@@ -6,9 +6,8 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from flchain.fixedpoint import to_float
 from flchain.types import ModelVector
-from flchain_edge.chain_files import Examples
+from flchain_edge.model_files import Examples, compute_score_bp
 from flchain_edge.tflite import TfliteModel
 
 
@@ -26,10 +25,7 @@ class Scorer:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._score, vector)
 
     def _score(self, vector: ModelVector) -> int:
-        examples = self._load()
-        self._model.set_weights(to_float(vector))
-        correct, _ = self._model.evaluate(examples.x, examples.y)
-        return 10_000 * correct // len(examples)
+        return compute_score_bp(self._model, self._load(), vector)
 
     def stop(self) -> None:
         """Wait for nothing more."""

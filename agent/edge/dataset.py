@@ -36,7 +36,7 @@ from agent.sensing.resampling import (
 from agent.sensing.selection import HOLD_OUT, NEITHER, TRAIN, assign_parts, select_newest
 from agent.sensing.timeline import Boot
 from flchain.errors import ConfigError, FlchainError
-from flchain_edge.chain_files import Examples, hold_out, load_examples
+from flchain_edge.model_files import Examples, hold_out, load_examples
 
 GRID_POINTS_MAX = 500_000
 """Of one boot, the newest: 2.8 hours at 50 Hz."""
@@ -107,7 +107,7 @@ def load_dataset(
 ) -> Examples:
     """Examples for a model of this input shape: x float32 (N, *input_shape), y int32 (N,) in 0..classes-1.
 
-    Of the part "train" or "holdout", which share nothing (`selection.assign_parts`, `chain_files.hold_out`). With
+    Of the part "train" or "holdout", which share nothing (`selection.assign_parts`, `model_files.hold_out`). With
     [dataset] channels they are windows of the ring, without them rows of the file `examples`. Raises ConfigError for
     what no sample can mend, NoWindows (too few), LedgerCorrupt (a damaged ring).
     """

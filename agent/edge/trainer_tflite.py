@@ -17,7 +17,7 @@ from agent.values import TrainingDone
 from flchain.fixedpoint import to_float
 from flchain.params import ChainParams
 from flchain.types import ModelVector, Round
-from flchain_edge.chain_files import Examples
+from flchain_edge.model_files import Examples
 from flchain_edge.tflite import TfliteModel
 
 log = logging.getLogger("agent.trainer")
