@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+from typing import TYPE_CHECKING
 
 from agent.edge.data_card import build_card, format_card
-from agent.edge.dataset import NoWindows, find_model_problems, load_dataset
+from agent.edge.dataset import find_model_problems, load_dataset
 from agent.edge.sensing import SourceTask
 from agent.edge.sensor_checks import find_sensor_problems
 from agent.edge.sensors.source import Clock
@@ -16,7 +17,10 @@ from agent.settings import AgentSettings
 from flchain.errors import ConfigError, FlchainError
 from flchain_edge.chain_files import load_genesis, load_model_file
 from flchain_edge.command import NodeAction
-from flchain_edge.tflite import TfliteModel
+from flchain_edge.model_files import NoWindows
+
+if TYPE_CHECKING:
+    from flchain_edge.tflite import TfliteModel
 
 
 def find_data_problems(settings: AgentSettings, model: TfliteModel | None) -> tuple[str, ...]:
@@ -40,6 +44,8 @@ def find_data_problems(settings: AgentSettings, model: TfliteModel | None) -> tu
 
 def run_data(settings: AgentSettings, arguments: argparse.Namespace) -> None:
     """`data`: print the dataset card. Raises ConfigError where there are no samples yet."""
+    from flchain_edge.tflite import TfliteModel  # not on top: an agent that runs never holds the runtime itself
+
     model = None
     try:
         model = TfliteModel(load_model_file(settings.model, load_genesis(settings.genesis)))

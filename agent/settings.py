@@ -21,12 +21,41 @@ class MiningSettings:
 
 
 @dataclass(frozen=True)
+class CpuSettings:
+    """What training and mining may take of this board; they run as processes of their own (docs/cpu.md)."""
+
+    mechanism: str = field(
+        default="auto",
+        metadata={
+            "choices": ("auto", "cgroup2", "cgroup1", "duty-cycle", "none"),
+            "help": "how shares are enforced; auto takes the first that works, and the log says which",
+        },
+    )
+    train_percent: int = field(
+        default=100, metadata={"min": 1, "max": 100, "help": "most that training gets of the whole CPU, all cores"}
+    )
+    mine_percent: int = field(
+        default=100, metadata={"min": 1, "max": 100, "help": "the same for mining, if it is enabled"}
+    )
+    threads: int = field(
+        default=1, metadata={"min": 1, "max": 64, "help": "of one training step; one thread uses at most one core"}
+    )
+    memory_max_mb: int = field(
+        default=256, metadata={"min": 64, "max": 65_536, "help": "of each; what takes more is ended and reported"}
+    )
+    niceness: int = field(
+        default=5, metadata={"min": 0, "max": 19, "help": "how far both stand back behind other processes"}
+    )
+
+
+@dataclass(frozen=True)
 class AgentSettings(NodeSettings):
     """What one device is told."""
 
     failover_s: int = field(
         default=10, metadata={"min": 1, "max": 3600, "help": "turn to the next miner after this silence"}
     )
+    cpu: CpuSettings = field(default_factory=CpuSettings)
     mining: MiningSettings = field(default_factory=MiningSettings)
     power: PowerSettings = field(default_factory=PowerSettings)
     samples: SampleSettings = field(default_factory=SampleSettings, metadata={"help": "what is kept of the sensors"})

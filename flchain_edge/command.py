@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flchain.crypto import Identity
 from flchain.errors import ConfigError, FlchainError, LedgerCorrupt
@@ -21,7 +21,9 @@ from flchain_edge.logs import setup_logging
 from flchain_edge.model_files import load_examples
 from flchain_edge.node_settings import NodeSettings, load_identity
 from flchain_edge.sqlite import StoreFull
-from flchain_edge.tflite import TfliteModel, probe_model
+
+if TYPE_CHECKING:
+    from flchain_edge.tflite import TfliteModel
 
 T = TypeVar("T")
 
@@ -168,6 +170,9 @@ def find_problems(command: NodeCommand, settings: Any) -> tuple[str, ...]:
 
 
 def _load_model(path: Path, genesis: Genesis) -> TfliteModel:
+    # Not on top: an agent that runs never holds the runtime itself (docs/decisions/0007).
+    from flchain_edge.tflite import TfliteModel, probe_model
+
     data = load_model_file(path, genesis)
     probe_model(data)
     return TfliteModel(data)

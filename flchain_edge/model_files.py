@@ -6,6 +6,7 @@ A process that only computes on them stays small.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from flchain.errors import ConfigError
+from flchain.errors import ConfigError, FlchainError
 from flchain.fixedpoint import to_fixed, to_float
 
 if TYPE_CHECKING:
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
     from flchain_edge.tflite import TfliteModel
 
 MODEL_BYTES_MAX = 64_000_000
+SCORE_BATCH = 64
+"""Rows between two signs of life; memory grows with it, speed no longer does."""
+
+
+class NoWindows(FlchainError):
+    """There are too few usable windows now; the text says why. Not a fault: samples and labels may still come."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,10 +68,19 @@ def compute_initial_model(model: TfliteModel) -> ModelVector:
     return to_fixed(model.get_weights())
 
 
-def compute_score_bp(model: TfliteModel, examples: Examples, vector: ModelVector) -> int:
-    """Accuracy of the model vector, shape (P,), in basis points: floor(10,000 * correct / examples)."""
+def compute_score_bp(
+    model: TfliteModel, examples: Examples, vector: ModelVector, on_batch: Callable[[], object] = lambda: None
+) -> int:
+    """Accuracy of the model vector, shape (P,), in basis points: floor(10,000 * correct / examples).
+
+    `on_batch` is called before each batch, for a caller who has to say that it goes on.
+    """
     model.set_weights(to_float(vector))
-    correct, _ = model.evaluate(examples.x, examples.y)
+    correct = 0
+    for start in range(0, len(examples), SCORE_BATCH):
+        on_batch()
+        rows = slice(start, start + SCORE_BATCH)
+        correct += model.evaluate(examples.x[rows], examples.y[rows])[0]
     return 10_000 * correct // len(examples)
 
 
@@ -80,6 +96,12 @@ def hold_out(examples: Examples, percent: int) -> tuple[Examples, Examples]:
         raise ConfigError((f"[mining] holdout_percent: {what}",))
     train, held = (Examples(examples.x[rows], examples.y[rows]) for rows in (~is_held, is_held))
     return train, held
+
+
+def load_part(path: Path, model: TfliteModel, holdout_percent: int, *, is_held_out: bool) -> Examples:
+    """The rows of a file that are held out, or the others: all of them if none are held out. Raises ConfigError."""
+    examples = load_examples(path, model)
+    return hold_out(examples, holdout_percent)[is_held_out] if holdout_percent else examples
 
 
 def load_examples(path: Path, model: TfliteModel) -> Examples:

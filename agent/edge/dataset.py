@@ -35,16 +35,12 @@ from agent.sensing.resampling import (
 )
 from agent.sensing.selection import HOLD_OUT, NEITHER, TRAIN, assign_parts, select_newest
 from agent.sensing.timeline import Boot
-from flchain.errors import ConfigError, FlchainError
-from flchain_edge.model_files import Examples, hold_out, load_examples
+from flchain.errors import ConfigError
+from flchain_edge.model_files import Examples, NoWindows, load_part
 
 GRID_POINTS_MAX = 500_000
 """Of one boot, the newest: 2.8 hours at 50 Hz."""
 PARTS = {"train": TRAIN, "holdout": HOLD_OUT}
-
-
-class NoWindows(FlchainError):
-    """There are too few usable windows now; the text says why. Not a fault: samples and labels may still come."""
 
 
 class DataSettings(Protocol):
@@ -113,10 +109,8 @@ def load_dataset(
     """
     dataset = settings.dataset
     if not dataset.channels:
-        examples = load_examples(settings.examples, cast(Any, _ModelShape(input_shape, classes)))
-        if not settings.holdout_percent:
-            return examples
-        return hold_out(examples, settings.holdout_percent)[PARTS[part]]
+        shape = cast(Any, _ModelShape(input_shape, classes))
+        return load_part(settings.examples, shape, settings.holdout_percent, is_held_out=part == "holdout")
     if problems := find_model_problems(dataset, input_shape, classes):
         raise ConfigError(problems)
     try:

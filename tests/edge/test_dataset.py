@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from agent.edge.data_settings import DatasetSettings, LabelSettings, find_dataset_problems
-from agent.edge.dataset import NoWindows, build_source, decode_source, encode_source, load_dataset
+from agent.edge.dataset import build_source, decode_source, encode_source, load_dataset
 from agent.sensing.samples import Sample
 from flchain.errors import ConfigError
+from flchain_edge.model_files import NoWindows
 from tests.support.ring_builder import SECOND, WALL_US, FakeTime, fill_ring, make_sample, make_source
 
 T0 = 1000 * SECOND

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 from agent.edge.data_settings import RING_FILE
-from agent.edge.dataset import NoWindows, load_dataset
+from agent.edge.dataset import load_dataset
 from agent.edge.ring_reader import open_ring, read_rows
 from agent.settings import AgentSettings
 from flchain_edge.config import load_config
 from flchain_edge.inbox import Received
+from flchain_edge.model_files import NoWindows
 from flchain_edge.mqtt import MqttLink
 from tests.support.mqtt_link import settings_for
 from tools.broker import Broker, start_broker
