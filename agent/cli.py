@@ -33,7 +33,10 @@ def _fork_spares() -> tuple[WorkerProcess, ...]:
     """Workers, before anything else is imported: they share what is there now, and have nothing of what comes later."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start a thread for each core
     from agent.edge.worker_spawn import fork_worker
+    from flchain_edge.allocator import keep_heap_small, return_memory
 
+    keep_heap_small()
+    return_memory()
     return tuple(fork_worker() for _ in range(SPARE_WORKERS))
 
 

@@ -55,6 +55,7 @@ from flchain.messages import Status
 from flchain.packets import PacketType, encode_packet, split_packet
 from flchain.types import Address
 from flchain.wire import seal
+from flchain_edge.allocator import return_memory
 from flchain_edge.chain_files import load_genesis
 from flchain_edge.event_loop import EventQueue, RefusalCounter, read_clocks
 from flchain_edge.mqtt import Connected as LinkConnected
@@ -257,6 +258,7 @@ async def _run_with(workers: Workers, settings: AgentSettings, genesis: Genesis,
         queue: EventQueue[Event] = EventQueue()
         link = MqttLink(with_client_id(settings.mqtt, identity.address.hex()), on_event=queue.on_link_event)
         fields = {"address": identity.address.hex(), "chain": genesis.name, "round": stored.light.round}
+        return_memory()  # what reading files and keys has left free
         log.info("starting", extra=fields)
         await AgentRunner(state, store, link, workers, queue, board=board).run()
     finally:

@@ -35,6 +35,7 @@ from agent.edge.worker_frames import (
 )
 from flchain.errors import ConfigError, FlchainError
 from flchain.fixedpoint import to_float
+from flchain_edge.allocator import keep_heap_small, return_memory
 from flchain_edge.model_files import (
     MODEL_BYTES_MAX,
     Examples,
@@ -144,6 +145,7 @@ def run_worker(sock: socket.socket, agent_pid: int) -> None:
             channel.send(Frame(FrameKind.REFUSED, meta={"problems": error.problems}))
             return
         vector = compute_initial_model(tools.model)
+        return_memory()
         channel.send(Frame(FrameKind.READY, payload=vector.tobytes()))
         while True:
             _process_job(channel, tools, channel.receive())
@@ -207,6 +209,7 @@ def _process_job(channel: Channel, tools: Tools, job: Frame) -> None:
         text = "out of memory" if isinstance(error, MemoryError) else str(error)
         answer = Frame(FrameKind.FAILED, meta={"cause": text[:1000]})
     channel.send(replace(answer, number=job.number))
+    return_memory()
 
 
 def _train(tools: Tools, number: int, vector: ModelVector, pulse: Pulse) -> Frame:
@@ -218,7 +221,7 @@ def _train(tools: Tools, number: int, vector: ModelVector, pulse: Pulse) -> Fram
     base = to_float(vector)
     model.set_weights(base)
     # From the data and the round alone, so that a run can be repeated; the noise below must be nobody's to repeat.
-    rng = np.random.default_rng((number, zlib.crc32(examples.x.tobytes())))
+    rng = np.random.default_rng((number, zlib.crc32(examples.x)))
     losses = [0.0]
     for _ in range(spec.local_epochs):
         order = rng.permutation(len(examples))
@@ -267,6 +270,7 @@ JOBS: dict[FrameKind, Callable[[Tools, int, ModelVector, Pulse], Frame]] = {
 
 def main() -> int:
     """Entry point of a worker that was started as a program of its own: the socket is descriptor ARGV[1]."""
+    keep_heap_small()
     try:
         run_worker(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))
     except Exception:  # the agent sees that it ended; a person needs to see why
