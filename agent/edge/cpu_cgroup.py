@@ -103,7 +103,7 @@ def open_cgroup2(board: CpuBoard) -> Cgroups:
     root = board.cgroup_root
     if not (root / "cgroup.controllers").is_file():
         raise Unusable("version 2 is not mounted")
-    own = _read_own_group(board, "")
+    own = read_own_group(board, "")
     base = root / own.lstrip("/")
     if base.name == LEAF:  # DelegateSubgroup= of newer systemd, or a start after an exec
         base = base.parent
@@ -168,7 +168,7 @@ def open_cgroup1(board: CpuBoard) -> Cgroups:
     root = next((path for name in ("cpu", "cpu,cpuacct") if (path := board.cgroup_root / name).is_dir()), None)
     if root is None or not (root / "cgroup.procs").exists():
         raise Unusable("version 1 with a cpu controller is not mounted")
-    base = root / _read_own_group(board, "cpu").lstrip("/")
+    base = root / read_own_group(board, "cpu").lstrip("/")
     if not (base / "cpu.cfs_quota_us").exists():
         raise Unusable("the cpu controller knows no quota")
     tree = _Version1(base, board)
@@ -180,7 +180,7 @@ def open_cgroup1(board: CpuBoard) -> Cgroups:
     return Cgroups("cgroup1", tree, limits_memory=False)
 
 
-def _read_own_group(board: CpuBoard, controller: str) -> str:
+def read_own_group(board: CpuBoard, controller: str) -> str:
     """The path below the mount point; the line of version 2 has no controllers. Raises Unusable."""
     try:
         lines = (board.proc_root / "self" / "cgroup").read_text().splitlines()
