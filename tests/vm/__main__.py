@@ -112,7 +112,9 @@ def boot(kernel: Path, ramdisk: Path, seconds: float) -> str:
         "-append", "console=ttyS0 quiet panic=-1",
     )  # fmt: skip
     patience_s = 300 + 20 * seconds * (1 if is_kvm else 3)
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=patience_s, check=False)
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=patience_s, check=False
+    )
     return f"{'KVM' if is_kvm else 'emulated'}\n{done.stdout}{done.stderr}".replace("\r", "")
 
 

@@ -37,7 +37,7 @@ WEIGHT_PER_CORE = 262_144
 GAP_POINTS_MAX = 5.0
 """What is claimed of every mechanism over 30 s on loaded cores."""
 WARM_UP_S = 0.3
-START_TIMEOUT_S = 60.0
+BURNING = "burning"
 CGROUP1 = Path("/sys/fs/cgroup/cpu")
 BLOCK = bytes(1 << 20)
 MODULE = "tools.bench.shares"
@@ -70,20 +70,25 @@ def burn(threads: int) -> None:
 
     for _ in range(threads - 1):
         threading.Thread(target=spin, daemon=True).start()
+    print(BURNING, flush=True)
     spin()
 
 
 @contextlib.contextmanager
 def burning(count: int, threads: int, niceness: int) -> Iterator[tuple[int, ...]]:
-    """So many processes that burn, ended whatever happens."""
+    """So many processes that burn already, ended whatever happens."""
     command = (sys.executable, "-m", MODULE, "burn", str(threads), str(niceness))
-    processes = [subprocess.Popen(command, cwd=REPOSITORY) for _ in range(count)]
+    processes = [subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE) for _ in range(count)]
     try:
+        for process in processes:
+            assert process.stdout is not None
+            if not process.stdout.readline():
+                raise RuntimeError(f"a process that burns CPU ended with status {process.wait()}")
         yield tuple(process.pid for process in processes)
     finally:
         for process in processes:
             process.kill()
-            process.wait()
+            process.communicate()
 
 
 def open_mechanisms(names: tuple[str, ...]) -> dict[str, CpuControl | str]:
@@ -123,7 +128,6 @@ async def measure(control: CpuControl, asked: Shares, seconds: float, loads: int
     cores = count_cores()
     with burning(cores if loads is None else loads, 1, 19), outweighing(), burning(len(JOBS), cores, 0) as pids:
         wanted = dict(zip(JOBS, (asked.train, asked.mine), strict=True))
-        await _until_burning(pids)
         for job, pid in zip(JOBS, pids, strict=True):
             control.attach(job, pid)
             control.set_share(job, wanted[job])
@@ -136,15 +140,6 @@ async def measure(control: CpuControl, asked: Shares, seconds: float, loads: int
         for job in JOBS:
             control.detach(job)
     return Given(control.mechanism.name, asked.train, asked.mine, given[0], given[1], took)
-
-
-async def _until_burning(pids: tuple[int, ...]) -> None:
-    """Python takes a moment to start, the longer the smaller its share."""
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while min(read_cpu_s(pid) for pid in pids) < 0.1:
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"the processes that burn CPU did not start in {START_TIMEOUT_S:g} s")
-        await asyncio.sleep(0.02)
 
 
 async def sweep(
