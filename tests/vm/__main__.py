@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -25,6 +24,7 @@ PACKAGES = (
 )  # fmt: skip
 CODE = ("agent", "flchain/__init__.py", "flchain/errors.py", "tools/__init__.py", "tools/bench", "tests/vm/guest.py")
 CORES = 2
+BOOT_TIMEOUT_S = 300.0
 INIT = """#!/bin/sh
 export PATH=/bin:/usr/bin PYTHONDONTWRITEBYTECODE=1
 mount -t proc proc /proc
@@ -32,13 +32,13 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 echo '+cpu +memory' > /sys/fs/cgroup/cgroup.subtree_control
-mkdir /sys/fs/cgroup/agent.service /sys/fs/cgroup/other.slice
+mkdir /sys/fs/cgroup/shares.service /sys/fs/cgroup/memory.service /sys/fs/cgroup/other.slice
 echo 1 > /sys/fs/cgroup/other.slice/cpu.weight
 for core in {cores}; do sh -c 'echo $$ > /sys/fs/cgroup/other.slice/cgroup.procs; while :; do :; done' & done
 cd /flchain
-sh -c 'echo $$ > /sys/fs/cgroup/agent.service/cgroup.procs; exec python3.11 -m tools.bench.shares cgroup2 {seconds} 0'
+sh -c 'echo $$ > /sys/fs/cgroup/shares.service/cgroup.procs; exec python3.11 -m tools.bench.shares cgroup2 {seconds} 0'
 echo "shares: status $?"
-sh -c 'echo $$ > /sys/fs/cgroup/agent.service/cgroup.procs; exec python3.11 tests/vm/guest.py'
+sh -c 'echo $$ > /sys/fs/cgroup/memory.service/cgroup.procs; exec python3.11 tests/vm/guest.py'
 echo "memory: status $?"
 poweroff -f
 """
@@ -48,12 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Build, boot, read what it says on its serial line."""
     parser = argparse.ArgumentParser(prog="python -m tests.vm", description=__doc__.split("\n")[0])
     parser.add_argument("--seconds", type=float, default=30.0, help="for each split (default %(default)s)")
+    parser.add_argument("--kvm", action="store_true", help="faster where it works; else all is emulated")
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         kernel = build_root(folder)
         ramdisk = pack(folder, arguments.seconds)
-        said = boot(kernel, ramdisk, arguments.seconds)
+        said = boot(kernel, ramdisk, arguments.seconds, arguments.kvm)
     print(said)
     results = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
     statuses = dict(re.findall(r"^(shares|memory): status (\d+)", said, re.MULTILINE))
@@ -102,20 +103,22 @@ def pack(folder: Path, seconds: float) -> Path:
     return ramdisk
 
 
-def boot(kernel: Path, ramdisk: Path, seconds: float) -> str:
+def boot(kernel: Path, ramdisk: Path, seconds: float, is_kvm: bool) -> str:
     """Run the machine until it switches itself off; what it said."""
-    is_kvm = os.access("/dev/kvm", os.R_OK | os.W_OK)
     command = (
         "qemu-system-x86_64", "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio",
         *(("-enable-kvm", "-cpu", "host") if is_kvm else ("-cpu", "max")),
         "-smp", str(CORES), "-m", "1024", "-kernel", str(kernel), "-initrd", str(ramdisk),
         "-append", "console=ttyS0 quiet panic=-1",
     )  # fmt: skip
-    patience_s = 300 + 20 * seconds * (1 if is_kvm else 3)
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=patience_s, check=False
-    )
-    return f"{'KVM' if is_kvm else 'emulated'}\n{done.stdout}{done.stderr}".replace("\r", "")
+    patience_s = BOOT_TIMEOUT_S + 20 * seconds
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=patience_s, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise SystemExit(f"error: no end within {patience_s:g} s; the machine said: {error.stdout!r}") from error
+    return f"{done.stdout}{done.stderr}".replace("\r", "")
 
 
 def run(*command: str, cwd: Path | None = None) -> str:

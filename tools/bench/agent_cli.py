@@ -53,7 +53,8 @@ def _print_tables(console: Console, results: dict[str, Any]) -> None:
     gaps = [mechanism["largest_gap_points"] for mechanism in results["shares"] if mechanism["is_usable"]]
     console.print(
         f"largest gap      {max(gaps, default=float('nan')):.2f} points (goal: below {GAP_POINTS_MAX:g})\n"
-        f"memory, PSS      {memory['pss_mb']:.1f} MB over {memory['processes']} processes (goal: {MEMORY_MB_GOAL:g} MB)\n"
+        f"memory, PSS      {memory['pss_mb']:.1f} MB over {memory['processes']} processes "
+        f"(goal: {MEMORY_MB_GOAL:g} MB)\n"
         f"memory, RSS      {memory['rss_mb']:.1f} MB: counts what the processes share once for each\n"
         f"idle             {idle['cpu_percent_of_a_core']:.2f}% of a core (goal: {IDLE_PERCENT_GOAL:g}%)\n"
         f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, {machine['system']}, load "
