@@ -221,7 +221,7 @@ def _train(tools: Tools, number: int, vector: ModelVector, pulse: Pulse) -> Fram
     base = to_float(vector)
     model.set_weights(base)
     # From the data and the round alone, so that a run can be repeated; the noise below must be nobody's to repeat.
-    rng = np.random.default_rng((number, zlib.crc32(memoryview(examples.x))))
+    rng = np.random.default_rng((number, zlib.crc32(examples.x.data)))
     losses = [0.0]
     for _ in range(spec.local_epochs):
         order = rng.permutation(len(examples))

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import psutil
 
+from agent.edge import cpu_duty
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -33,15 +35,8 @@ def read_memory(pid: int) -> Memory:
 
 
 def read_cpu_s(pid: int) -> float:
-    """Of the whole tree: user and system seconds, those of ended children that were waited for too."""
-    total = 0.0
-    for each in list_tree(pid):
-        try:
-            times = psutil.Process(each).cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system + times.children_user + times.children_system
-    return total
+    """Of all processes of the tree that live now, in the kernel's finest measure."""
+    return sum(cpu_duty.read_cpu_s(each) for each in list_tree(pid))
 
 
 def _read_rollup(pid: int) -> tuple[int, int] | None:
