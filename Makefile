@@ -27,10 +27,10 @@ define make_venv
 	@echo "creating $(1)"; rm -rf $(1); $(PYTHON) -m venv $(1)
 endef
 
-.PHONY: help setup setup-model setup-oracle demo sim bench-chain test test-main test-model test-oracle test-long lint format lock clean
+.PHONY: help setup setup-model setup-oracle demo sim bench-chain bench-agent test test-main test-model test-oracle test-long test-cgroup2 lint format lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: $(VENV)/.installed ## make .venv and install everything the demo and the tests need
 
@@ -43,6 +43,9 @@ demo: setup ## run a whole network on this machine
 
 bench-chain: setup ## measure agreement and the light client on this machine
 	$(VENV)/bin/flchain bench chain $(ARGS)
+
+bench-agent: setup ## measure the agent: shares of the CPU, memory in a round, CPU when idle
+	$(VENV)/bin/flchain bench agent $(ARGS)
 
 sim: setup ## run 2,000 simulated networks of 4 to 21 validators under faults (SEEDS=A-B and ARGS for others)
 	$(VENV)/bin/flchain sim --seeds $(or $(SEEDS),0-2000) $(or $(ARGS),--validators 4-21 --heights 20)
@@ -69,6 +72,9 @@ test-long: setup ## kill and cut off real miners, cut a device's power 200 times
 	FLCHAIN_POWER_CUTS=200 $(VENV)/bin/python -m pytest tests/edge/test_power_cut.py $(ARGS)
 	FLCHAIN_KILLS=20 FLCHAIN_CUTS=6 FLCHAIN_REPEATS=2 \
 	  $(VENV)/bin/python -m pytest -s tests/system/test_seven_miners.py $(ARGS)
+
+test-cgroup2: setup ## prove shares under cgroup version 2, in an emulated machine with Debian's kernel (ten minutes)
+	$(VENV)/bin/python -m tests.vm $(ARGS)
 
 lint: setup ## check style, types and import rules
 	$(VENV)/bin/ruff check .

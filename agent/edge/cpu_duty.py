@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from agent.edge.cpu_values import CpuBoard, send
 
-CREDIT_S_MAX = 0.05
+CREDIT_S_MAX = 0.1
 """CPU seconds that a worker may be owed: what it did not take in time, because others ran, is lost to it."""
 RESUME_S = 0.02
 """CPU seconds of credit from which a stopped worker goes on: shorter slices cost more than they smooth."""

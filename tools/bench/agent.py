@@ -25,8 +25,8 @@ from tools.network import Network, Node, Plan, build_network, write_configs
 METHOD = (
     "(a) Two processes that want all cores each, under every mechanism that works here, beside idle-priority load on "
     "all cores; asked against given share of the whole CPU. (b) The agent with its workers, one person's watch data "
-    "and the 1-D CNN, over a real broker and a real miner on loopback: the largest sums over its processes while rounds "
-    "run. (c) The same processes when all rounds are over and the link is up: CPU time over CPU time of one core."
+    "and the 1-D CNN, over a real broker and a real miner on loopback: the largest sums over its processes while "
+    "rounds run. (c) The same processes when all rounds are over and the link is up."
 )
 MEMORY_MB_GOAL, IDLE_PERCENT_GOAL = 90.0, 1.0
 SAMPLE_S = 0.05

@@ -104,7 +104,7 @@ def open_mechanisms(names: tuple[str, ...]) -> dict[str, CpuControl | str]:
 
 
 @contextlib.contextmanager
-def outweighing() -> Iterator[None]:
+def outweighing() -> Iterator[bool]:
     """This process, and what it starts, in a group that outweighs all others, where one can be made (version 1)."""
     home = CGROUP1 / read_own_group(CpuBoard(count_cores()), "cpu").lstrip("/") if CGROUP1.is_dir() else CGROUP1
     group = home / f"flchain-{os.getpid()}-bench"
@@ -113,10 +113,10 @@ def outweighing() -> Iterator[None]:
         (group / "cpu.shares").write_text(str(WEIGHT_PER_CORE))
         (group / "cgroup.procs").write_text(str(os.getpid()))
     except OSError:
-        yield
+        yield False
         return
     try:
-        yield
+        yield True
     finally:
         (home / "cgroup.procs").write_text(str(os.getpid()))
         with contextlib.suppress(OSError):
