@@ -167,6 +167,10 @@ def test_processes_get_the_shares_that_were_asked(name: str) -> None:
         assert 100 * abs(proportion - ASKED["train"] / sum(ASKED.values())) < GAP_POINTS_MAX
 
 
+def is_counting(duty: DutyCycle) -> bool:
+    return duty._jobs["train"].timer is not None
+
+
 def test_duty_cycle_does_nothing_for_the_idle() -> None:
     """No timer runs for a job without work, nor for one with the whole CPU: an idle agent stays idle."""
 
@@ -175,14 +179,14 @@ def test_duty_cycle_does_nothing_for_the_idle() -> None:
         with subprocess.Popen(("cat",), stdin=subprocess.PIPE) as process:
             control.attach("train", process.pid)
             control.set_share("train", 0.5)
-            assert duty._jobs["train"].timer is None
+            assert not is_counting(duty)
             control.set_busy("train", True)
-            assert duty._jobs["train"].timer is not None
+            assert is_counting(duty)
             control.set_share("train", 1.0)
-            assert duty._jobs["train"].timer is None
+            assert not is_counting(duty)
             control.set_share("train", 0.5)
             control.set_busy("train", False)
-            assert duty._jobs["train"].timer is None
+            assert not is_counting(duty)
         control.close()
 
     asyncio.run(scenario())

@@ -66,11 +66,12 @@ class Child:
         """Keep the peak of resident memory: the kernel forgets it with the process."""
         with contextlib.suppress(OSError, ValueError):
             pid = self.process.pid
-            workers = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-            self.peak_bytes = max(self.peak_bytes, sum(_read_peak_bytes(each) for each in (pid, *workers)))
+            workers = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+            peak_bytes = sum(_read_peak_bytes(each) for each in (pid, *workers))
+            self.peak_bytes = max(self.peak_bytes, peak_bytes)
 
 
-def _read_peak_bytes(pid: int | str) -> int:
+def _read_peak_bytes(pid: int) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
