@@ -259,6 +259,7 @@ async def _run_with(workers: Workers, settings: AgentSettings, genesis: Genesis,
         link = MqttLink(with_client_id(settings.mqtt, identity.address.hex()), on_event=queue.on_link_event)
         fields = {"address": identity.address.hex(), "chain": genesis.name, "round": stored.light.round}
         return_memory()  # what reading files and keys has left free
+        workers.announce()
         log.info("starting", extra=fields)
         await AgentRunner(state, store, link, workers, queue, board=board).run()
     finally:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from agent.edge.cpu_cgroup import open_cgroup1, open_cgroup2
 from agent.edge.cpu_duty import DutyCycle
@@ -54,8 +55,9 @@ MECHANISMS: dict[str, Callable[[CpuBoard], Mechanism]] = {
 class CpuControl:
     """The shares of jobs, and their processes as they come and go. A job that got no share yet may take everything."""
 
-    def __init__(self, mechanism: Mechanism, cores: int) -> None:
+    def __init__(self, mechanism: Mechanism, cores: int, reasons: Mapping[str, str] = MappingProxyType({})) -> None:
         self.mechanism = mechanism
+        self._reasons = reasons
         self._cores = cores
         self._pids: dict[str, int] = {}
         self._shares: dict[str, float] = {}
@@ -94,6 +96,10 @@ class CpuControl:
         """Whether the job has work."""
         self.mechanism.set_busy(job, is_busy)
 
+    def announce(self) -> None:
+        """Say once what enforces shares here, and why not something better."""
+        log.info("cpu enforcement: %s", self.mechanism.name, extra={**self._reasons, "cores": self._cores})
+
     def close(self) -> None:
         """Remove what the mechanism has made. The processes should have ended; one that has not is not left stopped."""
         for job, pid in tuple(self._pids.items()):
@@ -106,16 +112,15 @@ def open_cpu_control(mechanism: str, board: CpuBoard) -> CpuControl:
     """With the mechanism of this name, or for "auto" with the first that works. Raises ConfigError."""
     if mechanism != AUTO and mechanism not in MECHANISMS:
         raise ConfigError((f"[cpu] mechanism: {mechanism!r} is none of: {', '.join((AUTO, *MECHANISMS))}",))
-    reasons: dict[str, object] = {}
+    reasons: dict[str, str] = {}
     for name in MECHANISMS if mechanism == AUTO else (mechanism,):
         try:
             opened = MECHANISMS[name](board)
         except Unusable as unusable:
             reasons[name.replace("-", "_")] = str(unusable)
             continue
-        log.info("cpu enforcement: %s", opened.name, extra=reasons | {"cores": board.cores})
-        return CpuControl(opened, board.cores)
-    raise ConfigError((f"[cpu] mechanism: {mechanism} does not work here: {reasons[mechanism]}",))
+        return CpuControl(opened, board.cores, reasons)
+    raise ConfigError((f"[cpu] mechanism: {mechanism} does not work here: {reasons[mechanism.replace('-', '_')]}",))
 
 
 def count_cores() -> int:

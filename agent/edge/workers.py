@@ -51,6 +51,10 @@ class Workers:
         self._apply()
         return np.frombuffer(ready.payload, np.int32)
 
+    def announce(self) -> None:
+        """Say once how shares are enforced here."""
+        self._cpu.announce()
+
     def apply_shares(self, shares: Shares) -> None:
         """What the scheduler has decided, within the caps of the settings. Raises OSError."""
         self._wanted = {TRAIN: shares.train, MINE: shares.mine}

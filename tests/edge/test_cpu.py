@@ -108,7 +108,9 @@ def test_mechanisms_are_chosen_by_what_works(tmp_path: Path, caplog: pytest.LogC
     """auto falls back to the duty cycle and says so once; a name that does not work here, or none, is an error."""
     board = CpuBoard(2, cgroup_root=tmp_path, proc_root=tmp_path)
     with caplog.at_level("INFO"):
-        assert open_cpu_control("auto", board).mechanism.name == "duty-cycle"
+        control = open_cpu_control("auto", board)
+        control.announce()
+    assert control.mechanism.name == "duty-cycle"
     assert [record.getMessage() for record in caplog.records] == ["cpu enforcement: duty-cycle"]
     with pytest.raises(ConfigError, match="cgroup2 does not work here: version 2 is not mounted"):
         open_cpu_control("cgroup2", board)
