@@ -38,7 +38,7 @@ def run_resync(settings: AgentSettings, arguments: argparse.Namespace) -> None:
 
 def _find_fault(settings: AgentSettings, path: Path) -> str | None:
     """What a start would find."""
-    # Not on top: an agent that runs never holds the runtime itself (docs/decisions/0007).
+    # Not on top: an agent that runs never holds the runtime itself (docs/decisions/0011).
     from flchain_edge.tflite import TfliteModel, probe_model
 
     identity, genesis = load_identity(settings), load_genesis(settings.genesis)

@@ -170,7 +170,7 @@ def find_problems(command: NodeCommand, settings: Any) -> tuple[str, ...]:
 
 
 def _load_model(path: Path, genesis: Genesis) -> TfliteModel:
-    # Not on top: an agent that runs never holds the runtime itself (docs/decisions/0007).
+    # Not on top: an agent that runs never holds the runtime itself (docs/decisions/0011).
     from flchain_edge.tflite import TfliteModel, probe_model
 
     data = load_model_file(path, genesis)

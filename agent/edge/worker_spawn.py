@@ -1,6 +1,6 @@
 """How worker processes come into being: forked before the agent has imported anything, or started as a program.
 
-Forked, a worker shares the pages of Python and numpy with the agent (decision 7). That is safe only while the agent is
+Forked, a worker shares the pages of Python and numpy with the agent (decision 11). That is safe only while the agent is
 one thread with nothing open. A worker that replaces a dead one is a program.
 """
 

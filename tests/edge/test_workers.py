@@ -19,7 +19,6 @@ import pytest
 from agent.edge.cpu import CpuControl, Unlimited
 from agent.edge.worker import Worker, WorkerFailed
 from agent.edge.worker_frames import WorkerSpec
-from agent.edge.worker_process import select_rows
 from agent.edge.worker_spawn import fork_worker
 from agent.edge.workers import MINE, TRAIN, Workers
 from agent.readings import Shares
@@ -27,7 +26,7 @@ from agent.settings import CpuSettings
 from flchain.errors import ConfigError
 from flchain.fixedpoint import to_fixed
 from flchain.types import Round
-from flchain_edge.model_files import Examples, compute_score_bp
+from flchain_edge.model_files import Examples, compute_score_bp, hold_out
 from flchain_edge.tflite import TfliteModel
 
 MODEL = Path(__file__).resolve().parents[2] / "tools" / "models" / "cnn1d.tflite"
@@ -60,7 +59,7 @@ class Scene:
         bytes_max = 8 * PARAMETERS
         self.trainer = Worker(TRAIN, spec, bytes_max, self.cpu, heartbeat_timeout_s=heartbeat_timeout_s)
         scorer = Worker(MINE, replace(spec, is_scorer=True), bytes_max, self.cpu) if is_mining else None
-        self.workers = Workers(self.cpu, self.trainer, scorer, CpuSettings(mine_percent=50 * is_mining))
+        self.workers = Workers(self.cpu, self.trainer, scorer, CpuSettings())
 
     @property
     def process(self) -> psutil.Process:
@@ -215,13 +214,8 @@ def test_a_hanging_worker_is_killed_and_reported(spec: WorkerSpec) -> None:
 def test_scores_are_of_rows_that_are_not_trained_on(spec: WorkerSpec) -> None:
     """With mining on, training and scoring share out the rows; a score is the model's accuracy on the held-out ones."""
     spec = replace(spec, holdout_percent=30)
-    examples = load(spec)
-    held_out = select_rows(examples, 30, is_held_out=True)
-    kept = select_rows(examples, 30, is_held_out=False)
-    assert len(kept) + len(held_out) == ROWS and 30 < len(held_out) < 90
+    kept, held_out = hold_out(load(spec), 30)
     assert not {x.tobytes() for x in kept.x} & {x.tobytes() for x in held_out.x}
-    fewer = Examples(examples.x[50:], examples.y[50:])
-    assert {x.tobytes() for x in select_rows(fewer, 30, is_held_out=True).x} <= {x.tobytes() for x in held_out.x}
 
     async def steps(scene: Scene, initial: np.ndarray) -> None:
         done = await scene.workers.train(Round(1), initial)
@@ -241,7 +235,7 @@ def test_bad_files_are_the_operators_to_mend(spec: WorkerSpec, tmp_path: Path) -
     bad = {
         "SHA-256": replace(spec, model_digest="00" * 32),
         "x has shape": replace(spec, examples=str(tmp_path / "flat.npz")),
-        "leaves no row": replace(spec, examples=str(tmp_path / "one.npz"), holdout_percent=1, is_scorer=True),
+        "none to score on": replace(spec, examples=str(tmp_path / "one.npz"), holdout_percent=1, is_scorer=True),
     }
 
     async def steps(scene: Scene, initial: np.ndarray) -> None: ...
