@@ -28,10 +28,10 @@ define make_venv
 	@echo "creating $(1)"; rm -rf $(1); $(PYTHON) -m venv $(1)
 endef
 
-.PHONY: help setup setup-model setup-oracle demo sim bench-chain bench-codecs fuzz test test-main test-model test-oracle test-long lint format lock clean
+.PHONY: help setup setup-model setup-oracle demo sim bench-chain bench-codecs bench-agent fuzz test test-main test-model test-oracle test-long test-cgroup2 lint format lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: $(VENV)/.installed ## make .venv and install everything the demo and the tests need
 
@@ -50,6 +50,9 @@ bench-codecs: setup ## bytes, rounds and time of every update codec (most of an 
 
 fuzz: $(VENV_FUZZ)/.installed ## coverage-guided garbage for every decoder of updates (FUZZ_S=60 seconds)
 	PYTHONPATH=. $(VENV_FUZZ)/bin/python tests/fuzz/fuzz_codecs.py -max_total_time=$(or $(FUZZ_S),60) -max_len=600 $(ARGS)
+
+bench-agent: setup ## measure the agent: shares of the CPU, memory in a round, CPU when idle
+	$(VENV)/bin/flchain bench agent $(ARGS)
 
 sim: setup ## run 2,000 simulated networks of 4 to 21 validators under faults (SEEDS=A-B and ARGS for others)
 	$(VENV)/bin/flchain sim --seeds $(or $(SEEDS),0-2000) $(or $(ARGS),--validators 4-21 --heights 20)
@@ -77,6 +80,9 @@ test-long: setup ## kill and cut off real miners, cut a device's power 200 times
 	FLCHAIN_KILLS=20 FLCHAIN_CUTS=6 FLCHAIN_REPEATS=2 \
 	  $(VENV)/bin/python -m pytest -s tests/system/test_seven_miners.py $(ARGS)
 
+test-cgroup2: setup ## prove shares under cgroup version 2, in an emulated machine with Debian's kernel (ten minutes)
+	$(VENV)/bin/python -m tests.vm $(ARGS)
+
 lint: setup ## check style, types and import rules
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -93,7 +99,7 @@ lock: $(VENV_LOCK)/.installed ## resolve the lock files again, for every platfor
 	  $(VENV_LOCK)/bin/uv --no-config pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links \
 	  --constraint requirements/constraints.in --custom-compile-command 'make lock' "$$@"; }; \
-	uv pyproject.toml --extra tools --extra dev -o requirements/main.lock; \
+	uv pyproject.toml --extra tools --extra uav --extra dev -o requirements/main.lock; \
 	uv requirements/model.in -o requirements/model.lock; \
 	uv --no-deps requirements/data.in -o requirements/data.lock; \
 	uv requirements/oracle.in -o requirements/oracle.lock; \

@@ -2,27 +2,62 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
-from agent.runner import run_agent
-from agent.settings import AgentSettings
-from agent.upkeep import ACTIONS
-from flchain_edge.command import NodeCommand, run_command
+if TYPE_CHECKING:
+    from agent.edge.worker_spawn import WorkerProcess
+    from flchain_edge.command import NodeCommand
 
-COMMAND = NodeCommand(
-    program="flchain-agent",
-    description="Train on this device's data, publish signed updates, compute the global model and check it.",
-    role="device",
-    get_members=lambda genesis: [entry.public_key for entry in genesis.devices],
-    settings_type=AgentSettings,
-    run=run_agent,
-    actions=ACTIONS,
-)
+SPARE_WORKERS = 2
+"""One to train and one to mine; what the settings do not want ends when they are known."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `flchain-agent`."""
-    return run_command(COMMAND, argv)
+    arguments = sys.argv[1:] if argv is None else argv
+    spares = _fork_spares() if arguments[:1] == ["run"] else ()
+    from flchain_edge.command import run_command
+
+    try:
+        return run_command(build_command(spares), arguments)
+    finally:
+        for process in spares:
+            process.kill()
+
+
+def _fork_spares() -> tuple[WorkerProcess, ...]:
+    """Workers, before anything else is imported: they share what is there now, and have nothing of what comes later."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start a thread for each core
+    from agent.edge.worker_spawn import fork_worker
+    from flchain_edge.allocator import keep_heap_small, return_memory
+
+    keep_heap_small()
+    return_memory()
+    return tuple(fork_worker() for _ in range(SPARE_WORKERS))
+
+
+def build_command(spares: Sequence[WorkerProcess] = ()) -> NodeCommand:
+    """The command, for whom the worker processes are there already or not."""
+    from agent.runner import run_agent
+    from agent.sensing_commands import SENSING_ACTIONS, find_data_problems
+    from agent.settings import AgentSettings
+    from agent.upkeep import ACTIONS
+    from flchain_edge.command import NodeCommand
+
+    return NodeCommand(
+        program="flchain-agent",
+        description="Train on this device's data, publish signed updates, compute the global model and check it.",
+        role="device",
+        get_members=lambda genesis: [entry.public_key for entry in genesis.devices],
+        settings_type=AgentSettings,
+        run=partial(run_agent, spares=spares),
+        actions=(*ACTIONS, *SENSING_ACTIONS),
+        find_data_problems=find_data_problems,
+    )
 
 
 if __name__ == "__main__":

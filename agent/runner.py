@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from agent.edge.disk_writes import read_disk_bytes
 from agent.edge.power.board import Board
+from agent.edge.sensing import Sensing
+from agent.edge.sensor_checks import find_sensor_problems
 from agent.edge.store import STORE_FILE, Change, RoundLine, Store
-from agent.edge.trainer_tflite import Trainer
+from agent.edge.worker import WorkerFailed
+from agent.edge.worker_spawn import WorkerProcess
+from agent.edge.workers import Workers, build_workers
 from agent.energy import UNKNOWN, compute_energy, compute_share
 from agent.machine import build_agent_state, step
 from agent.settings import AgentSettings
@@ -51,14 +55,13 @@ from flchain.messages import Status
 from flchain.packets import PacketType, encode_packet, split_packet
 from flchain.types import Address
 from flchain.wire import seal
-from flchain_edge.chain_files import compute_initial_model, hold_out, load_examples, load_genesis, load_model_file
+from flchain_edge.allocator import return_memory
+from flchain_edge.chain_files import load_genesis
 from flchain_edge.event_loop import EventQueue, RefusalCounter, read_clocks
 from flchain_edge.mqtt import Connected as LinkConnected
 from flchain_edge.mqtt import LinkEvent, MqttLink, Received
 from flchain_edge.mqtt_settings import with_client_id
 from flchain_edge.node_settings import load_identity
-from flchain_edge.scorer_tflite import Scorer
-from flchain_edge.tflite import TfliteModel, probe_model
 
 log = logging.getLogger("agent")
 
@@ -71,19 +74,16 @@ class AgentRunner:
         state: AgentState,
         store: Store,
         link: MqttLink,
-        trainer: Trainer,
+        workers: Workers,
         queue: EventQueue[Event],
         *,
         board: Board,
-        scorer: Scorer | None = None,
     ) -> None:
-        """Without a scorer the device must not be told to mine."""
         self._state = state
         self._store = store
         self._link = link
-        self._trainer = trainer
+        self._workers = workers
         self._queue = queue
-        self._scorer = scorer
         self._board = board
         self._meter = board.snapshot()
         """The energy meter when the last round was reported."""
@@ -103,9 +103,6 @@ class AgentRunner:
         finally:
             watching.cancel()
             self._queue.stop_timers()
-            self._trainer.stop()
-            if self._scorer is not None:
-                self._scorer.stop()
             await self._link.stop()
 
     async def _process(self, event: Event) -> None:
@@ -186,17 +183,16 @@ class AgentRunner:
     async def _train(self, effect: Train) -> None:
         event: TrainingDone | TrainingFailed | None
         try:
-            event = await self._trainer.train(effect.round, effect.model)
-        except (ValueError, RuntimeError) as error:  # what the interpreter raises
+            event = await self._workers.train(effect.round, effect.model)
+        except WorkerFailed as error:
             event = TrainingFailed(effect.round, str(error))
         if event is not None:
             self._queue.post(event)
 
     async def _score(self, effect: ComputeScore) -> None:
-        assert self._scorer is not None, "a device that does not mine asks for no scores"
         try:
-            score = await self._scorer.score(effect.model)
-        except (ValueError, RuntimeError) as error:  # what the interpreter raises
+            score = await self._workers.score(effect.model)
+        except WorkerFailed as error:
             self._queue.post(ScoringFailed(effect.round, str(error)))
         else:
             self._queue.post(ScoreComputed(effect.round, effect.subject, score))
@@ -232,31 +228,40 @@ def build_config(settings: AgentSettings, genesis: Genesis, identity: Identity) 
     return AgentConfig(identity, ordered, settings.until_round, failover_ms=failover_ms, is_mining=is_mining)
 
 
-async def run_agent(settings: AgentSettings) -> None:
-    """Start from the files and run. Raises ConfigError, LedgerCorrupt or StoreFull."""
+async def run_agent(settings: AgentSettings, spares: Sequence[WorkerProcess] = ()) -> None:
+    """Start from the files and run; `spares` are workers that were forked early.
+
+    Raises ConfigError, LedgerCorrupt or StoreFull; WorkerFailed if no worker comes up.
+    """
     identity = load_identity(settings)
     genesis = load_genesis(settings.genesis)
     config = build_config(settings, genesis, identity)
-    board = Board(settings.power)
-    model_file = load_model_file(settings.model, genesis)
-    probe_model(model_file)
-    model = TfliteModel(model_file)
-    initial_model = compute_initial_model(model)
-    light = build_light_state(genesis, initial_model, settings.get_checkpoint(), settings.follow == "full")
-    examples, scorer = load_examples(settings.examples, model), None
-    if config.is_mining:
-        examples, held = hold_out(examples, settings.mining.holdout_percent)
-        scorer = Scorer(TfliteModel(model_file), held)  # an interpreter of its own: it works beside the trainer's
-    trainer = Trainer(model, examples, genesis.params)
-    store = await Store.open(Path(settings.data_dir) / STORE_FILE, light.chain)
+    if problems := find_sensor_problems(settings.sensors, settings.dataset, settings.holdout_percent):
+        raise ConfigError(problems)
+    workers = build_workers(settings, genesis.params, spares, is_mining=config.is_mining)
     try:
+        await _run_with(workers, settings, genesis, config)
+    finally:
+        workers.stop()
+
+
+async def _run_with(workers: Workers, settings: AgentSettings, genesis: Genesis, config: AgentConfig) -> None:
+    identity, board, initial_model = config.identity, Board(settings.power), await workers.start()
+    light = build_light_state(genesis, initial_model, settings.get_checkpoint(), settings.follow == "full")
+    store = await Store.open(Path(settings.data_dir) / STORE_FILE, light.chain)
+    sensing = Sensing(settings.sensors, settings.samples, settings.data_dir)
+    try:
+        await sensing.start()
         stored = await store.load(light, np.zeros_like(initial_model), identity)
         saved = (stored.light, stored.residual, stored.work, stored.outbox)
         state = build_agent_state(config, *saved, saved_scores=stored.scores)
         queue: EventQueue[Event] = EventQueue()
         link = MqttLink(with_client_id(settings.mqtt, identity.address.hex()), on_event=queue.on_link_event)
         fields = {"address": identity.address.hex(), "chain": genesis.name, "round": stored.light.round}
+        return_memory()  # what reading files and keys has left free
+        workers.announce()
         log.info("starting", extra=fields)
-        await AgentRunner(state, store, link, trainer, queue, board=board, scorer=scorer).run()
+        await AgentRunner(state, store, link, workers, queue, board=board).run()
     finally:
+        await sensing.stop()
         await store.close()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from agent.edge.data_settings import DatasetSettings, SampleSettings
+from agent.edge.sensors import SensorSettings
 from agent.power_settings import PowerSettings
 from flchain_edge.node_settings import NodeSettings
 
@@ -15,6 +17,34 @@ class MiningSettings:
     enabled: bool = field(default=False, metadata={"help": "score other devices' updates on examples held out"})
     holdout_percent: int = field(
         default=20, metadata={"min": 1, "max": 50, "help": "of the examples, to score on and never to train on"}
+    )
+
+
+@dataclass(frozen=True)
+class CpuSettings:
+    """What training and mining may take of this board; they run as processes of their own (docs/cpu.md)."""
+
+    mechanism: str = field(
+        default="auto",
+        metadata={
+            "choices": ("auto", "cgroup2", "cgroup1", "duty-cycle", "none"),
+            "help": "how shares are enforced; auto takes the first that works, and the log says which",
+        },
+    )
+    train_percent: int = field(
+        default=100, metadata={"min": 1, "max": 100, "help": "most that training gets of the whole CPU, all cores"}
+    )
+    mine_percent: int = field(
+        default=100, metadata={"min": 1, "max": 100, "help": "the same for mining, if it is enabled"}
+    )
+    threads: int = field(
+        default=1, metadata={"min": 1, "max": 64, "help": "of one training step; one thread uses at most one core"}
+    )
+    memory_max_mb: int = field(
+        default=256, metadata={"min": 64, "max": 65_536, "help": "of each; what takes more is ended and reported"}
+    )
+    niceness: int = field(
+        default=5, metadata={"min": 0, "max": 19, "help": "how far both stand back behind other processes"}
     )
 
 
@@ -32,10 +62,29 @@ class AgentSettings(NodeSettings):
             "help": "full: take all updates and compute each model; light: take the outcome only, far fewer bytes",
         },
     )
+    cpu: CpuSettings = field(default_factory=CpuSettings)
     mining: MiningSettings = field(default_factory=MiningSettings)
     power: PowerSettings = field(default_factory=PowerSettings)
+    samples: SampleSettings = field(default_factory=SampleSettings, metadata={"help": "what is kept of the sensors"})
+    dataset: DatasetSettings = field(
+        default_factory=DatasetSettings,
+        metadata={"help": "what the model learns from: windows of the sensors' channels"},
+    )
+    sensors: tuple[SensorSettings, ...] = field(
+        default=(), metadata={"help": "a source of samples, one entry each; docs/sensors.md"}
+    )
 
     def __post_init__(self) -> None:
         """Raises ValueError, of which the file's reader makes a problem."""
         if self.mining.enabled and self.follow != "full":
             raise ValueError('follow: must be "full" on a device that mines: it scores everybody\'s updates')
+
+    @property
+    def holdout_percent(self) -> int:
+        """Share of the data that is scored on and never trained on; 0 on a device that does not mine."""
+        return self.mining.holdout_percent if self.mining.enabled else 0
+
+    @property
+    def trust_clock(self) -> bool:
+        """Whether the wall clock counts although no time server has set it."""
+        return self.samples.trust_clock

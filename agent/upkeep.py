@@ -12,11 +12,11 @@ from agent.edge.store import STORE_FILE, Store
 from agent.settings import AgentSettings
 from flchain.errors import ConfigError, LedgerCorrupt
 from flchain.light import build_light_state
-from flchain_edge.chain_files import compute_initial_model, load_genesis, load_model_file
+from flchain_edge.chain_files import load_genesis, load_model_file
 from flchain_edge.command import NodeAction
 from flchain_edge.database_files import move_aside, refuse_if_open
+from flchain_edge.model_files import compute_initial_model
 from flchain_edge.node_settings import load_identity
-from flchain_edge.tflite import TfliteModel, probe_model
 
 
 def run_resync(settings: AgentSettings, arguments: argparse.Namespace) -> None:
@@ -38,6 +38,9 @@ def run_resync(settings: AgentSettings, arguments: argparse.Namespace) -> None:
 
 def _find_fault(settings: AgentSettings, path: Path) -> str | None:
     """What a start would find."""
+    # Not on top: an agent that runs never holds the runtime itself (docs/decisions/0011).
+    from flchain_edge.tflite import TfliteModel, probe_model
+
     identity, genesis = load_identity(settings), load_genesis(settings.genesis)
     model_file = load_model_file(settings.model, genesis)
     probe_model(model_file)

@@ -9,18 +9,21 @@ import sys
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flchain.crypto import Identity
 from flchain.errors import ConfigError, FlchainError, LedgerCorrupt
 from flchain.genesis import Genesis
-from flchain_edge.chain_files import load_examples, load_genesis, load_model_file
+from flchain_edge.chain_files import load_genesis, load_model_file
 from flchain_edge.config import load_config, render_example
 from flchain_edge.event_loop import run_until_signal
 from flchain_edge.logs import setup_logging
+from flchain_edge.model_files import load_examples
 from flchain_edge.node_settings import NodeSettings, load_identity
 from flchain_edge.sqlite import StoreFull
-from flchain_edge.tflite import TfliteModel, probe_model
+
+if TYPE_CHECKING:
+    from flchain_edge.tflite import TfliteModel
 
 T = TypeVar("T")
 
@@ -50,6 +53,8 @@ class NodeCommand:
     run: Callable[[Any], Coroutine[Any, Any, None]]
     get_members: Callable[[Genesis], Iterable[bytes]] | None = None
     """The public keys that the genesis knows in this role; None where it can be won later (docs/staking.md)."""
+    find_data_problems: Callable[[Any, TfliteModel | None], Iterable[str]] | None = None
+    """What is wrong with the data of a node that has more than the file `examples`; None: that file is all."""
     actions: tuple[NodeAction, ...] = ()
     """What this program does besides run, check, key and example; `resync` mends its database."""
 
@@ -147,7 +152,9 @@ def find_problems(command: NodeCommand, settings: Any) -> tuple[str, ...]:
         _look_for(problems, "model", settings.model)
     else:
         model = _attempt(problems, _load_model, settings.model, genesis)
-    if model is None:
+    if command.find_data_problems is not None:
+        problems += command.find_data_problems(settings, model)
+    elif model is None:
         _look_for(problems, "data", settings.examples)
     else:
         _attempt(problems, load_examples, settings.examples, model)
@@ -163,6 +170,9 @@ def find_problems(command: NodeCommand, settings: Any) -> tuple[str, ...]:
 
 
 def _load_model(path: Path, genesis: Genesis) -> TfliteModel:
+    # Not on top: an agent that runs never holds the runtime itself (docs/decisions/0011).
+    from flchain_edge.tflite import TfliteModel, probe_model
+
     data = load_model_file(path, genesis)
     probe_model(data)
     return TfliteModel(data)

@@ -109,7 +109,7 @@ def _read_field(
         given = table.get(entry.name, {})
         if not isinstance(given, dict):
             reading.complain(section, f"{entry.name}: must be a section, is {_show(given)}")
-        elif given or _has_environment(reading, kind, (*section, entry.name)) or _is_required(entry):
+        elif entry.name in table or _has_environment(reading, kind, (*section, entry.name)) or _is_required(entry):
             values[entry.name] = _read_table(reading, kind, given, (*section, entry.name))
         return
     variable = "_".join((ENV_PREFIX, *section, entry.name)).upper()

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from flchain.fixedpoint import to_float
 from flchain.types import ModelVector
-from flchain_edge.chain_files import Examples
+from flchain_edge.model_files import Examples, compute_score_bp
 from flchain_edge.tflite import TfliteModel
 
 
 class Scorer:
-    """Evaluates models one after the other; `examples` are never sent anywhere."""
+    """Evaluates models one after the other; the examples are never sent anywhere."""
 
-    def __init__(self, model: TfliteModel, examples: Examples) -> None:
+    def __init__(self, model: TfliteModel, load: Callable[[], Examples]) -> None:
+        """`load` is called for every score, in the scoring thread: a device's sensors may have given more."""
         self._model = model
-        self._examples = examples
+        self._load = load
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="scorer")
 
     async def score(self, vector: ModelVector) -> int:
@@ -24,9 +25,7 @@ class Scorer:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._score, vector)
 
     def _score(self, vector: ModelVector) -> int:
-        self._model.set_weights(to_float(vector))
-        correct, _ = self._model.evaluate(self._examples.x, self._examples.y)
-        return 10_000 * correct // len(self._examples)
+        return compute_score_bp(self._model, self._load(), vector)
 
     def stop(self) -> None:
         """Wait for nothing more."""

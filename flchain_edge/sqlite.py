@@ -22,6 +22,7 @@ JOURNAL_BYTES_MAX = 16 * 1024 * 1024
 """The write-ahead log is cut back to this after a checkpoint: it would else keep the size of its worst day."""
 CHECKPOINT_PAGES = 1_000
 SYNCHRONOUS = ("FULL", "NORMAL", "EXTRA", "OFF")
+JOURNALS = ("WAL", "PERSIST")
 
 _NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
 """The second is what a full disk gives when a database is opened, as its shared memory file cannot grow."""
@@ -104,17 +105,21 @@ async def open_database(
     *,
     synchronous: str = "FULL",
     checkpoint_pages: int = CHECKPOINT_PAGES,
+    journal: str = "WAL",
 ) -> aiosqlite.Connection:
     """Open or create a database and bring its schema to version `len(migrations)`.
 
     `migrations[n]` is the SQL script from version n to n + 1; each runs in a transaction of its own. Published ones
     are never edited. `synchronous` FULL survives a power cut with every commit; NORMAL may lose the latest ones.
     `checkpoint_pages`: length of the write-ahead log from which on it is copied into the database.
+    `journal` PERSIST is for a database that must go on when the disk is full: see agent.edge.sample_ring.
     Raises ConfigError (unusable path, or a schema newer than this program), LedgerCorrupt(0, ...) and StoreFull.
     The connection is in autocommit mode: write inside `transaction`.
     """
     if synchronous not in SYNCHRONOUS:
         raise ValueError(f"synchronous is one of {', '.join(SYNCHRONOUS)}")
+    if journal not in JOURNALS:
+        raise ValueError(f"journal is one of {', '.join(JOURNALS)}")
     where = str(path)
     connecting = aiosqlite.connect(where, isolation_level=None)
     # A crash of the loop must end the process, so that it is started again, and not wait for this thread for ever.
@@ -130,7 +135,7 @@ async def open_database(
         with store_errors(where):
             await db.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
             await _refuse_newer(db, len(migrations), where)
-            await db.execute("PRAGMA journal_mode = WAL")
+            await db.execute(f"PRAGMA journal_mode = {journal}")
             await db.execute(f"PRAGMA synchronous = {synchronous}")
             await db.execute("PRAGMA foreign_keys = ON")
             await db.execute(f"PRAGMA journal_size_limit = {JOURNAL_BYTES_MAX}")

@@ -14,17 +14,18 @@ A trainable model (`flchain model build` makes them) holds P float32 parameters;
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
-import multiprocessing
-from typing import TYPE_CHECKING, Any, Final
+import json
+import os
+import select
+import signal
+import time
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
 
 from flchain.errors import ConfigError
 
 if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
-
     from numpy.typing import NDArray
 
     FloatArray = NDArray[np.float32]
@@ -50,20 +51,27 @@ _RUNTIMES: Final = (
 )
 
 
-def _find_runtime() -> tuple[str, str, Any]:
-    """Name, version and Interpreter class of the first runtime that can work here, or empty names and None."""
-    for name, distribution, module in _RUNTIMES:
+def _find_runtime() -> tuple[str, Any]:
+    """Name and Interpreter class of the first runtime that can work here, or an empty name and None."""
+    for name, _, module in _RUNTIMES:
         if name == "tflite_runtime" and int(np.__version__.split(".")[0]) >= 2:
             continue  # it imports beside numpy 2, then fails on the first model
         try:
-            interpreter = importlib.import_module(module).Interpreter
-            return name, importlib.metadata.version(distribution), interpreter
-        except (ImportError, importlib.metadata.PackageNotFoundError):
+            return name, importlib.import_module(module).Interpreter
+        except ImportError:
             continue
-    return "", "", None
+    return "", None
 
 
-RUNTIME_NAME, RUNTIME_VERSION, _INTERPRETER = _find_runtime()
+RUNTIME_NAME, _INTERPRETER = _find_runtime()
+
+
+def read_runtime_version() -> str:
+    """Of the installed runtime; empty if there is none."""
+    import importlib.metadata  # 2 MB, which a worker on a board need not hold
+
+    distribution = {name: package for name, package, _ in _RUNTIMES}.get(RUNTIME_NAME, "")
+    return importlib.metadata.version(distribution) if distribution else ""
 
 
 class TfliteModel:
@@ -186,38 +194,48 @@ def probe_model(model: bytes, timeout_s: float = PROBE_TIMEOUT_S) -> None:
     Raises ConfigError if it is not a trainable model, gives nonsense, aborts its process or takes too long.
     """
     _check_file(model)
-    context = multiprocessing.get_context("fork")  # cheap: nothing is imported or copied again
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=_run_probe, args=(model, sender), daemon=True)
-    child.start()
-    sender.close()
-    problems: tuple[str, ...]
-    try:
-        problems = receiver.recv() if receiver.poll(timeout_s) else (f"model: no result within {timeout_s:g} s",)
-    except EOFError:
-        child.join(timeout_s)
-        problems = (f"model: it kills the process that runs it (exit code {child.exitcode}) on {RUNTIME_NAME}",)
-    finally:
-        receiver.close()
-        if child.is_alive():
-            child.join(1.0)
-            child.kill()
-        child.join()
-        child.close()
-    if problems:
-        raise ConfigError(problems)
+    reader, writer = os.pipe()
+    pid = os.fork()  # cheap: nothing is imported or copied again
+    if pid == 0:
+        _run_probe(model, writer)
+    os.close(writer)
+    answer = _read_answer(reader, timeout_s)
+    if answer is None:
+        os.kill(pid, signal.SIGKILL)
+    status = os.waitpid(pid, 0)[1]
+    if answer is None:
+        raise ConfigError((f"model: no result within {timeout_s:g} s",))
+    if not answer:
+        code = os.waitstatus_to_exitcode(status)
+        raise ConfigError((f"model: it kills the process that runs it (exit code {code}) on {RUNTIME_NAME}",))
+    if problems := json.loads(answer):
+        raise ConfigError(tuple(problems))
 
 
-def _run_probe(model: bytes, sender: Connection) -> None:
+def _read_answer(reader: int, timeout_s: float) -> bytes | None:
+    """All that the child writes until it ends; None if it takes too long."""
+    answer, deadline = b"", time.monotonic() + timeout_s
+    with os.fdopen(reader, "rb", buffering=0) as stream:
+        while select.select((stream,), (), (), max(0.0, deadline - time.monotonic()))[0]:
+            if not (part := stream.read(65_536)):
+                return answer
+            answer += part
+    return None
+
+
+def _run_probe(model: bytes, writer: int) -> NoReturn:
+    """In the child, which ends here whatever happens: it is a copy of somebody else's process."""
     try:
-        _try_model(TfliteModel(model))
         problems: tuple[str, ...] = ()
-    except ConfigError as error:
-        problems = error.problems
-    except Exception as error:  # whatever a stranger's model raises is the answer
-        problems = (f"model: trying it failed: {type(error).__name__}: {error}",)
-    sender.send(problems)
-    sender.close()
+        try:
+            _try_model(TfliteModel(model))
+        except ConfigError as error:
+            problems = error.problems
+        except Exception as error:  # whatever a stranger's model raises is the answer
+            problems = (f"model: trying it failed: {type(error).__name__}: {error}",)
+        os.write(writer, json.dumps([text[:1000] for text in problems[:20]]).encode())
+    finally:
+        os._exit(0)
 
 
 def _try_model(model: TfliteModel) -> None:

@@ -11,8 +11,9 @@ from flchain.limits import compute_miner_packet_bytes_max, compute_packet_bytes_
 from flchain.packets import PacketType, encode_packet, split_packet
 from flchain.state import find_validator
 from flchain.types import Height
-from flchain_edge.chain_files import compute_initial_model, load_examples, load_genesis, load_model_file
+from flchain_edge.chain_files import load_genesis, load_model_file
 from flchain_edge.event_loop import EventQueue, RefusalCounter, read_clocks
+from flchain_edge.model_files import compute_initial_model, load_examples
 from flchain_edge.mqtt import OUTGOING_BYTES_MAX, LinkEvent, MqttLink, Received
 from flchain_edge.mqtt import Connected as LinkConnected
 from flchain_edge.mqtt_settings import with_client_id
@@ -199,6 +200,6 @@ async def run_miner(settings: MinerSettings) -> None:
         silent_until = await ledger.get_silence()
         if chain.height < silent_until:
             log.info("catching up after a resync, signing nothing", extra={"until_height": silent_until})
-        await MinerRunner(state, ledger, link, Scorer(model, examples), queue, silent_until=silent_until).run()
+        await MinerRunner(state, ledger, link, Scorer(model, lambda: examples), queue, silent_until=silent_until).run()
     finally:
         await ledger.close()

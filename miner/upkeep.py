@@ -10,9 +10,10 @@ from pathlib import Path
 from flchain.errors import ConfigError
 from flchain.genesis import Genesis
 from flchain.types import Height, ModelVector
-from flchain_edge.chain_files import compute_initial_model, load_genesis, load_model_file
+from flchain_edge.chain_files import load_genesis, load_model_file
 from flchain_edge.command import NodeAction
 from flchain_edge.database_files import refuse_if_open
+from flchain_edge.model_files import compute_initial_model
 from flchain_edge.node_settings import load_identity
 from flchain_edge.tflite import TfliteModel, probe_model
 from miner.edge.ledger import LEDGER_FILE, Ledger

@@ -21,8 +21,9 @@ from flchain.messages import DeviceEntry, HolderEntry, ValidatorEntry
 from flchain.params import PRESETS, SAMPLES_CAP_MAX, VALIDATORS_MAX, ChainParams
 from flchain.privacy import MECHANISMS
 from flchain.state import hash_model
-from flchain_edge.chain_files import compute_initial_model, load_genesis
+from flchain_edge.chain_files import load_genesis
 from flchain_edge.config import load_config, render_example
+from flchain_edge.model_files import compute_initial_model
 from flchain_edge.tflite import TfliteModel, probe_model
 
 KEY_PATTERN = "[0-9a-f]{64}"

@@ -12,8 +12,8 @@ from agent.settings import AgentSettings
 from flchain.errors import ConfigError
 from flchain.messages import Phase
 from flchain.wire import seal
-from flchain_edge.chain_files import Examples, hold_out
 from flchain_edge.config import load_config, render_example
+from flchain_edge.model_files import Examples, hold_out
 from tests.support.chain_builder import (
     Driver,
     build_chain,

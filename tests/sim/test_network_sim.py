@@ -152,7 +152,8 @@ def test_device_away_for_rounds_comes_back_by_snapshot(name: str, is_full: bool,
     network.run()
     assert network.violations == [], network.explain()
     assert name not in get_accepted(network, 3) | get_accepted(network, 4)
-    assert network.nodes[name].disk.work is not None and network.nodes[name].disk.work.round > 5
+    work = network.nodes[name].disk.work
+    assert work is not None and work.round > 5
     assert (name, 3) not in network.reports, "it never computed what it was not there for"
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from flchain.genesis import decode_genesis
-from flchain_edge.chain_files import compute_initial_model
+from flchain_edge.model_files import compute_initial_model
 from flchain_edge.tflite import TfliteModel
 from tools.demo.processes import PIDS_FILE
 from tools.demo.results import iterate_models

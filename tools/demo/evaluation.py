@@ -10,7 +10,7 @@ import numpy as np
 
 from flchain.fixedpoint import to_float
 from flchain.types import ModelVector
-from flchain_edge.chain_files import compute_initial_model, load_examples
+from flchain_edge.model_files import compute_initial_model, load_examples
 from flchain_edge.tflite import TfliteModel
 
 

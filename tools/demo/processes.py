@@ -37,7 +37,7 @@ class DemoError(FlchainError):
 
 @dataclass
 class Child:
-    """One node's process, over all its lives. `peak_bytes` is the largest VmHWM seen."""
+    """One node's process, over all its lives. `peak_bytes` is the largest VmHWM seen, its workers' added to its own."""
 
     node: Node
     process: subprocess.Popen[bytes]
@@ -65,9 +65,17 @@ class Child:
     def measure(self) -> None:
         """Keep the peak of resident memory: the kernel forgets it with the process."""
         with contextlib.suppress(OSError, ValueError):
-            for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-                if line.startswith("VmHWM:"):
-                    self.peak_bytes = max(self.peak_bytes, int(line.split()[1]) * 1024)
+            pid = self.process.pid
+            workers = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+            peak_bytes = sum(_read_peak_bytes(each) for each in (pid, *workers))
+            self.peak_bytes = max(self.peak_bytes, peak_bytes)
+
+
+def _read_peak_bytes(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0  # it has ended and holds nothing
 
 
 @dataclass

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flchain.errors import ConfigError
-from flchain_edge.tflite import RUNTIME_NAME, RUNTIME_VERSION, probe_model
+from flchain_edge.tflite import RUNTIME_NAME, probe_model, read_runtime_version
 from tools.modelbuilder.zoo import ARCHITECTURES
 
 SEED_DEFAULT = 0
@@ -48,8 +48,8 @@ def verify_built(model: Any, content: bytes) -> None:
     if not max(by_probability, by_gradient) <= ERROR_MAX:
         raise ConfigError(
             (
-                f"the built model is not the Keras model on {RUNTIME_NAME} {RUNTIME_VERSION}: probabilities differ by"
-                f" {by_probability:.2g}, gradients by {by_gradient:.2g} of their size (at most {ERROR_MAX:g})",
+                f"the built model is not the Keras model on {RUNTIME_NAME} {read_runtime_version()}: probabilities "
+                f"differ by {by_probability:.2g}, gradients by {by_gradient:.2g} of their size (at most {ERROR_MAX:g})",
             )
         )
 

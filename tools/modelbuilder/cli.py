@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flchain.errors import ConfigError
-from flchain_edge.tflite import RUNTIME_NAME, RUNTIME_VERSION, SIGNATURES, TfliteModel, probe_model
+from flchain_edge.tflite import RUNTIME_NAME, SIGNATURES, TfliteModel, probe_model, read_runtime_version
 from tools.modelbuilder.zoo import ARCHITECTURES
 
 
@@ -76,4 +76,4 @@ def _describe(model: bytes) -> None:
     print(f"signatures  {' '.join(SIGNATURES)}")
     print(f"bytes       {len(model)}")
     print(f"sha256      {hashlib.sha256(model).hexdigest()}")
-    print(f"runtime     {RUNTIME_NAME} {RUNTIME_VERSION}")
+    print(f"runtime     {RUNTIME_NAME} {read_runtime_version()}")

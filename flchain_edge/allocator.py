@@ -1,0 +1,26 @@
+"""The C library's allocator, told to suit a small board: one arena, and large blocks go back when they are freed."""
+
+from __future__ import annotations
+
+import ctypes
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+"""mallopt(3). Setting a threshold also ends its growth with the largest block that was ever freed."""
+THRESHOLD_BYTES = 64 * 1024
+
+
+def keep_heap_small() -> None:
+    """For this process and its forks, before threads. Does nothing where the C library is not glibc."""
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "mallopt"):
+        return
+    library.mallopt(M_ARENA_MAX, 1)
+    library.mallopt(M_TRIM_THRESHOLD, THRESHOLD_BYTES)
+    library.mallopt(M_MMAP_THRESHOLD, THRESHOLD_BYTES)
+
+
+def return_memory() -> None:
+    """Give free pages back to the system: after much work that is over."""
+    library = ctypes.CDLL(None)
+    if hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)

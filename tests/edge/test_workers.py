@@ -1,0 +1,294 @@
+"""Training and scoring in processes of their own: what they give, and what happens when they hang or die."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from agent.edge.cpu import CpuControl, Unlimited
+from agent.edge.worker import Worker, WorkerFailed
+from agent.edge.worker_frames import WorkerSpec
+from agent.edge.worker_spawn import fork_worker
+from agent.edge.workers import MINE, TRAIN, Workers
+from agent.readings import Shares
+from agent.settings import CpuSettings
+from flchain.errors import ConfigError
+from flchain.fixedpoint import to_fixed
+from flchain.types import Round
+from flchain_edge.model_files import Examples, compute_score_bp, hold_out
+from flchain_edge.tflite import TfliteModel
+
+MODEL = Path(__file__).resolve().parents[2] / "tools" / "models" / "cnn1d.tflite"
+PARAMETERS, ROWS = 12_519, 200
+ENDLESS = 100_000
+"""Epochs of a training that no test waits for."""
+DEADLINE_S = 60.0
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> WorkerSpec:
+    rng = np.random.default_rng(5)
+    y = np.arange(ROWS) % 4
+    x = rng.normal(0, 0.5, (ROWS, 100, 6)) + y[:, None, None]
+    np.savez(tmp_path / "examples.npz", x=x.astype(np.float32), y=y)
+    digest = hashlib.sha256(MODEL.read_bytes()).hexdigest()
+    return WorkerSpec(str(MODEL), digest, str(tmp_path / "examples.npz"), learning_rate=0.05)
+
+
+def load(spec: WorkerSpec) -> Examples:
+    with np.load(spec.examples) as arrays:
+        return Examples(arrays["x"], arrays["y"].astype(np.int32))
+
+
+class Scene:
+    """Workers in a loop, ended at the end."""
+
+    def __init__(self, spec: WorkerSpec, *, is_mining: bool = False, heartbeat_timeout_s: float = DEADLINE_S) -> None:
+        self.cpu = CpuControl(Unlimited(), 2)
+        bytes_max = 8 * PARAMETERS
+        self.trainer = Worker(TRAIN, spec, bytes_max, self.cpu, heartbeat_timeout_s=heartbeat_timeout_s)
+        scorer = Worker(MINE, replace(spec, is_scorer=True), bytes_max, self.cpu) if is_mining else None
+        self.workers = Workers(self.cpu, self.trainer, scorer, CpuSettings())
+
+    @property
+    def process(self) -> psutil.Process:
+        assert self.trainer.pid is not None
+        return psutil.Process(self.trainer.pid)
+
+    def run(self, steps: Callable[[Scene, np.ndarray], Coroutine[None, None, None]]) -> None:
+        async def scenario() -> None:
+            try:
+                async with asyncio.timeout(DEADLINE_S):
+                    await steps(self, await self.workers.start())
+            finally:
+                self.workers.stop()
+
+        asyncio.run(scenario())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.01)
+
+
+def read_cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+async def until_working(process: psutil.Process) -> None:
+    started = read_cpu_s(process)
+    await until(lambda: read_cpu_s(process) > started + 0.1)
+
+
+def test_training_is_what_the_model_does_here(spec: WorkerSpec) -> None:
+    """A worker's delta is, bit for bit, that of the same steps on the same rows in this process."""
+
+    async def steps(scene: Scene, initial: np.ndarray) -> None:
+        model, examples = TfliteModel(MODEL.read_bytes()), load(spec)
+        np.testing.assert_array_equal(initial, to_fixed(model.get_weights()))
+        first = await scene.workers.train(Round(3), initial)
+        second = await scene.workers.train(Round(3), initial)
+        assert first is not None and second is not None
+        assert first.delta.tobytes() == second.delta.tobytes()
+        assert (first.samples, first.round, first.standard_normals) == (ROWS, 3, None)
+        base = (initial / np.float32(1 << 20)).astype(np.float32)
+        assert compute_score_bp(model, examples, to_fixed(base + first.delta)) > compute_score_bp(
+            model, examples, initial
+        )
+
+    Scene(replace(spec, local_epochs=3)).run(steps)
+
+
+def test_noise_is_drawn_in_the_worker_and_never_the_same(spec: WorkerSpec) -> None:
+    """Two trainings of one round have the same delta and different normals, as many as there are parameters."""
+
+    async def steps(scene: Scene, initial: np.ndarray) -> None:
+        done = [await scene.workers.train(Round(1), initial) for _ in range(2)]
+        normals = [one.standard_normals for one in done if one is not None and one.standard_normals is not None]
+        assert [len(one) for one in normals] == [PARAMETERS, PARAMETERS]
+        assert normals[0].tobytes() != normals[1].tobytes()
+        assert abs(float(normals[0].std()) - 1.0) < 0.05
+
+    Scene(replace(spec, needs_noise=True)).run(steps)
+
+
+def test_a_newer_round_stops_the_older_one(spec: WorkerSpec) -> None:
+    """Of three rounds asked for in a row the first two answer None, although they would never have ended."""
+
+    async def steps(scene: Scene, initial: np.ndarray) -> None:
+        process = scene.process
+        older = [asyncio.create_task(scene.workers.train(Round(number), initial)) for number in (1, 2)]
+        await until_working(process)
+        third = asyncio.create_task(scene.workers.train(Round(3), initial))
+        assert await asyncio.gather(*older) == [None, None]
+        await until_working(process)
+        assert not third.done() and scene.process.pid == process.pid
+        third.cancel()
+
+    Scene(replace(spec, local_epochs=ENDLESS)).run(steps)
+
+
+def test_pausing_keeps_the_work(spec: WorkerSpec) -> None:
+    """A training paused in its midst is stopped, and then ends with the very delta of one that was not paused."""
+
+    async def steps(scene: Scene, initial: np.ndarray) -> None:
+        process = scene.process
+        whole = await scene.workers.train(Round(1), initial)
+        paused = asyncio.create_task(scene.workers.train(Round(1), initial))
+        await until_working(process)
+        scene.workers.pause()
+        await until(lambda: process.status() == psutil.STATUS_STOPPED)
+        assert not paused.done()
+        scene.workers.apply_shares(Shares(0.5, 0.0))  # a scheduler that knows of no pause
+        assert process.status() == psutil.STATUS_STOPPED
+        scene.workers.resume()
+        done = await paused
+        assert whole is not None and done is not None
+        assert done.delta.tobytes() == whole.delta.tobytes()
+        assert done.training_ms > 0
+
+    Scene(replace(spec, local_epochs=20)).run(steps)
+
+
+def test_a_dead_worker_costs_its_round_only(spec: WorkerSpec) -> None:
+    """SIGKILL in mid-training: the round fails and says what happened; the next finds a new worker."""
+
+    async def steps(scene: Scene, initial: np.ndarray) -> None:
+        process = scene.process
+        training = asyncio.create_task(scene.workers.train(Round(1), initial))
+        await until_working(process)
+        process.send_signal(signal.SIGKILL)
+        with pytest.raises(WorkerFailed, match="ended by SIGKILL"):
+            await training
+        again = asyncio.create_task(scene.workers.train(Round(2), initial))
+        await until(lambda: scene.trainer.pid not in (None, process.pid))
+        await until_working(scene.process)
+        again.cancel()
+
+    Scene(replace(spec, local_epochs=ENDLESS)).run(steps)
+
+
+def test_a_worker_that_died_without_work_is_replaced_unseen(spec: WorkerSpec) -> None:
+    """If it dies between two rounds, no round is lost."""
+
+    async def steps(scene: Scene, initial: np.ndarray) -> None:
+        process = scene.process
+        process.kill()
+        await until(lambda: process.status() == psutil.STATUS_ZOMBIE)
+        assert await scene.workers.train(Round(1), initial) is not None
+
+    Scene(spec).run(steps)
+
+
+def test_a_hanging_worker_is_killed_and_reported(spec: WorkerSpec) -> None:
+    """One that gives no sign of life, here because somebody stopped it, is ended; one that is paused is let be."""
+
+    async def steps(scene: Scene, initial: np.ndarray) -> None:
+        process = scene.process
+        training = asyncio.create_task(scene.workers.train(Round(1), initial))
+        await until_working(process)
+        scene.workers.pause()
+        await asyncio.wait({training}, timeout=2.5)
+        assert process.is_running() and not training.done()
+        scene.workers.resume()
+        process.send_signal(signal.SIGSTOP)
+        with pytest.raises(WorkerFailed, match="no sign of life"):
+            await training
+        assert not process.is_running()
+
+    Scene(replace(spec, local_epochs=ENDLESS), heartbeat_timeout_s=2.0).run(steps)
+
+
+def test_scores_are_of_rows_that_are_not_trained_on(spec: WorkerSpec) -> None:
+    """With mining on, training and scoring share out the rows; a score is the model's accuracy on the held-out ones."""
+    spec = replace(spec, holdout_percent=30)
+    kept, held_out = hold_out(load(spec), 30)
+    assert not {x.tobytes() for x in kept.x} & {x.tobytes() for x in held_out.x}
+
+    async def steps(scene: Scene, initial: np.ndarray) -> None:
+        done = await scene.workers.train(Round(1), initial)
+        assert done is not None and done.samples == len(kept)
+        model = TfliteModel(MODEL.read_bytes())
+        vectors = [initial, to_fixed(initial / np.float32(1 << 20) + done.delta)]
+        scores = await asyncio.gather(*(scene.workers.score(vector) for vector in vectors))
+        assert list(scores) == [compute_score_bp(model, held_out, vector) for vector in vectors]
+
+    Scene(spec, is_mining=True).run(steps)
+
+
+def test_bad_files_are_the_operators_to_mend(spec: WorkerSpec, tmp_path: Path) -> None:
+    """Another model, rows that do not fit, a split that leaves no row: ConfigError from the start, with the reason."""
+    np.savez(tmp_path / "flat.npz", x=np.zeros((3, 784), np.float32), y=np.zeros(3, int))
+    np.savez(tmp_path / "one.npz", x=np.zeros((1, 100, 6), np.float32), y=np.zeros(1, int))
+    bad = {
+        "SHA-256": replace(spec, model_digest="00" * 32),
+        "x has shape": replace(spec, examples=str(tmp_path / "flat.npz")),
+        "none to score on": replace(spec, examples=str(tmp_path / "one.npz"), holdout_percent=1, is_scorer=True),
+    }
+
+    async def steps(scene: Scene, initial: np.ndarray) -> None: ...
+
+    for cause, changed in bad.items():
+        with pytest.raises(ConfigError, match=cause):
+            Scene(changed).run(steps)
+
+
+def test_a_worker_does_not_outlive_its_agent(tmp_path: Path) -> None:
+    """kill -9 of an agent ends its forked worker too, even one that is stopped and could read no end of file."""
+    script = (
+        "import os, signal, sys\nfrom agent.edge.worker_spawn import fork_worker\n"
+        "process = fork_worker()\nprint(process.pid, flush=True)\nsignal.pause()\n"
+    )
+    with subprocess.Popen((sys.executable, "-c", script), stdout=subprocess.PIPE, text=True) as agent:
+        assert agent.stdout is not None
+        worker = psutil.Process(int(agent.stdout.readline()))
+        while worker.name() != "flchain-worker":
+            os.sched_yield()
+        worker.send_signal(signal.SIGSTOP)
+        agent.kill()
+    assert psutil.wait_procs([worker], timeout=DEADLINE_S)[1] == []
+
+
+def test_a_forked_worker_works_as_a_started_one(spec: WorkerSpec) -> None:
+    """The processes that an agent forks at its start train to the same delta as those that replace them."""
+    cpu = CpuControl(Unlimited(), 2)
+    trainer = Worker(TRAIN, spec, 8 * PARAMETERS, cpu, start=fork_worker)
+
+    async def scenario() -> None:
+        workers = Workers(cpu, trainer, None, CpuSettings())
+        try:
+            initial = await workers.start()
+            forked = await workers.train(Round(1), initial)
+            process = psutil.Process(trainer.pid)
+            process.kill()
+            await until(lambda: process.status() == psutil.STATUS_ZOMBIE)
+            started = await workers.train(Round(1), initial)
+            assert forked is not None and started is not None
+            assert forked.delta.tobytes() == started.delta.tobytes()
+        finally:
+            workers.stop()
+
+    asyncio.run(scenario())
+
+
+def test_an_agent_never_loads_the_runtime() -> None:
+    """Everything that a running agent imports leaves the TFLite runtime out: it is in the workers alone."""
+    script = (
+        "import sys\nfrom agent.cli import build_command\nbuild_command()\n"
+        "kinds = ('tflite_runtime', 'ai_edge_litert', 'flchain_edge.tflite')\n"
+        "print([name for name in sys.modules if name.startswith(kinds)])"
+    )
+    done = subprocess.run((sys.executable, "-c", script), capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

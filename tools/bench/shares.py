@@ -1,0 +1,184 @@
+"""Asked and given shares of the CPU, for each mechanism that works here. Needs the standard library only."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from agent.edge.cpu import MECHANISMS, CpuControl, count_cores
+from agent.edge.cpu_cgroup import read_own_group
+from agent.edge.cpu_duty import read_cpu_s
+from agent.edge.cpu_values import CpuBoard, Unusable
+from agent.readings import Shares
+
+SPLITS = (
+    Shares(0.64, 0.36),
+    Shares(0.90, 0.10),
+    Shares(0.50, 0.25),
+    Shares(0.30, 0.30),
+    Shares(0.10, 0.60),
+    Shares(0.20, 0.05),
+)
+QUICK_SPLITS = SPLITS[:3]
+JOBS = ("train", "mine")
+WEIGHT_PER_CORE = 262_144
+"""The measured processes weigh so much that other people's on this machine do not blur what is measured."""
+GAP_POINTS_MAX = 5.0
+"""What is claimed of every mechanism over 30 s on loaded cores."""
+WARM_UP_S = 0.3
+BURNING = "burning"
+CGROUP1 = Path("/sys/fs/cgroup/cpu")
+BLOCK = bytes(1 << 20)
+MODULE = "tools.bench.shares"
+REPOSITORY = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Given:
+    """One span. Shares are of the whole CPU; `gap_points` is the larger of the two differences, in points."""
+
+    mechanism: str
+    asked_train: float
+    asked_mine: float
+    given_train: float
+    given_mine: float
+    seconds: float
+
+    @property
+    def gap_points(self) -> float:
+        gaps = (self.given_train - self.asked_train, self.given_mine - self.asked_mine)
+        return 100 * max(map(abs, gaps))
+
+
+def burn(threads: int) -> None:
+    """Take all the CPU that so many threads can get; checksums of large blocks run without Python's lock."""
+
+    def spin() -> None:
+        while True:
+            zlib.crc32(BLOCK)
+
+    for _ in range(threads - 1):
+        threading.Thread(target=spin, daemon=True).start()
+    print(BURNING, flush=True)
+    spin()
+
+
+@contextlib.contextmanager
+def burning(count: int, threads: int, niceness: int) -> Iterator[tuple[int, ...]]:
+    """So many processes that burn already, ended whatever happens."""
+    command = (sys.executable, "-m", MODULE, "burn", str(threads), str(niceness))
+    processes = [subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE) for _ in range(count)]
+    try:
+        for process in processes:
+            assert process.stdout is not None
+            if not process.stdout.readline():
+                raise RuntimeError(f"a process that burns CPU ended with status {process.wait()}")
+        yield tuple(process.pid for process in processes)
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def open_mechanisms(names: tuple[str, ...]) -> dict[str, CpuControl | str]:
+    """By name: ready to use, or why it does not work here."""
+    cores, found = count_cores(), dict[str, CpuControl | str]()
+    for name in names:
+        try:
+            board = CpuBoard(cores, weight_per_core=WEIGHT_PER_CORE)
+            found[name] = CpuControl(MECHANISMS[name](board), cores)
+        except Unusable as unusable:
+            found[name] = str(unusable)
+    return found
+
+
+@contextlib.contextmanager
+def outweighing() -> Iterator[bool]:
+    """This process, and what it starts, in a group that outweighs all others, where one can be made (version 1)."""
+    home = CGROUP1 / read_own_group(CpuBoard(count_cores()), "cpu").lstrip("/") if CGROUP1.is_dir() else CGROUP1
+    group = home / f"flchain-{os.getpid()}-bench"
+    try:
+        group.mkdir()
+        (group / "cpu.shares").write_text(str(WEIGHT_PER_CORE))
+        (group / "cgroup.procs").write_text(str(os.getpid()))
+    except OSError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        (home / "cgroup.procs").write_text(str(os.getpid()))
+        with contextlib.suppress(OSError):
+            group.rmdir()
+
+
+async def measure(control: CpuControl, asked: Shares, seconds: float, loads: int | None = None) -> Given:
+    """Two processes that want all cores each, and so many idle-priority ones (one a core if None) beside them."""
+    cores = count_cores()
+    with burning(cores if loads is None else loads, 1, 19), outweighing(), burning(len(JOBS), cores, 0) as pids:
+        wanted = dict(zip(JOBS, (asked.train, asked.mine), strict=True))
+        for job, pid in zip(JOBS, pids, strict=True):
+            control.attach(job, pid)
+            control.set_share(job, wanted[job])
+            control.set_busy(job, True)
+        await asyncio.sleep(WARM_UP_S)
+        started, before = time.monotonic(), [read_cpu_s(pid) for pid in pids]
+        await asyncio.sleep(seconds)
+        took = time.monotonic() - started
+        given = [(read_cpu_s(pid) - old) / (took * cores) for pid, old in zip(pids, before, strict=True)]
+        for job in JOBS:
+            control.detach(job)
+    return Given(control.mechanism.name, asked.train, asked.mine, given[0], given[1], took)
+
+
+async def sweep(
+    control: CpuControl,
+    splits: tuple[Shares, ...],
+    seconds: float,
+    loads: int | None = None,
+    tell: Callable[[Given], None] = lambda given: None,
+) -> list[Given]:
+    """All splits with one mechanism, which is closed at the end."""
+    results = []
+    try:
+        for asked in splits:
+            results.append(await measure(control, asked, seconds, loads))
+            tell(results[-1])
+    finally:
+        control.close()
+    return results
+
+
+def main() -> int:
+    """`burn THREADS NICENESS`, or `MECHANISM SECONDS LOADS`: one JSON line for each split, 1 if a gap is too large."""
+    if sys.argv[1] == "burn":
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        with contextlib.suppress(OSError):
+            os.nice(int(sys.argv[3]))
+        burn(int(sys.argv[2]))
+    name, seconds, loads = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
+    control = open_mechanisms((name,))[name]
+    if isinstance(control, str):
+        print(f"{name} does not work here: {control}", file=sys.stderr)
+        return 1
+
+    def tell(given: Given) -> None:
+        print(json.dumps(asdict(given) | {"gap_points": round(given.gap_points, 2)}), flush=True)
+
+    results = asyncio.run(sweep(control, SPLITS, seconds, loads, tell))
+    return int(any(given.gap_points >= GAP_POINTS_MAX for given in results))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,99 @@
+"""`flchain emulate`: a sensor for a person without hardware; see docs/sensors.md."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+from agent.sensing.home_assistant import PREFIX
+from tools.emulators.examples import write_examples
+from tools.emulators.iio_tree import run_iio
+from tools.emulators.mqtt_sensors import Target, run_watch, run_weather
+from tools.emulators.receiver import run_receiver
+from tools.emulators.uav import run_uav
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All emulators and their options."""
+    parser = argparse.ArgumentParser(prog="flchain emulate", description="Be a sensor. Ctrl-C ends it.")
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="SENSOR")
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        kind = kinds.add_parser(name, help=text, description=text)
+        kind.add_argument("--seconds", type=float, default=0.0, metavar="N", help="how long (default: until Ctrl-C)")
+        kind.add_argument("--seed", type=int, default=1, metavar="N", help="order and noise (default: 1)")
+        return kind
+
+    watch = add("watch", "a smart watch over MQTT: real recordings at 50 Hz, and the exercise's name as label")
+    iio = add("iio", "an MPU6050 as Linux shows it: a folder of files and a buffer, moved as the watch was")
+    weather = add("weather", "a weather station over MQTT that announces itself as Home Assistant's discovery wants it")
+    uav = add("uav", "a UAV over MAVLink and UDP: climbs, circles, hovers, lands")
+    nmea = add("nmea", "a satellite receiver on a serial port (a pseudo-terminal): NMEA 0183 along the UAV's path")
+    examples = kinds.add_parser(
+        "examples", help="no sensor: windows of other wearers in a file, for a miner to score on"
+    )
+    examples.add_argument("--subject", type=int, nargs="+", default=[8, 9], metavar="0..9", help="who (default: 8 9)")
+    examples.add_argument("--out", type=Path, required=True, metavar="FILE", help="the .npz file to write")
+    for kind, prefix in ((watch, "watch"), (weather, "weather")):
+        kind.add_argument("--host", default="127.0.0.1", help="the broker (default: 127.0.0.1)")
+        kind.add_argument("--port", type=int, default=1883, help="its port (default: 1883)")
+        kind.add_argument("--prefix", default=prefix, help=f"topics are PREFIX/... (default: {prefix})")
+    for kind in (watch, iio):
+        kind.add_argument("--subject", type=int, default=0, metavar="0..9", help="who wears it (default: 0)")
+        kind.add_argument(
+            "--recording-s",
+            type=float,
+            default=0.0,
+            metavar="S",
+            help="cut each exercise to S seconds (default: whole)",
+        )
+    watch.add_argument(
+        "--speed", type=float, default=1.0, help="times faster; then rate_hz = 50 times that (default: 1)"
+    )
+    weather.add_argument("--rate", type=float, default=1.0, metavar="HZ", help="readings a second (default: 1)")
+    weather.add_argument("--discovery", default=PREFIX, metavar="PREFIX", help=f"default: {PREFIX}")
+    iio.add_argument("--root", type=Path, required=True, metavar="DIR", help="root = DIR/devices, dev_root = DIR/dev")
+    uav.add_argument("--host", default="127.0.0.1", help="who listens (default: 127.0.0.1)")
+    uav.add_argument("--port", type=int, default=14550, help="its UDP port (default: 14550)")
+    uav.add_argument("--system", type=int, default=1, metavar="ID", help="the vehicle's id (default: 1)")
+    nmea.add_argument("--link", type=Path, metavar="PATH", help="make a link to the port (default: print its name)")
+    nmea.add_argument("--rate", type=float, default=1.0, metavar="HZ", help="positions a second (default: 1)")
+    return parser
+
+
+def build_run(options: argparse.Namespace) -> Coroutine[Any, Any, int]:
+    """The emulator that was asked for."""
+    seconds, seed = options.seconds, options.seed
+    if options.kind == "watch":
+        target = Target(options.host, options.port, options.prefix)
+        return run_watch(
+            target,
+            options.subject,
+            seconds=seconds,
+            speed=options.speed,
+            seed=seed,
+            recording_s=options.recording_s,
+        )
+    if options.kind == "weather":
+        target = Target(options.host, options.port, options.prefix)
+        return run_weather(target, seconds=seconds, rate_hz=options.rate, seed=seed, discovery=options.discovery)
+    if options.kind == "iio":
+        return run_iio(options.root, options.subject, seconds=seconds, seed=seed, recording_s=options.recording_s)
+    if options.kind == "uav":
+        return run_uav(options.host, options.port, seconds=seconds, system=options.system)
+    return run_receiver(options.link, seconds=seconds, rate_hz=options.rate)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `flchain emulate`."""
+    options = build_parser().parse_args(argv)
+    if options.kind == "examples":
+        print(f"{options.out}: {write_examples(tuple(options.subject), options.out)} examples")
+        return 0
+    with contextlib.suppress(KeyboardInterrupt):
+        print(f"{options.kind}: {asyncio.run(build_run(options))} readings sent")
+    return 0

@@ -1,0 +1,58 @@
+"""Recordings of the watch data set as one person wore it: exercise after exercise, with rests between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from flchain.errors import ConfigError
+from tools.datasets import WATCH_RATE_HZ, Dataset, load_watch
+
+REST_S = 2.0
+"""Between two recordings: the arm hangs, and nobody says what it does."""
+NO_LABEL = "none"
+CHANNELS = ("acc_x", "acc_y", "acc_z", "gyr_x", "gyr_y", "gyr_z")
+UNITS = ("g", "g", "g", "rad/s", "rad/s", "rad/s")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """One instant of the watch: (6,) values in the order of CHANNELS, and what its wearer does."""
+
+    values: npt.NDArray[np.float32]
+    label: str
+
+
+def iter_steps(subject: int, seed: int, *, recording_s: float = 0.0) -> Iterator[Step]:
+    """Steps at 50 Hz without end: the subject's recordings in random order, again and again.
+
+    recording_s cuts each one short (0: whole), so that more exercises come in less time. Raises ConfigError for a
+    subject that the data set does not have.
+    """
+    dataset = load_watch()
+    recordings = get_recordings(dataset, subject)
+    rng = np.random.default_rng(seed)
+    rest = np.zeros(6, np.float32)
+    count = int(recording_s * WATCH_RATE_HZ) or None
+    while True:
+        for index in rng.permutation(len(recordings)):
+            values, label = recordings[index]
+            yield from (Step(row, label) for row in values[:count])
+            yield from (Step(rest, NO_LABEL) for _ in range(int(REST_S * WATCH_RATE_HZ)))
+
+
+def get_recordings(dataset: Dataset, subject: int) -> list[tuple[npt.NDArray[np.float32], str]]:
+    """(n, 6) and the exercise's name, for each recording of a subject from 0."""
+    if not 0 <= subject < len(dataset.client_names):
+        raise ConfigError((f"--subject: 0 to {len(dataset.client_names) - 1}, is {subject}",))
+    groups = np.unique(dataset.group[dataset.client == subject])
+    return [
+        (
+            dataset.x[dataset.group == group].reshape(-1, len(CHANNELS)),
+            dataset.class_names[int(dataset.y[dataset.group == group][0])],
+        )
+        for group in groups
+    ]
