@@ -35,4 +35,4 @@ def test_one_json_object_with_shares_memory_and_idle(
     assert memory["processes"] == 2 and memory["samples"] > 0
     assert memory["pss_mb"] < memory["rss_mb"]
     assert memory["pss_mb"] <= bench.MEMORY_MB_GOAL
-    assert idle["processes"] == 2 and idle["cpu_seconds"] > 0
+    assert idle["processes"] == 2 and 0 <= idle["cpu_seconds"] < 0.1
