@@ -174,31 +174,31 @@ def test_a_settled_sketch_sends_what_it_kept_later() -> None:
 
 
 @pytest.mark.parametrize("budget", [16, 40, 300, 2_000, 10_000])
-def test_adaptive_keeps_its_budget_and_fills_it(budget: int) -> None:
-    """No update is longer than agreed, or than the link bears; where every change is worth its bits, hardly shorter."""
+def test_adaptive_keeps_its_budget_and_uses_it(budget: int) -> None:
+    """No update is longer than agreed, or than the link bears; where all changes are many steps, hardly shorter."""
     delta, owed = draw_changes(20_000), draw_changes(20_000, 1)
     codec, level = CODECS["adaptive"], adaptive.pack_level(budget, 0)
-    assert 0.85 * budget - 3 <= len(codec.encode(delta, owed, level).payload) <= budget
+    assert 0.6 * budget - 5 <= len(codec.encode(delta, owed, level).payload) <= budget
     assert len(codec.encode(delta, owed, level, bytes_wanted=budget // 3).payload) <= max(16, budget // 3)
 
 
-def test_adaptive_sends_nothing_that_is_not_worth_it() -> None:
+def test_adaptive_sends_nothing_below_half_a_step() -> None:
     """The larger the step, or the smaller the changes, the shorter the update, down to an empty one."""
     delta = draw_changes(20_000)
-    used = [lose("adaptive", delta, adaptive.pack_level(10_000, step_bits))[0] for step_bits in (10, 12, 13, 14, 20)]
+    used = [lose("adaptive", delta, adaptive.pack_level(10_000, step_bits))[0] for step_bits in (12, 13, 14, 15, 20)]
     assert used == sorted(used, reverse=True)
-    assert used[-1] == 4
-    assert lose("adaptive", delta // 16, adaptive.pack_level(10_000, 12))[0] < used[1] / 4
+    assert used[-1] == 3
+    assert lose("adaptive", delta // 16, adaptive.pack_level(10_000, 12))[0] < used[0] / 4
 
 
-def test_adaptive_leaves_less_behind_than_one_level() -> None:
-    """At the bytes of sparse-ternary it loses no more, and much less where all are sent: it takes several levels."""
+def test_adaptive_takes_levels_where_they_pay() -> None:
+    """With bytes for all it says nearly everything; with few it sends one level, and never nothing if it owes much."""
     delta = draw_changes(20_000)
-    for level, gain in ((400, 1.0), (50, 1.0), (1, 0.6)):
-        used, lost = lose("sparse-ternary", delta, level)
-        adaptive_used, adaptive_lost = lose("adaptive", delta, adaptive.pack_level(used, 0))
-        assert adaptive_used <= used
-        assert adaptive_lost <= gain * lost * 1.001
+    assert lose("adaptive", delta, adaptive.pack_level(40_000, 0))[1] < 1e-4
+    few = CODECS["adaptive"].encode(delta, 0 * delta, adaptive.pack_level(100, 0)).payload
+    assert np.unique(np.abs(CODECS["adaptive"].decode(few, 20_000, adaptive.pack_level(100, 0)))).size == 2
+    equal = np.full(20_000, 1_000_000, dtype=np.int32)
+    assert lose("adaptive", equal, adaptive.pack_level(100, 0))[1] < 1
 
 
 def test_a_slow_link_gets_fewer_bytes() -> None:
