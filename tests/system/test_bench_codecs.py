@@ -76,7 +76,7 @@ def test_what_is_unknown_is_named(options: list[str]) -> None:
 
 def test_a_run_repeats_itself() -> None:
     """The same seed gives the same accuracies and bytes, with draws too; another seed gives others."""
-    task = Task("watch", "mlp", 2, 0.02)
+    task = Task("watch", "mlp", 2, 0.02, 16)
     dataset, model = load_task(task)
     scheme = Scheme("random-mask", 8, "sparse-ternary", 30)
     first, again, other = (train(dataset, model, task, seed, scheme) for seed in (1, 1, 2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from flchain.errors import ConfigError
 from tools.bench.codecs import (
     BASE,
     FILE_LEARNING_RATE,
+    FILE_STEP_BITS,
     FULL,
     FULL_SEEDS,
     METHOD,
@@ -43,6 +45,12 @@ def add_parser(benchmarks: Any) -> None:
     parser.add_argument("--task", metavar="DATA/MODEL", help="only this one of the tasks, such as mnist/cnn")
     parser.add_argument("--codec", action="append", metavar="NAME", help="only this one beside the base; repeatable")
     parser.add_argument("--rounds", type=_read_count, metavar="N", help="of training, instead of the task's own")
+    parser.add_argument(
+        "--learning-rate", type=_read_rate, metavar="R", help="of the devices, instead of the task's own"
+    )
+    parser.add_argument(
+        "--step-bits", type=int, choices=range(4, 29), metavar="E", help="adaptive, delta-entropy: step 2**E"
+    )
     parser.add_argument("--seeds", type=_read_count, metavar="N", help=f"runs of each (default {FULL_SEEDS}, quick 1)")
 
 
@@ -50,6 +58,13 @@ def _read_count(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("a positive number")
+    return value
+
+
+def _read_rate(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 10:
+        raise argparse.ArgumentTypeError("above 0, at most 10")
     return value
 
 
@@ -81,14 +96,31 @@ def choose_tasks(arguments: argparse.Namespace) -> tuple[Task, ...]:
     known = QUICK if arguments.quick else FULL
     if arguments.dataset_file is not None:
         name, model = arguments.dataset_file.stem, arguments.model or ""
-        return (Task(name, model, rounds or known[0].rounds, FILE_LEARNING_RATE, arguments.dataset_file),)
+        return (
+            Task(
+                name,
+                model,
+                rounds or known[0].rounds,
+                arguments.learning_rate or FILE_LEARNING_RATE,
+                FILE_STEP_BITS if arguments.step_bits is None else arguments.step_bits,
+                arguments.dataset_file,
+            ),
+        )
     if arguments.model is not None:
         raise ConfigError(("--model: goes with --dataset-file; else --task names data and model",))
     named = {f"{task.dataset}/{task.model}": task for task in (*FULL, *known)}
     if arguments.task is not None and arguments.task not in named:
         raise ConfigError((f"--task: unknown {arguments.task!r}; known: {', '.join(named)}",))
     chosen = known if arguments.task is None else (named[arguments.task],)
-    return tuple(Task(t.dataset, t.model, rounds or t.rounds, t.learning_rate) for t in chosen)
+    return tuple(
+        replace(
+            task,
+            rounds=rounds or task.rounds,
+            learning_rate=arguments.learning_rate or task.learning_rate,
+            step_bits=task.step_bits if arguments.step_bits is None else arguments.step_bits,
+        )
+        for task in chosen
+    )
 
 
 def choose_schemes(names: Sequence[str] | None) -> tuple[Scheme, ...]:
