@@ -95,9 +95,9 @@ class Task:
 
 
 FULL = (
-    Task("mnist", "cnn", 60, 0.02, 18),
-    Task("watch", "cnn1d", 60, 0.05, 18),
-    Task("mnist", "mlp", 40, 0.05, 16),
+    Task("mnist", "cnn", 45, 0.02, 18),
+    Task("watch", "cnn1d", 60, 0.05, 17),
+    Task("mnist", "mlp", 40, 0.05, 17),
     Task("watch", "mlp", 40, 0.02, 16),
 )
 QUICK = (replace(FULL[1], rounds=16), replace(FULL[2], rounds=16))
