@@ -29,12 +29,12 @@ from flchain.errors import MalformedUpdate
 from flchain.types import ModelVector
 
 ROWS = 5
-COLUMNS_PER_KEPT = 4
-"""So many columns for each parameter that is taken out of a table: fewer, and they hide each other."""
+COLUMNS_PER_KEPT = 10
+"""So many columns for each parameter that is taken out of a table: fewer, and what is taken out is noise (measured)."""
 PARAMETERS_MAX = 1 << 22
 """Sums of so many fixed-point values are exact in float64, in which numpy adds up by column."""
-MOMENTUM_BP = 0
-"""The paper's rho, in basis points. With several local steps in an update there is momentum on the device already."""
+MOMENTUM_BP = 9_000
+"""The paper's rho, in basis points."""
 CELL_MAX = 127
 _SHIFT_MAX = 24
 _CONSTANTS = draw_uniform(b"constants of the hashes", "count-sketch", ROWS * 8).astype(np.uint64).reshape(ROWS, 4, 2)
@@ -183,7 +183,7 @@ COUNT_SKETCH = Codec(
     decode,
     payload_bytes_max,
     "parameters for each cell of the sketch",
-    5,
+    2,
     keeps_error=False,
     decode_summary=decode_table,
 )

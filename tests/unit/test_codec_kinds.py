@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from flchain.codecs import CODECS, DOWNSTREAM_RULES, adaptive, count_sketch, golomb, minifloat, random_mask
@@ -159,18 +160,29 @@ def test_sketches_add_up_and_find_the_heavy_ones() -> None:
     assert np.median(np.abs(found)) < 100_000
 
 
-def test_a_settled_sketch_sends_what_it_kept_later() -> None:
-    """FetchSGD's error in sketch space: one change, then nothing new, and most of it arrives within some rounds."""
+def test_a_settled_sketch_sends_what_it_kept_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FetchSGD's error in sketch space: one change, then nothing new, and it arrives within some rounds, if there is no
+    momentum; with momentum what waited goes on growing, until it is taken out and its momentum cleared."""
+    kept = settle_once(count_sketch.MOMENTUM_BP)
+    assert kept.min() > 0.9
+    assert kept.max() > 1.5
+    monkeypatch.setattr(count_sketch, "MOMENTUM_BP", 0)
+    assert np.abs(settle_once(0) - 1).max() < 0.1
+
+
+def settle_once(momentum_bp: int) -> npt.NDArray[np.float64]:
+    """One change of a million in 20 of 2,000 parameters, and the share of each that 30 rounds bring."""
+    assert momentum_bp == count_sketch.MOMENTUM_BP
     size, level = 2_000, 2
     delta = np.zeros(size, dtype=np.int32)
     delta[::100] = 1_000_000
     carried = count_sketch.start(size, level)
     table, received = count_sketch.sketch(delta, level), np.zeros(size, dtype=np.int64)
-    for _ in range(20):
+    for _ in range(30):
         settled = count_sketch.settle(table, carried, size, level)
         received += settled.delta
         carried, table = settled.carried, np.zeros_like(table)
-    assert np.abs(received - delta).max() < 100_000
+    return received[::100] / 1_000_000
 
 
 @pytest.mark.parametrize("budget", [16, 40, 300, 2_000, 10_000])
@@ -226,8 +238,8 @@ def test_what_is_settled_and_what_is_carried_is_all_there_was(rule: str) -> None
 @pytest.mark.parametrize("size", [12_519, 20_522, 101_770])
 @pytest.mark.parametrize("codec", CODECS)
 def test_the_default_level_suits_the_built_models(codec: str, size: int) -> None:
-    """Each codec's own level is one that it accepts, and all but the whole vector are at least 10 times shorter."""
+    """Each codec's own level is one that it accepts, and all but the whole vector are several times shorter."""
     level, delta = CODECS[codec].level_default, draw_changes(size)
     used, _ = lose(codec, delta, level)
     assert used <= CODECS[codec].payload_bytes_max(size, level)
-    assert codec == "identity" or used < 4 * size / 10
+    assert codec == "identity" or used < 4 * size / 7

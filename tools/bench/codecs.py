@@ -41,7 +41,7 @@ VALIDATORS = 7
 BASE = "identity"
 BATCH = 32
 TIMED_PARAMETERS = 1_000_000
-TIMED_REPEATS = 3
+TIMED_REPEATS = 5
 TIMED_STEP_BITS = 15
 """With which about one in 250 of the changes timed is sent."""
 
@@ -76,7 +76,7 @@ SCHEMES = (
     Scheme("top-k", 200, "top-k", 60),
     Scheme("random-mask", 8, "sparse-ternary", 30),
     Scheme("qsgd", 2, "sparse-ternary", 10),
-    Scheme("count-sketch", 10, "count-sketch", 10),
+    Scheme("count-sketch", 2, "count-sketch", 2),
 )
 """The base first."""
 
@@ -100,7 +100,7 @@ FULL = (
     Task("mnist", "mlp", 40, 0.05, 17),
     Task("watch", "mlp", 40, 0.02, 16),
 )
-QUICK = (replace(FULL[1], rounds=16), replace(FULL[2], rounds=16))
+QUICK = (replace(FULL[1], rounds=12), replace(FULL[2], rounds=14))
 FULL_SEEDS, QUICK_SEEDS = 3, 1
 FILE_LEARNING_RATE, FILE_STEP_BITS = 0.02, 16
 
