@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from flchain.codecs import CODECS
 from flchain.errors import BadCertificate, ConfigError, InvalidBlock, MalformedMessage, MalformedUpdate, ModelMismatch
 from flchain.light import (
     BODIES_WAITING_MAX,
@@ -61,6 +62,20 @@ def test_following_gives_the_chains_model_after_each_block(driver: Driver, light
     assert light.model_round == ROUNDS
     assert light.accepted == tuple(device.address for device in driver.chain.devices)
     assert (light.wanted, light.waiting, light.reveals) == ({}, {}, {})
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_device_decodes_every_codec_as_miners_do(codec: str) -> None:
+    """Two rounds with each codec: what is drawn for an update is drawn alike by device, miners and readers."""
+    made = Driver(build_chain(codec=codec, codec_level=CODECS[codec].level_default))
+    light = build_light_state(made.chain.genesis, made.chain.model)
+    for _ in range(2):
+        made.run_round()
+    for height in heights_of(made):
+        light = feed_body(feed_head(light, made, height), made, height)
+    assert light.is_synced
+    assert light.model_round == 2
+    assert light.model.tolist() == made.state.model.tolist() != made.chain.model.tolist()
 
 
 def test_only_updates_and_settlements_are_needed(driver: Driver, light: LightState) -> None:
