@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pytest
 
 from flchain.codecs import CODECS, DOWNSTREAM_RULES, adaptive, count_sketch, golomb, minifloat, random_mask
+from flchain.codecs.selection import select_largest
 from flchain.errors import ConfigError, MalformedUpdate
 from flchain.fixedpoint import LIMIT
 from flchain.params import check_params
@@ -243,3 +244,16 @@ def test_the_default_level_suits_the_built_models(codec: str, size: int) -> None
     used, _ = lose(codec, delta, level)
     assert used <= CODECS[codec].payload_bytes_max(size, level)
     assert codec == "identity" or used < 4 * size / 7
+
+
+@pytest.mark.parametrize("spread", [3, 40, 10_000_000])
+@pytest.mark.parametrize("kept", [1, 100, 1_500])
+def test_looking_at_a_sample_first_selects_the_same(spread: int, kept: int) -> None:
+    """Whatever the sample says, the selection is that of sorting all: many ties, few large ones, a sorted vector."""
+    rng = np.random.default_rng(spread + kept)
+    drawn = np.abs(rng.normal(scale=spread, size=30_000)).astype(np.int32)
+    sparse = np.where(rng.random(30_000) < 0.01, drawn, 0).astype(np.int32)
+    for magnitudes in (drawn, sparse, np.sort(drawn), np.tile(np.arange(31, dtype=np.int32), 1_000)):
+        order = np.lexsort((np.arange(magnitudes.size), -magnitudes.astype(np.int64)))[:kept]
+        expected = np.sort(order[magnitudes[order] > 0])
+        assert select_largest(magnitudes, kept).tolist() == expected.tolist()
