@@ -18,7 +18,7 @@ from typing import Any, Protocol, cast
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
-from flchain_edge.mqtt_settings import MqttSettings, Will, build_tls_context
+from flchain_edge.mqtt_settings import Endpoint, MqttSettings, Will, build_tls_context
 
 log = logging.getLogger(__name__)
 
@@ -71,10 +71,18 @@ class Session:
     A fresh client each time is what keeps paho from resending by itself what an old connection left behind.
     """
 
-    def __init__(self, owner: SessionOwner, settings: MqttSettings, will: Will | None, outgoing_bytes_max: int) -> None:
+    def __init__(
+        self,
+        owner: SessionOwner,
+        settings: MqttSettings,
+        endpoint: Endpoint,
+        will: Will | None,
+        outgoing_bytes_max: int,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._owner = owner
         self._settings = settings
+        self._endpoint = endpoint
         self._client = client = _build_client(settings, will)
         self._attached = False
         self._outgoing: dict[int, int] = {}
@@ -117,7 +125,7 @@ class Session:
         def connect() -> None:
             error: Exception | None = None
             try:
-                self._client.connect(self._settings.host, self._settings.port, self._settings.keepalive_s)
+                self._client.connect(self._endpoint.host, self._endpoint.port, self._settings.keepalive_s)
             except Exception as caught:  # every one is only a reason to try again later
                 error = caught
             with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody waits
