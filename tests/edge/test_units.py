@@ -1,4 +1,4 @@
-"""Every file in systemd/ is loaded by systemd's own programs: no unknown key, no unit that could do more than it must."""
+"""Every file in systemd/ is loaded by systemd's own programs: no unknown key, nothing that may do what it need not."""
 
 from __future__ import annotations
 
