@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from agent.chain_time import compute_time
 from agent.edge.disk_writes import read_disk_bytes
 from agent.edge.power.board import Board
 from agent.edge.sensing import Sensing
@@ -53,7 +54,7 @@ from flchain.genesis import Genesis
 from flchain.light import build_light_state
 from flchain.messages import Status
 from flchain.packets import PacketType, encode_packet, split_packet
-from flchain.types import Address
+from flchain.types import Address, UnixMillis
 from flchain.wire import seal
 from flchain_edge.allocator import return_memory
 from flchain_edge.chain_files import load_genesis
@@ -63,6 +64,7 @@ from flchain_edge.mqtt import LinkEvent, MqttLink, Received
 from flchain_edge.mqtt_settings import with_client_id
 from flchain_edge.node_settings import load_identity
 from flchain_edge.notify import Notifier, ServiceReport
+from flchain_edge.renewal import RenewalKeeper
 
 log = logging.getLogger("agent")
 
@@ -96,6 +98,12 @@ class AgentRunner:
         """Where this device stands, in one line."""
         light = self._state.light
         return f"round {light.round}, {light.phase.name.lower()}, height {light.height}"
+
+    def get_time_ms(self) -> UnixMillis | None:
+        """What time it is, once the chain has told."""
+        state = self._state
+        now_ms, clock_ms = read_clocks()
+        return compute_time(state.chain_time, clock_ms, now_ms) if state.chain_time is not None else None
 
     async def run(self) -> None:
         """Until cancelled, or until the disk fails: StoreFull and LedgerCorrupt come out."""
@@ -279,7 +287,8 @@ async def _run_with(workers: Workers, settings: AgentSettings, genesis: Genesis,
         log.info("starting", extra=fields)
         runner = AgentRunner(state, store, link, workers, queue, board=board)
         on_reload(lambda: link.reconnect("reload"))
-        async with report.reporting(runner.describe):
+        renewal = RenewalKeeper(settings, identity, runner.get_time_ms)
+        async with report.reporting(runner.describe), renewal.keeping():
             await runner.run()
     finally:
         await sensing.stop()

@@ -54,20 +54,22 @@ class MqttSettings:
     keepalive_s: int = field(default=30, metadata={"min": 1, "max": 3600, "help": "seconds between signs of life"})
 
     def __post_init__(self) -> None:
-        for text in self.brokers:
-            _parse_endpoint(text)
+        try:
+            self.endpoints  # noqa: B018 - only whether they can be read
+        except ValueError as error:
+            raise ValueError(f"brokers: {error}") from error
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Where to connect, the preferred broker first; never empty."""
-        return tuple(_parse_endpoint(text) for text in self.brokers) or (Endpoint(self.host, self.port),)
+        return tuple(parse_endpoint(text) for text in self.brokers) or (Endpoint(self.host, self.port),)
 
 
-def _parse_endpoint(text: str) -> Endpoint:
+def parse_endpoint(text: str) -> Endpoint:
     """Raises ValueError for what is not host:port, or [v6 address]:port."""
     host, colon, port = text.rpartition(":")
     if not colon or not host.strip("[]") or not port.isdecimal() or not 1 <= int(port) <= 65535:
-        raise ValueError(f'brokers: must be "host:port" each, one is "{text[:60]}"')
+        raise ValueError(f'must be "host:port", is "{text[:60]}"')
     return Endpoint(host.strip("[]"), int(port))
 
 

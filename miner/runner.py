@@ -19,6 +19,7 @@ from flchain_edge.mqtt import Connected as LinkConnected
 from flchain_edge.mqtt_settings import with_client_id
 from flchain_edge.node_settings import load_identity
 from flchain_edge.notify import Notifier, ServiceReport
+from flchain_edge.renewal import RenewalKeeper
 from flchain_edge.scorer_tflite import Scorer
 from flchain_edge.tflite import TfliteModel, probe_model
 from miner import catch_up
@@ -209,7 +210,9 @@ async def run_miner(settings: MinerSettings) -> None:
             log.info("catching up after a resync, signing nothing", extra={"until_height": silent_until})
         runner = MinerRunner(state, ledger, link, Scorer(model, lambda: examples), queue, silent_until=silent_until)
         on_reload(lambda: link.reconnect("reload"))
-        async with report.reporting(runner.describe):
+        # A miner stamps blocks: its clock has to be right anyhow.
+        renewal = RenewalKeeper(settings, identity, lambda: read_clocks()[1])
+        async with report.reporting(runner.describe), renewal.keeping():
             await runner.run()
     finally:
         await ledger.close()

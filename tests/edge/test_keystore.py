@@ -11,7 +11,8 @@ import pytest
 from Crypto.PublicKey import ECC
 
 from flchain.errors import ConfigError
-from flchain_edge.keystore import _create_key_file, load_or_create_identity, load_passphrase
+from flchain_edge.keystore import load_or_create_identity, load_passphrase
+from flchain_edge.private_files import create_private
 
 
 @pytest.mark.parametrize("passphrase", [None, "correct horse ü"])
@@ -111,7 +112,7 @@ def test_key_that_is_there_is_never_replaced(tmp_path: Path) -> None:
     """Who loses the race to create the file takes the winner's key, however late it comes."""
     path = tmp_path / "device.pem"
     winner = load_or_create_identity(path, None)
-    _create_key_file(path, "the loser's")
+    create_private(path, b"the loser's")
     assert load_or_create_identity(path, None) == winner
     assert os.listdir(tmp_path) == ["device.pem"]
 
