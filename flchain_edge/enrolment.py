@@ -94,7 +94,7 @@ def enrol(token: Token, node: Newcomer, answer: EnrolAnswer | None = None) -> En
 
 
 def build_request_file(token: Token, node: Newcomer) -> EnrolRequest:
-    """What to carry to a registrar that this node cannot reach; `flchain registrar sign` answers it. Raises ConfigError."""
+    """What to carry to a registrar that this node cannot reach, for `flchain registrar sign`. Raises ConfigError."""
     try:
         identity, csr = _make_keys(node)
     except OSError as error:

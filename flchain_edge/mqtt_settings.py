@@ -29,6 +29,17 @@ class MqttSettings:
 
     host: str = field(default="127.0.0.1", metadata={"help": "name or address of the broker", "min": 1})
     port: int = field(default=1883, metadata={"min": 1, "max": 65535, "help": "1883, or 8883 with TLS"})
+    client_id: str = field(default="", metadata={"max": 64, "help": "empty: the node's own address"})
+    username: str | None = field(default=None, metadata={"help": "only if the broker asks for one"})
+    password: str | None = field(
+        default=None, repr=False, metadata={"secret": True, "help": "better by FLCHAIN_MQTT_PASSWORD than here"}
+    )
+    tls_ca: Path | None = field(
+        default=None, metadata={"help": "PEM of the authority that signed the broker; turns TLS on"}
+    )
+    tls_certificate: Path | None = field(default=None, metadata={"help": "PEM of this node's client certificate"})
+    tls_key: Path | None = field(default=None, metadata={"help": "PEM of its key"})
+    keepalive_s: int = field(default=30, metadata={"min": 1, "max": 3600, "help": "seconds between signs of life"})
     brokers: tuple[str, ...] = field(
         default=(),
         metadata={
@@ -41,17 +52,6 @@ class MqttSettings:
         default=300,
         metadata={"min": 1, "max": 86_400, "help": "seconds on another broker before the first is tried again"},
     )
-    client_id: str = field(default="", metadata={"max": 64, "help": "empty: the node's own address"})
-    username: str | None = field(default=None, metadata={"help": "only if the broker asks for one"})
-    password: str | None = field(
-        default=None, repr=False, metadata={"secret": True, "help": "better by FLCHAIN_MQTT_PASSWORD than here"}
-    )
-    tls_ca: Path | None = field(
-        default=None, metadata={"help": "PEM of the authority that signed the broker; turns TLS on"}
-    )
-    tls_certificate: Path | None = field(default=None, metadata={"help": "PEM of this node's client certificate"})
-    tls_key: Path | None = field(default=None, metadata={"help": "PEM of its key"})
-    keepalive_s: int = field(default=30, metadata={"min": 1, "max": 3600, "help": "seconds between signs of life"})
 
     def __post_init__(self) -> None:
         try:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
 import ssl
 import time
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TypeVar
 
 import msgspec
@@ -106,7 +106,7 @@ class RegistrarClient:
     def _ask(self, path: str, request: msgspec.Struct, bytes_max: int) -> bytes:
         body = msgspec.json.encode(request)
         status, answer = _ask(self._server, "POST", path, body, bytes_max=bytes_max)
-        if status == http.client.OK:
+        if status == HTTPStatus.OK:
             return answer
         refusal = self._decode(answer, Refusal)
         text = f"{self._server}: {refusal.detail} ({refusal.code})"
@@ -125,6 +125,8 @@ def _ask(
     server: Server, method: str, path: str, body: bytes, *, bytes_max: int = ANSWER_BYTES_MAX
 ) -> tuple[int, bytes]:
     """Status and body. Raises TryAgain with what to do."""
+    import http.client  # 3 MB that a running agent needs once a month
+
     connection = http.client.HTTPSConnection(server.host, server.port, timeout=TIMEOUT_S, context=server.context)
     try:
         connection.request(method, path, body or None, {"Content-Type": "application/json"} if body else {})

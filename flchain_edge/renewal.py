@@ -62,7 +62,7 @@ class RenewalKeeper:
             await asyncio.sleep(CHECK_S)
 
     async def check(self) -> bool:
-        """Renew if it is due; whether it was done. Raises nothing: without a new one the old one is as good as it is."""
+        """Renew if it is due; whether it was done. Raises nothing: the old one is as good as it was."""
         time_ms, path = self._get_time_ms(), self._settings.mqtt.tls_certificate
         registrar = self._settings.enrolment.endpoint
         if time_ms is None or path is None or registrar is None:

@@ -1,0 +1,118 @@
+"""A registrar that serves in a thread of this process, set up and used by the commands that an operator types."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flchain_edge.mqtt_settings import Endpoint
+from tools.broker import Broker, BrokerKind, find_free_port, start_configured_broker
+from tools.cli import main
+from tools.registrar.desk import Desk
+from tools.registrar.server import RegistrarServer
+
+HOST = "localhost"
+
+
+def run_command(*arguments: str) -> str:
+    """`flchain ARGUMENTS` in this process; its stdout. Fails on an error, with what it said."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(arguments)
+    assert code == 0, err.getvalue()
+    return out.getvalue()
+
+
+@dataclass
+class Registrar:
+    """Its folder, and where it answers."""
+
+    folder: Path
+    port: int
+    clock_offset_s: float = 0.0
+    brokers: list[Path] = field(default_factory=list)
+
+    def run(self, action: str, *arguments: str) -> str:
+        """`flchain registrar ACTION --dir FOLDER ...`."""
+        return run_command("registrar", action, "--dir", str(self.folder), *arguments)
+
+    def make_token(self, role: str = "device", *arguments: str) -> str:
+        """One token."""
+        return self.run("token", "--role", role, *arguments).strip()
+
+    def start_broker(
+        self, kind: BrokerKind, folder: Path, *arguments: str, host: str = HOST, bind: str = "127.0.0.1"
+    ) -> Broker:
+        """The real broker on the files that `flchain registrar broker` writes."""
+        data = folder / "data"
+        data.mkdir(parents=True)
+
+        def render(port: int) -> Path:
+            self.render_broker(kind, folder, port, *arguments, host=host, bind=bind)
+            return folder / f"{kind}.conf"
+
+        return start_configured_broker(kind, data, render, is_tls=True)
+
+    def render_broker(
+        self, kind: str, folder: Path, port: int, *arguments: str, host: str = HOST, bind: str = "127.0.0.1"
+    ) -> None:
+        """Write the files (again)."""
+        where = ["--out", str(folder), "--data", str(folder / "data"), "--host", host, "--bind", bind]
+        self.run("broker", "--kind", kind, "--port", str(port), "--user", get_user(), *where, *arguments)
+
+
+def get_user() -> str:
+    """Who mosquitto runs as in a test: whoever the test is, or it could not read the folder."""
+    import getpass
+
+    return getpass.getuser()
+
+
+@contextlib.contextmanager
+def started_registrar(folder: Path, *brokers: Endpoint, days: int = 30) -> Iterator[Registrar]:
+    """A new registrar that answers until the end of the block."""
+    registrar = Registrar(folder, find_free_port())
+    known = [text for broker in brokers or (Endpoint(HOST, 8883),) for text in ("--broker", str(broker))]
+    where = ["--host", HOST, "--bind", "127.0.0.1", "--port", str(registrar.port)]
+    registrar.run("init", *where, "--days", str(days), *known)
+    with serving(registrar):
+        yield registrar
+
+
+@contextlib.contextmanager
+def serving(registrar: Registrar) -> Iterator[RegistrarServer]:
+    """Its server, in a thread."""
+    import time
+
+    loop = asyncio.new_event_loop()
+    started: list[RegistrarServer] = []
+
+    def read_clock_s() -> float:
+        return time.time() + registrar.clock_offset_s
+
+    async def start() -> Callable[[], None]:
+        desk = Desk.open(registrar.folder, None)
+        server = RegistrarServer(desk, read_clock_s)
+        await server.start(desk.settings.bind, desk.settings.port)
+        started.append(server)
+        return desk.register.close
+
+    async def stop(close: Callable[[], None]) -> None:
+        await started[0].stop()
+        close()
+
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    close = asyncio.run_coroutine_threadsafe(start(), loop).result(20)
+    try:
+        yield started[0]
+    finally:
+        asyncio.run_coroutine_threadsafe(stop(close), loop).result(20)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
