@@ -10,6 +10,7 @@ import ssl
 import stat
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
@@ -19,6 +20,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 import flchain_edge.enrolment as enrolment_module
+import tools.registrar.authority as authority_module
 from agent.cli import main as agent
 from flchain.types import UnixMillis
 from flchain_edge.command import EXIT_CONFIG, EXIT_TRY_AGAIN
@@ -73,7 +75,7 @@ def read_address(folder: Path) -> str:
 def test_from_a_token_to_a_node_that_checks(
     registrar: Registrar, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Miner and board enrol, the operator makes the genesis from that, they enrol on, and the configuration is right."""
+    """Miner and board enrol, the operator makes the genesis from that, they enrol on, and the result checks."""
     tokens = {role: registrar.make_token(role) for role in ("miner", "device")}
     for role in ("miner", "device"):
         assert enrol(registrar, tmp_path / role, role, tokens[role]) == EXIT_TRY_AGAIN
@@ -206,38 +208,22 @@ def test_a_registrar_that_is_not_the_tokens_hears_nothing(
 def test_no_network_and_a_wrong_clock_say_so(
     registrar: Registrar, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No answer: try again, with the usual causes. A certificate that begins in the board's future: look at the clock."""
+    """No answer: try again, with the usual causes. A certificate that begins in the future: look at the clock."""
     token = parse_token(registrar.make_token())
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         gone = Token(HOST, nobody.getsockname()[1], token.fingerprint, token.secret)
         assert enrol(registrar, tmp_path / "board", token=format_token(gone)) == EXIT_TRY_AGAIN
     assert "is there a network" in capsys.readouterr().err
-    genuine = ssl.create_default_context
-
-    def in_1970(**options: str) -> ssl.SSLContext:
-        # OpenSSL judges validity by the time of its verification parameters; a context that wants a hostname which is
-        # not there fails in the same place, so the error itself is raised here as OpenSSL words it.
-        context = genuine(**options)
-        error = ssl.SSLCertVerificationError(1, "certificate verify failed")
-        error.verify_code, error.verify_message = 9, "certificate is not yet valid"
-
-        class Refusing(ssl.SSLContext):
-            def wrap_socket(self, *_: object, **__: object) -> ssl.SSLSocket:
-                raise error
-
-        refusing = Refusing(ssl.PROTOCOL_TLS_CLIENT)
-        refusing.minimum_version = context.minimum_version
-        return refusing
-
-    monkeypatch.setattr(ssl, "create_default_context", in_1970)
-    assert enrol(registrar, tmp_path / "board", token=format_token(token)) == EXIT_TRY_AGAIN
+    monkeypatch.setattr(authority_module, "BACKDATED_SERVER", timedelta(days=-30))
+    with started_registrar(tmp_path / "future") as future:
+        assert enrol(future, tmp_path / "board") == EXIT_TRY_AGAIN
     said = capsys.readouterr().err
     assert "not yet valid" in said and "clock says 20" in said
 
 
 def test_a_foreign_key_cannot_be_certified(registrar: Registrar, tmp_path: Path) -> None:
-    """Proof of both keys: a request signed by another Ed25519 key, or naming another address, or altered, is refused."""
+    """Proof of both keys: a request signed by another Ed25519 key, naming another address, or altered, is refused."""
     token = parse_token(registrar.make_token())
     mine = load_or_create_identity(tmp_path / "mine.pem", None)
     other = load_or_create_identity(tmp_path / "other.pem", None)
@@ -268,7 +254,7 @@ def post(registrar: Registrar, path: str, body: bytes) -> tuple[int, str]:
 
 
 def test_garbage_floods_and_guesses_are_bounded(registrar: Registrar, tmp_path: Path) -> None:
-    """Large, broken and deep bodies are refused; guesses make an address wait; idle connections do not keep others out."""
+    """Large, broken and deep bodies are refused, guesses make an address wait, idle connections block nobody."""
     for body in (b"", b"{}", b"[" * 5_000, b'"\xff"', b'{"role": 3}'):
         assert post(registrar, "/v1/enroll", body) == (400, "bad-request")
     assert post(registrar, "/v1/renew", b"x" * (REQUEST_BYTES_MAX + 1)) == (413, "too-large")
@@ -288,7 +274,7 @@ def test_garbage_floods_and_guesses_are_bounded(registrar: Registrar, tmp_path: 
 def test_renewal_before_the_end_after_it_and_never_when_revoked(
     registrar: Registrar, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The same key gets a new certificate in the last third of the old one's life, and still after it; revoked: none."""
+    """The same key gets a new certificate in the last third of the old one's life and after it; revoked: none."""
     folder = tmp_path / "miner"
     token = registrar.make_token("miner")
     enrol(registrar, folder, "miner", token)
