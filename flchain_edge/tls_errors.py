@@ -15,11 +15,12 @@ def describe_tls_error(error: Exception, now_s: float) -> str:
     """One line that says what to do. `now_s` is this machine's clock, seconds since 1970."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _describe_refused_server(error, datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%d %H:%M UTC"))
-    reason = (getattr(error, "reason", None) or "") if isinstance(error, ssl.SSLError) else ""
-    for part, text in _ALERTS.items():
-        if part in reason:
-            return f"{text} ({reason})"
-    return str(error) or type(error).__name__
+    return describe_alert(str(error)) or str(error) or type(error).__name__
+
+
+def describe_alert(text: str) -> str:
+    """What an alert of the other side means (RFC 8446, 6.2), from OpenSSL's words for it; empty if it is none."""
+    return next((f"{meaning} ({name})" for name, meaning in _ALERTS.items() if name in text), "")
 
 
 _ALERTS = {

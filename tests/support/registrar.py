@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import getpass
 import io
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flchain_edge.mqtt_settings import Endpoint
+from flchain.crypto import Identity
+from flchain_edge.enrolment_messages import build_enrol_request
+from flchain_edge.keystore import load_or_create_identity
+from flchain_edge.mqtt_settings import Endpoint, MqttSettings
+from flchain_edge.tls_key import build_request, load_or_create_tls_key
 from tools.broker import Broker, BrokerKind, find_free_port, start_configured_broker
 from tools.cli import main
 from tools.registrar.desk import Desk
@@ -68,18 +74,13 @@ class Registrar:
 
 def get_user() -> str:
     """Who mosquitto runs as in a test: whoever the test is, or it could not read the folder."""
-    import getpass
-
     return getpass.getuser()
 
 
 @contextlib.contextmanager
 def started_registrar(folder: Path, *brokers: Endpoint, days: int = 30) -> Iterator[Registrar]:
     """A new registrar that answers until the end of the block."""
-    registrar = Registrar(folder, find_free_port())
-    known = [text for broker in brokers or (Endpoint(HOST, 8883),) for text in ("--broker", str(broker))]
-    where = ["--host", HOST, "--bind", "127.0.0.1", "--port", str(registrar.port)]
-    registrar.run("init", *where, "--days", str(days), *known)
+    registrar = make_registrar(folder, *brokers, days=days)
     with serving(registrar):
         yield registrar
 
@@ -87,8 +88,6 @@ def started_registrar(folder: Path, *brokers: Endpoint, days: int = 30) -> Itera
 @contextlib.contextmanager
 def serving(registrar: Registrar) -> Iterator[RegistrarServer]:
     """Its server, in a thread."""
-    import time
-
     loop = asyncio.new_event_loop()
     started: list[RegistrarServer] = []
 
@@ -116,3 +115,51 @@ def serving(registrar: Registrar) -> Iterator[RegistrarServer]:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+@dataclass(frozen=True)
+class Member:
+    """A node with keys and certificate in a folder, as enrolment leaves them."""
+
+    identity: Identity
+    folder: Path
+
+    @property
+    def address(self) -> str:
+        """In hexadecimal."""
+        return self.identity.address.hex()
+
+    def connect_to(self, broker: Broker, client_id: str = "") -> MqttSettings:
+        """Settings with which it connects."""
+        return MqttSettings(
+            host=HOST,
+            port=broker.port,
+            client_id=client_id or self.address,
+            tls_ca=self.folder / "ca.pem",
+            tls_certificate=self.folder / "tls.pem",
+            tls_key=self.folder / "tls-key.pem",
+        )
+
+
+def enrol_member(registrar: Registrar, folder: Path, role: str, clock_s: int | None = None) -> Member:
+    """Keys, token, request, certificate, without a server between."""
+    folder.mkdir(parents=True)
+    identity = load_or_create_identity(folder / "key.pem", None)
+    csr = build_request(load_or_create_tls_key(folder / "tls-key.pem"), identity.address.hex())
+    desk = Desk.open(registrar.folder, None)
+    now_s = int(time.time()) if clock_s is None else clock_s
+    token = desk.make_token(role, "", "", 3_600, now_s)
+    answer = desk.enrol(build_enrol_request(identity, token, role, csr), now_s, "test")
+    desk.register.close()
+    (folder / "ca.pem").write_text(answer.ca)
+    (folder / "tls.pem").write_text(answer.certificate)
+    return Member(identity, folder)
+
+
+def make_registrar(folder: Path, *brokers: Endpoint, days: int = 30) -> Registrar:
+    """A new registrar that does not serve."""
+    registrar = Registrar(folder, find_free_port())
+    known = [text for broker in brokers or (Endpoint(HOST, 8883),) for text in ("--broker", str(broker))]
+    where = ["--host", HOST, "--bind", "127.0.0.1", "--port", str(registrar.port)]
+    registrar.run("init", *where, "--days", str(days), *known)
+    return registrar
