@@ -70,6 +70,10 @@ class FieldNetwork:
         process.wait()
         self.down.add(node.name)
 
+    def signal(self, node: Node, number: int) -> None:
+        """As `systemctl reload` would."""
+        self._processes.children[node.name].process.send_signal(number)
+
     def read_log(self, node: Node) -> str:
         """What this life of it has said."""
         return self._processes.children[node.name].read_log()

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,14 +29,13 @@ MODEL = Path(__file__).parents[2] / "tools" / "models" / "cnn1d.tflite"
 COMMANDS = {"agent": agent_command, "miner": miner_command}
 NEAR, FAR = "localhost", "127.0.0.1"
 """Two names for this machine, so that each broker has a certificate of its own name."""
-MINERS, AGENTS = 4, 2
 
 
-def enrol_all(registrar: Registrar, out: Path) -> FieldNetwork:
+def enrol_all(registrar: Registrar, out: Path, miners: int, agents: int) -> FieldNetwork:
     """Everybody enrols, the operator makes the genesis from the registrar's list, everybody enrols on."""
     network = FieldNetwork(out)
     tokens: list[tuple[str, Path, str]] = []
-    for role, count in (("miner", MINERS), ("agent", AGENTS)):
+    for role, count in (("miner", miners), ("agent", agents)):
         for index in range(count):
             token = registrar.make_token("miner" if role == "miner" else "device")
             folder = out / f"{role}-{index}"
@@ -76,7 +82,7 @@ def test_a_broker_dies_in_mid_round_and_the_round_goes_on(tmp_path: Path) -> Non
     settings.write_text(re.sub(r"brokers = .*", brokers, settings.read_text()))
     with near, far:
         with serving(registrar):
-            network = enrol_all(registrar, tmp_path)
+            network = enrol_all(registrar, tmp_path, 4, 2)
         # Now that miners and chain are known, the rules name them.
         registrar.render_broker("mosquitto", tmp_path / "near", near.port, "--peer", FAR)
         registrar.render_broker("mosquitto", tmp_path / "far", far.port, *bridge, host=FAR)
@@ -104,3 +110,68 @@ def test_a_broker_dies_in_mid_round_and_the_round_goes_on(tmp_path: Path) -> Non
             network.until_settled(network.get_place().round + 1)
         audits = [audit_file(miner.database, None) for miner in network.miners]
         assert compare(audits) > 0
+
+
+class Manager:
+    """Stands in for systemd: what the services of a test tell it."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._sock.bind(str(path))
+        self._sock.setblocking(False)
+        self._lines: list[str] = []
+        monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+        monkeypatch.setenv("WATCHDOG_USEC", "2000000")
+
+    def count(self, start: str) -> int:
+        """How many lines that begin so have come."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._lines += self._sock.recv(4096).decode().split("\n")
+        return sum(line.startswith(start) for line in self._lines)
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+@contextlib.contextmanager
+def served(registrar: Registrar, manager: Manager) -> Iterator[None]:
+    """`flchain registrar serve` as a service."""
+    command = [sys.executable, "-m", "tools.cli", "registrar", "serve", "--dir", str(registrar.folder)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        before, deadline = manager.count("READY=1"), time.monotonic() + 60
+        while manager.count("READY=1") == before:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        yield
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+@pytest.mark.timeout(240)
+def test_services_over_nats_tell_systemd_how_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registrar, miners and an agent run as services on NATS with mutual TLS: ready, fed, reloaded, stopped."""
+    manager = Manager(tmp_path / "notify", monkeypatch)
+    registrar = make_registrar(tmp_path / "registrar")
+    with registrar.start_broker("nats", tmp_path / "broker") as broker:
+        settings = registrar.folder / "registrar.toml"
+        settings.write_text(re.sub(r"brokers = .*", f'brokers = ["{NEAR}:{broker.port}"]', settings.read_text()))
+        with served(registrar, manager):
+            network = enrol_all(registrar, tmp_path, 2, 1)
+        registrar.render_broker("nats", tmp_path / "broker", broker.port)
+        broker.reload()
+        stopped = manager.count("STOPPING=1")
+        with network.running():
+            network.start(*network.nodes)
+            network.until_settled(1)
+            network.until(lambda: manager.count("READY=1") == 1 + len(network.nodes), "all to be ready")
+            network.until(lambda: manager.count("STATUS=round") > 0 and manager.count("WATCHDOG=1") > 3, "feeds")
+            (board,) = network.agents
+            connections = network.read_log(board).count("connected to the broker")
+            network.signal(board, signal.SIGHUP)
+            network.until(lambda: network.read_log(board).count("connected to the broker") > connections, "a reload")
+            network.until_settled(network.get_place().round + 1)
+        assert manager.count("STOPPING=1") == stopped + len(network.nodes)
+    manager.close()
