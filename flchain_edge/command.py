@@ -19,6 +19,7 @@ from flchain_edge.config import load_config, render_example
 from flchain_edge.event_loop import run_until_signal
 from flchain_edge.logs import setup_logging
 from flchain_edge.model_files import load_examples
+from flchain_edge.mqtt_settings import build_tls_context
 from flchain_edge.node_settings import NodeSettings, load_identity
 from flchain_edge.registrar_client import TryAgain
 from flchain_edge.sqlite import StoreFull
@@ -162,6 +163,7 @@ def find_problems(command: NodeCommand, settings: Any) -> tuple[str, ...]:
         _look_for(problems, "data", settings.examples)
     else:
         _attempt(problems, load_examples, settings.examples, model)
+    _attempt(problems, build_tls_context, settings.mqtt)
     if not settings.key.file.exists():
         problems.append(f"key file {settings.key.file}: No such file or directory; make it with: {command.program} key")
         return tuple(problems)

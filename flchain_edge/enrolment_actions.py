@@ -12,10 +12,10 @@ from flchain.errors import ConfigError
 from flchain.genesis import Genesis
 from flchain_edge.command import NodeAction
 from flchain_edge.enrolment import Newcomer, build_request_file, enrol, format_time, renew
-from flchain_edge.enrolment_messages import ANSWER_BYTES_MAX, TOKEN_FORM, EnrolAnswer, parse_token
+from flchain_edge.enrolment_messages import ANSWER_BYTES_MAX, TOKEN_FORM, EnrolAnswer, EnrolRequest, parse_token
 from flchain_edge.keystore import load_passphrase
 from flchain_edge.node_settings import NodeSettings, load_identity
-from flchain_edge.private_files import create_private
+from flchain_edge.private_files import replace_private
 
 TOKEN_BYTES_MAX = 1_024
 
@@ -31,7 +31,7 @@ def build_enrolment_actions(
         folder = arguments.dir
         newcomer = Newcomer(folder, role, f"{name}.toml", passphrase, arguments.passphrase_file, get_members)
         if arguments.request is not None:
-            create_private(arguments.request, msgspec.json.encode(build_request_file(token, newcomer)))
+            _write_request(arguments.request, build_request_file(token, newcomer))
             print(f"{arguments.request}: carry it to the operator, for: flchain registrar sign; it holds the token")
             return
         done = enrol(token, newcomer, _read_answer(arguments.answer) if arguments.answer is not None else None)
@@ -70,6 +70,13 @@ def run_renew(settings: NodeSettings, arguments: argparse.Namespace) -> None:
     fingerprint = bytes.fromhex(settings.enrolment.fingerprint)
     ends_s = renew(settings.mqtt, where, fingerprint, load_identity(settings))
     print(f"{settings.mqtt.tls_certificate}: good until {format_time(ends_s)}")
+
+
+def _write_request(path: Path, request: EnrolRequest) -> None:
+    try:
+        replace_private(path, msgspec.json.encode(request))
+    except OSError as error:
+        raise ConfigError((f"request {path}: {error.strerror or error}",)) from error
 
 
 def _read_answer(path: Path) -> EnrolAnswer:

@@ -38,6 +38,15 @@ class EnrolmentSettings:
         default="", metadata={"pattern": "|[0-9a-f]{64}", "help": "SHA-256 of its authority's certificate"}
     )
 
+    def __post_init__(self) -> None:
+        if self.registrar:
+            try:
+                parse_endpoint(self.registrar)
+            except ValueError as error:
+                raise ValueError(f"registrar: {error}") from error
+        if bool(self.registrar) != bool(self.fingerprint):
+            raise ValueError("registrar and fingerprint: give both or none")
+
     @property
     def endpoint(self) -> Endpoint | None:
         """Where it is, if there is one."""

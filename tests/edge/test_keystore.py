@@ -138,3 +138,18 @@ def test_passphrase_comes_from_where_the_configuration_says(tmp_path: Path) -> N
     file.write_text("\n")
     with pytest.raises(ConfigError, match="empty"):
         load_passphrase(None, file, {})
+
+
+def test_the_passphrase_may_be_a_credential_of_systemd(tmp_path: Path) -> None:
+    """What LoadCredential= brings is used if the configuration names no other source; two of a kind are a question."""
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    environ = {"CREDENTIALS_DIRECTORY": str(credentials), "P": "from the environment"}
+    assert load_passphrase(None, None, environ) is None
+    (credentials / "flchain-agent.passphrase").write_text("from systemd\n")
+    (credentials / "flchain-agent.passphrase").chmod(0o400)
+    assert load_passphrase(None, None, environ) == "from systemd"
+    assert load_passphrase("P", None, environ) == "from the environment"
+    (credentials / "other.passphrase").write_text("x")
+    with pytest.raises(ConfigError, match="name one"):
+        load_passphrase(None, None, environ)

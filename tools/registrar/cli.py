@@ -106,6 +106,8 @@ async def _wait_for_ever() -> None:
 
 def run_sign(desk: Desk, arguments: argparse.Namespace) -> None:
     """Answer a request that came in a file, from a node that cannot reach the registrar. Raises RequestRefused."""
+    if arguments.out.exists():
+        raise ConfigError((f"--out {arguments.out}: is there already, and never overwritten",))
     try:
         data = arguments.request.read_bytes()[: REQUEST_BYTES_MAX + 1]
         request = msgspec.json.decode(data, type=EnrolRequest)
