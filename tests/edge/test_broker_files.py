@@ -116,3 +116,12 @@ def test_an_operator_is_told_what_is_wrong(tmp_path: Path, capsys: pytest.Captur
     ):
         assert word in said, word
     assert "Traceback" not in said
+
+
+def test_a_registrar_of_another_user_is_left_alone(
+    registrar: Registrar, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What root wrote into the service's folder, the service could not write on: refused, with the command to use."""
+    monkeypatch.setattr(os, "geteuid", lambda: 12_345)
+    assert main(["registrar", "token", "--dir", str(registrar.folder)]) == 78
+    assert "runuser" in capsys.readouterr().err

@@ -152,23 +152,33 @@ def served(registrar: Registrar, manager: Manager) -> Iterator[None]:
 
 @pytest.mark.timeout(240)
 def test_services_over_nats_tell_systemd_how_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Registrar, miners and an agent run as services on NATS with mutual TLS: ready, fed, reloaded, stopped."""
+    """Registrar, miners and an agent run as services on NATS with mutual TLS: ready, fed, reloaded, stopped.
+
+    The agent's first broker answers and brings it nobody: it turns to the second by itself.
+    """
     manager = Manager(tmp_path / "notify", monkeypatch)
     registrar = make_registrar(tmp_path / "registrar")
-    with registrar.start_broker("nats", tmp_path / "broker") as broker:
+    with (
+        registrar.start_broker("nats", tmp_path / "broker") as broker,
+        registrar.start_broker("nats", tmp_path / "desert") as desert,
+    ):
         settings = registrar.folder / "registrar.toml"
         settings.write_text(re.sub(r"brokers = .*", f'brokers = ["{NEAR}:{broker.port}"]', settings.read_text()))
         with served(registrar, manager):
             network = enrol_all(registrar, tmp_path, 2, 1)
-        registrar.render_broker("nats", tmp_path / "broker", broker.port)
-        broker.reload()
+        for running in (broker, desert):
+            registrar.render_broker("nats", running.data_dir.parent, running.port)
+            running.reload()
+        (board,) = network.agents
+        both = f'brokers = ["{NEAR}:{desert.port}", "{NEAR}:{broker.port}"]'
+        board.config.write_text("failover_s = 1\n" + re.sub(r"brokers = .*", both, board.config.read_text()))
         stopped = manager.count("STOPPING=1")
         with network.running():
             network.start(*network.nodes)
             network.until_settled(1)
             network.until(lambda: manager.count("READY=1") == 1 + len(network.nodes), "all to be ready")
             network.until(lambda: manager.count("STATUS=round") > 0 and manager.count("WATCHDOG=1") > 3, "feeds")
-            (board,) = network.agents
+            assert "nobody is heard through this broker" in network.read_log(board)
             connections = network.read_log(board).count("connected to the broker")
             network.signal(board, signal.SIGHUP)
             network.until(lambda: network.read_log(board).count("connected to the broker") > connections, "a reload")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 from collections import Counter
 from dataclasses import dataclass, field
@@ -234,6 +235,14 @@ def _refuse(code: str, detail: str) -> NoReturn:
 
 
 def find_registrar(folder: Path) -> None:
-    """Raises ConfigError if there is no registrar in the folder."""
+    """Raises ConfigError if there is no registrar in the folder, or it is another user's.
+
+    What root would write there, the service could not write on.
+    """
     if not (folder / SETTINGS_FILE).is_file():
         raise ConfigError((f"{folder}: no registrar here; make one with: flchain registrar init --dir {folder}",))
+    owner = (folder / SETTINGS_FILE).stat().st_uid
+    if owner != os.geteuid():
+        raise ConfigError(
+            (f"{folder}: belongs to user {owner}: run this as that user (runuser -u USER -- flchain ...)",)
+        )
