@@ -181,14 +181,21 @@ def _on_known_head(state: AgentState, head: Head) -> Transition:
     """A repeat, or a miner that is behind. After a boot the newest is enough: the chain still stands there."""
     if state.chain_time is not None or hash_header(head.header) != state.light.trust.head:
         return state, ()
-    return work.pursue(replace(state, chain_time=ChainTime(state.light.trust.time_ms, Millis(state.now_ms))))
+    return work.pursue(_learn_time(state, state.light.trust.time_ms))
+
+
+def _learn_time(state: AgentState, header_ms: UnixMillis) -> AgentState:
+    """A certified header says that it is no earlier than this."""
+    now_ms = Millis(state.now_ms)
+    known = ChainTime(header_ms, now_ms)
+    return replace(state, chain_time=known, clock_ms=compute_time(known, state.clock_ms, now_ms))
 
 
 def _keep_head(state: AgentState, head: Head, after: LightState) -> AgentState:
     """With the validators even if they came without: a restart knows them from this device's own disk only."""
     sets = encode_sets(after.trust.signing, after.trust.validators)
-    time = ChainTime(after.trust.time_ms, Millis(state.now_ms))
-    return replace(state, head=replace(head, sets=sets), chain_time=time, is_expired=False)
+    state = _learn_time(state, after.trust.time_ms)
+    return replace(state, head=replace(head, sets=sets), is_expired=False)
 
 
 def _on_expired(state: AgentState, error: TrustExpired) -> Transition:

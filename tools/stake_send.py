@@ -102,7 +102,7 @@ async def publish(access: Access, raw: bytes, timeout_s: float) -> dict[Address,
         await link.stop()
     if not was_connected:
         raise OrderFailed(
-            f"no connection to a broker at {', '.join(map(str, access.mqtt.endpoints))} in {timeout_s:.0f} s"
+            f"no connection to the broker at {', '.join(map(str, access.mqtt.endpoints))} in {timeout_s:.0f} s"
         )
     return said
 
