@@ -181,7 +181,9 @@ def _on_known_head(state: AgentState, head: Head) -> Transition:
     """A repeat, or a miner that is behind. After a boot the newest is enough: the chain still stands there."""
     if state.chain_time is not None or hash_header(head.header) != state.light.trust.head:
         return state, ()
-    return work.pursue(_learn_time(state, state.light.trust.time_ms))
+    state, effects = work.pursue(_learn_time(state, state.light.trust.time_ms))
+    state, scored = mining.pursue(state)
+    return state, effects + scored
 
 
 def _learn_time(state: AgentState, header_ms: UnixMillis) -> AgentState:
