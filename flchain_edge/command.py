@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flchain.crypto import Identity
-from flchain.errors import ConfigError, FlchainError, LedgerCorrupt
+from flchain.errors import ConfigError, FlchainError, LedgerCorrupt, TryAgain
 from flchain.genesis import Genesis
 from flchain_edge.chain_files import load_genesis, load_model_file
 from flchain_edge.config import load_config, render_example
@@ -21,7 +21,6 @@ from flchain_edge.logs import setup_logging
 from flchain_edge.model_files import load_examples
 from flchain_edge.mqtt_settings import build_tls_context
 from flchain_edge.node_settings import NodeSettings, load_identity
-from flchain_edge.registrar_client import TryAgain
 from flchain_edge.sqlite import StoreFull
 
 if TYPE_CHECKING:

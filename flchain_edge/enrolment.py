@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flchain.crypto import Identity
-from flchain.errors import ConfigError
+from flchain.errors import ConfigError, TryAgain
 from flchain.genesis import Genesis
-from flchain_edge.chain_files import MODEL_BYTES_MAX, load_genesis, load_model_file
+from flchain_edge.chain_files import load_genesis, load_model_file
 from flchain_edge.enrolment_messages import (
     EnrolAnswer,
     EnrolRequest,
@@ -27,9 +27,10 @@ from flchain_edge.enrolment_messages import (
     build_renew_request,
 )
 from flchain_edge.keystore import load_or_create_identity
+from flchain_edge.model_files import MODEL_BYTES_MAX
 from flchain_edge.mqtt_settings import Endpoint, MqttSettings
 from flchain_edge.private_files import create_private, replace_private
-from flchain_edge.registrar_client import RegistrarClient, TryAgain, check_authority, fetch_authority
+from flchain_edge.registrar_client import RegistrarClient, check_authority, fetch_authority
 from flchain_edge.tls_key import build_request, load_or_create_tls_key, read_validity
 
 KEY_FILE, TLS_KEY_FILE, CA_FILE, TLS_FILE = "key.pem", "tls-key.pem", "ca.pem", "tls.pem"

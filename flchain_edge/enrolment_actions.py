@@ -6,18 +6,9 @@ import argparse
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import msgspec
-
-from flchain.errors import ConfigError
 from flchain.genesis import Genesis
 from flchain_edge.command import NodeAction
-from flchain_edge.enrolment import Newcomer, build_request_file, enrol, format_time, renew
-from flchain_edge.enrolment_messages import ANSWER_BYTES_MAX, TOKEN_FORM, EnrolAnswer, EnrolRequest, parse_token
-from flchain_edge.keystore import load_passphrase
-from flchain_edge.node_settings import NodeSettings, load_identity
-from flchain_edge.private_files import replace_private
-
-TOKEN_BYTES_MAX = 1_024
+from flchain_edge.node_settings import NodeSettings
 
 
 def build_enrolment_actions(
@@ -25,23 +16,20 @@ def build_enrolment_actions(
 ) -> tuple[NodeAction, ...]:
     """`name` is agent or miner, `role` what tokens are made for: device or miner."""
 
-    def run_enroll(_: None, arguments: argparse.Namespace) -> None:
-        token = parse_token(arguments.token if arguments.token is not None else _read_token(arguments.token_file))
-        passphrase = load_passphrase(None, arguments.passphrase_file)
-        folder = arguments.dir
-        newcomer = Newcomer(folder, role, f"{name}.toml", passphrase, arguments.passphrase_file, get_members)
-        if arguments.request is not None:
-            _write_request(arguments.request, build_request_file(token, newcomer))
-            print(f"{arguments.request}: carry it to the operator, for: flchain registrar sign; it holds the token")
-            return
-        done = enrol(token, newcomer, _read_answer(arguments.answer) if arguments.answer is not None else None)
-        print(f"{done.config}: {'enrolled' if done.is_new else 'was enrolled before'} as {done.identity.address.hex()}")
-        print(f"put this node's data into {folder / 'examples.npz'}, then: flchain-{name} check --config {done.config}")
+    def enroll(_: None, arguments: argparse.Namespace) -> None:
+        from flchain_edge.enrolment_commands import run_enroll
+
+        run_enroll(name, role, get_members, arguments)
+
+    def renew(settings: NodeSettings, arguments: argparse.Namespace) -> None:
+        from flchain_edge.enrolment_commands import run_renew
+
+        run_renew(settings, arguments)
 
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         default = Path(f"/var/lib/flchain-{name}")
         source = parser.add_mutually_exclusive_group(required=True)
-        source.add_argument("--token", metavar="TOKEN", help=f"from: flchain registrar token; {TOKEN_FORM}")
+        source.add_argument("--token", metavar="TOKEN", help="from: flchain registrar token")
         source.add_argument(
             "--token-file", type=Path, metavar="FILE", help="a file that holds it (a systemd credential)"
         )
@@ -57,41 +45,6 @@ def build_enrolment_actions(
 
     text = "make this node's keys and get certificate, genesis and model from the operator's registrar; can be repeated"
     return (
-        NodeAction("enroll", text, run_enroll, add_arguments, has_config=False),
-        NodeAction("renew", "get a new certificate now; a running node does so by itself", run_renew),
+        NodeAction("enroll", text, enroll, add_arguments, has_config=False),
+        NodeAction("renew", "get a new certificate now; a running node does so by itself", renew),
     )
-
-
-def run_renew(settings: NodeSettings, arguments: argparse.Namespace) -> None:
-    """`renew`: raises ConfigError, TryAgain."""
-    where = settings.enrolment.endpoint
-    if where is None:
-        raise ConfigError((f"{arguments.config}: [enrolment] registrar: this node has none that renews it",))
-    fingerprint = bytes.fromhex(settings.enrolment.fingerprint)
-    ends_s = renew(settings.mqtt, where, fingerprint, load_identity(settings))
-    print(f"{settings.mqtt.tls_certificate}: good until {format_time(ends_s)}")
-
-
-def _write_request(path: Path, request: EnrolRequest) -> None:
-    try:
-        replace_private(path, msgspec.json.encode(request))
-    except OSError as error:
-        raise ConfigError((f"request {path}: {error.strerror or error}",)) from error
-
-
-def _read_answer(path: Path) -> EnrolAnswer:
-    try:
-        with path.open("rb") as stream:
-            return msgspec.json.decode(stream.read(ANSWER_BYTES_MAX), type=EnrolAnswer)
-    except OSError as error:
-        raise ConfigError((f"answer {path}: {error.strerror or error}",)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ConfigError((f"answer {path}: is not one: {error}",)) from error
-
-
-def _read_token(path: Path) -> str:
-    try:
-        with path.open("rb") as stream:
-            return stream.read(TOKEN_BYTES_MAX).decode("ascii", errors="replace")
-    except OSError as error:
-        raise ConfigError((f"token file {path}: {error.strerror or error}",)) from error

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-from flchain.errors import ConfigError, FlchainError
+from flchain.errors import ConfigError, TryAgain
 from flchain_edge.enrolment_messages import (
     ANSWER_BYTES_MAX,
     EnrolAnswer,
@@ -27,10 +27,6 @@ TIMEOUT_S = 15.0
 RETRY_STATUSES = (429, 500, 502, 503)
 RETRY_CODES = ("not-yet",)
 T = TypeVar("T")
-
-
-class TryAgain(FlchainError):
-    """Not yet: no network, no answer, no genesis. Nothing is lost, later it may go."""
 
 
 def fetch_authority(token: Token) -> str:

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Callable
 from flchain.crypto import Identity
 from flchain.errors import FlchainError
 from flchain.types import UnixMillis
-from flchain_edge.enrolment import format_time, renew
 from flchain_edge.node_settings import NodeSettings
 from flchain_edge.tls_key import Validity, read_validity
 
@@ -67,6 +66,8 @@ class RenewalKeeper:
         registrar = self._settings.enrolment.endpoint
         if time_ms is None or path is None or registrar is None:
             return False
+        from flchain_edge.enrolment import format_time, renew  # what a running agent needs once a month
+
         try:
             if not is_due(read_validity(path.read_text()), time_ms):
                 return False

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli import COMMAND as AGENT
+from agent.cli import build_command
 from flchain_edge.command import EXIT_CONFIG
 from miner.cli import COMMAND as MINER
 
@@ -79,11 +79,11 @@ def test_units_and_programs_agree(unit: str) -> None:
     keys = read_keys(unit)
     program, action = keys["ExecStart"].removeprefix(INSTALLED).split()[:2]
     known = {
-        "flchain-agent": {"run", *(extra.name for extra in AGENT.actions)},
+        "flchain-agent": {"run", *(extra.name for extra in build_command().actions)},
         "flchain-miner": {"run", *(extra.name for extra in MINER.actions)},
         "flchain": {"registrar"},
     }
-    assert action in known[program] | {"enroll"}
+    assert action in known[program]
     assert keys["RestartPreventExitStatus"] == str(EXIT_CONFIG)
     assert keys["Type"] in ("notify", "oneshot")
     assert ("WatchdogSec" in keys) == (action == "run"), "a node's watchdog"
