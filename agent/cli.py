@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agent.edge.worker_spawn import WorkerProcess
+    from flchain.genesis import Genesis
     from flchain_edge.command import NodeCommand
 
 SPARE_WORKERS = 2
@@ -40,6 +41,11 @@ def _fork_spares() -> tuple[WorkerProcess, ...]:
     return tuple(fork_worker() for _ in range(SPARE_WORKERS))
 
 
+def get_members(genesis: Genesis) -> list[bytes]:
+    """The public keys of all devices that the genesis knows."""
+    return [entry.public_key for entry in genesis.devices]
+
+
 def build_command(spares: Sequence[WorkerProcess] = ()) -> NodeCommand:
     """The command, for whom the worker processes are there already or not."""
     from agent.runner import run_agent
@@ -47,15 +53,16 @@ def build_command(spares: Sequence[WorkerProcess] = ()) -> NodeCommand:
     from agent.settings import AgentSettings
     from agent.upkeep import ACTIONS
     from flchain_edge.command import NodeCommand
+    from flchain_edge.enrolment_actions import build_enrolment_actions
 
     return NodeCommand(
         program="flchain-agent",
         description="Train on this device's data, publish signed updates, compute the global model and check it.",
         role="device",
-        get_members=lambda genesis: [entry.public_key for entry in genesis.devices],
+        get_members=get_members,
         settings_type=AgentSettings,
         run=partial(run_agent, spares=spares),
-        actions=(*ACTIONS, *SENSING_ACTIONS),
+        actions=(*ACTIONS, *SENSING_ACTIONS, *build_enrolment_actions("agent", "device", get_members)),
         find_data_problems=find_data_problems,
     )
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from agent import mining, work
+from agent.chain_time import ChainTime, compute_time
 from agent.values import (
     AgentConfig,
     AgentState,
@@ -34,6 +35,7 @@ from agent.values import (
     Work,
 )
 from flchain import light
+from flchain.chain import hash_header
 from flchain.errors import (
     InvalidMessage,
     MalformedMessage,
@@ -90,10 +92,11 @@ def build_agent_state(
 def step(state: AgentState, event: Event, now_ms: Millis, clock_ms: UnixMillis) -> Transition:
     """One event in, the next state and what is wanted out. A peer's fault becomes a Refuse and changes nothing.
 
-    `now_ms` is of a monotonic clock and times what waits; `clock_ms` is the world's, by which trust grows old.
+    `now_ms` is of a monotonic clock and times what waits; `clock_ms` is this machine's and may be wrong (`chain_time`).
     """
     try:
-        return _on_event(replace(state, clock_ms=clock_ms), event, now_ms)
+        time_ms = compute_time(state.chain_time, clock_ms, now_ms)
+        return _on_event(replace(state, clock_ms=time_ms, now_ms=now_ms), event, now_ms)
     except InvalidMessage as error:
         return state, (Refuse(error.code, str(error)),)
 
@@ -160,7 +163,7 @@ def _on_head(state: AgentState, owner: Address, packet: Packet) -> Transition:
     try:
         after = light.process_head(state.light, head, state.clock_ms)
     except WrongRound:
-        return state, ()  # known already: a repeat, or a miner that is behind
+        return _on_known_head(state, head)
     except ModelMismatch as error:
         return _on_mismatch(state, error)
     except UnknownValidators:
@@ -174,9 +177,26 @@ def _on_head(state: AgentState, owner: Address, packet: Packet) -> Transition:
     return state, followed + effects
 
 
+def _on_known_head(state: AgentState, head: Head) -> Transition:
+    """A repeat, or a miner that is behind. After a boot the newest is enough: the chain still stands there."""
+    if state.chain_time is not None or hash_header(head.header) != state.light.trust.head:
+        return state, ()
+    state, effects = work.pursue(_learn_time(state, state.light.trust.time_ms))
+    state, scored = mining.pursue(state)
+    return state, effects + scored
+
+
+def _learn_time(state: AgentState, header_ms: UnixMillis) -> AgentState:
+    """A certified header says that it is no earlier than this."""
+    now_ms = Millis(state.now_ms)
+    known = ChainTime(header_ms, now_ms)
+    return replace(state, chain_time=known, clock_ms=compute_time(known, state.clock_ms, now_ms))
+
+
 def _keep_head(state: AgentState, head: Head, after: LightState) -> AgentState:
     """With the validators even if they came without: a restart knows them from this device's own disk only."""
     sets = encode_sets(after.trust.signing, after.trust.validators)
+    state = _learn_time(state, after.trust.time_ms)
     return replace(state, head=replace(head, sets=sets), is_expired=False)
 
 
@@ -184,7 +204,8 @@ def _on_expired(state: AgentState, error: TrustExpired) -> Transition:
     """Only an operator can say which chain is the true one: said once, loudly."""
     if state.is_expired:
         return state, ()
-    note = Note("THIS DEVICE WAS AWAY FOR TOO LONG; set `checkpoint` to a header's hash", {"cause": str(error)}, True)
+    text = "THIS DEVICE WAS AWAY FOR TOO LONG, or its clock is ahead; set the clock, or `checkpoint` to a header's hash"
+    note = Note(text, {"cause": str(error), "clock_ms": state.clock_ms}, True)
     return replace(state, is_expired=True), (note,)
 
 

@@ -57,6 +57,8 @@ def _is_due(state: AgentState) -> bool:
     light, own, scoring = state.light, state.work, state.scoring
     if not light.is_synced or state.is_mismatch or work.is_paused(state) or (scoring and scoring.is_given_up):
         return False
+    if state.chain_time is None:
+        return False
     has_pledged = state.config.is_mining and own is not None and own.round == light.round and own.will_score
     is_scored = state.scores is not None and state.scores.round == light.round
     return (state.is_mining or has_pledged) and not is_scored and light.phase in (Phase.REVEAL, Phase.SCORE)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from agent.chain_time import compute_time
 from agent.edge.disk_writes import read_disk_bytes
 from agent.edge.power.board import Board
 from agent.edge.sensing import Sensing
@@ -53,15 +54,17 @@ from flchain.genesis import Genesis
 from flchain.light import build_light_state
 from flchain.messages import Status
 from flchain.packets import PacketType, encode_packet, split_packet
-from flchain.types import Address
+from flchain.types import Address, UnixMillis
 from flchain.wire import seal
 from flchain_edge.allocator import return_memory
 from flchain_edge.chain_files import load_genesis
-from flchain_edge.event_loop import EventQueue, RefusalCounter, read_clocks
+from flchain_edge.event_loop import EventQueue, RefusalCounter, on_reload, read_clocks
 from flchain_edge.mqtt import Connected as LinkConnected
 from flchain_edge.mqtt import LinkEvent, MqttLink, Received
 from flchain_edge.mqtt_settings import with_client_id
 from flchain_edge.node_settings import load_identity
+from flchain_edge.notify import Notifier, ServiceReport
+from flchain_edge.renewal import RenewalKeeper
 
 log = logging.getLogger("agent")
 
@@ -89,6 +92,18 @@ class AgentRunner:
         """The energy meter when the last round was reported."""
         self._refusals = RefusalCounter()
         self._working: set[asyncio.Task[None]] = set()
+        self._heard_ms = 0
+
+    def describe(self) -> str:
+        """Where this device stands, in one line."""
+        light = self._state.light
+        return f"round {light.round}, {light.phase.name.lower()}, height {light.height}"
+
+    def get_time_ms(self) -> UnixMillis | None:
+        """What time it is, once the chain has told."""
+        state = self._state
+        now_ms, clock_ms = read_clocks()
+        return compute_time(state.chain_time, clock_ms, now_ms) if state.chain_time is not None else None
 
     async def run(self) -> None:
         """Until cancelled, or until the disk fails: StoreFull and LedgerCorrupt come out."""
@@ -106,7 +121,10 @@ class AgentRunner:
             await self._link.stop()
 
     async def _process(self, event: Event) -> None:
-        self._state, effects = step(self._state, event, *read_clocks())
+        now_ms, clock_ms = read_clocks()
+        if isinstance(event, PacketReceived | Connected):
+            self._heard_ms = now_ms
+        self._state, effects = step(self._state, event, now_ms, clock_ms)
         # All that the event changes is durable, in one write, before anything of it is sent.
         await self._store.save(*await self._list_changes(effects))
         for effect in effects:
@@ -166,6 +184,10 @@ class AgentRunner:
         if before is not None:
             self._link.unsubscribe(*self._state.topics.news_of(before, is_full))
         self._link.subscribe(*self._state.topics.news_of(miner, is_full))
+        is_silent = read_clocks()[0] - self._heard_ms >= self._state.config.failover_ms
+        if before is not None and is_silent and self._link.has_stand_ins:
+            # No miner at all is heard: the broker answers, yet is cut off from them.
+            self._link.turn_away("nobody is heard through this broker")
 
     def _report(self, report: Report) -> None:
         counters, me = self._link.counters, self._state.config.identity
@@ -256,12 +278,18 @@ async def _run_with(workers: Workers, settings: AgentSettings, genesis: Genesis,
         saved = (stored.light, stored.residual, stored.work, stored.outbox)
         state = build_agent_state(config, *saved, saved_scores=stored.scores)
         queue: EventQueue[Event] = EventQueue()
-        link = MqttLink(with_client_id(settings.mqtt, identity.address.hex()), on_event=queue.on_link_event)
+        report = ServiceReport(Notifier(), queue)
+        on_event = report.relay(queue.on_link_event)
+        link = MqttLink(with_client_id(settings.mqtt, identity.address.hex()), on_event=on_event)
         fields = {"address": identity.address.hex(), "chain": genesis.name, "round": stored.light.round}
         return_memory()  # what reading files and keys has left free
         workers.announce()
         log.info("starting", extra=fields)
-        await AgentRunner(state, store, link, workers, queue, board=board).run()
+        runner = AgentRunner(state, store, link, workers, queue, board=board)
+        on_reload(lambda: link.reconnect("reload"))
+        renewal = RenewalKeeper(settings, identity, runner.get_time_ms)
+        async with report.reporting(runner.describe), renewal.keeping():
+            await runner.run()
     finally:
         await sensing.stop()
         await store.close()

@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from agent.chain_time import ChainTime
 from flchain.crypto import Identity
 from flchain.light import LightState
 from flchain.packets import Assembly, Topics
@@ -302,6 +303,11 @@ class AgentState:
     """Digests of this round's messages that went out or got their receipt."""
     heard_ms: int = 0
     clock_ms: UnixMillis = EARLIEST
+    """The world's time, see `chain_time.compute_time`."""
+    now_ms: int = 0
+    """By the monotonic clock."""
+    chain_time: ChainTime | None = None
+    """None until a certified header was heard in this life: till then nothing is said about a round."""
     asked_others: int = 0
     """Counts the questions to miners that are not followed, so that each has its turn."""
     is_resyncing: bool = False

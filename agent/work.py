@@ -33,7 +33,7 @@ Transition = tuple[AgentState, tuple[Effect, ...]]
 def pursue(state: AgentState) -> Transition:
     """Do what the open round's phase asks of this device, once."""
     light = state.light
-    if is_paused(state) or state.is_mismatch or not light.is_synced:
+    if is_paused(state) or state.is_mismatch or state.chain_time is None or not light.is_synced:
         return state, ()
     has_work = state.work is not None and state.work.round == light.round
     if light.phase is Phase.COMMIT and not has_work and state.training_round != light.round:
@@ -79,7 +79,8 @@ def _say(state: AgentState, raw: bytes) -> Transition:
 def say_again(state: AgentState) -> Transition:
     """What the open phase waits for, receipt or not: miners that restart have forgotten what is in no block yet."""
     raw = _get_due(state)
-    return (state, ()) if raw is None or not state.light.is_synced else _say(state, raw)
+    is_able = state.light.is_synced and state.chain_time is not None
+    return (state, ()) if raw is None or not is_able else _say(state, raw)
 
 
 def _publish(state: AgentState, raw: bytes) -> Publish:
@@ -89,7 +90,7 @@ def _publish(state: AgentState, raw: bytes) -> Publish:
 
 def resend(state: AgentState) -> Transition:
     """Say again what has no receipt."""
-    if not state.outbox:
+    if not state.outbox or state.chain_time is None:
         return state, ()
     again = tuple(_publish(state, raw) for _, raw in state.outbox.values())
     return state, (*again, StartTimer(Timer.RESEND, state.config.resend_ms))

@@ -170,3 +170,7 @@ class LedgerCorrupt(FlchainError):
 
 class ModelMismatch(FlchainError):
     """This node computed another model than the chain's certified hash: keep the old model and say so loudly."""
+
+
+class TryAgain(FlchainError):
+    """Not yet: no network, no answer, no genesis. Nothing is lost, later it may go."""

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flchain.crypto import Identity
-from flchain.errors import ConfigError, FlchainError, LedgerCorrupt
+from flchain.errors import ConfigError, FlchainError, LedgerCorrupt, TryAgain
 from flchain.genesis import Genesis
 from flchain_edge.chain_files import load_genesis, load_model_file
 from flchain_edge.config import load_config, render_example
 from flchain_edge.event_loop import run_until_signal
 from flchain_edge.logs import setup_logging
 from flchain_edge.model_files import load_examples
+from flchain_edge.mqtt_settings import build_tls_context
 from flchain_edge.node_settings import NodeSettings, load_identity
 from flchain_edge.sqlite import StoreFull
 
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-EXIT_FAULT, EXIT_IO, EXIT_CONFIG = 1, 74, 78
-"""74 and 78 as sysexits.h names them: systemd units restart after the first two, never after a configuration error."""
+EXIT_FAULT, EXIT_IO, EXIT_TRY_AGAIN, EXIT_CONFIG = 1, 74, 75, 78
+"""As sysexits.h names them: systemd units restart after the first three, never after a configuration error."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class NodeAction:
     help: str
     act: Callable[[Any, argparse.Namespace], None]
     add_arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
+    has_config: bool = True
+    """False for what comes before there is a configuration: `act` gets None for its settings."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,8 @@ def _build_parser(command: NodeCommand) -> argparse.ArgumentParser:
         action.add_argument("--config", type=Path, required=True, metavar="FILE", help="configuration file (TOML)")
     for extra in command.actions:
         action = actions.add_parser(extra.name, help=extra.help, description=extra.help)
-        action.add_argument("--config", type=Path, required=True, metavar="FILE", help="configuration file (TOML)")
+        if extra.has_config:
+            action.add_argument("--config", type=Path, required=True, metavar="FILE", help="configuration file (TOML)")
         extra.add_arguments(action)
     actions.add_parser("example", help="print a commented configuration file")
     return parser
@@ -84,8 +88,8 @@ def run_command(command: NodeCommand, argv: Sequence[str] | None = None) -> int:
         print(render_example(command.settings_type), end="")
         return 0
     try:
-        settings = load_config(arguments.config, command.settings_type)
-        setup_logging(settings.log.level, times=True)
+        settings = load_config(arguments.config, command.settings_type) if "config" in arguments else None
+        setup_logging(settings.log.level if settings is not None else "info", times=True)
         _act(command, settings, arguments)
     except ConfigError as error:
         for problem in error.problems:
@@ -103,7 +107,7 @@ def run_command(command: NodeCommand, argv: Sequence[str] | None = None) -> int:
         return EXIT_IO
     except FlchainError as error:
         print(f"error: {error}", file=sys.stderr)
-        return EXIT_FAULT
+        return EXIT_TRY_AGAIN if isinstance(error, TryAgain) else EXIT_FAULT
     return 0
 
 
@@ -158,6 +162,7 @@ def find_problems(command: NodeCommand, settings: Any) -> tuple[str, ...]:
         _look_for(problems, "data", settings.examples)
     else:
         _attempt(problems, load_examples, settings.examples, model)
+    _attempt(problems, build_tls_context, settings.mqtt)
     if not settings.key.file.exists():
         problems.append(f"key file {settings.key.file}: No such file or directory; make it with: {command.program} key")
         return tuple(problems)

@@ -7,7 +7,7 @@ import logging
 import signal
 import time
 from collections import Counter, deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 from flchain.types import Millis, UnixMillis
@@ -36,6 +36,10 @@ class EventQueue(Generic[EventT]):
         self._wake = asyncio.Event()
         self._timers: dict[Hashable, asyncio.TimerHandle] = {}
         self.dropped = 0
+        self.taken = 0
+        """Events that the owner has taken."""
+        self.is_awaited = False
+        """True while the owner waits for an event: it has done all that it was asked."""
 
     def post(self, event: EventT) -> None:
         """Add an event of the node's own, from the loop's thread."""
@@ -67,13 +71,18 @@ class EventQueue(Generic[EventT]):
 
     async def get(self) -> EventT | LinkEvent:
         """The next event, waiting for one if there is none."""
-        while True:
-            if self._own:
-                return self._own.popleft()
-            if (event := self._inbox.get_nowait()) is not None:
-                return event
+        while (event := self._take()) is None:
             self._wake.clear()
-            await self._wake.wait()
+            self.is_awaited = True
+            try:
+                await self._wake.wait()
+            finally:
+                self.is_awaited = False
+        self.taken += 1
+        return event
+
+    def _take(self) -> EventT | LinkEvent | None:
+        return self._own.popleft() if self._own else self._inbox.get_nowait()
 
 
 class RefusalCounter:
@@ -88,6 +97,11 @@ class RefusalCounter:
         count = self.counts[code]
         level = logging.WARNING if count == 10 ** (len(str(count)) - 1) else logging.DEBUG
         log.log(level, "message refused", extra={"reason": code, "count": count, "detail": detail})
+
+
+def on_reload(act: Callable[[], None]) -> None:
+    """Call `act` on every SIGHUP (`systemctl reload`) from now on; without, a SIGHUP ends the process."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, act)
 
 
 async def run_until_signal(main: asyncio.Task[None]) -> None:

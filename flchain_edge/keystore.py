@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import os
 import secrets
 import stat
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from flchain.crypto import Identity
 from flchain.errors import ConfigError
+from flchain_edge.private_files import create_private
 
 ED25519_OID = "1.3.101.112"
 SEED_BYTES = 32
@@ -37,7 +37,7 @@ def load_or_create_identity(path: Path, passphrase: str | None) -> Identity:
     try:
         if not path.exists():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _create_key_file(path, _encode_key(secrets.token_bytes(SEED_BYTES), passphrase))
+            create_private(path, _encode_key(secrets.token_bytes(SEED_BYTES), passphrase).encode())
         text = _read_private(path)
     except OSError as error:
         raise ConfigError((f"key file {path}: {error.strerror or error}",)) from error
@@ -48,18 +48,20 @@ def load_or_create_identity(path: Path, passphrase: str | None) -> Identity:
 
 
 def load_passphrase(env: str | None, file: Path | None, environ: Mapping[str, str] | None = None) -> str | None:
-    """The passphrase from the environment variable or the file (a systemd credential) that the configuration names.
+    """The passphrase from the environment variable or the file that the configuration names.
 
-    None when it names neither. Raises ConfigError: both named, the variable unset, the file unreadable, readable by
-    everybody, or empty.
+    When it names neither: from the credential *.passphrase that systemd has given this service, or None. Raises
+    ConfigError: both named, the variable unset, the file unreadable, readable by everybody, or empty.
     """
+    environ = os.environ if environ is None else environ
     if env and file:
         raise ConfigError(("passphrase: name an environment variable or a file, not both",))
     if env:
-        value = (os.environ if environ is None else environ).get(env)
+        value = environ.get(env)
         if not value:
             raise ConfigError((f"passphrase: the environment variable {env} is not set",))
         return value
+    file = file or _find_credential(environ)
     if file is None:
         return None
     try:
@@ -71,6 +73,15 @@ def load_passphrase(env: str | None, file: Path | None, environ: Mapping[str, st
     if not value:
         raise ConfigError((f"passphrase file {file}: is empty",))
     return value
+
+
+def _find_credential(environ: Mapping[str, str]) -> Path | None:
+    """The passphrase among what LoadCredential= of the unit has brought (systemd.exec(5))."""
+    folder = environ.get("CREDENTIALS_DIRECTORY")
+    found = sorted(Path(folder).glob("*.passphrase")) if folder else []
+    if len(found) > 1:
+        raise ConfigError((f"passphrase: {len(found)} credentials of that kind: name one with passphrase_file",))
+    return found[0] if found else None
 
 
 def _encode_key(seed: bytes, passphrase: str | None) -> str:
@@ -145,25 +156,3 @@ def _read_private(path: Path) -> str:
         if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise ConfigError((f"key file {path}: group or others have access to it; run: chmod 600 {path}",))
         return stream.read(KEY_FILE_BYTES_MAX).decode("ascii", errors="replace")
-
-
-def _create_key_file(path: Path, text: str) -> None:
-    """Write a complete file or none, also when the power goes. When two processes create it at once, one wins."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        # A link refuses to replace what is there, which a rename would: a key is never overwritten.
-        with contextlib.suppress(FileExistsError):
-            os.link(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import paho.mqtt.client as paho
 
 from flchain.errors import ConfigError
+from flchain_edge.broker_choice import BrokerChoice, is_listening
 from flchain_edge.inbox import INBOX_BYTES_MAX, INBOX_MESSAGES_MAX, Connected, Disconnected, Inbox, LinkEvent, Received
 from flchain_edge.mqtt_session import OUTGOING_BYTES_MAX, OUTGOING_MESSAGES_MAX, Session
-from flchain_edge.mqtt_settings import MqttSettings, Will, build_tls_context
+from flchain_edge.mqtt_settings import Endpoint, MqttSettings, Will, build_tls_context
+from flchain_edge.tls_errors import describe_tls_error
 
 __all__ = [
     "INBOX_BYTES_MAX",
@@ -40,11 +42,6 @@ log = logging.getLogger(__name__)
 
 PAYLOAD_BYTES_MAX = 1_000_000
 """Largest payload. A larger one would make the broker hang up; chunk above."""
-BACKOFF_MIN_S = 0.25
-BACKOFF_MAX_S = 30.0
-STABLE_S = 5.0
-"""A connection that lasted this long resets the back-off; a shorter one does not, or two nodes with one client id
-would throw each other out at full speed."""
 STOP_TIMEOUT_S = 2.0
 
 
@@ -74,17 +71,10 @@ def compute_publish_bytes(topic: str, payload_bytes: int, qos: int) -> int:
     return 1 + length_bytes + remaining
 
 
-def compute_backoff_s(failures: int, draw: float) -> float:
-    """Seconds to wait after the n-th failure in a row (from 1): doubling, capped, jittered by `draw` of [0, 1).
-
-    The jitter is half of the delay: after a broker's restart a whole field of boards must not come back in one second.
-    """
-    ceiling = min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2.0 ** min(failures - 1, 16))
-    return ceiling * (0.5 + 0.5 * draw)
-
-
 class MqttLink:
     """A connection that is kept: connects, reconnects, re-subscribes, and tells its owner.
+
+    Of several brokers the next is tried after each failure, and the first again when it is back (`broker_choice`).
 
     Use it from the loop's own thread. Events go to `events`, or to `on_event` if given: called in place, and what it
     raises is logged and counted, never passed on.
@@ -109,7 +99,15 @@ class MqttLink:
         self._filters: dict[str, int] = {}
         self._session: Session | None = None
         self._task: asyncio.Task[None] | None = None
-        self._said = ""
+        self._said: dict[Endpoint, str] = {}
+        self._choice = BrokerChoice(settings.endpoints, settings.return_s)
+        self._choose: Callable[[], float] | None = None
+        """How the next broker is chosen, if this connection ends because its owner wants it to."""
+
+    @property
+    def has_stand_ins(self) -> bool:
+        """Whether there is more than one broker to turn to."""
+        return len(self._settings.endpoints) > 1
 
     @property
     def is_connected(self) -> bool:
@@ -137,6 +135,25 @@ class MqttLink:
             await asyncio.wait((self._session.closed,), timeout=STOP_TIMEOUT_S)
         task.cancel()
         await asyncio.wait((task,))
+
+    def reconnect(self, reason: str) -> None:
+        """End this connection and make it anew, with the TLS files as they are now."""
+        self._part(reason, self._choice.stay)
+
+    def turn_away(self, reason: str) -> None:
+        """Turn to the next broker: for an owner who hears nobody through one that still answers."""
+        self._part(reason, None)
+
+    def _part(self, reason: str, choose: Callable[[], float] | None) -> None:
+        if self._session is not None and self._session.is_ready:
+            self._say(logging.INFO, f"connecting anew: {reason}")
+            self._choose = choose
+            self._leave(self._session)
+
+    def _leave(self, session: Session) -> None:
+        """Say goodbye; a broker that does not take it in STOP_TIMEOUT_S is left without."""
+        session.disconnect()
+        asyncio.get_running_loop().call_later(STOP_TIMEOUT_S, session.abort)
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> bool:
         """Hand a message to the connection. False while disconnected or while OUTGOING_*_MAX are reached.
@@ -173,29 +190,35 @@ class MqttLink:
             self._session.unsubscribe(topic_filters)
 
     async def _run(self) -> None:
-        failures = 0
         while True:
             lasted_s = 0.0
             try:
                 lasted_s = await self._run_session()
             except Exception as error:  # a fault of ours must not leave a board silent in the field
                 log.error("the link failed and starts again", exc_info=error)
-            failures = 1 if lasted_s >= STABLE_S else failures + 1
-            await asyncio.sleep(compute_backoff_s(failures, random.random()))
+            choose, self._choose = self._choose, None
+            delay_s = choose() if choose is not None else self._choice.turn(lasted_s)
+            await asyncio.sleep(delay_s)
 
     async def _run_session(self) -> float:
         """One connection; returns the seconds for which it was ready."""
         loop = asyncio.get_running_loop()
         reason = "stopped"
         session: Session | None = None
+        watch: asyncio.Task[None] | None = None
         try:
-            self._session = session = Session(self, self._settings, self._will, self._outgoing_bytes_max)
+            endpoint = self._choice.current
+            self._session = session = Session(self, self._settings, endpoint, self._will, self._outgoing_bytes_max)
             await session.open()
+            if self._choice.is_stand_in:
+                watch = asyncio.create_task(self._return_to_preferred(session), name="mqtt-return")
             reason = await session.run()
         except (OSError, ValueError, ConfigError) as error:
-            reason = str(error) or type(error).__name__
+            reason = describe_tls_error(error, time.time())
         finally:
             self._session = None
+            if watch is not None:
+                watch.cancel()
             if session is not None:
                 session.abort()
                 if session.ready_since is not None:
@@ -205,6 +228,15 @@ class MqttLink:
             else:
                 self._say(logging.WARNING, f"no connection to the broker: {reason}")
         return 0.0 if session is None or session.ready_since is None else loop.time() - session.ready_since
+
+    async def _return_to_preferred(self, session: Session) -> None:
+        """End a stand-in's session once the preferred broker answers again."""
+        while True:
+            await asyncio.sleep(self._choice.compute_return_s())
+            if await is_listening(self._choice.preferred, build_tls_context(self._settings)):
+                self._choose = self._choice.go_back
+                self._leave(session)
+                return
 
     def on_session_ready(self, session: Session) -> None:
         self.counters.connections += 1
@@ -235,7 +267,8 @@ class MqttLink:
             log.error("a handler of link events failed", exc_info=error)
 
     def _say(self, level: int, text: str) -> None:
-        """Log a change of state once: a broker that is down for a night is one line, not ten thousand."""
-        if text != self._said:
-            self._said = text
-            log.log(level, "%s host=%s port=%d", text, self._settings.host, self._settings.port)
+        """Log a change of state once a broker: one that is down for a night is one line, not ten thousand."""
+        where = self._choice.current
+        if text != self._said.get(where):
+            self._said = {where: text} if self.is_connected else {**self._said, where: text}
+            log.log(level, "%s host=%s port=%d", text, where.host, where.port)

@@ -16,9 +16,10 @@ from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTErrorCode
 
-from flchain_edge.mqtt_settings import MqttSettings, Will, build_tls_context
+from flchain_edge.mqtt_settings import Endpoint, MqttSettings, Will, build_tls_context
+from flchain_edge.tls_errors import describe_alert
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ TICK_S_MAX = 5.0
 READS_MAX = 64
 """Packets taken from a TLS buffer before other tasks get their turn."""
 SUBACK_FAILURE = 0x80
+HUNG_UP = "the broker hung up: our certificate may have run out, be revoked, or be unknown there; its log says which"
 
 
 class SessionOwner(Protocol):
@@ -71,10 +73,18 @@ class Session:
     A fresh client each time is what keeps paho from resending by itself what an old connection left behind.
     """
 
-    def __init__(self, owner: SessionOwner, settings: MqttSettings, will: Will | None, outgoing_bytes_max: int) -> None:
+    def __init__(
+        self,
+        owner: SessionOwner,
+        settings: MqttSettings,
+        endpoint: Endpoint,
+        will: Will | None,
+        outgoing_bytes_max: int,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._owner = owner
         self._settings = settings
+        self._endpoint = endpoint
         self._client = client = _build_client(settings, will)
         self._attached = False
         self._outgoing: dict[int, int] = {}
@@ -85,6 +95,8 @@ class Session:
         self.subscribed: set[str] = set()
         self.closed: asyncio.Future[str] = self._loop.create_future()
         self.ready_since: float | None = None
+        self._fault = ""
+        client.on_log = self._on_log
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
@@ -117,7 +129,7 @@ class Session:
         def connect() -> None:
             error: Exception | None = None
             try:
-                self._client.connect(self._settings.host, self._settings.port, self._settings.keepalive_s)
+                self._client.connect(self._endpoint.host, self._endpoint.port, self._settings.keepalive_s)
             except Exception as caught:  # every one is only a reason to try again later
                 error = caught
             with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody waits
@@ -237,7 +249,15 @@ class Session:
             self._owner.on_session_ready(self)
 
     def _on_disconnect(self, client: paho.Client, userdata: Any, flags: Any, code: Any, properties: Any) -> None:
-        self._end(self._refusal or ("goodbye" if not code.is_failure else f"connection lost ({code})"))
+        reason = "goodbye" if not code.is_failure else describe_alert(self._fault) or f"connection lost ({code})"
+        if code.is_failure and self.ready_since is None and self._settings.tls_certificate is not None:
+            reason = describe_alert(self._fault) or HUNG_UP  # the alert may be lost with the connection
+        self._end(self._refusal or reason)
+
+    def _on_log(self, client: paho.Client, userdata: Any, level: int, text: str) -> None:
+        """With TLS 1.3 a broker refuses our certificate after the handshake; paho keeps that to its log."""
+        if level == LogLevel.MQTT_LOG_ERR:
+            self._fault = text
 
     def _on_message(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
         self._owner.on_session_message(message)

@@ -8,6 +8,20 @@ from pathlib import Path
 
 from flchain.errors import ConfigError
 
+BROKERS_MAX = 16
+"""Brokers that one node may know."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a broker listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 @dataclass(frozen=True)
 class MqttSettings:
@@ -26,6 +40,37 @@ class MqttSettings:
     tls_certificate: Path | None = field(default=None, metadata={"help": "PEM of this node's client certificate"})
     tls_key: Path | None = field(default=None, metadata={"help": "PEM of its key"})
     keepalive_s: int = field(default=30, metadata={"min": 1, "max": 3600, "help": "seconds between signs of life"})
+    brokers: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "max": BROKERS_MAX,
+            "help": "host:port of several brokers, instead of host and port; the first is preferred",
+            "example": ["edge-1:8883", "edge-2:8883"],
+        },
+    )
+    return_s: int = field(
+        default=300,
+        metadata={"min": 1, "max": 86_400, "help": "seconds on another broker before the first is tried again"},
+    )
+
+    def __post_init__(self) -> None:
+        try:
+            self.endpoints  # noqa: B018 - only whether they can be read
+        except ValueError as error:
+            raise ValueError(f"brokers: {error}") from error
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Where to connect, the preferred broker first; never empty."""
+        return tuple(parse_endpoint(text) for text in self.brokers) or (Endpoint(self.host, self.port),)
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """Raises ValueError for what is not host:port, or [v6 address]:port."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host.strip("[]") or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise ValueError(f'must be "host:port", is "{text[:60]}"')
+    return Endpoint(host.strip("[]"), int(port))
 
 
 @dataclass(frozen=True)

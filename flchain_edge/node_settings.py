@@ -8,7 +8,7 @@ from pathlib import Path
 from flchain.crypto import Identity
 from flchain.types import Hash
 from flchain_edge.keystore import load_or_create_identity, load_passphrase
-from flchain_edge.mqtt_settings import MqttSettings
+from flchain_edge.mqtt_settings import Endpoint, MqttSettings, parse_endpoint
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,32 @@ class LogSettings:
 
 
 @dataclass(frozen=True)
+class EnrolmentSettings:
+    """Which registrar renews this node's certificate; written by `enroll`."""
+
+    registrar: str = field(
+        default="", metadata={"pattern": r"|[^\s/]+:\d{1,5}", "help": "host:port", "example": "registrar.local:8443"}
+    )
+    fingerprint: str = field(
+        default="", metadata={"pattern": "|[0-9a-f]{64}", "help": "SHA-256 of its authority's certificate"}
+    )
+
+    def __post_init__(self) -> None:
+        if self.registrar:
+            try:
+                parse_endpoint(self.registrar)
+            except ValueError as error:
+                raise ValueError(f"registrar: {error}") from error
+        if bool(self.registrar) != bool(self.fingerprint):
+            raise ValueError("registrar and fingerprint: give both or none")
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """Where it is, if there is one."""
+        return parse_endpoint(self.registrar) if self.registrar else None
+
+
+@dataclass(frozen=True)
 class NodeSettings:
     """What every node is told; rules and names of the chain are in the genesis file."""
 
@@ -42,6 +68,7 @@ class NodeSettings:
     data_dir: Path = field(metadata={"help": "where this node's database is kept", "example": "data"})
     key: KeySettings
     mqtt: MqttSettings = field(default_factory=MqttSettings)
+    enrolment: EnrolmentSettings = field(default_factory=EnrolmentSettings)
     log: LogSettings = field(default_factory=LogSettings)
     until_round: int = field(default=0, metadata={"min": 0, "help": "take part up to this round; 0: go on for ever"})
     checkpoint: str = field(

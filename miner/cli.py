@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flchain_edge.command import NodeCommand, run_command
+from flchain_edge.enrolment_actions import build_enrolment_actions
 from miner.runner import run_miner
 from miner.settings import MinerSettings
 from miner.upkeep import ACTIONS
@@ -15,7 +16,7 @@ COMMAND = NodeCommand(
     role="validator",
     settings_type=MinerSettings,
     run=run_miner,
-    actions=ACTIONS,
+    actions=(*ACTIONS, *build_enrolment_actions("miner", "miner", None)),
 )
 
 

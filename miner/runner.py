@@ -12,12 +12,14 @@ from flchain.packets import PacketType, encode_packet, split_packet
 from flchain.state import find_validator
 from flchain.types import Height
 from flchain_edge.chain_files import load_genesis, load_model_file
-from flchain_edge.event_loop import EventQueue, RefusalCounter, read_clocks
+from flchain_edge.event_loop import EventQueue, RefusalCounter, on_reload, read_clocks
 from flchain_edge.model_files import compute_initial_model, load_examples
 from flchain_edge.mqtt import OUTGOING_BYTES_MAX, LinkEvent, MqttLink, Received
 from flchain_edge.mqtt import Connected as LinkConnected
 from flchain_edge.mqtt_settings import with_client_id
 from flchain_edge.node_settings import load_identity
+from flchain_edge.notify import Notifier, ServiceReport
+from flchain_edge.renewal import RenewalKeeper
 from flchain_edge.scorer_tflite import Scorer
 from flchain_edge.tflite import TfliteModel, probe_model
 from miner import catch_up
@@ -70,6 +72,11 @@ class MinerRunner:
         self._silent_until = silent_until
         self._refusals = RefusalCounter()
         self._scoring: set[asyncio.Task[None]] = set()
+
+    def describe(self) -> str:
+        """Where this miner stands, in one line."""
+        chain = self._state.chain
+        return f"round {chain.round.number}, {chain.round.phase.name.lower()}, height {chain.height}"
 
     async def run(self) -> None:
         """Until cancelled, or until the disk fails: StoreFull and LedgerCorrupt come out."""
@@ -191,15 +198,21 @@ async def run_miner(settings: MinerSettings) -> None:
         config = MinerConfig(identity, settings.until_round, settings.get_checkpoint())
         state = build_miner_state(config, standing, own_messages, own_blocks)
         queue: EventQueue[Event] = EventQueue()
+        report = ServiceReport(Notifier(), queue)
         link = MqttLink(
             with_client_id(settings.mqtt, identity.address.hex()),
-            on_event=queue.on_link_event,
+            on_event=report.relay(queue.on_link_event),
             outgoing_bytes_max=compute_outgoing_bytes_max(genesis),
         )
         log.info("starting", extra={"address": identity.address.hex(), "chain": genesis.name, "height": chain.height})
         silent_until = await ledger.get_silence()
         if chain.height < silent_until:
             log.info("catching up after a resync, signing nothing", extra={"until_height": silent_until})
-        await MinerRunner(state, ledger, link, Scorer(model, lambda: examples), queue, silent_until=silent_until).run()
+        runner = MinerRunner(state, ledger, link, Scorer(model, lambda: examples), queue, silent_until=silent_until)
+        on_reload(lambda: link.reconnect("reload"))
+        # A miner stamps blocks: its clock has to be right anyhow.
+        renewal = RenewalKeeper(settings, identity, lambda: read_clocks()[1])
+        async with report.reporting(runner.describe), renewal.keeping():
+            await runner.run()
     finally:
         await ledger.close()

@@ -7,7 +7,8 @@ sessions under `data_dir`, listen on 127.0.0.1 only, and pass payloads of 1,000,
 Supervision: a broker has no thread of its own. Whoever started it calls `ensure_running()` in its own loop (the demo
 does once a tick): that starts a dead broker again, same port, same data, at most `RESTARTS_MAX` times.
 
-Not for production: no TLS and no access rules here.
+`start_broker` is not for production: no TLS and no access rules there. `start_configured_broker` runs the files that
+`flchain registrar broker` writes.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ import importlib.metadata
 import json
 import os
 import shutil
+import signal
 import socket
+import ssl
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -62,6 +66,7 @@ class Broker:
     data_dir: Path
     command: tuple[str, ...]
     restarts: int = 0
+    is_tls: bool = False
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -128,6 +133,11 @@ class Broker:
         self.stop()
         self.start()
 
+    def reload(self) -> None:
+        """SIGHUP: read rules, certificates and revocation list again."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
+
     def __enter__(self) -> Self:
         return self
 
@@ -139,7 +149,8 @@ class Broker:
     def _wait_until_answering(self) -> None:
         assert self._process is not None
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not is_answering(self.host, self.port):
+        is_up = is_shaking_hands if self.is_tls else is_answering
+        while not is_up(self.host, self.port):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 # The pause between two probes is a wait for its death, so that a bad start is told at once.
                 status = self._process.wait(timeout=0.02)
@@ -165,15 +176,27 @@ def start_broker(kind: BrokerKind, data_dir: Path) -> Broker:
     Raises BrokerError if the kind is unknown, not installed, or does not come up.
     """
     data_dir = data_dir.resolve()
+    config = data_dir / f"{kind}.conf"
+
+    def render(port: int) -> Path:
+        build = build_nats_config if kind == "nats" else build_mosquitto_config
+        config.write_text(build(port, data_dir))
+        return config
+
+    return start_configured_broker(kind, data_dir, render)
+
+
+def start_configured_broker(
+    kind: BrokerKind, data_dir: Path, render: Callable[[int], Path], *, is_tls: bool = False
+) -> Broker:
+    """The same with a configuration of one's own: `render` writes it for a port and returns its path."""
+    data_dir = data_dir.resolve()
     data_dir.mkdir(parents=True, exist_ok=True)
     program = find_program(kind)
     end_leftover(data_dir)
     for attempt in range(PORT_TRIES):
         port = find_free_port()
-        config = data_dir / f"{kind}.conf"
-        build = build_nats_config if kind == "nats" else build_mosquitto_config
-        config.write_text(build(port, data_dir))
-        broker = Broker(kind, HOST, port, data_dir, (program, "-c", str(config)))
+        broker = Broker(kind, HOST, port, data_dir, (program, "-c", str(render(port))), is_tls=is_tls)
         try:
             broker.start()
         except BrokerError:
@@ -258,6 +281,18 @@ def is_answering(host: str, port: int, timeout_s: float = 2.0) -> bool:
     except OSError:
         return False
     return answer == _CONNACK_ACCEPTED
+
+
+def is_shaking_hands(host: str, port: int, timeout_s: float = 2.0) -> bool:
+    """True if something at host:port speaks TLS; who we are it asks later."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with socket.create_connection((host, port), timeout=timeout_s) as connection:
+            context.wrap_socket(connection).close()
+    except OSError:
+        return False
+    return True
 
 
 def find_free_port() -> int:

@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sim": ("tools.sim.cli", "run a simulated network of the real machines under faults, from one seed"),
     "genesis": ("tools.genesis", "make or show the genesis of a chain"),
     "emulate": ("tools.emulators.cli", "be a sensor: watch, weather station, UAV, satellite receiver, IIO device"),
+    "registrar": ("tools.registrar.cli", "enrol boards and miners with certificates, revoke them, set brokers up"),
     "bench": ("tools.bench.cli", "measure on this machine, beside the floor of the same run"),
 }
 

@@ -101,7 +101,9 @@ async def publish(access: Access, raw: bytes, timeout_s: float) -> dict[Address,
     finally:
         await link.stop()
     if not was_connected:
-        raise OrderFailed(f"no connection to the broker at {access.mqtt.host}:{access.mqtt.port} in {timeout_s:.0f} s")
+        raise OrderFailed(
+            f"no connection to the broker at {', '.join(map(str, access.mqtt.endpoints))} in {timeout_s:.0f} s"
+        )
     return said
 
 

@@ -19,7 +19,7 @@ from agent.edge.sensors import SENSORS, SensorSettings
 from agent.edge.sensors.source import Clock, SourceContext, SourceFailed
 from agent.sensing.samples import Sample
 from flchain.errors import FlchainError
-from flchain_edge.mqtt import compute_backoff_s
+from flchain_edge.broker_choice import compute_backoff_s
 
 log = logging.getLogger("agent.sensing")
 

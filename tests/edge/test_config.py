@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from flchain.errors import ConfigError
 from flchain_edge.config import load_config, render_example
 from flchain_edge.mqtt_settings import MqttSettings
+from flchain_edge.node_settings import EnrolmentSettings
 
 
 @dataclass(frozen=True)
@@ -219,3 +220,11 @@ def test_no_file_brings_anything_but_a_config_error(
         assert isinstance(load_config(path, Node, {}), Node)
     except ConfigError as error:
         assert all(problem.startswith("any.toml: ") for problem in error.problems)
+
+
+@pytest.mark.parametrize("text", ['registrar = "a:1"', 'registrar = "a:99999"', f'fingerprint = "{"ab" * 32}"'])
+def test_a_registrar_is_named_whole_or_not_at_all(text: str, tmp_path: Path) -> None:
+    """Half a registrar, or one at no port, is told at start and not in a month, when the certificate runs out."""
+    (tmp_path / "m.toml").write_text(text)
+    with pytest.raises(ConfigError, match="registrar"):
+        load_config(tmp_path / "m.toml", EnrolmentSettings)

@@ -11,7 +11,8 @@ import pytest
 from Crypto.PublicKey import ECC
 
 from flchain.errors import ConfigError
-from flchain_edge.keystore import _create_key_file, load_or_create_identity, load_passphrase
+from flchain_edge.keystore import load_or_create_identity, load_passphrase
+from flchain_edge.private_files import create_private
 
 
 @pytest.mark.parametrize("passphrase", [None, "correct horse ü"])
@@ -111,7 +112,7 @@ def test_key_that_is_there_is_never_replaced(tmp_path: Path) -> None:
     """Who loses the race to create the file takes the winner's key, however late it comes."""
     path = tmp_path / "device.pem"
     winner = load_or_create_identity(path, None)
-    _create_key_file(path, "the loser's")
+    create_private(path, b"the loser's")
     assert load_or_create_identity(path, None) == winner
     assert os.listdir(tmp_path) == ["device.pem"]
 
@@ -137,3 +138,18 @@ def test_passphrase_comes_from_where_the_configuration_says(tmp_path: Path) -> N
     file.write_text("\n")
     with pytest.raises(ConfigError, match="empty"):
         load_passphrase(None, file, {})
+
+
+def test_the_passphrase_may_be_a_credential_of_systemd(tmp_path: Path) -> None:
+    """What LoadCredential= brings is used if the configuration names no other source; two of a kind are a question."""
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    environ = {"CREDENTIALS_DIRECTORY": str(credentials), "P": "from the environment"}
+    assert load_passphrase(None, None, environ) is None
+    (credentials / "flchain-agent.passphrase").write_text("from systemd\n")
+    (credentials / "flchain-agent.passphrase").chmod(0o400)
+    assert load_passphrase(None, None, environ) == "from systemd"
+    assert load_passphrase("P", None, environ) == "from the environment"
+    (credentials / "other.passphrase").write_text("x")
+    with pytest.raises(ConfigError, match="name one"):
+        load_passphrase(None, None, environ)

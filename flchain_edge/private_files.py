@@ -1,0 +1,53 @@
+"""Files of mode 600 that are there whole or not at all, also when the power goes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+
+def create_private(path: Path, data: bytes) -> None:
+    """Write a new file; what is there is never overwritten, and of two processes that create it at once one wins."""
+    temporary = _write_temporary(path, data)
+    try:
+        # A link refuses to replace what is there, which a rename would.
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
+    finally:
+        temporary.unlink()
+    _sync_folder(path.parent)
+
+
+def replace_private(path: Path, data: bytes) -> None:
+    """Write a file or put it in the place of an older one: a reader meets the one or the other."""
+    temporary = _write_temporary(path, data)
+    try:
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink()
+        raise
+    _sync_folder(path.parent)
+
+
+def _write_temporary(path: Path, data: bytes) -> Path:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except BaseException:
+        temporary.unlink()
+        raise
+    return temporary
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

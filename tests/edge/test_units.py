@@ -1,0 +1,89 @@
+"""Every file in systemd/ is loaded by systemd's own programs: no unknown key, nothing that may do what it need not."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from agent.cli import build_command
+from flchain_edge.command import EXIT_CONFIG
+from miner.cli import COMMAND as MINER
+
+UNITS = Path(__file__).parents[2] / "systemd"
+SERVICES = sorted(path.name for path in UNITS.glob("*.service"))
+EXPOSURE_MAX = 2.0
+INSTALLED = "/opt/flchain/bin/"
+
+needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+
+
+def read_keys(unit: str) -> dict[str, str]:
+    lines = (UNITS / unit).read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+
+
+@needs_systemd
+def test_every_unit_loads_without_a_word(tmp_path: Path) -> None:
+    """systemd-analyze verify exits 0 even with unknown keys, so it is its stderr that must be empty."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("flchain", "flchain-agent", "flchain-miner"):
+        (programs / name).write_text("#!/bin/sh\n")
+        (programs / name).chmod(0o755)
+    units = []
+    for path in UNITS.iterdir():
+        if path.is_file():
+            units.append(tmp_path / path.name)
+            units[-1].write_text(path.read_text().replace(INSTALLED, f"{programs}/"))
+    done = subprocess.run(["systemd-analyze", "verify", *map(str, units)], capture_output=True, text=True, check=False)
+    ours = [line for line in done.stderr.splitlines() if "flchain" in line]
+    assert (ours, done.returncode) == ([], 0)
+    wrong = tmp_path / "flchain-agent.service"
+    wrong.write_text(wrong.read_text().replace("WatchdogSec=", "WatchDog="))
+    done = subprocess.run(["systemd-analyze", "verify", str(wrong)], capture_output=True, text=True, check=False)
+    assert "WatchDog" in done.stderr, "the check can fail"
+
+
+@needs_systemd
+@pytest.mark.parametrize("unit", SERVICES)
+def test_a_service_can_do_little_more_than_it_must(unit: str) -> None:
+    """systemd's own measure of what a taken-over process could do is at most 2.0 of 10."""
+    command = ["systemd-analyze", "security", "--offline=yes", "--no-pager", str(UNITS / unit)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = re.search(r"exposure level for \S+: ([0-9.]+)", done.stdout)
+    assert found, done.stdout + done.stderr
+    assert float(found.group(1)) <= EXPOSURE_MAX, done.stdout
+
+
+@pytest.mark.skipif(shutil.which("systemd-sysusers") is None, reason="systemd-sysusers is not installed")
+def test_users_and_folders_load() -> None:
+    """systemd-sysusers and systemd-tmpfiles take their files; each service's user is there and owns its folder."""
+    users = (UNITS / "sysusers.d" / "flchain.conf").read_text()
+    folders = (UNITS / "tmpfiles.d" / "flchain.conf").read_text()
+    command = ["systemd-sysusers", "--dry-run", "--inline", *[line for line in users.splitlines() if line[:1] in "um"]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("Ignoring")) == (0, 0), done.stderr
+    for unit in SERVICES:
+        user = read_keys(unit)["User"]
+        assert f"u {user} " in users
+        assert re.search(rf"^d /var/lib/{user}\s+0700 {user}\s", folders, re.MULTILINE)
+
+
+@pytest.mark.parametrize("unit", SERVICES)
+def test_units_and_programs_agree(unit: str) -> None:
+    """The commands that units start exist, and a configuration error is what systemd does not restart on."""
+    keys = read_keys(unit)
+    program, action = keys["ExecStart"].removeprefix(INSTALLED).split()[:2]
+    known = {
+        "flchain-agent": {"run", *(extra.name for extra in build_command().actions)},
+        "flchain-miner": {"run", *(extra.name for extra in MINER.actions)},
+        "flchain": {"registrar"},
+    }
+    assert action in known[program]
+    assert keys["RestartPreventExitStatus"] == str(EXIT_CONFIG)
+    assert keys["Type"] in ("notify", "oneshot")
+    assert ("WatchdogSec" in keys) == (action == "run"), "a node's watchdog"

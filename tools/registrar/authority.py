@@ -1,0 +1,229 @@
+"""A certificate authority for one network: client certificates of nodes, server certificates, revocation list.
+
+X.509 v3 (RFC 5280), EC P-256 and SHA-256 throughout, since every broker and every OpenSSL takes them. A client
+certificate names the node's address and can do nothing but be a TLS client; it is short-lived. Certificates of servers
+and of the authority begin ten years ago: a board whose clock is behind must still get in, to learn what time it is.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Self
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from flchain.errors import ConfigError
+from flchain_edge.private_files import create_private
+
+CA_KEY_FILE, CA_FILE = "ca-key.pem", "ca.pem"
+AUTHORITY_YEARS = 20
+SERVER_DAYS = 825
+BACKDATED_SERVER = timedelta(days=3652)
+BACKDATED_CLIENT = timedelta(days=1)
+"""A broker whose clock is a little behind takes a certificate that was made a minute ago."""
+CRL_YEARS = 10
+"""OpenSSL refuses everybody once a list is past its date, so freshness comes from handing it on, not from expiry."""
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A certificate and its key: `key_pem` is empty where the key is the asker's own."""
+
+    serial: int
+    pem: str
+    not_after_s: int
+    key_pem: str = ""
+
+
+class Authority:
+    """The key that signs. `clock_s` is passed in with every act: seconds since 1970."""
+
+    def __init__(self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
+        self._key = key
+        self._certificate = certificate
+
+    @classmethod
+    def create(cls, folder: Path, name: str, passphrase: str | None, clock_s: int) -> Self:
+        """Make key and certificate in `folder`, where neither is. Raises ConfigError."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"FLchain {name} authority")])
+        now = datetime.fromtimestamp(clock_s, UTC)
+        usage = _build_usage(cert_sign=True)
+        builder = (
+            _begin(subject, subject, key.public_key(), now - BACKDATED_SERVER)
+            .not_valid_after(now + timedelta(days=365 * AUTHORITY_YEARS))
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(usage, critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        )
+        certificate = builder.sign(key, hashes.SHA256())
+        if (folder / CA_KEY_FILE).exists() or (folder / CA_FILE).exists():
+            raise ConfigError((f"{folder}: holds an authority already",))
+        create_private(folder / CA_KEY_FILE, _encode_key(key, passphrase).encode())
+        create_private(folder / CA_FILE, _encode(certificate).encode())
+        return cls(key, certificate)
+
+    @classmethod
+    def load(cls, folder: Path, passphrase: str | None) -> Self:
+        """Raises ConfigError: no authority there, a wrong or missing passphrase, a damaged file."""
+        try:
+            secret = passphrase.encode() if passphrase is not None else None
+            key = serialization.load_pem_private_key((folder / CA_KEY_FILE).read_bytes(), secret)
+            certificate = x509.load_pem_x509_certificate((folder / CA_FILE).read_bytes())
+        except OSError as error:
+            hint = "make one with: flchain registrar init"
+            raise ConfigError((f"authority {error.filename}: {error.strerror}; {hint}",)) from error
+        except (ValueError, TypeError) as error:
+            raise ConfigError((f"authority {folder / CA_KEY_FILE}: {error}",)) from error
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise ConfigError((f"authority {folder / CA_KEY_FILE}: is not an elliptic-curve key",))
+        return cls(key, certificate)
+
+    @property
+    def ca_pem(self) -> str:
+        """The authority's certificate."""
+        return _encode(self._certificate)
+
+    @property
+    def fingerprint(self) -> bytes:
+        """SHA-256 of the authority's certificate in DER: what a token pins."""
+        return self._certificate.fingerprint(hashes.SHA256())
+
+    def issue_client(self, common_name: str, csr: bytes, days: int, clock_s: int) -> Issued:
+        """A client certificate for the key in a request. Raises ValueError that says what is wrong with the request.
+
+        Nothing of the request but its key is believed.
+        """
+        public_key = read_request(csr, common_name)
+        now = datetime.fromtimestamp(clock_s, UTC)
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+        builder = self._begin_leaf(subject, public_key, now - BACKDATED_CLIENT, now + timedelta(days=days))
+        client_only = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+        return self._sign(builder.add_extension(client_only, critical=False))
+
+    def issue_server(self, host: str, clock_s: int, *, is_bridge: bool = False) -> Issued:
+        """Key and certificate of a server by this name or address; `is_bridge`: it also connects to other brokers."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        now = datetime.fromtimestamp(clock_s, UTC)
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host[:64])])
+        names = x509.SubjectAlternativeName([_build_name(host)])
+        usages = [ExtendedKeyUsageOID.SERVER_AUTH, *([ExtendedKeyUsageOID.CLIENT_AUTH] if is_bridge else [])]
+        begin, end = now - BACKDATED_SERVER, now + timedelta(days=SERVER_DAYS)
+        builder = self._begin_leaf(subject, key.public_key(), begin, end).add_extension(names, critical=False)
+        return self._sign(builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False), _encode_key(key, None))
+
+    def build_crl(self, revoked: Iterable[tuple[int, int]], clock_s: int) -> str:
+        """The list of revoked certificates, (serial, when in seconds), as PEM."""
+        now = datetime.fromtimestamp(clock_s, UTC)
+        builder = x509.CertificateRevocationListBuilder(
+            issuer_name=self._certificate.subject,
+            last_update=now - BACKDATED_CLIENT,
+            next_update=now + timedelta(days=365 * CRL_YEARS),
+        )
+        for serial, when_s in revoked:
+            entry = x509.RevokedCertificateBuilder(serial, datetime.fromtimestamp(when_s, UTC))
+            builder = builder.add_revoked_certificate(entry.build())
+        number = x509.CRLNumber(clock_s)
+        signed = builder.add_extension(number, critical=False).sign(self._key, hashes.SHA256())
+        return signed.public_bytes(serialization.Encoding.PEM).decode()
+
+    def _begin_leaf(
+        self, subject: x509.Name, public_key: ec.EllipticCurvePublicKey, begin: datetime, end: datetime
+    ) -> x509.CertificateBuilder:
+        end = min(end, self._certificate.not_valid_after_utc)
+        authority = self._certificate.public_key()
+        assert isinstance(authority, ec.EllipticCurvePublicKey)
+        return (
+            _begin(subject, self._certificate.subject, public_key, begin)
+            .not_valid_after(end)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_build_usage(cert_sign=False), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority), critical=False)
+        )
+
+    def _sign(self, builder: x509.CertificateBuilder, key_pem: str = "") -> Issued:
+        signed = builder.sign(self._key, hashes.SHA256())
+        return Issued(signed.serial_number, _encode(signed), int(signed.not_valid_after_utc.timestamp()), key_pem)
+
+
+def read_request(csr: bytes, common_name: str) -> ec.EllipticCurvePublicKey:
+    """The key in a PKCS#10 request that this key has signed for this name. Raises ValueError."""
+    try:
+        request = x509.load_der_x509_csr(csr)
+        is_signed = request.is_signature_valid
+        names = request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        key = request.public_key()
+    except (ValueError, InvalidSignature, TypeError) as error:
+        raise ValueError(f"not a certificate request ({error})") from error
+    if not is_signed:
+        raise ValueError("the request is not signed by its own key")
+    if [name.value for name in names] != [common_name] or len(request.subject) != 1:
+        raise ValueError("the request names another than who asks")
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1":
+        raise ValueError("the request is not for a P-256 key")
+    return key
+
+
+def encode_public_key(csr: bytes, common_name: str) -> bytes:
+    """The request's key in DER, to know it again. Raises ValueError."""
+    encoding, form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    return read_request(csr, common_name).public_bytes(encoding, form)
+
+
+def read_server(pem: str) -> tuple[frozenset[str], int]:
+    """The names of a server's certificate, and when it ends in seconds. Raises ValueError."""
+    certificate = x509.load_pem_x509_certificate(pem.encode())
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound as error:
+        raise ValueError("a certificate without names") from error
+    return frozenset(str(name.value) for name in names), int(certificate.not_valid_after_utc.timestamp())
+
+
+def _begin(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, begin: datetime
+) -> x509.CertificateBuilder:
+    serial = x509.random_serial_number()
+    return x509.CertificateBuilder(issuer, subject, key, serial).not_valid_before(begin)
+
+
+def _build_usage(*, cert_sign: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not cert_sign,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=cert_sign,
+        crl_sign=cert_sign,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _build_name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _encode(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _encode_key(key: ec.EllipticCurvePrivateKey, passphrase: str | None) -> str:
+    protection: serialization.KeySerializationEncryption = serialization.NoEncryption()
+    if passphrase is not None:
+        protection = serialization.BestAvailableEncryption(passphrase.encode())
+    form = serialization.PrivateFormat.PKCS8
+    return key.private_bytes(serialization.Encoding.PEM, form, protection).decode()

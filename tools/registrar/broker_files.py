@@ -1,0 +1,172 @@
+"""A broker's configuration from the templates in firmware_config/broker: mutual TLS, and topic rules for each node."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from string import Template
+
+from flchain.errors import ConfigError
+from flchain.genesis import Genesis
+from flchain.packets import Topics
+from flchain_edge.chain_files import load_genesis
+from flchain_edge.mqtt_settings import Endpoint
+from flchain_edge.private_files import replace_private
+from tools.registrar.authority import SERVER_DAYS, read_server
+from tools.registrar.desk import DAY_S, FILE_NAMES, RENEW_FRACTION, Desk
+
+KINDS = ("mosquitto", "nats")
+CONFIG_FILES = {"mosquitto": "mosquitto.conf", "nats": "nats.conf"}
+CONNECTIONS_MAX = 10_000
+
+
+@dataclass(frozen=True)
+class BrokerPlan:
+    """What one broker is to be. `folder` is where the files will be when it runs, `data` where it keeps its own."""
+
+    kind: str
+    host: str
+    port: int
+    bind: str
+    folder: Path
+    data: Path
+    user: str = ""
+    bridges: tuple[Endpoint, ...] = ()
+    """Brokers that this one connects to; mosquitto only."""
+    peers: tuple[str, ...] = field(default=())
+    """Hosts whose brokers connect to this one."""
+
+
+def find_data_folder() -> Path:
+    """firmware_config, in a clone or where an installation has put it. Raises ConfigError."""
+    for folder in (Path(__file__).parents[2], Path(sys.prefix) / "share" / "flchain"):
+        if (folder / "firmware_config" / "broker").is_dir():
+            return folder / "firmware_config"
+    raise ConfigError(("firmware_config: is not installed beside this program",))
+
+
+def render_broker(desk: Desk, plan: BrokerPlan, out: Path, clock_s: int) -> Path:
+    """Write configuration, rules, certificates and revocation list into `out`; the configuration's path.
+
+    Raises ConfigError. Key and certificate of the broker stay the same as long as they are good for long enough.
+    """
+    _check_plan(plan)
+    texts = _build_texts(desk, plan)
+    try:
+        out.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _is_server_good(out / "server.pem", plan, clock_s):
+            certificate, key = desk.make_server(plan.host, clock_s, is_bridge=bool(plan.bridges or plan.peers))
+            replace_private(out / "server-key.pem", key.encode())
+            replace_private(out / "server.pem", certificate.encode())
+        texts |= {"ca.pem": desk.authority.ca_pem, "crl.pem": desk.build_crl(clock_s)}
+        for name, text in texts.items():
+            replace_private(out / name, text.encode())
+    except OSError as error:
+        raise ConfigError((f"{error.filename or out}: {error.strerror or error}",)) from error
+    return out / CONFIG_FILES[plan.kind]
+
+
+def _check_plan(plan: BrokerPlan) -> None:
+    problems = []
+    if plan.kind not in KINDS:
+        problems.append(f"--kind: must be one of {', '.join(KINDS)}, is {plan.kind!r}")
+    if plan.kind == "nats" and (plan.bridges or plan.peers):
+        problems.append("--bridge, --peer: only mosquitto is bridged here; NATS servers make a cluster instead")
+    for text in (plan.host, plan.bind, plan.user, str(plan.folder), str(plan.data), *plan.peers):
+        if not re.fullmatch(r"[\w.:/@+-]*", text):
+            problems.append(f"{text!r}: has a character that configuration files would misread")
+    if problems:
+        raise ConfigError(tuple(problems))
+
+
+def _is_server_good(path: Path, plan: BrokerPlan, clock_s: int) -> bool:
+    """Whether the broker's certificate is there, for this host, and has a third of its life left."""
+    try:
+        hosts, ends_s = read_server(path.read_text())
+    except (OSError, ValueError):
+        return False
+    return plan.host in hosts and ends_s - clock_s > SERVER_DAYS * DAY_S // RENEW_FRACTION
+
+
+def _build_texts(desk: Desk, plan: BrokerPlan) -> dict[str, str]:
+    genesis_path = desk.folder / FILE_NAMES["genesis"]
+    # Before there is a chain the rules hold for any; make the files anew once there is one.
+    genesis: Genesis | None = load_genesis(genesis_path) if genesis_path.is_file() else None
+    chain = Topics.of_chain(genesis.chain_id()).prefix.rpartition("/")[2] if genesis else "+"
+    templates = find_data_folder() / "broker"
+    if plan.kind == "mosquitto":
+        return {"mosquitto.conf": _build_mosquitto(templates, plan), "acl": _build_acl(templates, desk, plan, chain)}
+    return {"nats.conf": _build_nats(templates, desk, plan, chain)}
+
+
+def _fill(path: Path, **values: object) -> str:
+    try:
+        return Template(path.read_text()).substitute(values)
+    except OSError as error:
+        raise ConfigError((f"{path}: {error.strerror}",)) from error
+
+
+def _build_mosquitto(templates: Path, plan: BrokerPlan) -> str:
+    bridges = ""
+    for number, bridge in enumerate(plan.bridges):
+        where = {"host": bridge.host, "port": bridge.port, "name": f"site-{number}"}
+        bridges += _fill(templates / "mosquitto-bridge.conf.in", **where, folder=plan.folder, own=plan.host)
+    return _fill(
+        templates / "mosquitto.conf.in",
+        user_line=f"user {plan.user}" if plan.user else "",
+        port=plan.port,
+        bind=plan.bind,
+        folder=plan.folder,
+        data=plan.data,
+        connections_max=CONNECTIONS_MAX,
+        bridges=bridges,
+    )
+
+
+def _build_acl(templates: Path, desk: Desk, plan: BrokerPlan, chain: str) -> str:
+    """Devices by pattern; miners, other brokers and the revoked by name."""
+    users = "".join(
+        f"\n# another broker of this network\nuser {peer}\ntopic readwrite flchain/#\n" for peer in plan.peers
+    )
+    for node in desk.register.list_nodes():
+        if node.revoked_s:
+            # A connection that stands is not ended by the list, but it may say and hear nothing any more.
+            users += f"\n# revoked\nuser {node.address}\ntopic deny #\n"
+        elif node.role == "miner":
+            users += _fill(templates / "mosquitto-miner.acl.in", address=node.address, chain=chain)
+    return _fill(templates / "mosquitto.acl.in", chain=chain, users=users)
+
+
+def _build_nats(templates: Path, desk: Desk, plan: BrokerPlan, chain: str) -> str:
+    users = ""
+    for node in desk.register.list_nodes():
+        if not node.revoked_s:
+            write, read = _list_topics(node.address, node.role, chain)
+            subjects = {"write": _to_subjects(write), "read": _to_subjects(read)}
+            users += _fill(templates / "nats-user.conf.in", address=node.address, **subjects)
+    where = {"name": re.sub(r"\W", "-", plan.host), "bind": plan.bind, "port": plan.port}
+    return _fill(templates / "nats.conf.in", **where, folder=plan.folder, data=plan.data, users=users)
+
+
+def _list_topics(address: str, role: str, chain: str) -> tuple[list[str], list[str]]:
+    """What a node may write and read, as MQTT filters: the same as the rules for mosquitto say."""
+    prefix = f"flchain/v1/{chain}"
+    write = [f"{prefix}/device/{address}/{channel}" for channel in ("up", "status")]
+    read = [f"{prefix}/miner/+/{channel}" for channel in ("head", "body", "light", f"to/{address}")]
+    if role == "miner":
+        write += [f"{prefix}/miner/{address}/{channel}" for channel in ("bft", "head", "body", "light", "to/+")]
+        read += [f"{prefix}/{channel}" for channel in ("device/+/up", "device/+/status", "miner/+/bft")]
+    return write, read
+
+
+def _to_subjects(filters: list[str]) -> str:
+    """MQTT filters as quoted NATS subjects; our topics hold neither dots nor blanks (docs/protocol.md)."""
+    return ", ".join(f'"{text.replace("/", ".").replace("+", "*")}"' for text in filters)
+
+
+def read_clock_s() -> int:
+    """Now, seconds since 1970."""
+    return int(time.time())

@@ -1,0 +1,282 @@
+"""`flchain registrar`: init, token, serve, sign, revoke, list, network, broker."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from flchain.errors import ConfigError
+from flchain.types import ADDRESS_BYTES
+from flchain_edge.config import load_config
+from flchain_edge.enrolment import format_time
+from flchain_edge.enrolment_messages import REQUEST_BYTES_MAX, ROLES, EnrolRequest, format_token, read_hex
+from flchain_edge.event_loop import run_until_signal
+from flchain_edge.keystore import load_passphrase
+from flchain_edge.logs import setup_logging
+from flchain_edge.mqtt_settings import parse_endpoint
+from flchain_edge.notify import Notifier
+from flchain_edge.private_files import create_private
+from tools.registrar.authority import Authority
+from tools.registrar.broker_files import KINDS, BrokerPlan, read_clock_s, render_broker
+from tools.registrar.desk import FILE_NAMES, SETTINGS_FILE, Desk, RegistrarSettings, find_registrar
+from tools.registrar.server import RegistrarServer
+
+DEFAULT_FOLDER = Path("/var/lib/flchain-registrar")
+PASSPHRASE_VARIABLE = "FLCHAIN_REGISTRAR_PASSPHRASE"
+TOKENS_MAX = 1_000
+HOUR_S = 3_600
+
+Act = Callable[[Desk, argparse.Namespace], None]
+
+
+def run_init(folder: Path, arguments: argparse.Namespace) -> None:
+    """A new registrar in a folder. Raises ConfigError."""
+    lines = [f'name = "{arguments.name}"', f'host = "{arguments.host}"', f"port = {arguments.port}"]
+    lines += [f"brokers = {json.dumps(arguments.broker)}", f"certificate_days = {arguments.days}"]
+    lines += [f'bind = "{arguments.bind}"'] if arguments.bind else []
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if (folder / SETTINGS_FILE).exists():
+            raise ConfigError((f"{folder}: holds a registrar already",))
+        for broker in arguments.broker:
+            parse_endpoint(broker)
+        authority = Authority.create(folder, arguments.name, _load_passphrase(arguments), read_clock_s())
+        create_private(folder / SETTINGS_FILE, ("\n".join(lines) + "\n").encode())
+    except OSError as error:
+        raise ConfigError((f"{error.filename or folder}: {error.strerror or error}",)) from error
+    except ValueError as error:
+        raise ConfigError((f"--broker: {error}",)) from error
+    load_config(folder / SETTINGS_FILE, RegistrarSettings)
+    print(f"{folder}: a registrar whose authority has fingerprint {authority.fingerprint.hex()}")
+    print("keep a copy of this folder where only you can read it: who has ca-key.pem can make any certificate")
+
+
+def run_token(desk: Desk, arguments: argparse.Namespace) -> None:
+    """Tokens, one a line on stdout; what they are for on stderr."""
+    if arguments.address and not read_hex(arguments.address, ADDRESS_BYTES):
+        raise ConfigError((f"--address: must be {2 * ADDRESS_BYTES} hexadecimal digits",))
+    home = _find_home(desk, arguments.home) if arguments.home else ""
+    if not 1 <= arguments.count <= TOKENS_MAX:
+        raise ConfigError((f"--count: must be 1..{TOKENS_MAX}",))
+    valid_s, clock_s = arguments.hours * HOUR_S, read_clock_s()
+    for _ in range(arguments.count):
+        print(format_token(desk.make_token(arguments.role, arguments.address, home, valid_s, clock_s)))
+    print(
+        f"for one {arguments.role} each, until {format_time(clock_s + valid_s)}; treat as a password", file=sys.stderr
+    )
+
+
+def _find_home(desk: Desk, text: str) -> str:
+    for node in desk.register.list_nodes():
+        if text in (node.address, node.public_key) and node.role == "miner" and not node.revoked_s:
+            return node.public_key
+    raise ConfigError((f"--home: no miner {text} has enrolled here",))
+
+
+def run_serve(desk: Desk, arguments: argparse.Namespace) -> None:
+    """Answer nodes until stopped by a signal."""
+    setup_logging("info", times=True)
+    asyncio.run(_serve(desk))
+
+
+async def _serve(desk: Desk) -> None:
+    server, settings, notifier = RegistrarServer(desk), desk.settings, Notifier()
+    try:
+        await server.start(settings.bind, settings.port)
+    except OSError as error:
+        raise ConfigError((f"{SETTINGS_FILE}: bind {settings.bind} port {settings.port}: {error.strerror}",)) from error
+    logging.getLogger("registrar").info("serving", extra={"host": settings.host, "port": server.port})
+    notifier.send("READY=1", f"STATUS=serving {settings.host}:{server.port}")
+    await run_until_signal(asyncio.create_task(_wait_for_ever()))
+    notifier.send("STOPPING=1")
+    await server.stop()
+
+
+async def _wait_for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+def run_sign(desk: Desk, arguments: argparse.Namespace) -> None:
+    """Answer a request that came in a file, from a node that cannot reach the registrar. Raises RequestRefused."""
+    if arguments.out.exists():
+        raise ConfigError((f"--out {arguments.out}: is there already, and never overwritten",))
+    try:
+        data = arguments.request.read_bytes()[: REQUEST_BYTES_MAX + 1]
+        request = msgspec.json.decode(data, type=EnrolRequest)
+        answer = desk.enrol(request, read_clock_s(), "file")
+        create_private(arguments.out, msgspec.json.encode(answer))
+    except OSError as error:
+        raise ConfigError((f"{error.filename}: {error.strerror}",)) from error
+    except msgspec.DecodeError as error:
+        raise ConfigError((f"{arguments.request}: is no request: {error}",)) from error
+    print(f"{arguments.out}: carry it back to the node")
+
+
+def run_revoke(desk: Desk, arguments: argparse.Namespace) -> None:
+    """Revoke by name: an address, or the host of a server."""
+    if desk.register.get_node(arguments.name) is None and not any(
+        made.name == arguments.name for made in desk.register.list_certificates()
+    ):
+        raise ConfigError((f"{arguments.name}: has no certificate from here; see: flchain registrar list",))
+    count = desk.revoke(arguments.name, read_clock_s())
+    print(f"{arguments.name}: revoked, {count} certificates")
+    print("brokers do not know yet: run `flchain registrar broker` again for each and reload it (docs/security.md)")
+
+
+def run_list(desk: Desk, arguments: argparse.Namespace) -> None:
+    """Nodes and the certificates that are good, for people or as JSON."""
+    clock_s = read_clock_s()
+    good = [made for made in desk.register.list_certificates() if made.not_after_s > clock_s and not made.revoked_s]
+    ends = {made.name: made.not_after_s for made in good}
+    rows = [
+        {
+            "address": node.address,
+            "role": node.role,
+            "public_key": node.public_key,
+            "home": node.home,
+            "is_revoked": bool(node.revoked_s),
+            "good_until": format_time(ends[node.address]) if node.address in ends else None,
+        }
+        for node in desk.register.list_nodes()
+    ]
+    rows += [
+        {"address": made.name, "role": "server", "is_revoked": False, "good_until": format_time(made.not_after_s)}
+        for made in good
+        if made.role == "server"
+    ]
+    if arguments.json:
+        print(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        state = "revoked" if row["is_revoked"] else f"until {row['good_until']}" if row["good_until"] else "run out"
+        print(f"{row['address']}  {row['role']:<7} {state}")
+
+
+def run_network(desk: Desk, arguments: argparse.Namespace) -> None:
+    """The [[validators]] and [[devices]] of a network file, from who has enrolled. Raises ConfigError."""
+    nodes = [node for node in desk.register.list_nodes() if not node.revoked_s]
+    miners = [node for node in nodes if node.role == "miner"]
+    devices = [node for node in nodes if node.role == "device"]
+    if devices and not miners:
+        raise ConfigError(("no miner has enrolled yet: devices need one for their home",))
+    lines = [f"# {len(miners)} miners and {len(devices)} devices that have enrolled with {desk.settings.name}"]
+    lines += [f'\n[[validators]]  # {node.address}\npublic_key = "{node.public_key}"' for node in miners]
+    for number, node in enumerate(devices):
+        home = node.home or miners[number % len(miners)].public_key
+        lines.append(f'\n[[devices]]  # {node.address}\npublic_key = "{node.public_key}"\nhome = "{home}"')
+    print("\n".join(lines))
+    files = " and ".join(FILE_NAMES.values())
+    print(f"then: flchain genesis make; put {files} into {desk.folder} for the nodes to fetch", file=sys.stderr)
+
+
+def run_broker(desk: Desk, arguments: argparse.Namespace) -> None:
+    """A broker's files."""
+    try:
+        bridges = tuple(parse_endpoint(text) for text in arguments.bridge)
+        default = parse_endpoint(desk.settings.brokers[0])
+    except ValueError as error:
+        raise ConfigError((f"--bridge: {error}",)) from error
+    plan = BrokerPlan(
+        kind=arguments.kind,
+        host=arguments.host or default.host,
+        port=arguments.port or default.port,
+        bind=arguments.bind,
+        folder=arguments.install_dir or arguments.out.resolve(),
+        data=arguments.data or Path("/var/lib/mosquitto" if arguments.kind == "mosquitto" else "/var/lib/nats"),
+        user=arguments.user,
+        bridges=bridges,
+        peers=tuple(arguments.peer),
+    )
+    path = render_broker(desk, plan, arguments.out, read_clock_s())
+    print(f"{path}: for {plan.host}:{plan.port}; the broker must be able to read the files, nobody else server-key.pem")
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="flchain registrar", description="Enrol boards and miners; set brokers up.")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--dir", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help=f"default: {DEFAULT_FOLDER}")
+    text = f"file with the passphrase of the authority's key (else: {PASSPHRASE_VARIABLE}, a credential, or none)"
+    common.add_argument("--passphrase-file", type=Path, metavar="FILE", help=text)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="COMMAND")
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        return actions.add_parser(name, help=text, description=text, parents=[common])
+
+    init = add("init", "make a registrar: authority, settings, register")
+    init.add_argument("--name", default="field", help="of the network (default: field)")
+    init.add_argument("--host", required=True, help="name or address by which nodes reach the registrar")
+    init.add_argument("--port", type=int, default=8443)
+    init.add_argument("--bind", default="", help="address to listen on (default: all)")
+    init.add_argument("--broker", action="append", required=True, metavar="HOST:PORT", help="given to nodes; repeat")
+    init.add_argument("--days", type=int, default=30, help="life of a node's certificate (default: 30)")
+    token = add("token", "make tokens, each lets one node enrol")
+    token.add_argument("--role", choices=ROLES, default="device")
+    token.add_argument("--address", default="", help="only for the node with this address")
+    token.add_argument("--home", default="", help="the device's miner (default: the one with fewest devices)")
+    token.add_argument("--hours", type=int, default=24, help="good for so long (default: 24)")
+    token.add_argument("--count", type=int, default=1)
+    add("serve", "answer nodes that enrol, renew and fetch files")
+    sign = add("sign", "answer a request in a file, for a node that cannot reach the registrar")
+    sign.add_argument("--request", type=Path, required=True, metavar="FILE", help="from: enroll --request")
+    sign.add_argument("--out", type=Path, required=True, metavar="FILE", help="the answer; never overwritten")
+    revoke = add("revoke", "revoke a node or a server and all its certificates")
+    revoke.add_argument("name", help="the node's address, or the server's host")
+    listing = add("list", "show who has enrolled, and until when certificates are good")
+    listing.add_argument("--json", action="store_true")
+    add("network", "print validators and devices for the file that `flchain genesis make` reads")
+    _add_broker_arguments(add("broker", "write a broker's configuration, rules, certificates and revocation list"))
+    return parser
+
+
+def _add_broker_arguments(broker: argparse.ArgumentParser) -> None:
+    broker.add_argument("--kind", choices=KINDS, default="mosquitto")
+    broker.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the files are written")
+    broker.add_argument("--host", default="", help="the broker's name, as nodes call it (default: the first broker's)")
+    broker.add_argument("--port", type=int, default=0, help="default: the first broker's")
+    broker.add_argument("--bind", default="0.0.0.0", help="address to listen on (default: all)")
+    broker.add_argument("--install-dir", type=Path, metavar="DIR", help="where the files will be (default: as --out)")
+    broker.add_argument("--data", type=Path, metavar="DIR", help="the broker's own data (default: /var/lib/KIND)")
+    broker.add_argument("--user", default="", help="mosquitto: run as this user (default: mosquitto's own choice)")
+    text = "mosquitto: another broker to connect to; repeat"
+    broker.add_argument("--bridge", action="append", default=[], metavar="HOST:PORT", help=text)
+    text = "mosquitto: host of a broker that connects to this one; repeat"
+    broker.add_argument("--peer", action="append", default=[], metavar="HOST", help=text)
+
+
+def _load_passphrase(arguments: argparse.Namespace) -> str | None:
+    is_set = bool(os.environ.get(PASSPHRASE_VARIABLE)) and arguments.passphrase_file is None
+    return load_passphrase(PASSPHRASE_VARIABLE if is_set else None, arguments.passphrase_file)
+
+
+ACTIONS: dict[str, Act] = {
+    "token": run_token,
+    "serve": run_serve,
+    "sign": run_sign,
+    "revoke": run_revoke,
+    "list": run_list,
+    "network": run_network,
+    "broker": run_broker,
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of `flchain registrar`. Raises ConfigError, RequestRefused."""
+    arguments = _build_parser().parse_args(argv)
+    if arguments.action == "init":
+        run_init(arguments.dir, arguments)
+        return 0
+    find_registrar(arguments.dir)
+    desk = Desk.open(arguments.dir, _load_passphrase(arguments))
+    try:
+        ACTIONS[arguments.action](desk, arguments)
+    finally:
+        desk.register.close()
+    return 0
