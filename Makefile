@@ -7,6 +7,7 @@ SHELL := /bin/bash
 VENV := .venv
 VENV_MODEL := .venv-model
 VENV_ORACLE := .venv-oracle
+VENV_FUZZ := .venv-fuzz
 VENV_LOCK := .venv-lock
 PIP := -m pip --disable-pip-version-check install --quiet
 # the tool that writes the lock files; not needed to use them
@@ -27,7 +28,7 @@ define make_venv
 	@echo "creating $(1)"; rm -rf $(1); $(PYTHON) -m venv $(1)
 endef
 
-.PHONY: help setup setup-model setup-oracle demo sim bench-chain bench-agent test test-main test-model test-oracle test-long test-cgroup2 lint format lock clean
+.PHONY: help setup setup-model setup-oracle demo sim bench-chain bench-codecs bench-agent fuzz test test-main test-model test-oracle test-long test-cgroup2 lint format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +44,12 @@ demo: setup ## run a whole network on this machine
 
 bench-chain: setup ## measure agreement and the light client on this machine
 	$(VENV)/bin/flchain bench chain $(ARGS)
+
+bench-codecs: setup ## bytes, rounds and time of every update codec (most of an hour; ARGS=--quick for a minute)
+	$(VENV)/bin/flchain bench codecs $(ARGS)
+
+fuzz: $(VENV_FUZZ)/.installed ## coverage-guided garbage for every decoder of updates (FUZZ_S=60 seconds)
+	PYTHONPATH=. $(VENV_FUZZ)/bin/python tests/fuzz/fuzz_codecs.py -max_total_time=$(or $(FUZZ_S),60) -max_len=600 $(ARGS)
 
 bench-agent: setup ## measure the agent: shares of the CPU, memory in a round, CPU when idle
 	$(VENV)/bin/flchain bench agent $(ARGS)
@@ -95,10 +102,11 @@ lock: $(VENV_LOCK)/.installed ## resolve the lock files again, for every platfor
 	uv pyproject.toml --extra tools --extra uav --extra dev -o requirements/main.lock; \
 	uv requirements/model.in -o requirements/model.lock; \
 	uv --no-deps requirements/data.in -o requirements/data.lock; \
-	uv requirements/oracle.in -o requirements/oracle.lock
+	uv requirements/oracle.in -o requirements/oracle.lock; \
+	uv requirements/fuzz.in -o requirements/fuzz.lock
 
 clean: ## remove the environments and everything generated
-	rm -rf $(VENV) $(VENV_MODEL) $(VENV_ORACLE) $(VENV_LOCK) build ./*.egg-info \
+	rm -rf $(VENV) $(VENV_MODEL) $(VENV_ORACLE) $(VENV_FUZZ) $(VENV_LOCK) build ./*.egg-info \
 	  .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -123,6 +131,11 @@ $(VENV)/.installed $(VENV_MODEL)/.installed: %/.installed: %/.locked pyproject.t
 $(VENV_ORACLE)/.installed: requirements/oracle.lock
 	$(call make_venv,$(VENV_ORACLE))
 	@$(VENV_ORACLE)/bin/python $(PIP) --require-hashes -r requirements/oracle.lock
+	@touch $@
+
+$(VENV_FUZZ)/.installed: requirements/fuzz.lock
+	$(call make_venv,$(VENV_FUZZ))
+	@$(VENV_FUZZ)/bin/python $(PIP) --require-hashes -r requirements/fuzz.lock
 	@touch $@
 
 $(VENV_LOCK)/.installed:

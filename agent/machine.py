@@ -227,12 +227,23 @@ def _on_body(state: AgentState, owner: Address, packet: Packet) -> Transition:
 
 
 def _on_snapshot(state: AgentState, owner: Address, packet: Packet) -> Transition:
-    *parts, vector = packet.fields
+    *parts, vector, carried = packet.fields
     head = Head(*parts)
     try:
-        after = light.process_snapshot(state.light, head, vector, state.clock_ms)
+        after = light.process_snapshot(state.light, head, vector, carried, state.clock_ms)
     except ModelMismatch as error:  # of a later round, whose bodies were waiting
         return _on_mismatch(state, error)
+    return _take_model(state, head, after)
+
+
+def _on_deltas(state: AgentState, owner: Address, packet: Packet) -> Transition:
+    *parts, first, deltas = packet.fields
+    head = Head(*parts)
+    return _take_model(state, head, light.process_deltas(state.light, head, first, deltas, state.clock_ms))
+
+
+def _take_model(state: AgentState, head: Head, after: LightState) -> Transition:
+    """A model that did not come round by round."""
     if after.height > state.light.height:
         state = _keep_head(state, head, after)
     if after.model_round > state.light.model_round and state.work and state.work.round > state.light.model_round:
@@ -318,12 +329,14 @@ def _ask_another(state: AgentState) -> Transition:
 
 
 def _get_want(state: AgentState) -> Want:
-    return Want.HEAD if state.light.is_synced else Want.MODEL
+    if state.light.is_synced:
+        return Want.HEAD
+    return Want.FULL_MODEL if state.light.is_full else Want.MODEL
 
 
 def _ask(state: AgentState, miner: Address, want: Want) -> Effect:
     me = state.config.identity
-    ask = Ask(state.light.height + 1, miner, want)
+    ask = Ask(state.light.height + 1, miner, want, state.light.model_round)
     raw = seal(ask, state.light.chain, me)
     return Publish(state.topics.device_up(me.address), encode_packet(PacketType.MESSAGE, raw))
 
@@ -372,7 +385,10 @@ def _on_receipt(state: AgentState, owner: Address, packet: Packet) -> Transition
 PACKET_RULES: dict[tuple[str, PacketType], Callable[[AgentState, Address, Packet], Transition]] = {
     ("head", PacketType.HEAD): _on_head,
     ("body", PacketType.BODY): _on_body,
+    ("light", PacketType.HEAD): _on_head,
+    ("light", PacketType.LIGHT_BODY): _on_body,
     ("to", PacketType.HEAD): _on_head,
     ("to", PacketType.MODEL): _on_snapshot,
+    ("to", PacketType.DELTAS): _on_deltas,
     ("to", PacketType.MESSAGE): _on_receipt,
 }

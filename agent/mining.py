@@ -75,7 +75,7 @@ def _ask(state: AgentState, subject: Subject, parts: tuple[RevealedUpdate, ...])
         return state, ()
     light = state.light
     try:
-        model = compute_subject_model(light.params, light.model, parts)
+        model = compute_subject_model(light.params, light.model, parts, light.chain, light.round)
     except InvalidMessage as error:
         return _give_up(state, f"an update does not decode: {error}", is_fault=True)
     return replace(state, is_score_awaited=True), (ComputeScore(light.round, subject, model),)

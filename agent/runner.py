@@ -180,10 +180,10 @@ class AgentRunner:
                 log.log(logging.ERROR if is_fault else logging.INFO, text, extra=fields)
 
     def _follow(self, before: Address | None, miner: Address) -> None:
-        topics = self._state.topics
+        is_full = self._state.light.is_full
         if before is not None:
-            self._link.unsubscribe(topics.miner_head(before), topics.miner_body(before))
-        self._link.subscribe(topics.miner_head(miner), topics.miner_body(miner))
+            self._link.unsubscribe(*self._state.topics.news_of(before, is_full))
+        self._link.subscribe(*self._state.topics.news_of(miner, is_full))
         is_silent = read_clocks()[0] - self._heard_ms >= self._state.config.failover_ms
         if before is not None and is_silent and self._link.has_stand_ins:
             # No miner at all is heard: the broker answers, yet is cut off from them.
@@ -269,7 +269,7 @@ async def run_agent(settings: AgentSettings, spares: Sequence[WorkerProcess] = (
 
 async def _run_with(workers: Workers, settings: AgentSettings, genesis: Genesis, config: AgentConfig) -> None:
     identity, board, initial_model = config.identity, Board(settings.power), await workers.start()
-    light = build_light_state(genesis, initial_model, settings.get_checkpoint())
+    light = build_light_state(genesis, initial_model, settings.get_checkpoint(), settings.follow == "full")
     store = await Store.open(Path(settings.data_dir) / STORE_FILE, light.chain)
     sensing = Sensing(settings.sensors, settings.samples, settings.data_dir)
     try:

@@ -55,6 +55,13 @@ class AgentSettings(NodeSettings):
     failover_s: int = field(
         default=10, metadata={"min": 1, "max": 3600, "help": "turn to the next miner after this silence"}
     )
+    follow: str = field(
+        default="full",
+        metadata={
+            "choices": ("full", "light"),
+            "help": "full: take all updates and compute each model; light: take the outcome only, far fewer bytes",
+        },
+    )
     cpu: CpuSettings = field(default_factory=CpuSettings)
     mining: MiningSettings = field(default_factory=MiningSettings)
     power: PowerSettings = field(default_factory=PowerSettings)
@@ -66,6 +73,11 @@ class AgentSettings(NodeSettings):
     sensors: tuple[SensorSettings, ...] = field(
         default=(), metadata={"help": "a source of samples, one entry each; docs/sensors.md"}
     )
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, of which the file's reader makes a problem."""
+        if self.mining.enabled and self.follow != "full":
+            raise ValueError('follow: must be "full" on a device that mines: it scores everybody\'s updates')
 
     @property
     def holdout_percent(self) -> int:

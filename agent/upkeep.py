@@ -45,7 +45,7 @@ def _find_fault(settings: AgentSettings, path: Path) -> str | None:
     model_file = load_model_file(settings.model, genesis)
     probe_model(model_file)
     initial_model = compute_initial_model(TfliteModel(model_file))
-    light = build_light_state(genesis, initial_model)
+    light = build_light_state(genesis, initial_model, is_full=settings.follow == "full")
 
     async def load() -> None:
         store = await Store.open(path, light.chain)

@@ -18,7 +18,7 @@ from agent.values import (
     TrainingDone,
     Work,
 )
-from flchain.codecs import CODECS
+from flchain.codecs import CODECS, compute_codec_seed
 from flchain.fixedpoint import to_fixed
 from flchain.messages import SALT_BYTES, Commit, Phase, Reveal, compute_update_commitment
 from flchain.packets import PacketType, encode_packet
@@ -136,8 +136,9 @@ def _build_work(state: AgentState, event: TrainingDone) -> Work:
         params.noise_multiplier_thousandths / 1000,
         event.standard_normals,
     )
-    encoded = CODECS[params.codec].encode(to_fixed(protected), state.residual, params.codec_level)
     number = Round(event.round)
+    seed = compute_codec_seed(chain, number, me.address)
+    encoded = CODECS[params.codec].encode(to_fixed(protected), state.residual, params.codec_level, seed)
     salt = me.derive_secret("update-salt", chain + number.to_bytes(8, "big"))[:SALT_BYTES]
     reveal = Reveal(number, salt, max(1, min(event.samples, SAMPLES_CAP_MAX)), encoded.payload)
     commit = Commit(number, compute_update_commitment(chain, me.address, reveal), state.is_mining)

@@ -22,6 +22,19 @@ def build_certificate(
     return encode_struct(Certificate(view, tuple(listed)))
 
 
+def trim_certificate(validators: tuple[Validator, ...], certificate_bytes: bytes) -> bytes:
+    """A valid certificate with as few signatures as make a block final, those of the most powerful, for slow links."""
+    certificate = decode_struct(certificate_bytes, Certificate, CERTIFICATE_BYTES_MAX)
+    kept: list[tuple[int, bytes]] = []
+    power = 0
+    for index, signature in sorted(certificate.signatures, key=lambda signed: (-validators[signed[0]].power, signed)):
+        if 3 * power > 2 * sum(validator.power for validator in validators):
+            break
+        kept.append((index, signature))
+        power += validators[index].power
+    return encode_struct(Certificate(certificate.view, tuple(sorted(kept))))
+
+
 def verify_certificate(
     chain: Hash, validators: tuple[Validator, ...], height: Height, block_hash: Hash, certificate_bytes: bytes
 ) -> Certificate:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from flchain import merkle
-from flchain.codecs import CODECS
 from flchain.consensus import PROPOSER_RULES
 from flchain.consensus.proposer import Priorities, advance, compute_proposer
 from flchain.crypto import hash_tagged
@@ -31,12 +30,13 @@ from flchain.messages import (
     Reveal,
     ScoreCommit,
     ScoreReveal,
+    Settlement,
     compute_score_commitment,
     compute_update_commitment,
 )
 from flchain.orders import ORDER_RULES, get_order_key, process_order, verify_order
 from flchain.phases import NEXT_PHASES, PHASE_KINDS, get_present, is_phase_over, is_round_over
-from flchain.settle import compute_settlement, get_homes, process_settlement
+from flchain.settle import compute_settlement, decode_update, get_homes, process_settlement
 from flchain.state import (
     ChainState,
     RevealedScores,
@@ -81,9 +81,20 @@ class Block:
         return hash_header(self.header_bytes)
 
 
+def is_settling(header: Header) -> bool:
+    """True if the block settles its round: its body holds the settlement."""
+    return header.next_round > header.round
+
+
 def is_body_for_devices(header: Header) -> bool:
     """True if devices need the body to compute the next model: it holds updates, or the settlement of a round."""
-    return header.phase is Phase.REVEAL or header.next_round > header.round
+    return header.phase is Phase.REVEAL or is_settling(header)
+
+
+def is_news_for_light_devices(header: Header) -> bool:
+    """True if light devices need the header: it opens or ends what they take part in, or changes the validators."""
+    is_opening = header.next_phase is not header.phase and header.next_phase is not Phase.SETTLE
+    return is_opening or header.validators_hash != header.next_validators_hash
 
 
 def hash_header(header_bytes: bytes) -> Hash:
@@ -102,8 +113,17 @@ def decode_block(header_bytes: bytes, body_bytes: bytes) -> tuple[Block, Body]:
 
 def compute_body_root(body: Body) -> Hash:
     """RFC 6962 root over three leaves: the roots of transactions and of orders, and the settlement (empty for none)."""
-    settlement = encode_struct(body.settlement) if body.settlement is not None else b""
-    return merkle.compute_root((merkle.compute_root(body.transactions), merkle.compute_root(body.orders), settlement))
+    return join_body_roots(*compute_body_roots(body), body.settlement)
+
+
+def compute_body_roots(body: Body) -> tuple[Hash, Hash]:
+    """The roots of its transactions and of its orders."""
+    return merkle.compute_root(body.transactions), merkle.compute_root(body.orders)
+
+
+def join_body_roots(transactions: bytes, orders: bytes, settlement: Settlement | None) -> Hash:
+    """The body's root from those of its parts."""
+    return merkle.compute_root((transactions, orders, encode_struct(settlement) if settlement is not None else b""))
 
 
 def build_block(
@@ -226,7 +246,7 @@ def _process_reveal(state: ChainState, message: AnyMessage, sender: Address) -> 
     round_, params = state.round, state.params
     if dict(round_.commits).get(sender) != compute_update_commitment(state.chain, sender, message):
         raise BadCommitment(f"the update of {sender.hex()} does not open its commitment")
-    CODECS[params.codec].decode(message.update, params.parameters_count, params.codec_level)
+    decode_update(params, state.chain, round_.number, sender, message.update)
     reveal = RevealedUpdate(sender, min(message.samples, params.samples_cap), message.update)
     reveals = sorted((*round_.reveals, reveal), key=lambda update: update.sender)
     return replace(round_, reveals=tuple(reveals))

@@ -58,7 +58,9 @@ def add(base: ModelVector, delta: ModelVector) -> ModelVector:
     """base + delta, saturated. Shapes (P,) and (P,); raises ValueError if they differ."""
     if base.shape != delta.shape:
         raise ValueError(f"cannot add {delta.shape} to {base.shape}")
-    return saturate(np.add(base, delta, dtype=np.int64))
+    total = np.add(base, delta, dtype=np.int64)
+    np.clip(total, -LIMIT, LIMIT, out=total)
+    return total.astype(np.int32)
 
 
 def divide_rounded(numerator: WideVector, denominator: int) -> WideVector:

@@ -1,10 +1,17 @@
-"""The light client: follow headers with certificates, gather a round's updates, compute the model, compare its hash."""
+"""The light client: follow headers with certificates and keep the model whose hash they hold.
+
+A full device gathers a round's updates and computes the model itself; a light one takes the payload to which the miners
+compressed the settled change, which is much shorter, and whose result must have the same hash.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from flchain.chain import compute_body_root, is_body_for_devices
+import msgspec
+
+from flchain.chain import compute_body_root, compute_body_roots, is_body_for_devices, is_settling, join_body_roots
+from flchain.codecs import Carried, carried_from_bytes
 from flchain.crypto import compute_address
 from flchain.errors import (
     InvalidBlock,
@@ -17,19 +24,21 @@ from flchain.errors import (
 from flchain.fixedpoint import vector_from_bytes
 from flchain.genesis import Genesis
 from flchain.limits import compute_body_bytes_max
-from flchain.messages import Body, Header, Phase, Reveal
+from flchain.messages import Body, Bytes32, Header, Phase, Reveal, Settlement
 from flchain.params import ChainParams
-from flchain.settle import compute_next_model
+from flchain.settle import apply_delta, compute_step
+from flchain.snapshot import decode_carried
 from flchain.state import (
     ChainState,
     RevealedUpdate,
     Validator,
     build_genesis_state,
     hash_model,
+    start_carried,
 )
 from flchain.trust import Head, Trust, build_trust, decode_sets, verify_final
 from flchain.types import EARLIEST, Address, Hash, Height, ModelVector, Round, UnixMillis
-from flchain.wire import BODY_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, open_envelope, verify_envelope
+from flchain.wire import BODY_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, encode_struct, open_envelope, verify_envelope
 
 HEADERS_WANTED_MAX = 64
 """Headers whose bodies are awaited; the lowest are given up for newer ones, a snapshot then stands in."""
@@ -57,6 +66,10 @@ class LightState:
     """The round that `reveals` are of."""
     model: ModelVector = field(repr=False)
     model_hash: Hash
+    is_full: bool
+    """True for a device that takes bodies and computes each model itself; a light one takes light bodies."""
+    carried: Carried | None = field(default=None, repr=False)
+    """What the downstream rule carries into the open round; None if unknown. Only full devices need it."""
     reveals: dict[Address, RevealedUpdate] = field(default_factory=dict)
     accepted: tuple[bytes, ...] = ()
     """The accepted set of the newest settlement applied."""
@@ -102,7 +115,25 @@ class LightState:
         return self.model_hash == self.chain_model_hash and self.model_round == self.round - 1
 
 
-def build_light_state(genesis: Genesis, initial_model: ModelVector, checkpoint: Hash | None = None) -> LightState:
+class LightBody(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What a light device takes in the place of a settlement's body: enough of it to prove who was accepted, and the
+    payload that changes the model (see `settle.apply_delta`)."""
+
+    transactions_root: Bytes32
+    orders_root: Bytes32
+    settlement: Settlement
+    delta: bytes
+
+
+def build_light_body(body: Body, delta: bytes) -> bytes:
+    """The light body of a settled block, whose payload is `delta`. The body has a settlement."""
+    assert body.settlement is not None
+    return encode_struct(LightBody(*compute_body_roots(body), body.settlement, delta))
+
+
+def build_light_state(
+    genesis: Genesis, initial_model: ModelVector, checkpoint: Hash | None = None, is_full: bool = True
+) -> LightState:
     """Start from the genesis, which is the trust anchor; `checkpoint` is the hash of a header that is believed as well.
 
     Raises ConfigError if the model is not the genesis's.
@@ -120,6 +151,8 @@ def build_light_state(genesis: Genesis, initial_model: ModelVector, checkpoint: 
         reveals_round=Round(0),
         model=state.model,
         model_hash=state.model_hash,
+        is_full=is_full,
+        carried=state.carried if is_full else None,
     )
 
 
@@ -136,9 +169,9 @@ def process_head(light: LightState, head: Head, clock_ms: UnixMillis) -> LightSt
 
 def _follow(light: LightState, header: Header, trust: Trust) -> LightState:
     wanted = dict(light.wanted)
-    if is_body_for_devices(header):
+    if is_settling(header) or (light.is_full and is_body_for_devices(header)):
         wanted[Height(header.height)] = header
-    waiting = {h: body for h, body in light.waiting.items() if h != header.height or _is_body_of(header, body)}
+    waiting = {h: body for h, body in light.waiting.items() if h != header.height or _is_body_of(light, header, body)}
     is_first = header.phase is Phase.COMMIT and header.next_phase is Phase.REVEAL
     light = replace(
         light,
@@ -154,10 +187,10 @@ def _follow(light: LightState, header: Header, trust: Trust) -> LightState:
 
 
 def process_body(light: LightState, height: int, body_bytes: bytes) -> LightState:
-    """Take the body of a block; computes the new model when the round's last one is there.
+    """Take the body of a block, or its light body; computes the new model when the round's last one is there.
 
-    A body that comes too early waits; one that nobody wants changes nothing. Raises InvalidMessage's subclasses, and
-    ModelMismatch if the model computed here is not the chain's.
+    What comes too early waits; what nobody wants changes nothing. Raises InvalidMessage's subclasses, and ModelMismatch
+    if the model computed here from updates is not the chain's.
     """
     height = Height(height)
     header = light.wanted.get(height)
@@ -167,9 +200,28 @@ def process_body(light: LightState, height: int, body_bytes: bytes) -> LightStat
     if len(body_bytes) > bytes_max:
         raise OversizedMessage(f"a body of {len(body_bytes)} bytes, at most {bytes_max} can be honest")
     if header is not None:
-        _decode_body(header, body_bytes)
+        _check_body(light, header, body_bytes)
     waiting = dict(sorted({**light.waiting, height: body_bytes}.items())[:BODIES_WAITING_MAX])
-    return _process_waiting(replace(light, waiting=waiting))
+    after = _process_waiting(replace(light, waiting=waiting))
+    if height in after.wanted and height not in after.waiting and height in waiting:
+        raise MalformedMessage("not the payload that leads to the model the header names")
+    return after
+
+
+def _check_body(light: LightState, header: Header, body_bytes: bytes) -> None:
+    """Raises InvalidMessage's subclasses for what is not the header's."""
+    if light.is_full:
+        _decode_body(header, body_bytes)
+    else:
+        _decode_light_body(header, body_bytes)
+
+
+def _decode_light_body(header: Header, body_bytes: bytes) -> LightBody:
+    body = decode_struct(body_bytes, LightBody, BODY_BYTES_MAX)
+    roots = body.transactions_root, body.orders_root
+    if join_body_roots(*roots, body.settlement) != header.body_root:
+        raise InvalidBlock("the settlement is not the one the header names")
+    return body
 
 
 def _decode_body(header: Header, body_bytes: bytes) -> Body:
@@ -179,10 +231,10 @@ def _decode_body(header: Header, body_bytes: bytes) -> Body:
     return body
 
 
-def _is_body_of(header: Header, body_bytes: bytes) -> bool:
+def _is_body_of(light: LightState, header: Header, body_bytes: bytes) -> bool:
     """A body that came before its header may be anybody's invention: it must not keep the header out."""
     try:
-        _decode_body(header, body_bytes)
+        _check_body(light, header, body_bytes)
     except InvalidMessage:
         return False
     return True
@@ -192,11 +244,15 @@ def _process_waiting(light: LightState) -> LightState:
     """Apply the bodies that are there, from the lowest wanted height on, and forget those below it."""
     while light.wanted and (height := min(light.wanted)) in light.waiting:
         header, body_bytes = light.wanted[height], light.waiting[height]
-        light = replace(
-            light,
-            wanted={h: other for h, other in light.wanted.items() if h != height},
-            waiting={h: other for h, other in light.waiting.items() if h != height},
-        )
+        light = replace(light, waiting={h: other for h, other in light.waiting.items() if h != height})
+        wanted = {h: other for h, other in light.wanted.items() if h != height}
+        if not light.is_full:
+            try:
+                light = replace(_take_light_body(light, header, _decode_light_body(header, body_bytes)), wanted=wanted)
+            except InvalidMessage:
+                break  # anybody's invention, since no header holds the payload: the true one is still wanted
+            continue
+        light = replace(light, wanted=wanted)
         body = _decode_body(header, body_bytes)
         if header.phase is Phase.REVEAL:
             light = _take_updates(light, header, body)
@@ -222,34 +278,89 @@ def _take_updates(light: LightState, header: Header, body: Body) -> LightState:
     return replace(light, reveals=reveals, reveals_round=Round(header.round))
 
 
+def _take_light_body(light: LightState, header: Header, body: LightBody) -> LightState:
+    """Raises MalformedMessage for a payload that does not lead to the header's model, MalformedUpdate for garbage."""
+    if light.model_round != header.round - 1:
+        return light  # behind by more than this round: the payloads since or a snapshot will come
+    model = apply_delta(light.params, light.model, body.delta)
+    if hash_model(model) != header.model_hash:
+        raise MalformedMessage("not the payload that leads to the model the header names")
+    return replace(
+        light,
+        model=model,
+        model_hash=Hash(header.model_hash),
+        model_round=Round(header.round),
+        accepted=body.settlement.accepted,
+    )
+
+
 def _settle(light: LightState, header: Header, body: Body) -> LightState:
     assert body.settlement is not None
     accepted = body.settlement.accepted
     known = light.reveals if light.reveals_round == header.round else {}
     is_usable = light.model_round == header.round - 1 and all(address in known for address in accepted)
     after = replace(light, reveals={}, accepted=accepted)
-    if not is_usable:
+    if not is_usable or light.carried is None:
         return replace(light, reveals={})  # behind by more than this round: a snapshot will come
     reveals = tuple(light.reveals[Address(address)] for address in sorted(light.reveals))
     try:
-        model = compute_next_model(light.params, light.model, reveals, accepted)
+        step = compute_step(
+            light.params,
+            light.model,
+            light.carried,
+            reveals,
+            accepted,
+            chain=light.chain,
+            number=Round(header.round),
+        )
     except InvalidMessage as error:
         raise ModelMismatch(f"round {header.round}: a final block's update does not decode: {error}") from error
-    model_hash = hash_model(model)
+    model_hash = hash_model(step.model)
     if model_hash != header.model_hash:
         raise ModelMismatch(
             f"round {header.round}: computed model {model_hash.hex()}, the chain says {header.model_hash.hex()}"
         )
-    return replace(after, model=model, model_hash=model_hash, model_round=Round(header.round))
+    round_number = Round(header.round)
+    return replace(after, model=step.model, model_hash=model_hash, model_round=round_number, carried=step.carried)
 
 
-def process_snapshot(light: LightState, head: Head, vector: bytes, clock_ms: UnixMillis) -> LightState:
+def process_snapshot(light: LightState, head: Head, vector: bytes, carried: bytes, clock_ms: UnixMillis) -> LightState:
     """Take a whole model from a certified header, for a device that missed rounds. Raises InvalidMessage's subclasses.
 
-    The vector is not trusted: its hash must be the one the header holds.
+    The vector is not trusted: its hash must be the one the header holds. A full device also needs what is carried, with
+    the proof that `snapshot.encode_carried` gives.
     """
     header, trust = verify_final(light.trust, head, clock_ms)
     model = vector_from_bytes(vector, light.params.parameters_count)
+    proved = decode_carried(carried, header, light.params) if light.is_full else None
+    return _take_model(light, header, trust, model, proved)
+
+
+def process_deltas(light: LightState, head: Head, first: int, deltas: list[object], clock_ms: UnixMillis) -> LightState:
+    """Take the payloads of all rounds from `first` to the one before a certified header's open round.
+
+    Raises InvalidMessage's subclasses: the last model must be the header's; those on the way prove nothing.
+    """
+    header, trust = verify_final(light.trust, head, clock_ms)
+    if light.is_full:
+        raise MalformedMessage("payloads alone do not say what is carried")
+    if header.next_round - 1 <= light.model_round:
+        return light
+    skipped = light.model_round + 1 - first
+    if skipped < 0 or first + len(deltas) != header.next_round:
+        raise MalformedMessage(f"{len(deltas)} payloads from round {first} on do not lead from the model here")
+    model = light.model
+    for delta in deltas[skipped:]:
+        if not isinstance(delta, bytes):
+            raise MalformedMessage("a payload is bytes")
+        model = apply_delta(light.params, model, delta)
+    return _take_model(light, header, trust, model, None)
+
+
+def _take_model(
+    light: LightState, header: Header, trust: Trust, model: ModelVector, carried: Carried | None
+) -> LightState:
+    """A model that did not come round by round, if it is the one the header names and newer than the one here."""
     if hash_model(model) != header.model_hash:
         raise MalformedMessage("the snapshot is not the model the header names")
     if header.next_round - 1 <= light.model_round:
@@ -263,18 +374,21 @@ def process_snapshot(light: LightState, head: Head, vector: bytes, clock_ms: Uni
         model=model,
         model_hash=Hash(header.model_hash),
         model_round=Round(header.next_round - 1),
+        carried=carried,
         accepted=(),  # a model alone does not say whose updates are in it
         wanted=wanted,
     )
     return _process_waiting(light)
 
 
-def restore(light: LightState, head: Head, vector: bytes) -> LightState:
-    """Where this device stood before a restart, from its own disk, which is believed as to who the validators are.
-
-    Raises InvalidMessage's subclasses if what was stored is damaged.
+def restore(light: LightState, head: Head, vector: bytes, carried: bytes) -> LightState:
+    """Where this device stood before a restart, from its own disk, which is believed as to who the validators are and
+    what is carried (empty: unknown). Raises InvalidMessage's subclasses if what was stored is damaged.
     """
     header = decode_struct(head.header, Header, HEADER_BYTES_MAX)
     signing, _ = decode_sets(header, head.sets)
     before = replace(light.trust, height=Height(header.height - 1), head=Hash(header.previous), validators=signing)
-    return process_snapshot(replace(light, trust=before), head, vector, EARLIEST)
+    header, trust = verify_final(before, head, EARLIEST)
+    model = vector_from_bytes(vector, light.params.parameters_count)
+    kept = carried_from_bytes(carried, start_carried(light.params)) if carried and light.is_full else None
+    return _take_model(replace(light, trust=before), header, trust, model, kept)

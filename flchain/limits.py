@@ -65,9 +65,8 @@ def compute_state_bytes_max(params: ChainParams, devices_count: int) -> int:
     """The longest snapshot of a state: all tables full, everybody's updates and scores, the model."""
     scorers = devices_count + VALIDATORS_MAX
     updates = devices_count * compute_device_packet_bytes_max(params)
-    return (
-        STATE_TABLES_BYTES_MAX + scorers * (scorers * SCORE_BYTES + SMALL_BYTES_MAX) + updates + _compute_model(params)
-    )
+    scores = scorers * (scorers * SCORE_BYTES + SMALL_BYTES_MAX)
+    return STATE_TABLES_BYTES_MAX + scores + updates + 2 * _compute_model(params)
 
 
 def compute_miner_packet_bytes_max(params: ChainParams, devices_count: int, validators_count: int) -> int:
@@ -82,5 +81,6 @@ def _compute_model(params: ChainParams) -> int:
 
 def compute_packet_bytes_max(params: ChainParams, devices_count: int, validators_count: int) -> int:
     """The longest packet of a miner that devices hear: a block with its certificate, or a model with its validators."""
-    longest = max(compute_body_bytes_max(params, devices_count, validators_count), _compute_model(params))
+    # A model comes with what its compression has left out, as long again, or instead as changes that are shorter.
+    longest = max(compute_body_bytes_max(params, devices_count, validators_count), 2 * _compute_model(params))
     return longest + SETS_BYTES_MAX + HEADER_BYTES_MAX + CERTIFICATE_BYTES_MAX + SMALL_BYTES_MAX + FRAME_BYTES

@@ -152,10 +152,11 @@ class Want(IntEnum):
     """What a question is for."""
 
     HEAD = 0  # the newest header, with the validators that signed it and the next
-    MODEL = 1  # the same, and the model whose hash it holds
+    MODEL = 1  # the same, and what leads to the model whose hash it holds: the changes since, or the model
     CHANGES = 2  # from `height` on the headers at which the validators changed, then the newest
     BLOCKS = 3  # final blocks from `height` on
     STATE = 4  # the whole state after the newest block, for a miner
+    FULL_MODEL = 5  # the newest header and model, and what it takes to compute the next one from updates
 
 
 class Ask(Message, frozen=True):
@@ -165,6 +166,8 @@ class Ask(Message, frozen=True):
     height: PositiveCounter
     to: Bytes20
     want: Want
+    model_round: Counter
+    """The newest round whose model the asker holds."""
 
 
 class Transfer(Message, frozen=True):

@@ -30,9 +30,11 @@ class PacketType(IntEnum):
     PROPOSAL = 1  # signed proposal, header, body
     HEAD = 2  # header, certificate, validators (see `trust.encode_sets`; empty where they did not change)
     BODY = 3  # height, body of the block at that height
-    MODEL = 4  # header, certificate, validators, the model vector whose hash the header holds
+    MODEL = 4  # header, certificate, validators, the model whose hash the header holds, residual with proof or nothing
     BLOCK = 5  # header, certificate, body
     STATE = 6  # header, certificate, validators, the state after that block (see `snapshot`)
+    LIGHT_BODY = 7  # height, what light devices take in the place of a settlement's body (see `light.LightBody`)
+    DELTAS = 8  # header, certificate, validators, the first round, the payloads of it and of each later one
     CHUNK = 9  # digest of the packet, index, count, piece
 
 
@@ -41,9 +43,11 @@ FIELD_TYPES: dict[PacketType, tuple[type, ...]] = {
     PacketType.PROPOSAL: (bytes, bytes, bytes),
     PacketType.HEAD: (bytes, bytes, bytes),
     PacketType.BODY: (int, bytes),
-    PacketType.MODEL: (bytes, bytes, bytes, bytes),
+    PacketType.MODEL: (bytes, bytes, bytes, bytes, bytes),
     PacketType.BLOCK: (bytes, bytes, bytes),
     PacketType.STATE: (bytes, bytes, bytes, bytes),
+    PacketType.LIGHT_BODY: (int, bytes),
+    PacketType.DELTAS: (bytes, bytes, bytes, int, list),
     PacketType.CHUNK: (bytes, int, int, bytes),
 }
 
@@ -152,6 +156,14 @@ class Topics:
         """Bodies that devices need: updates and settlements."""
         return f"{self.prefix}/miner/{miner.hex()}/body"
 
+    def miner_light(self, miner: bytes) -> str:
+        """All that light devices need: the newest header that is news for them, retained, and light bodies."""
+        return f"{self.prefix}/miner/{miner.hex()}/light"
+
+    def news_of(self, miner: bytes, is_full: bool) -> tuple[str, ...]:
+        """What a device that follows this miner listens to."""
+        return (self.miner_head(miner), self.miner_body(miner)) if is_full else (self.miner_light(miner),)
+
     def miner_to(self, miner: bytes, node: bytes) -> str:
         """A miner's answers to one node."""
         return f"{self.prefix}/miner/{miner.hex()}/to/{node.hex()}"
@@ -183,6 +195,6 @@ def read_topic_owner(topic: str) -> Address:
 
 
 def read_topic_channel(topic: str) -> str:
-    """The channel of a topic: up, status, bft, head, body or to."""
+    """The channel of a topic: up, status, bft, head, body, light or to."""
     levels = topic.split("/")
     return levels[5] if len(levels) > 5 else ""

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 
 from flchain.aggregation import AGGREGATION_RULES
-from flchain.codecs import CODECS
+from flchain.codecs import CODECS, DOWNSTREAM_RULES
 from flchain.consensus import CONSENSUS_RULES, PROPOSER_RULES
 from flchain.errors import ConfigError
 from flchain.incentives import REWARD_RULES
@@ -32,7 +32,11 @@ class ChainParams(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     codec: Name
     """Update compression, a key of CODECS."""
     codec_level: Count
-    """The codec's own number: for sparse-ternary one parameter in `codec_level` is sent."""
+    """The codec's own number (`Codec.level_meaning`): for sparse-ternary one parameter in `codec_level` is sent."""
+    downstream_codec: Name
+    """How what a settled round changes in the model is compressed, a key of DOWNSTREAM_RULES."""
+    downstream_level: Count
+    """That rule's own number, as for the codec of its name."""
     aggregation: Name
     """How accepted updates become one, a key of AGGREGATION_RULES."""
     privacy: Name
@@ -157,6 +161,7 @@ def check_params(params: ChainParams) -> None:
     """Raise ConfigError naming every plug-in this build does not know, each with the known ones."""
     registries = (
         ("codec", params.codec, CODECS),
+        ("downstream_codec", params.downstream_codec, DOWNSTREAM_RULES),
         ("aggregation", params.aggregation, AGGREGATION_RULES),
         ("privacy", params.privacy, MECHANISMS),
         ("consensus", params.consensus, CONSENSUS_RULES),
@@ -168,8 +173,30 @@ def check_params(params: ChainParams) -> None:
         for key, name, known in registries
         if name not in known
     )
+    if not problems:
+        problems += _find_codec_problems(params)
     if params.trusting_s > params.unbonding_s:
         # Else validators whose stake is paid out already could still lead a light client astray, at no cost.
         problems += ("genesis: trusting_s: longer than unbonding_s",)
     if problems:
         raise ConfigError(problems)
+
+
+def _find_codec_problems(params: ChainParams) -> tuple[str, ...]:
+    """Levels that the codecs cannot work with, and codecs that do not go together."""
+    problems: tuple[str, ...] = ()
+    up, down = (params.codec, params.codec_level), (params.downstream_codec, params.downstream_level)
+    for key, (name, level), compute_bytes_max in (
+        ("codec_level", up, CODECS[params.codec].payload_bytes_max),
+        ("downstream_level", down, DOWNSTREAM_RULES[params.downstream_codec].payload_bytes_max),
+    ):
+        try:
+            compute_bytes_max(params.parameters_count, level)
+        except ValueError as error:
+            problems += (f"genesis: {key}: {name}: {error}; it is: {CODECS[name].level_meaning}",)
+    is_summed = any(CODECS[name].decode_summary is not None for name, _ in (up, down))
+    if is_summed and up != down:
+        problems += (f"genesis: downstream_codec: {up[0]}, then {down[0]}: a sketch is one codec and level both ways",)
+    if is_summed and params.aggregation != "weighted-sum":
+        problems += (f"genesis: aggregation: sketches can only be added up, {params.aggregation} does more",)
+    return problems

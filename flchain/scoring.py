@@ -44,9 +44,12 @@ def _get_subject_of(home: Address, parts: tuple[RevealedUpdate, ...]) -> Address
     return home if len(parts) > 1 else parts[0].sender
 
 
-def compute_subject_model(params: ChainParams, base: ModelVector, parts: Updates) -> ModelVector:
-    """The model to test, shape (P,): the base with what these updates come to together. Raises InvalidMessage."""
-    return add(base, compute_delta(params, len(base), tuple(parts))) if parts else base
+def compute_subject_model(
+    params: ChainParams, base: ModelVector, parts: Updates, chain: Hash, number: Round
+) -> ModelVector:
+    """The model to test, shape (P,): the base with what these updates of a round come to together, before it is
+    compressed. Raises InvalidMessage."""
+    return add(base, compute_delta(params, chain, number, tuple(parts))) if parts else base
 
 
 def build_score_reveal(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from flchain.aggregation import AGGREGATION_RULES, WeightedUpdate
-from flchain.codecs import CODECS
+from flchain.codecs import CODECS, DOWNSTREAM_RULES, Carried, compute_codec_seed
 from flchain.consensus.dpos import split_reward
 from flchain.consensus.pok import compute_idle_knowledge, compute_knowledge, compute_weighted_median, find_outliers
 from flchain.fixedpoint import add
@@ -23,9 +23,10 @@ from flchain.state import (
     RoundState,
     find_validator,
     has_two_thirds,
+    hash_carried,
     hash_model,
 )
-from flchain.types import Address, BasisPoints, ModelVector, Round
+from flchain.types import Address, BasisPoints, Hash, ModelVector, Round
 
 WEIGHT_SCALE = 1_000_000
 """A scorer's weight is a validator's power times this, so that the small weights of devices are still integers."""
@@ -131,23 +132,70 @@ def compute_settlement(state: ChainState) -> Settlement:
     return Settlement(tuple(update.sender for update in state.round.reveals if scores.updates[update.sender] >= floor))
 
 
-def compute_delta(params: ChainParams, parameters_count: int, reveals: tuple[RevealedUpdate, ...]) -> ModelVector:
-    """What these updates, at least one, come to together, shape (P,). Raises MalformedUpdate."""
-    codec = CODECS[params.codec]
+def decode_update(params: ChainParams, chain: Hash, number: Round, sender: Address, update: bytes) -> ModelVector:
+    """The change that a device's payload of this round stands for, shape (P,). Raises MalformedUpdate."""
+    seed = compute_codec_seed(chain, number, sender)
+    return CODECS[params.codec].decode(update, params.parameters_count, params.codec_level, seed)
+
+
+def compute_delta(params: ChainParams, chain: Hash, number: Round, reveals: tuple[RevealedUpdate, ...]) -> ModelVector:
+    """What these updates of a round, at least one, come to together, shape (P,). Raises MalformedUpdate."""
     updates = tuple(
-        WeightedUpdate(reveal.sender, reveal.samples, codec.decode(reveal.update, parameters_count, params.codec_level))
+        WeightedUpdate(
+            reveal.sender, reveal.samples, decode_update(params, chain, number, reveal.sender, reveal.update)
+        )
         for reveal in reveals
     )
     return AGGREGATION_RULES[params.aggregation](updates)
 
 
-def compute_next_model(
-    params: ChainParams, base: ModelVector, reveals: tuple[RevealedUpdate, ...], accepted: tuple[bytes, ...]
-) -> ModelVector:
-    """The new global model, shape (P,): what every device computes for itself. Unchanged if nothing was accepted."""
+@dataclass(frozen=True, eq=False)
+class ModelStep:
+    """What a settled round does to the model: the new one, shape (P,), the payload that leads to it from the old one
+    (empty if nothing changes), and what the downstream rule carries into the next round."""
+
+    model: ModelVector
+    delta: bytes
+    carried: Carried
+
+
+def compute_step(
+    params: ChainParams,
+    base: ModelVector,
+    carried: Carried,
+    reveals: tuple[RevealedUpdate, ...],
+    accepted: tuple[bytes, ...],
+    *,
+    chain: Hash,
+    number: Round,
+) -> ModelStep:
+    """The step that every node which has the updates computes for itself. Raises MalformedUpdate.
+
+    The change is compressed as updates are, with what earlier rounds left out added to it (see `codecs.downstream`): so
+    a node that has no updates takes the same step by a short payload.
+    """
     wanted = frozenset(accepted)
     chosen = tuple(reveal for reveal in reveals if reveal.sender in wanted)
-    return add(base, compute_delta(params, len(base), chosen)) if chosen else base
+    if not chosen:
+        return ModelStep(base, b"", carried)
+    summarise = CODECS[params.codec].decode_summary
+    if summarise is None:
+        aggregate = compute_delta(params, chain, number, chosen)
+    else:
+        summaries = ((r, summarise(r.update, params.parameters_count, params.codec_level)) for r in chosen)
+        updates = tuple(WeightedUpdate(r.sender, r.samples, summary) for r, summary in summaries)
+        aggregate = AGGREGATION_RULES[params.aggregation](updates)
+    rule = DOWNSTREAM_RULES[params.downstream_codec]
+    settled = rule.settle(aggregate, carried, params.parameters_count, params.downstream_level)
+    return ModelStep(add(base, settled.delta), settled.payload, settled.carried)
+
+
+def apply_delta(params: ChainParams, base: ModelVector, delta: bytes) -> ModelVector:
+    """The model, shape (P,), after a settled round's payload; an empty one changes nothing. Raises MalformedUpdate."""
+    if not delta:
+        return base
+    rule = DOWNSTREAM_RULES[params.downstream_codec]
+    return add(base, rule.decode(delta, params.parameters_count, params.downstream_level))
 
 
 @dataclass(frozen=True)
@@ -174,14 +222,20 @@ def process_settlement(state: ChainState, settlement: Settlement) -> ChainState:
         outliers=find_outlying_scorers(state) if is_scored else frozenset(),
         is_scored=is_scored,
     )
-    model = compute_next_model(state.params, state.model, state.round.reveals, settlement.accepted)
+    round_, accepted = state.round, settlement.accepted
+    step = compute_step(
+        state.params, state.model, state.carried, round_.reveals, accepted, chain=state.chain, number=round_.number
+    )
     rewards = _compute_rewards(state, outcome) if is_scored else {}
     settled = replace(
         credit(state, rewards),
         devices=tuple(_settle_device(device, outcome) for device in state.devices),
         candidates=tuple(_settle_candidate(state, candidate, outcome) for candidate in state.candidates),
-        model=model,
-        model_hash=hash_model(model) if settlement.accepted else state.model_hash,
+        model=step.model,
+        model_hash=hash_model(step.model) if step.delta else state.model_hash,
+        carried=step.carried,
+        carried_hash=hash_carried(step.carried) if step.delta else state.carried_hash,
+        delta=step.delta,
         minted=state.minted + sum(rewards.values()),
     )
     settled = process_matured(settled)

@@ -1,4 +1,5 @@
-"""A whole state in bytes that prove themselves by a final header: how a miner that is far behind catches up at once."""
+"""What proves itself by a final header: a whole state, by which a miner that is far behind catches up at once, and what
+the downstream rule carries, which a device needs beside the model to compute the next one itself."""
 
 from __future__ import annotations
 
@@ -6,28 +7,35 @@ import msgspec
 
 from flchain import merkle
 from flchain.chain import hash_header
+from flchain.codecs import Carried, carried_bytes, carried_from_bytes, count_carried_bytes
 from flchain.errors import MalformedMessage
 from flchain.fixedpoint import vector_bytes, vector_from_bytes
 from flchain.messages import Header
 from flchain.params import ChainParams
-from flchain.state import ChainState, hash_model
-from flchain.state_tree import get_leaves, read_leaves
+from flchain.state import ChainState, hash_carried, hash_model, start_carried
+from flchain.state_tree import get_leaves, get_totals_hashes, read_leaves
 from flchain.types import Hash, Height, UnixMillis
 from flchain.wire import HEADER_BYTES_MAX, decode_struct, encode_struct
 
+PROOF_BYTES_MAX = 4_096
+"""The last leaf and its audit path."""
+
 
 class _Parts(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """The leaves of the state's tree, the updates of the open round in order of device, the model's canonical bytes."""
+    """The leaves of the state's tree, the updates of the open round in order of device, and the canonical bytes of the
+    model and of what the downstream rule carries (empty for zeros)."""
 
     leaves: tuple[bytes, ...]
     updates: tuple[bytes, ...]
     vector: bytes
+    carried: bytes
 
 
 def encode_state(state: ChainState) -> bytes:
     """The canonical bytes of a state: what its tree holds, and what the tree only holds the hashes of."""
     updates = tuple(reveal.update for reveal in state.round.reveals)
-    return encode_struct(_Parts(tuple(get_leaves(state)), updates, vector_bytes(state.model)))
+    parts = _Parts(tuple(get_leaves(state)), updates, vector_bytes(state.model), _encode_if_any(state.carried))
+    return encode_struct(parts)
 
 
 def decode_state(data: bytes, header_bytes: bytes, params: ChainParams, bytes_max: int) -> ChainState:
@@ -43,6 +51,9 @@ def decode_state(data: bytes, header_bytes: bytes, params: ChainParams, bytes_ma
     model = vector_from_bytes(parts.vector, params.parameters_count)
     if hash_model(model) != tables.model_hash:
         raise MalformedMessage("not the model that the state names")
+    carried = _decode_if_any(parts.carried, params)
+    if hash_carried(carried) != tables.carried_hash:
+        raise MalformedMessage("not what the state says is carried")
     return ChainState(
         chain=Hash(header.chain),
         params=params,
@@ -57,6 +68,49 @@ def decode_state(data: bytes, header_bytes: bytes, params: ChainParams, bytes_ma
         round=tables.round,
         model=model,
         model_hash=tables.model_hash,
+        carried=carried,
+        carried_hash=tables.carried_hash,
         minted=tables.minted,
         burned=tables.burned,
     )
+
+
+class CarriedProof(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The bytes of what is carried (empty for zeros), the last leaf of the state, and its audit path."""
+
+    carried: bytes
+    totals: bytes
+    leaves_count: int
+    path: tuple[bytes, ...]
+
+
+def encode_carried(state: ChainState) -> bytes:
+    """What the state carries, with its proof."""
+    leaves = get_leaves(state)
+    last = len(leaves) - 1
+    path = merkle.build_proof(leaves, last)
+    return encode_struct(CarriedProof(_encode_if_any(state.carried), leaves[last], len(leaves), path))
+
+
+def decode_carried(data: bytes, header: Header, params: ChainParams) -> Carried:
+    """What is carried after the block of a header that the caller has found final.
+
+    Raises InvalidMessage's subclasses if it is something else.
+    """
+    parts = decode_struct(data, CarriedProof, count_carried_bytes(start_carried(params)) + PROOF_BYTES_MAX)
+    last = parts.leaves_count - 1
+    if not merkle.verify_proof(header.state_root, parts.totals, last, parts.leaves_count, parts.path):
+        raise MalformedMessage("not a leaf of the state that the header names")
+    carried = _decode_if_any(parts.carried, params)
+    if hash_carried(carried) != get_totals_hashes(parts.totals)[1]:
+        raise MalformedMessage("not what the state says is carried")
+    return carried
+
+
+def _encode_if_any(carried: Carried) -> bytes:
+    return carried_bytes(carried) if any(part.any() for part in carried) else b""
+
+
+def _decode_if_any(data: bytes, params: ChainParams) -> Carried:
+    start = start_carried(params)
+    return carried_from_bytes(data or bytes(count_carried_bytes(start)), start)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from flchain.codecs import DOWNSTREAM_RULES, Carried, carried_bytes
 from flchain.consensus.dpos import cap_powers, elect, scale_stakes
 from flchain.crypto import compute_address, hash_tagged
 from flchain.errors import ConfigError
@@ -154,8 +155,14 @@ class ChainState:
     round: RoundState
     model: ModelVector = field(repr=False)
     model_hash: Hash
+    carried: Carried = field(repr=False)
+    """What the downstream rule carries into the open round: what it has left out of the model so far, mostly."""
+    carried_hash: Hash
     minted: int
     burned: int = 0
+    delta: bytes = field(default=b"", repr=False)
+    """By which payload of the downstream rule the newest settled round has changed the model; empty if it has not, or
+    if this state came without (it is not under the state's root: the model is)."""
 
     @cached_property
     def validators(self) -> tuple[Candidate, ...]:
@@ -176,6 +183,16 @@ class ChainState:
 def hash_model(model: ModelVector) -> Hash:
     """The hash of a model vector's canonical bytes."""
     return hash_tagged("model", vector_bytes(model))
+
+
+def hash_carried(carried: Carried) -> Hash:
+    """The hash of what the downstream rule carries."""
+    return hash_tagged("carried", carried_bytes(carried))
+
+
+def start_carried(params: ChainParams) -> Carried:
+    """What the chain's downstream rule carries into round 1."""
+    return DOWNSTREAM_RULES[params.downstream_codec].start(params.parameters_count, params.downstream_level)
 
 
 def build_genesis_state(genesis: Genesis, initial_model: ModelVector) -> ChainState:
@@ -206,6 +223,8 @@ def build_genesis_state(genesis: Genesis, initial_model: ModelVector) -> ChainSt
         round=RoundState(Round(1), Phase.OPEN),
         model=initial_model,
         model_hash=model_hash,
+        carried=start_carried(genesis.params),
+        carried_hash=hash_carried(start_carried(genesis.params)),
         minted=sum(bond for _, bond in bonds) + sum(account.balance for account in accounts),
     )
     return replace(state, candidates=compute_elected(state))

@@ -46,7 +46,7 @@ _LEAF_TYPES: dict[str, type[tuple[Any, ...]]] = {
     "delegation": tuple[Bytes20, Bytes20, _Whole],
     "unbonding": tuple[Bytes20, Bytes20, _Whole, _Whole | None],
     "round": tuple[tuple[_Whole, Phase, _Whole], _Commitments, _Updates, _Commitments, _Scores, _Senders],
-    "totals": tuple[Bytes32, _Whole, _Whole],
+    "totals": tuple[Bytes32, Bytes32, _Whole, _Whole],
 }
 """The fields of each leaf behind its name, as the writers below write them."""
 
@@ -62,6 +62,7 @@ class Tables:
     unbondings: tuple[Unbonding, ...]
     round: RoundState
     model_hash: Hash
+    carried_hash: Hash
     minted: int
     burned: int
 
@@ -74,8 +75,23 @@ def get_leaves(state: ChainState) -> list[bytes]:
     leaves += [_encode_delegation(delegation) for delegation in state.delegations]
     leaves += [_encode_unbonding(unbonding) for unbonding in state.unbondings]
     leaves.append(_encode_round(state.round))
-    leaves.append(encode(["totals", state.model_hash, state.minted, state.burned]))
+    leaves.append(encode(["totals", state.model_hash, state.carried_hash, state.minted, state.burned]))
     return leaves
+
+
+def get_totals_hashes(leaf: bytes) -> tuple[Hash, Hash]:
+    """The hashes of the model and of what is carried, by the leaf of totals. Raises MalformedMessage for another."""
+    name, fields = _read_leaf(leaf)
+    if name != "totals":
+        raise MalformedMessage("not the leaf of the totals")
+    return fields[0], fields[1]
+
+
+def _read_leaf(leaf: bytes) -> tuple[str, tuple[Any, ...]]:
+    value = decode(leaf, len(leaf))
+    if not isinstance(value, list) or not value or not isinstance(value[0], str) or value[0] not in _LEAF_TYPES:
+        raise MalformedMessage("a leaf of no table")
+    return value[0], convert(value[1:], _LEAF_TYPES[value[0]])
 
 
 def compute_state_root(state: ChainState) -> Hash:
@@ -91,13 +107,11 @@ def read_leaves(leaves: Sequence[bytes], updates: Sequence[bytes]) -> Tables:
     """
     rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in _LEAF_TYPES}
     for leaf in leaves:
-        value = decode(leaf, len(leaf))
-        if not isinstance(value, list) or not value or not isinstance(value[0], str) or value[0] not in rows:
-            raise MalformedMessage("a leaf of no table")
-        rows[value[0]].append(convert(value[1:], _LEAF_TYPES[value[0]]))
+        name, fields = _read_leaf(leaf)
+        rows[name].append(fields)
     if len(rows["round"]) != 1 or len(rows["totals"]) != 1:
         raise MalformedMessage("a state has one open round and its totals once")
-    model_hash, minted, burned = rows["totals"][0]
+    model_hash, carried_hash, minted, burned = rows["totals"][0]
     return Tables(
         accounts=tuple(Account(*fields) for fields in rows["account"]),
         devices=tuple(Device(*fields) for fields in rows["device"]),
@@ -106,6 +120,7 @@ def read_leaves(leaves: Sequence[bytes], updates: Sequence[bytes]) -> Tables:
         unbondings=tuple(Unbonding(*fields) for fields in rows["unbonding"]),
         round=_read_round(rows["round"][0], updates),
         model_hash=model_hash,
+        carried_hash=carried_hash,
         minted=minted,
         burned=burned,
     )

@@ -23,9 +23,9 @@ from flchain.phases import get_expected, get_present
 from flchain.state import ChainState, find_account, find_validator
 from flchain.types import Address, Hash, Height, Millis, View
 from flchain.wire import Envelope, get_signature, seal, verify_envelope
-from miner import mempool, order_pool, scoring
+from miner import mempool, news, order_pool, scoring
 from miner.judgement import accuse, get_candidates, is_timely
-from miner.tip import Tip, add_change, build_tip
+from miner.tip import Tip, add_change, add_delta, build_tip
 from miner.values import (
     Candidate,
     Effect,
@@ -200,6 +200,7 @@ def _decide(state: MinerState, view: View, block_hash: Hash) -> Transition:
 def advance(state: MinerState, block: Block, after: ChainState, certificate: bytes) -> Transition:
     """Go to the next height: store the final block, tell devices and peers, score what is new."""
     note = Note("final", {"height": after.height, "round": block.header.round, "phase": block.header.phase.name})
+    state = replace(state, deltas=add_delta(state.deltas, state.chain, after))
     return stand_at(
         state, after, build_tip(block, certificate, state.chain, after), SaveBlock(block, certificate), note
     )
@@ -232,25 +233,11 @@ def stand_at(state: MinerState, after: ChainState, tip: Tip, save: Effect, note:
         scores={} if is_new_round else state.scores,
         scores_asked=frozenset() if is_new_round else state.scores_asked,
     )
-    effects: tuple[Effect, ...] = (save, *publish_tip(state), note)
+    effects: tuple[Effect, ...] = (save, *news.publish_tip(state), note)
     effects += tuple(Refuse(error.code, str(error)) for error in refused)
     state, more = scoring.process_phase(state)
     state, begun = consider(state)
     return state, effects + more + begun
-
-
-def publish_tip(state: MinerState) -> tuple[Effect, ...]:
-    """The newest header and certificate, retained, and its body if devices need it."""
-    if state.tip is None:
-        return ()
-    me, tip = state.config.identity.address, state.tip
-    sets = tip.head.sets if tip.is_change else b""
-    head = encode_packet(PacketType.HEAD, tip.head.header, tip.head.certificate, sets)
-    effects: tuple[Effect, ...] = (Publish(state.topics.miner_head(me), head, retain=True),)
-    if tip.body is not None:
-        body = encode_packet(PacketType.BODY, state.chain.height, tip.body)
-        effects += (Publish(state.topics.miner_body(me), body),)
-    return effects
 
 
 def _verify(state: MinerState, envelope: Envelope) -> messages.AnyMessage:

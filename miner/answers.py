@@ -10,11 +10,12 @@ from flchain.chain import hash_header
 from flchain.fixedpoint import vector_bytes
 from flchain.messages import Header, Want
 from flchain.packets import Packet, PacketType, encode_packet
+from flchain.snapshot import encode_carried
 from flchain.state import compute_validators_hash, find_candidate, find_device
 from flchain.trust import Head
 from flchain.types import Address, Height
 from flchain.wire import HEADER_BYTES_MAX, Envelope, decode_struct
-from miner import agreement, state_sync
+from miner import agreement, news, state_sync
 from miner.values import Effect, MinerState, Publish, SendBlocks, StartTimer, Timer
 
 BLOCKS_PER_ANSWER_MAX = 64
@@ -49,10 +50,11 @@ def on_ask(state: MinerState, envelope: Envelope) -> Transition:
         return state, ()  # much to send, and devices have no use for it
     state = replace(state, answered_ms={**state.answered_ms, key: state.now_ms})
     topic = state.topics.miner_to(me, envelope.sender)
-    return state, _build_answer(state, want, Height(message.height), topic)
+    return state, _build_answer(state, want, message, topic)
 
 
-def _build_answer(state: MinerState, want: Want, height: Height, topic: str) -> tuple[Effect, ...]:
+def _build_answer(state: MinerState, want: Want, ask: messages.Ask, topic: str) -> tuple[Effect, ...]:
+    height = Height(ask.height)
     if want is Want.STATE:
         packet = state_sync.build_state_packet(state)
         return (Publish(topic, packet),) if packet is not None else ()
@@ -66,8 +68,17 @@ def _build_answer(state: MinerState, want: Want, height: Height, topic: str) -> 
         return tuple(_publish_head(topic, each) for each in dict.fromkeys((*missed, head)))
     if want is Want.HEAD:
         return (_publish_head(topic, head),)
-    parts = (head.header, head.certificate, head.sets, vector_bytes(state.chain.model))
-    return (Publish(topic, encode_packet(PacketType.MODEL, *parts)),)
+    return (Publish(topic, _build_model_packet(state, head, want, ask.model_round)),)
+
+
+def _build_model_packet(state: MinerState, head: Head, want: Want, model_round: int) -> bytes:
+    """The changes since the asker's round, which are kept only while they are shorter than the model; or the model."""
+    parts = (head.header, head.certificate, head.sets)
+    if want is Want.MODEL and state.deltas and state.deltas[0][0] <= model_round + 1:
+        deltas = [delta for number, delta in state.deltas if number > model_round]
+        return encode_packet(PacketType.DELTAS, *parts, model_round + 1, deltas)
+    carried = encode_carried(state.chain) if want is Want.FULL_MODEL else b""
+    return encode_packet(PacketType.MODEL, *parts, vector_bytes(state.chain.model), carried)
 
 
 def _publish_head(topic: str, head: Head) -> Publish:
@@ -131,4 +142,4 @@ def tell_tip_again(state: MinerState) -> Transition:
     """A peer votes on what is final here: the header that would have told it may be lost."""
     if state.now_ms - state.tip_told_ms < TIP_AGAIN_MS:
         return state, ()  # a late vote of the last height, mostly
-    return replace(state, tip_told_ms=state.now_ms), agreement.publish_tip(state)[:1]
+    return replace(state, tip_told_ms=state.now_ms), news.publish_tip(state)[:1]

@@ -35,7 +35,7 @@ from flchain.phases import PHASE_KINDS
 from flchain.state import ChainState, Device, find_candidate, find_device
 from flchain.types import Address, Height, Millis, UnixMillis
 from flchain.wire import Envelope, open_envelope, seal, verify_envelope
-from miner import agreement, answers, mempool, order_pool, scoring, state_sync
+from miner import agreement, answers, mempool, news, order_pool, scoring, state_sync
 from miner.tip import Standing
 from miner.values import (
     Connected,
@@ -98,6 +98,7 @@ def build_miner_state(
         raws=raws,
         tip=standing.tip,
         changes=standing.changes,
+        deltas=standing.deltas,
         base=standing.base,
     )
 
@@ -138,7 +139,7 @@ def _on_event(state: MinerState, event: Event) -> Transition:
 
 def _on_connected(state: MinerState) -> Transition:
     repeated = scoring.repeat_scores(state)
-    tip = agreement.publish_tip(state)
+    tip = news.publish_tip(state, is_again=True)
     state, scored = scoring.process_phase(state)
     state, said = agreement.on_gossip_timer(replace(state, gossips=0))
     state, begun = agreement.consider(state)

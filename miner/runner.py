@@ -113,9 +113,9 @@ class MinerRunner:
         chain = self._state.chain
         if chain.height >= self._silent_until:
             own = await self._ledger.get_own(Height(chain.height + 1))
-            self._state = build_miner_state(
-                self._state.config, Standing(chain, self._state.tip, self._state.changes, self._state.base), *own
-            )
+            state = self._state
+            standing = Standing(chain, state.tip, state.changes, state.deltas, state.base)
+            self._state = build_miner_state(state.config, standing, *own)
             log.info("caught up, taking part again", extra={"height": chain.height})
             self._queue.post(Connected())
 

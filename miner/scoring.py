@@ -39,9 +39,9 @@ def _ask_for_scores(state: MinerState) -> Transition:
         return state, ()  # in SETTLE only after a restart, to open what was committed to before it
     if find_validator(state.chain, me) is None:
         return state, ()  # nobody would hear it
-    params, model = state.chain.params, state.chain.model
+    params, model, place = state.chain.params, state.chain.model, (state.chain.chain, round_.number)
     effects = tuple(
-        ComputeScore(round_.number, subject, compute_subject_model(params, model, parts))
+        ComputeScore(round_.number, subject, compute_subject_model(params, model, parts, *place))
         for subject, parts in _get_wanted(state).items()
         if subject not in state.scores_asked
     )

@@ -31,7 +31,8 @@ Transition = tuple[MinerState, tuple[Effect, ...]]
 def build_ask(state: MinerState, to: Address, want: Want) -> Publish:
     """A question to one peer, from this miner's own height on, or from what it trusts beyond it."""
     height = (get_trust(state).height if want is Want.CHANGES else state.chain.height) + 1
-    return state.tell_miners(seal(messages.Ask(height, to, want), state.chain.chain, state.config.identity))
+    ask = messages.Ask(height, to, want, state.chain.round.number - 1)
+    return state.tell_miners(seal(ask, state.chain.chain, state.config.identity))
 
 
 def get_trust(state: MinerState) -> Trust:
@@ -58,7 +59,7 @@ def on_change(state: MinerState, owner: Address, packet: Packet) -> Transition:
         return _on_expired(state, error)
     changes = state.changes
     if trust.validators != trust.signing:
-        changes = add_change(changes, trust.height, Tip(head, None, is_change=True))
+        changes = add_change(changes, trust.height, Tip(head, None, None, is_change=True))
     return replace(state, trust=trust, changes=changes), ()
 
 
@@ -77,9 +78,10 @@ def on_state(state: MinerState, owner: Address, packet: Packet) -> Transition:
         return _on_expired(state, error)
     params = state.chain.params
     after = decode_state(data, head.header, params, compute_state_bytes_max(params, len(state.chain.devices)))
-    tip = Tip(head, None, is_change=header.validators_hash != header.next_validators_hash)
+    tip = Tip(head, None, None, is_change=header.validators_hash != header.next_validators_hash)
     note = Note("took a state from a peer", {"height": after.height, "before": state.chain.height})
-    return stand_at(replace(state, base=after.height, is_expired=False), after, tip, SaveState(head, data), note)
+    state = replace(state, base=after.height, deltas=(), is_expired=False)
+    return stand_at(state, after, tip, SaveState(head, data), note)
 
 
 def _on_expired(state: MinerState, error: TrustExpired) -> Transition:

@@ -16,7 +16,7 @@ from flchain.trust import Head, Trust
 from flchain.types import EARLIEST, Address, Hash, Height, Millis, ModelVector, Round, UnixMillis, View
 from miner.mempool import Mempool
 from miner.order_pool import OrderPool
-from miner.tip import Changes, Tip
+from miner.tip import Changes, Deltas, Tip
 
 BEFORE_ANYTHING = Millis(0)
 
@@ -198,6 +198,7 @@ class MinerState:
     tip: Tip | None = None
     changes: Changes = ()
     """The newest CHANGES_KEPT_MAX of them."""
+    deltas: Deltas = ()
     base: Height = NO_HEIGHT
     """The ledger has the blocks after this height."""
     trust: Trust | None = None

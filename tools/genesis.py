@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flchain.aggregation import AGGREGATION_RULES
-from flchain.codecs import CODECS
+from flchain.codecs import CODECS, DOWNSTREAM_RULES
+from flchain.codecs.codec import LEVEL_MAX
 from flchain.consensus import CONSENSUS_RULES, PROPOSER_RULES
 from flchain.crypto import compute_address
 from flchain.errors import ConfigError
@@ -43,8 +44,21 @@ class UpdateRules:
 
     codec: str = field(default="sparse-ternary", metadata={"choices": tuple(CODECS)})
     codec_level: int = field(
-        default=20, metadata={"min": 1, "max": 100_000, "help": "sparse-ternary: one parameter in so many is sent"}
+        default=20,
+        metadata={
+            "min": 1,
+            "max": LEVEL_MAX,
+            "help": "sparse-ternary: one parameter in so many is sent; others: docs/compression.md",
+        },
     )
+    downstream_codec: str = field(
+        default="sparse-ternary",
+        metadata={
+            "choices": tuple(DOWNSTREAM_RULES),
+            "help": "compresses what a round changes in the model, for devices that follow lightly",
+        },
+    )
+    downstream_level: int = field(default=20, metadata={"min": 1, "max": LEVEL_MAX, "help": "as codec_level"})
     aggregation: str = field(default="weighted-sum", metadata={"choices": tuple(AGGREGATION_RULES)})
     samples_cap: int = field(
         default=100_000, metadata={"min": 1, "max": SAMPLES_CAP_MAX, "help": "largest weight an update may claim"}
@@ -184,6 +198,8 @@ def _build_params(settings: NetworkSettings, model_file: bytes) -> ChainParams:
     return ChainParams(
         codec=update.codec,
         codec_level=update.codec_level,
+        downstream_codec=update.downstream_codec,
+        downstream_level=update.downstream_level,
         aggregation=update.aggregation,
         privacy=update.privacy,
         clip_norm_thousandths=round(update.clip_norm * 1000),

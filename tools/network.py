@@ -39,6 +39,10 @@ class Plan:
     model: str
     codec: str
     codec_level: int
+    downstream_codec: str
+    downstream_level: int
+    follow: str
+    """How devices follow the chain: full or light."""
     aggregation: str
     preset: str
     local_epochs: int
@@ -172,7 +176,13 @@ def _build_settings(plan: Plan, model: Path, keys: list[Identity]) -> NetworkSet
         model=model,
         preset=plan.preset,
         training=TrainingRules(plan.local_epochs, plan.batch_size, plan.learning_rate),
-        update=UpdateRules(codec=plan.codec, codec_level=plan.codec_level, aggregation=plan.aggregation),
+        update=UpdateRules(
+            codec=plan.codec,
+            codec_level=plan.codec_level,
+            downstream_codec=plan.downstream_codec,
+            downstream_level=plan.downstream_level,
+            aggregation=plan.aggregation,
+        ),
         validators=tuple(ValidatorLine(key) for key in miners),
         devices=tuple(
             DeviceLine(key.public_key.hex(), miners[index % plan.miners])
@@ -181,14 +191,17 @@ def _build_settings(plan: Plan, model: Path, keys: list[Identity]) -> NetworkSet
     )
 
 
-def write_configs(network: Network, host: str, port: int, until_round: int, *, mining: int = 0) -> None:
+def write_configs(
+    network: Network, host: str, port: int, until_round: int, *, mining: int = 0, follow: str = "full"
+) -> None:
     """Write every node's configuration file: the broker's port may change from run to run. The first `mining` agents
-    mine."""
+    mine, and follow fully as mining must; the others follow as `follow` says."""
     for node in network.nodes:
-        mines = "\n[mining]\nenabled = true\n" if node in network.agents[:mining] else ""
-        failover = "failover_s = 3\n" if node.role == "agent" else ""
+        mines = node in network.agents[:mining]
+        of_agent = f'failover_s = 3\nfollow = "{"full" if mines else follow}"\n' if node.role == "agent" else ""
+        of_miner = "\n[mining]\nenabled = true\n" if mines else ""
         node.config.write_text(
             f'genesis = "../../genesis.cbor"\nmodel = "../../model.tflite"\nexamples = "examples.npz"\n'
-            f'data_dir = "data"\nuntil_round = {until_round}\n{failover}'
-            f'\n[key]\nfile = "key.pem"\n\n[mqtt]\nhost = "{host}"\nport = {port}\n{mines}'
+            f'data_dir = "data"\nuntil_round = {until_round}\n{of_agent}'
+            f'\n[key]\nfile = "key.pem"\n\n[mqtt]\nhost = "{host}"\nport = {port}\n{of_miner}'
         )

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import aiosqlite
+import numpy as np
 
 from agent.edge.store_schema import MIGRATIONS
 from agent.edge.stored_vectors import (
     PACKED,
+    UNKNOWN_RESIDUAL,
     Saved,
     add_up,
     drop_unused,
@@ -32,6 +34,7 @@ from flchain.errors import ConfigError, InvalidMessage, LedgerCorrupt, Malformed
 from flchain.fixedpoint import vector_bytes
 from flchain.light import LightState, restore
 from flchain.messages import Kind
+from flchain.state import start_carried
 from flchain.trust import Head
 from flchain.types import Hash, ModelVector, Round
 from flchain.wire import hash_message, open_envelope, verify_envelope
@@ -137,11 +140,15 @@ class Store:
         light, residual, work, count = genesis_light, empty, None, genesis_light.params.parameters_count
         residuals = await self._read("SELECT id, encoding, vector FROM residuals ORDER BY id", (int, int, bytes))
         numbers = {}
-        for header, certificate, sets, number in await self._read(
-            "SELECT header, certificate, sets, residual FROM position", (bytes, bytes, bytes, int)
+        for header, certificate, sets, number, carried_number in await self._read(
+            "SELECT header, certificate, sets, residual, carried FROM position", (bytes, bytes, bytes, int, int)
         ):
-            model = await self._load_model(count)
-            light = restore(light, Head(header, certificate, sets), vector_bytes(model))
+            model, carried = await self._load_model(count), b""
+            if carried_number != UNKNOWN_RESIDUAL:
+                carried_count = sum(part.size for part in start_carried(light.params))
+                numbers[carried_number] = find_residual(residuals, carried_number, carried_count)
+                carried = vector_bytes(numbers[carried_number])
+            light = restore(light, Head(header, certificate, sets), vector_bytes(model), carried)
             residual = numbers[number] = find_residual(residuals, number, count)
         query = "SELECT round, commit_raw, reveal_raw, residual, samples, training_ms, will_score FROM work"
         for found, commit, reveal, number, samples, training_ms, will_score in await self._read(
@@ -244,9 +251,13 @@ class Store:
     async def _write_position(self, effect: SavePosition, saved: Saved) -> Saved:
         saved = await write_model(self._db, saved, effect.light.model)
         saved, number = await write_residual(self._db, saved, effect.residual)
+        carried, carried_number = effect.light.carried, UNKNOWN_RESIDUAL
+        if carried is not None:
+            saved, carried_number = await write_residual(self._db, saved, np.concatenate(carried))
         await self._db.execute(
-            "INSERT OR REPLACE INTO position (id, header, certificate, sets, residual) VALUES (1, ?, ?, ?, ?)",
-            (effect.head.header, effect.head.certificate, effect.head.sets, number),
+            "INSERT OR REPLACE INTO position (id, header, certificate, sets, residual, carried)"
+            " VALUES (1, ?, ?, ?, ?, ?)",
+            (effect.head.header, effect.head.certificate, effect.head.sets, number, carried_number),
         )
         return saved
 

@@ -86,4 +86,8 @@ MIGRATIONS = (
     ALTER TABLE rounds ADD COLUMN energy_source INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE rounds ADD COLUMN disk_bytes INTEGER;
     """,
+    # Version 4: what the downstream rule carries into the open round is kept among the residuals; -1 is unknown.
+    """
+    ALTER TABLE position ADD COLUMN carried INTEGER NOT NULL DEFAULT -1;
+    """,
 )

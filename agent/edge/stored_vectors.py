@@ -22,6 +22,7 @@ STEPS_MAX = 64
 """After so many steps the model is written whole again, so that a start never adds up more."""
 RAW, PACKED = 0, 1
 NO_RESIDUAL = 0
+UNKNOWN_RESIDUAL = -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,11 +86,10 @@ async def write_residual(db: aiosqlite.Connection, saved: Saved, residual: Model
 
 async def drop_unused(db: aiosqlite.Connection, saved: Saved) -> Saved:
     """Delete the residuals that neither the position nor the work has any more."""
-    async with db.execute("SELECT residual FROM position UNION SELECT residual FROM work") as cursor:
+    numbers = "SELECT residual FROM position UNION SELECT carried FROM position UNION SELECT residual FROM work"
+    async with db.execute(numbers) as cursor:
         used = {row[0] async for row in cursor}
-    await db.execute(
-        "DELETE FROM residuals WHERE id NOT IN (SELECT residual FROM position UNION SELECT residual FROM work)"
-    )
+    await db.execute(f"DELETE FROM residuals WHERE id NOT IN ({numbers})")
     return replace(saved, residuals=tuple(item for item in saved.residuals if item[0] in used))
 
 

@@ -1,11 +1,17 @@
-"""What a codec is: three pure functions that agree on a payload."""
+"""What a codec is: pure functions that agree on a payload."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
-from flchain.types import ModelVector
+from flchain.crypto import hash_tagged
+from flchain.types import Address, Hash, ModelVector, Round
+
+NO_SEED = b""
+"""For codecs that draw nothing. One that does raises ValueError on it."""
+LEVEL_MAX = 2**31 - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -14,21 +20,60 @@ class Encoded:
 
     payload: bytes
     residual: ModelVector
-    """(P,) int32: (delta + old residual) - decode(payload). Never leaves the device."""
+    """(P,) int32: (delta + old residual) - decode(payload). Never leaves the device. Zeros for a codec that keeps no
+    error (`Codec.keeps_error`)."""
+
+
+class Encode(Protocol):
+    """Compress delta + residual, both (P,) in fixed point; in integers, so that every node gets the same bytes.
+
+    `seed` is `compute_codec_seed` of the update. `bytes_wanted` is what the sender's link can carry before the
+    deadline; only a codec that can choose looks at it. Raises ValueError on shapes that differ, P = 0, a level out of
+    range, or a seed that is missing: all of these are our own fault.
+    """
+
+    def __call__(
+        self,
+        delta: ModelVector,
+        residual: ModelVector,
+        level: int,
+        seed: bytes = NO_SEED,
+        bytes_wanted: int | None = None,
+    ) -> Encoded:
+        """The payload, and the new residual."""
+
+
+class Decode(Protocol):
+    """The (P,) vector of a payload, the same bits on every machine: integers only.
+
+    Raises MalformedUpdate and nothing else on any bytes (ValueError on our own faults, as Encode does). Checks sizes
+    before it allocates.
+    """
+
+    def __call__(self, payload: bytes, parameters_count: int, level: int, seed: bytes = NO_SEED) -> ModelVector:
+        """The vector."""
 
 
 @dataclass(frozen=True)
 class Codec:
-    """One way of compressing an update. `level` is ChainParams' integer; its meaning is the codec's own.
+    """One way of compressing an update. `level` is ChainParams' integer; its meaning is the codec's own."""
 
-    encode(delta, residual, level) -> Encoded
-        delta and residual are (P,) fixed-point vectors. Raises ValueError on shapes that differ, P = 0 or level < 1.
-    decode(payload, parameters_count, level) -> ModelVector
-        Raises MalformedUpdate and nothing else, on any bytes. Checks sizes before it allocates.
-    payload_bytes_max(parameters_count, level) -> int
-        The longest payload that decode accepts.
-    """
-
-    encode: Callable[[ModelVector, ModelVector, int], Encoded]
-    decode: Callable[[bytes, int, int], ModelVector]
+    encode: Encode
+    decode: Decode
     payload_bytes_max: Callable[[int, int], int]
+    """(parameters_count, level) -> the longest payload that decode accepts. Raises ValueError for numbers that this
+    codec cannot work with, before a chain is opened with them."""
+    level_meaning: str
+    """One line for people."""
+    level_default: int
+    """A sound level for a model of ten to a hundred thousand parameters."""
+    keeps_error: bool = True
+    """False if what is not sent is lost (unbiased codecs), or kept by the aggregator instead."""
+    decode_summary: Callable[[bytes, int, int], ModelVector] | None = None
+    """(payload, parameters_count, level) -> what is aggregated, if it is not the decoded vector: a sketch's table.
+    The rule `downstream` of the same name makes a change of the model from the aggregate. Raises MalformedUpdate."""
+
+
+def compute_codec_seed(chain: Hash, round_number: Round, sender: Address) -> bytes:
+    """The 32 bytes from which a codec draws for one update: public, and nobody's to choose."""
+    return hash_tagged("codec-seed", chain + round_number.to_bytes(8, "big") + sender)

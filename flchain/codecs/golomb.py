@@ -51,6 +51,30 @@ def compute_bits_max(count_max: int, parameters_count: int, extra_bits: int) -> 
     return bits_max
 
 
+def compute_steps_bits_max(count: int, sum_max: int) -> int:
+    """Most bits that `count` numbers of at least 1, which add up to at most `sum_max`, take as steps between positions.
+
+    Here the count is fixed and the range is not: with b fixed, count (b + 1) + (sum - count) // 2**b bits at worst, so
+    only the largest sum of each b need be looked at.
+    """
+    bits_max, total = 0, sum_max
+    while total >= count:
+        rice = compute_rice_parameter(count, total)
+        bits_max = max(bits_max, count * (rice + 1) + ((total - count) >> rice))
+        if rice == 0:
+            break
+        # The largest total whose parameter is below `rice`, from the rule's inequality solved for the total.
+        least = -(-(count << rice) * _LN_PHI_DENOMINATOR // _LN_PHI_NUMERATOR) + count
+        total = min(total, -(-least // 2)) - 1
+    return bits_max
+
+
+def count_bits(positions: Positions, rice: int) -> int:
+    """The length of both streams of `encode_positions`."""
+    gaps = np.diff(positions, prepend=-1) - 1
+    return positions.size * (rice + 1) + int((gaps >> rice).sum())
+
+
 def encode_positions(positions: Positions, rice: int) -> tuple[Bits, Bits]:
     """Remainder stream (count * rice bits) and quotient stream of strictly increasing positions, at least one."""
     gaps = np.diff(positions, prepend=-1) - 1

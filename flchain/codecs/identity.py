@@ -5,17 +5,23 @@ from __future__ import annotations
 import numpy as np
 
 from flchain import fixedpoint
-from flchain.codecs.codec import Codec, Encoded
+from flchain.codecs.codec import NO_SEED, Codec, Encoded
 from flchain.types import ModelVector
 
 
-def encode(delta: ModelVector, residual: ModelVector, level: int) -> Encoded:
+def encode(
+    delta: ModelVector,
+    residual: ModelVector,
+    level: int,
+    seed: bytes = NO_SEED,
+    bytes_wanted: int | None = None,
+) -> Encoded:
     """All of delta + residual, so nothing stays behind. `level` is ignored."""
     corrected = fixedpoint.add(delta, residual)
     return Encoded(fixedpoint.vector_bytes(corrected), np.zeros_like(corrected))
 
 
-def decode(payload: bytes, parameters_count: int, level: int) -> ModelVector:
+def decode(payload: bytes, parameters_count: int, level: int, seed: bytes = NO_SEED) -> ModelVector:
     """The (P,) vector sent. Raises MalformedUpdate."""
     return fixedpoint.vector_from_bytes(payload, parameters_count)
 
@@ -25,4 +31,4 @@ def payload_bytes_max(parameters_count: int, level: int) -> int:
     return fixedpoint.VALUE_BYTES * parameters_count
 
 
-IDENTITY = Codec(encode, decode, payload_bytes_max)
+IDENTITY = Codec(encode, decode, payload_bytes_max, "not used", 1)

@@ -63,4 +63,4 @@ def restore_base(genesis_state: ChainState, base: StoredBase | None) -> Standing
     except InvalidMessage as error:
         raise LedgerCorrupt(0, f"base: {error.code}: {error}") from error
     is_change = header.validators_hash != header.next_validators_hash
-    return Standing(state, Tip(base.head, None, is_change), base=height)
+    return Standing(state, Tip(base.head, None, None, is_change), base=height)

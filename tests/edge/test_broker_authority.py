@@ -135,7 +135,7 @@ def test_a_stolen_certificate_says_nothing_for_another(site: Site) -> None:
             f"{PREFIX}/miner/{a.address}/head",
         ]
         heard = [f"{PREFIX}/device/+/up", f"{PREFIX}/device/+/status"]
-        heard += [f"{PREFIX}/miner/+/{channel}" for channel in ("bft", "head", "body")]
+        heard += [f"{PREFIX}/miner/+/{channel}" for channel in ("bft", "head", "body", "light")]
         async with (
             started(site.link(2), *heard) as miner,
             started(site.link(1), f"{PREFIX}/miner/+/to/{b.address}", f"{PREFIX}/miner/+/head") as victim,

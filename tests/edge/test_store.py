@@ -7,6 +7,7 @@ import contextlib
 import random
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from agent.values import DropOutbox, Report, SaveOutbox, SaveScores, SaveWork
 from flchain.errors import ConfigError, LedgerCorrupt
 from flchain.fixedpoint import vector_bytes
 from flchain.light import process_body, process_head
-from flchain.state import hash_model
+from flchain.state import hash_carried, hash_model
 from flchain.trust import Head
 from flchain.types import Hash, Height, Round
 from flchain.wire import hash_message
@@ -77,6 +78,28 @@ def test_a_restarted_device_goes_on_from_its_position(tmp_path: Path, driver: Dr
         light = process_head(light, Head(block.header_bytes, driver.certificates[index]), NO_CLOCK)
         light = process_body(light, light.height, block.body_bytes)
     assert light.model_hash == driver.state.model_hash and light.model_round == ROUNDS
+
+
+def test_what_a_full_device_carries_is_found_again(tmp_path: Path, driver: Driver) -> None:
+    """It is what the chain carries, whatever else is stored. A light device stores none, and who then becomes full
+    does not know it; a bit flipped in it stops the start of a full device."""
+    path, position = tmp_path / "agent.db", build_position(driver, 2)
+    visit(path, driver, lambda store: store.save(build_position(driver, 1), position))
+    visit(path, driver, lambda store: store.save(SaveWork(build_work(driver, 3))))
+    carried = load(path, driver).light.carried
+    assert carried is not None and any(part.any() for part in carried)
+    assert hash_carried(carried) == driver.states[get_settle_height(2)].carried_hash
+    light = replace(position, light=replace(position.light, is_full=False, carried=None))
+    visit(path, driver, lambda store: store.save(light))
+    assert load(path, driver).light.carried is None
+    visit(path, driver, lambda store: store.save(position))
+    assert load(path, driver).light.carried is not None
+    kept = "residuals WHERE id = (SELECT carried FROM position)"
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        right = db.execute(f"SELECT vector FROM {kept}").fetchone()[0]
+    change(path, f"UPDATE {kept.replace(' ', ' SET vector = ? ', 1)}", flip(right, len(right) // 2, 64))
+    with pytest.raises(LedgerCorrupt):
+        load(path, driver)
 
 
 def test_work_and_outbox_are_found_again(tmp_path: Path, driver: Driver) -> None:

@@ -15,14 +15,17 @@ from flchain.errors import UntrustedValidators
 from flchain.wire import SETS_BYTES_MAX, decode_struct
 from tests.support.light_adversary import (
     FAULTS,
+    ROUNDS,
     SET_CHOICES,
     TRUSTING_S,
     VARIANTS,
     Body,
     Clock,
+    Deltas,
     Forge,
     Game,
     Honest,
+    Light,
     Move,
     Snapshot,
     Violation,
@@ -31,12 +34,17 @@ from tests.support.light_adversary import (
 )
 
 HEIGHTS = st.integers(1, 45)
+NUMBERS = st.integers(1, ROUNDS)
 EDGE_MS = TRUSTING_S * 1_000
 MOVES: st.SearchStrategy[Move] = st.one_of(
     st.builds(Honest, HEIGHTS),
     st.builds(Honest, HEIGHTS, st.none() | HEIGHTS, st.none() | st.just(0) | HEIGHTS, st.booleans()),
     st.builds(Honest, HEIGHTS, is_following_forged=st.just(True)),
-    st.builds(Snapshot, HEIGHTS, HEIGHTS),
+    HEIGHTS.map(lambda height: Snapshot(height, height, height)),
+    st.builds(Snapshot, HEIGHTS, HEIGHTS, st.none() | HEIGHTS),
+    NUMBERS.flatmap(lambda first: st.builds(Deltas, HEIGHTS, st.just(first), st.just(first), NUMBERS)),
+    st.builds(Deltas, HEIGHTS, NUMBERS, st.integers(-1, ROUNDS + 1), NUMBERS, st.none() | st.integers(0, ROUNDS)),
+    st.builds(Light, HEIGHTS, NUMBERS, st.none() | NUMBERS),
     st.builds(Body, HEIGHTS, st.none() | HEIGHTS),
     st.builds(Clock, st.sampled_from((-(10**12), -1, 0, EDGE_MS, EDGE_MS + 1, 10**12)) | st.integers(0, 2 * EDGE_MS)),
     st.builds(
@@ -62,8 +70,9 @@ MOVES: st.SearchStrategy[Move] = st.one_of(
         bought=st.integers(0, 4),
     ),
 )
-PLANS = st.tuples(st.integers(0, VARIANTS - 1), st.lists(MOVES, max_size=20))
-Plan = tuple[int, list[Move]]
+PLANS = st.tuples(st.integers(0, VARIANTS - 1), st.booleans(), st.lists(MOVES, max_size=20))
+Plan = tuple[int, bool, list[Move]]
+"""The chain, whether the device is a full one, and what it hears."""
 
 
 @pytest.mark.parametrize("variant", range(VARIANTS))
@@ -80,8 +89,8 @@ def test_the_chains_turn_over(variant: int) -> None:
 def test_old_keys_lead_nobody_astray(plan: Plan) -> None:
     """After every move the device stands at a real header with its real validators and a real model, nothing but an
     InvalidMessage is raised, and an honest miner brings it to the newest header."""
-    variant, moves = plan
-    game = Game(build_turning_chain(variant))
+    variant, is_full, moves = plan
+    game = Game(build_turning_chain(variant), is_full=is_full)
     game.play(moves)
     game.come_home()
 
@@ -94,7 +103,7 @@ def search(is_bounded: bool, examples: int = 1_500) -> Plan:
 
     def is_violated(plan: Plan) -> bool:
         try:
-            Game(build_turning_chain(plan[0]), is_bounded).play(plan[1])
+            Game(build_turning_chain(plan[0]), is_bounded, plan[1]).play(plan[2])
         except Violation:
             return True
         return False

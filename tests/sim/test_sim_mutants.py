@@ -240,6 +240,21 @@ def leave_the_scorer_out_of_its_commitment(monkeypatch):
         monkeypatch.setattr(module, "compute_score_commitment", lambda name, sender, reveal: true(name, NOBODY, reveal))
 
 
+def take_payloads_without_comparing(monkeypatch):
+    true = light._take_light_body
+
+    def take(state, header, body):
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(light, "hash_model", lambda model: header.model_hash)
+            return true(state, header, body)
+
+    monkeypatch.setattr(light, "_take_light_body", take)
+
+
+def forget_what_is_carried(monkeypatch):
+    monkeypatch.setattr(light, "carried_from_bytes", lambda data, start: start)
+
+
 NOBODY = Address(b"")
 LOCKS = Options(0, 4, 1, 1, ALL - {"stake"}, 12, ("lock-one",))
 MUTANTS: dict[str, Mutant] = {
@@ -294,6 +309,12 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "a device scores though updates may be missing": Mutant(
         score_what_is_there, "scores other updates", Options(0, 4, 5, 0, ALL - {"stake"}, 25, mining=5)
+    ),
+    "a light device does not compare the model's hash": Mutant(
+        take_payloads_without_comparing, "holds another model", Options(0, 4, 3, 1, CALM, 12, ("payload",), mining=0)
+    ),
+    "a full device forgets what is carried when it restarts": Mutant(
+        forget_what_is_carried, "computes another model", Options(0, 4, 3, 0, frozenset({"crash"}), 25, mining=3)
     ),
     "a commitment to scores does not name its scorer": Mutant(
         leave_the_scorer_out_of_its_commitment, "copied scores", Options(0, 4, 2, 1, CALM, 8, ("device-copy",))

@@ -105,7 +105,7 @@ SHAPES: dict[str, tuple[Fault, ...]] = {
     "seats": _ranged(1, 64),
     "one": _ranged(1, 1),
     "phase": _ranged(0, 4),
-    "want": _ranged(0, 4),
+    "want": _ranged(0, 5),
     "step": _ranged(1, 2),
     "valid view": _ranged(-1, 2**53),
     "whole": (*NO_NUMBER, ("-1", -1)),

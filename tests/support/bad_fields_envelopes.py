@@ -203,7 +203,7 @@ def build_channel_rows() -> list[Row]:
     """A kind on a channel, or from a sender, that it is not for."""
     vote, proposal = Vote(2, 0, 1, None), Proposal(2, 0, -1, OTHER_32)
     status, receipt = Status(1, OTHER_32, False, 0, 0, 0), Receipt(1, OTHER_32, "ok")
-    ask = Ask(2, ME, Want.HEAD)
+    ask = Ask(2, ME, Want.HEAD, 0)
     bft = TOPICS.miner_bft(PEER)
     cases: list[tuple[str, str, str, bytes, str]] = [
         ("Commit", "on a miner's channel", bft, get_commit(), "malformed"),

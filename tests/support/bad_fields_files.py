@@ -43,6 +43,8 @@ EXPORT = "an export file, imported"
 PARAMS_SHAPES = {
     "codec": "name",
     "codec_level": "count",
+    "downstream_codec": "name",
+    "downstream_level": "count",
     "aggregation": "name",
     "privacy": "name",
     "clip_norm_thousandths": "count",
@@ -129,9 +131,12 @@ GENESIS_LINES: list[Line] = [
     ("holders", "1025 of them", lambda g: g.holders[:1] * 1_025, "", STOP, "$[6]"),
     ("holders", "one twice", lambda g: g.holders[:1] * 2, "", STOP, "appears twice"),
 ]
-PLUGINS = ("codec", "aggregation", "privacy", "consensus", "proposer_rule", "reward_rule")
+PLUGINS = ("codec", "downstream_codec", "aggregation", "privacy", "consensus", "proposer_rule", "reward_rule")
 PARAMS_LINES: list[Line] = [
     *((name, "unknown", "no-such-name", "", STOP, f"{name}: unknown name 'no-such-name'; known:") for name in PLUGINS),
+    ("codec", "one that cannot work with the level", "adaptive", "", STOP, "codec_level: adaptive"),
+    ("downstream_codec", "one that cannot work with the level", "adaptive", "", STOP, "downstream_level: adaptive"),
+    ("downstream_codec", "a sketch below another codec", "count-sketch", "", STOP, "downstream_codec: sparse-ternary"),
     ("trusting_s", "longer than `unbonding_s`", lambda p: p.unbonding_s + 1, "", STOP, "trusting_s: longer"),
     ("unbonding_s", "shorter than `trusting_s`", lambda p: p.trusting_s - 1, "", STOP, "trusting_s: longer"),
     ("bond_min", "more than any validator has", 2**31 - 1, "", STOP, "no validator has the bond"),

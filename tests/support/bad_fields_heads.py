@@ -10,12 +10,13 @@ from typing import Any
 from flchain.certificate import PRECOMMIT, build_certificate
 from flchain.chain import hash_header
 from flchain.crypto import Identity
-from flchain.light import LightState, build_light_state, process_head
-from flchain.messages import Certificate, Header, Phase, Vote
+from flchain.light import LightBody, LightState, build_light_state, process_body, process_head
+from flchain.messages import Certificate, Header, Phase, Settlement, Vote
 from flchain.state import Validator, compute_validators_hash
 from flchain.trust import Head, encode_sets
 from flchain.types import UnixMillis, View
 from flchain.wire import (
+    BODY_BYTES_MAX,
     CERTIFICATE_BYTES_MAX,
     decode_struct,
     encode,
@@ -36,9 +37,9 @@ from tests.support.bad_fields import (
     build_shape_rows,
 )
 from tests.support.bad_fields_messages import STRANGER
-from tests.support.bad_fields_nodes import CHAIN, HOLDER
+from tests.support.bad_fields_nodes import CHAIN, HOLDER, drive
 from tests.support.chain_builder import NO_CLOCK
-from tests.support.light_driver import as_value
+from tests.support.light_driver import as_value, light_body_of
 from tests.support.stake_builder import StakeDriver, accuse
 
 DROPPED = Effect.DROPPED
@@ -151,6 +152,47 @@ CERTIFIED_LINES: list[Line] = [
     ("previous", "another", OTHER_32, "invalid-block", DROPPED, "does not extend"),
     ("validators_hash", "another", OTHER_32, "unknown-validators", DROPPED),
     ("next_validators_hash", "another", OTHER_32, "unknown-validators", DROPPED),
+]
+
+
+# --- light bodies ---------------------------------------------------------------------------------------------------
+
+END = 5
+"""The height that settles the first round."""
+
+
+def get_light_body() -> LightBody:
+    return decode_struct(light_body_of(drive(Phase.COMMIT, 1), END), LightBody, BODY_BYTES_MAX)
+
+
+def take_light_body(body: LightBody) -> Outcome:
+    """What a light device that has the header makes of a light body."""
+    light = build_light_state(CHAIN.genesis, CHAIN.model, is_full=False)
+    light = process_head(light, drive(Phase.COMMIT, 1).get_head(END), NO_CLOCK)
+    before = as_value(light)
+    outcome = attempt(lambda: process_body(light, END, encode_struct(body)))
+    assert as_value(light) == before
+    return outcome
+
+
+LIGHT_BODY_BENCH = Bench("LightBody", "light, to a light device", get_light_body, take_light_body)
+LIGHT_BODY_SHAPES = {"transactions_root": "hash", "orders_root": "hash", "delta": "bytes"}
+LIGHT_BODY_LINES: list[Line] = [
+    ("transactions_root", "another", OTHER_32, "invalid-block", DROPPED, "not the one the header names"),
+    ("orders_root", "another", OTHER_32, "invalid-block", DROPPED, "not the one the header names"),
+    (
+        "settlement",
+        "others accepted",
+        Settlement((OTHER_20,)),
+        "invalid-block",
+        DROPPED,
+        "not the one the header names",
+    ),
+    ("settlement", "null", None, "malformed", DROPPED, "$[2]"),
+    ("settlement", "a list of text", [["x"]], "malformed", DROPPED, "$[2]"),
+    ("delta", "empty", b"", "malformed", DROPPED, "not the payload"),
+    ("delta", "garbage", b"\xff" * 20, "malformed", DROPPED, "not the payload"),
+    ("delta", "a byte after its end", lambda body: body.delta + b"\0", "malformed", DROPPED, "not the payload"),
 ]
 
 
@@ -321,4 +363,6 @@ def build_head_rows() -> list[Row]:
         rows += build_rows(bench, lines) + build_shape_rows(bench, Header, HEADER_SHAPES)
     rows += build_rows(CERTIFICATE_BENCH, CERTIFICATE_LINES)
     rows += build_shape_rows(CERTIFICATE_BENCH, Certificate, CERTIFICATE_SHAPES)
+    rows += build_rows(LIGHT_BODY_BENCH, LIGHT_BODY_LINES)
+    rows += build_shape_rows(LIGHT_BODY_BENCH, LightBody, LIGHT_BODY_SHAPES)
     return rows + build_sets_rows() + build_trust_rows()

@@ -75,7 +75,7 @@ SHAPES: dict[type[AnyMessage], dict[str, str]] = {
         "bytes_up": "counter",
         "bytes_down": "counter",
     },
-    Ask: {"height": "number", "to": "address", "want": "want"},
+    Ask: {"height": "number", "to": "address", "want": "want", "model_round": "counter"},
     Transfer: {"sequence": "number", "to_key": "hash", "amount": "positive"},
     Register: {"sequence": "number", "commission_bp": "share", "amount": "positive"},
     Delegate: {"sequence": "number", "candidate": "address", "amount": "positive"},
@@ -243,7 +243,7 @@ STATUS_BENCH = Bench("Status", "status, to an onlooker", lambda: Status(1, b"m" 
 def build_ask_bench(where: str) -> Bench:
     sender = DEVICE if where == UP else MINER
     topic = TOPICS.device_up(sender.address) if where == UP else TOPICS.miner_bft(sender.address)
-    get_right = partial(Ask, 2, CHAIN.miners[0].address, Want.HEAD)
+    get_right = partial(Ask, 2, CHAIN.miners[0].address, Want.HEAD, 0)
     return Bench("Ask", where, get_right, to_miner(partial(build_miner, Phase.COMMIT), topic, sender))
 
 

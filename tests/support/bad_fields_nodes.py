@@ -111,11 +111,11 @@ def _is_nil_prevote(effect: mv.Effect, state: mv.MinerState) -> bool:
 
 
 @lru_cache
-def build_agent(height: int = 0, rounds: int = 1) -> av.AgentState:
+def build_agent(height: int = 0, rounds: int = 1, *, is_full: bool = True) -> av.AgentState:
     """Device 0 with the headers and bodies up to a height of a chain of whole rounds."""
     driver = drive(Phase.COMMIT, rounds)
     miners = tuple((key.address, key.public_key) for key in CHAIN.miners)
-    light = build_light_state(CHAIN.genesis, CHAIN.model)
+    light = build_light_state(CHAIN.genesis, CHAIN.model, is_full=is_full)
     state = build_agent_state(av.AgentConfig(DEVICE, miners), light, np.zeros(PARAMETERS_COUNT, np.int32))
     home = CHAIN.miners[0].address
     for number in range(1, height + 1):

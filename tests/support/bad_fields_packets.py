@@ -13,7 +13,7 @@ from flchain.fixedpoint import vector_bytes
 from flchain.limits import compute_packet_bytes_max
 from flchain.messages import Phase, Proposal
 from flchain.packets import CHUNK_BYTES, PacketType, encode_packet
-from flchain.snapshot import encode_state
+from flchain.snapshot import encode_carried, encode_state
 from flchain.types import Height
 from flchain.wire import encode, seal
 from miner import values as mv
@@ -37,6 +37,7 @@ from tests.support.bad_fields_nodes import (
     drive,
 )
 from tests.support.chain_builder import NO_CLOCK
+from tests.support.light_driver import light_body_of
 
 DROPPED, IGNORED, TAKEN = Effect.DROPPED, Effect.IGNORED, Effect.TAKEN
 ME, HOME = CHAIN.miners[0].address, CHAIN.miners[0].address
@@ -52,9 +53,11 @@ FIELDS: dict[PacketType, tuple[str, ...]] = {
     PacketType.PROPOSAL: ("proposal", "header", "body"),
     PacketType.HEAD: ("header", "certificate", "validators"),
     PacketType.BODY: ("height", "body"),
-    PacketType.MODEL: ("header", "certificate", "validators", "model"),
+    PacketType.MODEL: ("header", "certificate", "validators", "model", "carried"),
     PacketType.BLOCK: ("header", "certificate", "body"),
     PacketType.STATE: ("header", "certificate", "validators", "state"),
+    PacketType.LIGHT_BODY: ("height", "light body"),
+    PacketType.DELTAS: ("header", "certificate", "validators", "first", "payloads"),
     PacketType.CHUNK: ("digest", "index", "count", "piece"),
 }
 
@@ -79,6 +82,12 @@ def _send_agent(sent: Sent) -> Outcome:
     return ask_agent(before, topic, encode_packet(kind, *fields))
 
 
+def _send_light_agent(sent: Sent) -> Outcome:
+    topic, kind, fields = sent
+    before = get_waiting_light() if kind is PacketType.LIGHT_BODY else build_agent(is_full=False)
+    return ask_agent(before, topic, encode_packet(kind, *fields))
+
+
 @lru_cache
 def get_late_miner() -> mv.MinerState:
     """A miner that has no block yet."""
@@ -95,6 +104,14 @@ def get_waiting() -> av.AgentState:
     state, head = build_agent(2), drive(Phase.COMMIT, 1).get_head(3)
     packet = encode_packet(PacketType.HEAD, head.header, head.certificate, head.sets)
     return agent_step(state, av.PacketReceived(TOPICS.miner_head(HOME), packet), NOW, NO_CLOCK)[0]
+
+
+@lru_cache
+def get_waiting_light() -> av.AgentState:
+    """Light device 0 that has the header of the first settlement, and lacks its light body."""
+    state, head = build_agent(is_full=False), drive(Phase.COMMIT, 1).get_head(SETTLED)
+    packet = encode_packet(PacketType.HEAD, head.header, head.certificate, head.sets)
+    return agent_step(state, av.PacketReceived(TOPICS.miner_light(HOME), packet), NOW, NO_CLOCK)[0]
 
 
 @lru_cache
@@ -128,9 +145,28 @@ def get_packets() -> dict[tuple[PacketType, str], Sent]:
             PacketType.BODY,
             (Height(3), driver.blocks[2].body_bytes),
         ),
-        (PacketType.MODEL, "to, to a device"): (device, PacketType.MODEL, (*parts, vector_bytes(settled.model))),
+        (PacketType.MODEL, "to, to a device"): (
+            device,
+            PacketType.MODEL,
+            (*parts, vector_bytes(settled.model), encode_carried(settled)),
+        ),
+        (PacketType.HEAD, "light, to a light device"): (TOPICS.miner_light(HOME), PacketType.HEAD, parts),
+        (PacketType.LIGHT_BODY, "light, to a light device"): (
+            TOPICS.miner_light(HOME),
+            PacketType.LIGHT_BODY,
+            (Height(SETTLED), light_body_of(driver, SETTLED)),
+        ),
+        (PacketType.MODEL, "to, to a light device"): (
+            device,
+            PacketType.MODEL,
+            (*parts, vector_bytes(settled.model), b""),
+        ),
+        (PacketType.DELTAS, "to, to a light device"): (device, PacketType.DELTAS, (*parts, 1, [settled.delta])),
         (PacketType.CHUNK, "body, to a device"): (TOPICS.miner_body(HOME), PacketType.CHUNK, (OTHER_32, 0, 2, b"x")),
     }
+
+
+_SENDERS = {"miner": _send_miner, "device": _send_agent, "light device": _send_light_agent}
 
 
 def _put(place: int, value: Any) -> Callable[[Sent], Sent]:
@@ -198,6 +234,33 @@ CONTENT: dict[tuple[PacketType, str], list[tuple[str, Any, str, Effect]]] = {
         ("of another length", _cut, "malformed-update", DROPPED),
         ("a value out of range", lambda m: b"\0\0\0\x80" + m[4:], "malformed-update", DROPPED),
     ],
+    (PacketType.MODEL, "carried"): [
+        ("none, to a full device", b"", "truncated", DROPPED),
+        ("cut off, to a full device", _cut, "truncated", DROPPED),
+    ],
+    (PacketType.LIGHT_BODY, "height"): [
+        ("one that is over", 1, "", IGNORED),
+        ("-1", -1, "", IGNORED),
+        ("one to come: it waits", 9, "", TAKEN),
+    ],
+    (PacketType.LIGHT_BODY, "light body"): [
+        ("cut off", _cut, "truncated", DROPPED),
+        ("a body", lambda _: get_settling().body_bytes, "malformed", DROPPED),
+        ("longer than this chain's can be", lambda b: bytes(300_000), "oversized", DROPPED),
+    ],
+    (PacketType.DELTAS, "header"): [("cut off", _cut, "truncated", DROPPED)],
+    (PacketType.DELTAS, "certificate"): [("a bit flipped", _flip, "bad-certificate", DROPPED)],
+    (PacketType.DELTAS, "first"): [
+        ("a later round", 2, "malformed", DROPPED),
+        ("-1", -1, "malformed", DROPPED),
+    ],
+    (PacketType.DELTAS, "payloads"): [
+        ("none", [], "malformed", DROPPED),
+        ("one more", lambda p: [*p, b""], "malformed", DROPPED),
+        ("one that is text", ["x"], "malformed", DROPPED),
+        ("an empty one", [b""], "malformed", DROPPED),
+        ("garbage", [b"\xff" * 20], "malformed-update", DROPPED),
+    ],
     (PacketType.CHUNK, "digest"): [("31 bytes", OTHER_32[1:], "malformed", DROPPED)],
     (PacketType.CHUNK, "index"): [("-1", -1, "malformed", DROPPED), ("the count", 2, "malformed", DROPPED)],
     (PacketType.CHUNK, "count"): [
@@ -216,14 +279,18 @@ def build_packet_rows() -> list[Row]:
     """Every field of every packet type: its type, and whether its content is that of the packet."""
     rows: list[Row] = []
     for (kind, where), right in get_packets().items():
-        send = _send_agent if where.endswith("device") else _send_miner
+        send = _SENDERS[where.rsplit(", to a ")[-1]]
         bench = Bench(f"Packet {kind.name}", where, _give(right), send)
         for place, field in enumerate(FIELDS[kind]):
-            is_number = isinstance(right[2][place], int)
-            for wrong, value in SHAPES["any whole" if is_number else "bytes"]:
+            shape = {int: "any whole", bytes: "bytes", list: "list"}[type(right[2][place])]
+            for wrong, value in SHAPES[shape]:
+                if shape == "list" and isinstance(value, list):
+                    continue  # what is in it has rows of its own
                 detail = "wrong type"
                 rows.append(Row(bench, field, wrong, _put(place, value), "malformed", DROPPED, detail))
             for wrong, value, code, effect in CONTENT.get((kind, field), ()):
+                if wrong.endswith("to a full device") and "light" in where:
+                    continue
                 rows.append(Row(bench, field, wrong, _put(place, value), code, effect))
         fewer, more = _fields(lambda fields: fields[:-1]), _fields(lambda fields: (*fields, b""))
         rows.append(Row(bench, "fields", "one less", fewer, "malformed", DROPPED, "wrong type"))
@@ -253,7 +320,7 @@ def build_whole_rows() -> list[Row]:
         ("a byte after its end", get_commit_packet() + b"\0", "not-canonical"),
     ):
         rows.append(Row(payload, "form", wrong, always(data), code, DROPPED))
-    for wrong, kind in (("unknown", 7), ("true", True), ("text", "MESSAGE"), ("-1", -1)):
+    for wrong, kind in (("unknown", 99), ("true", True), ("text", "MESSAGE"), ("-1", -1)):
         rows.append(Row(payload, "type", wrong, always(encode([kind, get_commit()])), "malformed", DROPPED))
     topics = Bench("Topic", "to a miner", lambda: UP_TOPIC, _send_on)
     address = DEVICE.address.hex()

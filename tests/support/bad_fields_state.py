@@ -7,10 +7,10 @@ from functools import lru_cache, partial
 from typing import Any
 
 from flchain import merkle
-from flchain.messages import Phase
-from flchain.snapshot import decode_state, encode_state
+from flchain.messages import Header, Phase
+from flchain.snapshot import decode_carried, decode_state, encode_carried, encode_state
 from flchain.state_tree import get_leaves
-from flchain.wire import decode, encode
+from flchain.wire import HEADER_BYTES_MAX, decode, decode_struct, encode
 from tests.support.bad_fields import (
     OTHER_20,
     OTHER_32,
@@ -37,7 +37,7 @@ LEAVES: dict[str, tuple[str, ...]] = {
     "delegation": ("delegator", "candidate", "amount"),
     "unbonding": ("delegator", "candidate", "amount", "due_ms"),
     "round": ("place", "commits", "reveals", "score_commits", "score_reveals", "pledges"),
-    "totals": ("model_hash", "minted", "burned"),
+    "totals": ("model_hash", "carried_hash", "minted", "burned"),
 }
 """The fields of each leaf, as `state_tree` writes them; those that are lists of others are in NESTED."""
 NUMBERS = ("power", "commission_bp", "knowledge", "reputation", "priority", "absent")
@@ -55,6 +55,7 @@ FIELD_SHAPES = {
     "candidate": "address",
     "public_key": "hash",
     "model_hash": "hash",
+    "carried_hash": "hash",
     "reputation": "share",
     "commission_bp": "share",
     "knowledge": "share",
@@ -110,6 +111,51 @@ def _with_leaf(name: str, path: tuple[int, ...], value: object, parts: list[Any]
     return [[*parts[0][:place], encode(leaf), *parts[0][place + 1 :]], *parts[1:]]
 
 
+def get_proof_parts() -> list[Any]:
+    parts = decode(encode_carried(get_state_driver().state), 1_000_000)
+    assert isinstance(parts, list)
+    return parts
+
+
+def take_proof(parts: list[Any], *, is_certified: bool = False) -> Outcome:
+    """What is carried, under its header; or under one that liars have certified for a state of this one leaf."""
+    driver = get_state_driver()
+    changes = {"state_root": merkle.compute_root([parts[1]])} if is_certified else {}
+    header = decode_struct(replace_header(driver.blocks[-1], **changes), Header, HEADER_BYTES_MAX)
+    return attempt(lambda: decode_carried(encode(parts), header, driver.state.params))
+
+
+CARRIED = "to, to a full device, beside a model"
+CARRIED_BENCH = Bench("CarriedProof", CARRIED, get_proof_parts, take_proof)
+ALONE = Bench(
+    "CarriedProof",
+    CARRIED + ", of liars",
+    lambda: [*get_proof_parts()[:2], 1, []],
+    partial(take_proof, is_certified=True),
+)
+
+
+def build_carried_rows() -> list[Row]:
+    """What the downstream rule carries, with its proof: every part."""
+    rows = [
+        Row(CARRIED_BENCH, f, wrong, change, code, DROPPED, said) for f, wrong, change, code, said in _CARRIED_CASES
+    ]
+    strange = get_leaves(get_state_driver().state)[0]
+    return [
+        *rows,
+        Row(
+            ALONE,
+            "totals",
+            "a leaf of another table",
+            lambda p: [p[0], strange, *p[2:]],
+            "malformed",
+            DROPPED,
+            "totals",
+        ),
+        Row(ALONE, "totals", "no leaf", lambda p: [p[0], b"\x01", *p[2:]], "malformed", DROPPED, "no table"),
+    ]
+
+
 def build_state_rows() -> list[Row]:
     """Every field of every leaf: changed, it is not the header's state; of a wrong type, no header makes it right."""
     rows: list[Row] = []
@@ -152,14 +198,43 @@ _STATE_CASES: tuple[tuple[str, str, Callable[[Any], Any], str, str], ...] = (
     ("leaves", "in another order", lambda p: [p[0][::-1], *p[1:]], "malformed", "not the state"),
     ("leaves", "none", lambda p: [[], *p[1:]], "malformed", "not the state"),
     ("leaves", "text", lambda p: [["x"], *p[1:]], "malformed", "$[0]"),
-    ("updates", "another", lambda p: [p[0], [b"x", *p[1][1:]], p[2]], "malformed", "not the updates"),
-    ("updates", "one missing", lambda p: [p[0], p[1][1:], p[2]], "malformed", "not the updates"),
-    ("updates", "null", lambda p: [p[0], None, p[2]], "malformed", "$[1]"),
-    ("vector", "another", lambda p: [p[0], p[1], bytes(len(p[2]))], "malformed", "not the model"),
-    ("vector", "of another length", lambda p: [p[0], p[1], p[2][:-4]], "malformed-update", "parameters"),
-    ("vector", "null", lambda p: [p[0], p[1], None], "malformed", "$[2]"),
-    ("parts", "one less", lambda p: p[:2], "malformed", "length 3"),
-    ("parts", "one more", lambda p: [*p, b""], "malformed", "length 3"),
+    ("updates", "another", lambda p: [p[0], [b"x", *p[1][1:]], *p[2:]], "malformed", "not the updates"),
+    ("updates", "one missing", lambda p: [p[0], p[1][1:], *p[2:]], "malformed", "not the updates"),
+    ("updates", "null", lambda p: [p[0], None, *p[2:]], "malformed", "$[1]"),
+    ("vector", "another", lambda p: [*p[:2], bytes(len(p[2])), p[3]], "malformed", "not the model"),
+    ("vector", "of another length", lambda p: [*p[:2], p[2][:-4], p[3]], "malformed-update", "parameters"),
+    ("vector", "null", lambda p: [*p[:2], None, p[3]], "malformed", "$[2]"),
+    ("carried", "another", lambda p: [*p[:3], bytes(len(p[3]))], "malformed", "is carried"),
+    ("carried", "none, as if it were zeros", lambda p: [*p[:3], b""], "malformed", "is carried"),
+    ("carried", "of another length", lambda p: [*p[:3], p[3][:-4]], "malformed-update", "parameters"),
+    ("carried", "null", lambda p: [*p[:3], None], "malformed", "$[3]"),
+    ("parts", "one less", lambda p: p[:3], "malformed", "length 4"),
+    ("parts", "one more", lambda p: [*p, b""], "malformed", "length 4"),
+)
+_CARRIED_CASES: tuple[tuple[str, str, Callable[[Any], Any], str, str], ...] = (
+    ("carried", "another", lambda p: [bytes(len(p[0])), *p[1:]], "malformed", "is carried"),
+    ("carried", "none, as if it were zeros", lambda p: [b"", *p[1:]], "malformed", "is carried"),
+    ("carried", "of another length", lambda p: [p[0][:-4], *p[1:]], "malformed-update", "parameters"),
+    ("carried", "longer than any", lambda p: [bytes(9_000), *p[1:]], "oversized", ""),
+    ("carried", "null", lambda p: [None, *p[1:]], "malformed", "$[0]"),
+    (
+        "totals",
+        "another leaf",
+        lambda p: [p[0], get_leaves(get_state_driver().state)[0], *p[2:]],
+        "malformed",
+        "a leaf",
+    ),
+    ("totals", "a bit flipped", lambda p: [p[0], p[1][:-1] + b"\xff", *p[2:]], "malformed", "not a leaf"),
+    ("totals", "null", lambda p: [p[0], None, *p[2:]], "malformed", "$[1]"),
+    ("leaves_count", "one more", lambda p: [*p[:2], p[2] + 1, p[3]], "malformed", "not a leaf"),
+    ("leaves_count", "0", lambda p: [*p[:2], 0, p[3]], "malformed", "not a leaf"),
+    ("leaves_count", "-1", lambda p: [*p[:2], -1, p[3]], "malformed", "not a leaf"),
+    ("leaves_count", "text", lambda p: [*p[:2], "1", p[3]], "malformed", "$[2]"),
+    ("path", "empty", lambda p: [*p[:3], []], "malformed", "not a leaf"),
+    ("path", "one hash more", lambda p: [*p[:3], [*p[3], OTHER_32]], "malformed", "not a leaf"),
+    ("path", "text", lambda p: [*p[:3], ["x"]], "malformed", "$[3]"),
+    ("parts", "one less", lambda p: p[:3], "malformed", "length 4"),
+    ("parts", "one more", lambda p: [*p, b""], "malformed", "length 4"),
 )
 _LIES: tuple[tuple[str, str, Callable[[Any], Any], str], ...] = (
     ("leaves", "of no table", lambda p: [[*p[0], encode(["strange", 1])], *p[1:]], "no table"),

@@ -10,7 +10,7 @@ import numpy as np
 
 from flchain.certificate import PRECOMMIT, build_certificate
 from flchain.chain import Block, apply_block, build_block
-from flchain.codecs import CODECS
+from flchain.codecs import CODECS, compute_codec_seed
 from flchain.crypto import Identity
 from flchain.fixedpoint import to_fixed
 from flchain.messages import (
@@ -45,7 +45,8 @@ def make_update(chain: BuiltChain, number: int, round_: int, size: float = 0.1) 
     noise = np.random.default_rng((number, round_)).normal(0, size, PARAMETERS_COUNT)
     codec, params = CODECS[chain.genesis.params.codec], chain.genesis.params
     residual = np.zeros(PARAMETERS_COUNT, np.int32)
-    return codec.encode(to_fixed(noise.astype(np.float32)), residual, params.codec_level).payload
+    seed = compute_codec_seed(chain.id, Round(round_), chain.devices[number].address)
+    return codec.encode(to_fixed(noise.astype(np.float32)), residual, params.codec_level, seed).payload
 
 
 def make_reveal(

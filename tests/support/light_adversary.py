@@ -16,16 +16,26 @@ from typing import Any, TypeAlias
 import msgspec
 
 from flchain.certificate import PRECOMMIT
-from flchain.chain import hash_header
+from flchain.chain import compute_body_roots, hash_header, is_settling
 from flchain.crypto import Identity
 from flchain.errors import InvalidMessage
 from flchain.fixedpoint import vector_bytes
-from flchain.light import LightState, build_light_state, process_body, process_head, process_snapshot
-from flchain.messages import Certificate, Register, Undelegate, Vote
-from flchain.state import Validator, compute_validators_hash
+from flchain.light import (
+    LightBody,
+    LightState,
+    build_light_state,
+    process_body,
+    process_deltas,
+    process_head,
+    process_snapshot,
+)
+from flchain.messages import Body as DecodedBody
+from flchain.messages import Certificate, Register, Settlement, Undelegate, Vote
+from flchain.snapshot import encode_carried
+from flchain.state import Validator, compute_validators_hash, hash_carried, hash_model
 from flchain.trust import Head, Trust, encode_sets
 from flchain.types import Address, Power, UnixMillis
-from flchain.wire import CERTIFICATE_BYTES_MAX, decode_struct, encode_struct, get_signature, seal
+from flchain.wire import BODY_BYTES_MAX, CERTIFICATE_BYTES_MAX, decode_struct, encode_struct, get_signature, seal
 from tests.support.chain_builder import build_identity
 from tests.support.stake_builder import StakeDriver, accuse, build_stake_chain
 
@@ -67,10 +77,23 @@ class Forge:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A real header with the model of perhaps another one."""
+    """A real header with the model of perhaps another one, and what is carried at perhaps a third."""
 
     height: int
     model: int
+    carried: int | None = None
+
+
+@dataclass(frozen=True)
+class Deltas:
+    """A real header with payloads of real rounds, perhaps of others than lead to it, or garbage among them."""
+
+    height: int
+    first: int
+    claimed: int
+    """The round from which on they are said to be."""
+    count: int
+    garbage: int | None = None
 
 
 @dataclass(frozen=True)
@@ -82,13 +105,22 @@ class Body:
 
 
 @dataclass(frozen=True)
+class Light:
+    """A light body under perhaps another height, its settlement and its payload of perhaps other rounds."""
+
+    height: int
+    body: int
+    payload: int | None
+
+
+@dataclass(frozen=True)
 class Clock:
     """The device's clock jumps to so long after the time of the header that it trusts."""
 
     after_ms: int
 
 
-Move: TypeAlias = Honest | Forge | Snapshot | Body | Clock
+Move: TypeAlias = Honest | Forge | Snapshot | Deltas | Body | Light | Clock
 
 
 class Violation(AssertionError):
@@ -129,12 +161,14 @@ class Game:
 
     driver: StakeDriver
     is_bounded: bool = True
+    is_full: bool = True
 
     def __post_init__(self) -> None:
         chain = self.driver.chain
-        self.light: LightState = build_light_state(chain.genesis, chain.model)
+        self.light: LightState = build_light_state(chain.genesis, chain.model, is_full=self.is_full)
         self.clock_ms = self.light.trust.time_ms
         self.keys: dict[Address, Identity] = {key.address: key for key in (*chain.miners, *STRANGERS)}
+        self.settled = [b.header.height for b in self.driver.blocks if is_settling(b.header)]
         self.models = {state.round.number - 1: state.model_hash for state in self.driver.states}
 
     @property
@@ -163,8 +197,14 @@ class Game:
         real = [(v.address, v.public_key, v.power) for v in self.driver.states[height].validators]
         if [(v.address, v.public_key, v.power) for v in self.trust.validators] != real:
             raise Violation(f"believes others than the validators after height {height}")
-        if self.models[self.light.model_round] != self.light.model_hash:
+        if not self.models[self.light.model_round] == self.light.model_hash == hash_model(self.light.model):
             raise Violation(f"holds another model than that of round {self.light.model_round}")
+        end = self.driver.states[self.settled[self.light.model_round - 1]] if self.light.model_round else None
+        real_carried = self.driver.states[0].carried_hash if end is None else end.carried_hash
+        if self.light.carried is not None and hash_carried(self.light.carried) != real_carried:
+            raise Violation(f"carries something else than the chain after round {self.light.model_round}")
+        if self.light.accepted and self.light.accepted != self._get_settlement(self.light.model_round).accepted:
+            raise Violation(f"believes others to be accepted in round {self.light.model_round}")
 
     def come_home(self) -> None:
         """What an honest miner answers: the headers at which validators changed, the newest, its model."""
@@ -175,26 +215,55 @@ class Game:
             is_change = header.validators_hash != header.next_validators_hash
             if header.height > self.light.height and (is_change or header.height == top):
                 self.light = process_head(self.light, self.driver.get_head(header.height), clock_ms)
-        model = vector_bytes(self.driver.state.model)
-        self.light = process_snapshot(self.light, self.driver.get_head(top), model, clock_ms)
+        model, carried = vector_bytes(self.driver.state.model), encode_carried(self.driver.state)
+        self.light = process_snapshot(self.light, self.driver.get_head(top), model, carried, clock_ms)
         self.check()
         if self.light.height != top or not self.light.is_synced:
             raise Violation(f"an honest miner brings it to height {self.light.height} only")
 
-    def _hear(self, move: Honest | Forge | Snapshot | Body) -> LightState:
+    def _hear(self, move: Honest | Forge | Snapshot | Deltas | Body | Light) -> LightState:
         match move:
             case Honest():
                 return process_head(self.light, self._mix(move), self.clock_ms)
-            case Snapshot(height, model):
-                vector = vector_bytes(self.driver.states[self._place(model)].model)
-                return process_snapshot(self.light, self.driver.get_head(self._place(height)), vector, self.clock_ms)
+            case Snapshot(height, model, carried):
+                return self._hear_snapshot(height, model, carried)
+            case Deltas(height, first, claimed, count, garbage):
+                payloads = [self._get_payload(number) for number in range(first, first + count)]
+                said: list[object] = [b"x" if place == garbage else each for place, each in enumerate(payloads)]
+                head = self.driver.get_head(self._place(height))
+                return process_deltas(self.light, head, claimed, said, self.clock_ms)
+            case Light(height, body, payload):
+                roots = compute_body_roots(self._get_body(body))
+                delta = b"x" if payload is None else self._get_payload(payload)
+                return process_body(
+                    self.light, height, encode_struct(LightBody(*roots, self._get_settlement(body), delta))
+                )
             case Body(height, body):
                 data = b"garbage" if body is None else self.driver.blocks[self._place(body) - 1].body_bytes
                 return process_body(self.light, height, data)
         head = forge(self, move)
         if move.as_snapshot:
-            return process_snapshot(self.light, head, vector_bytes(self.driver.chain.model), self.clock_ms)
+            return process_snapshot(self.light, head, vector_bytes(self.driver.chain.model), b"", self.clock_ms)
         return process_head(self.light, head, self.clock_ms)
+
+    def _hear_snapshot(self, height: int, model: int, carried: int | None) -> LightState:
+        vector = vector_bytes(self.driver.states[self._place(model)].model)
+        proof = b"" if carried is None else encode_carried(self.driver.states[self._place(carried)])
+        return process_snapshot(self.light, self.driver.get_head(self._place(height)), vector, proof, self.clock_ms)
+
+    def _get_body(self, number: int) -> DecodedBody:
+        """The body that settled a round."""
+        block = self.driver.blocks[self.settled[(number - 1) % ROUNDS] - 1]
+        return decode_struct(block.body_bytes, DecodedBody, BODY_BYTES_MAX)
+
+    def _get_settlement(self, number: int) -> Settlement:
+        settlement = self._get_body(number).settlement
+        assert settlement is not None
+        return settlement
+
+    def _get_payload(self, number: int) -> bytes:
+        """The payload of a round."""
+        return self.driver.states[self.settled[(number - 1) % ROUNDS]].delta
 
     def _place(self, number: int) -> int:
         """A height of the chain."""

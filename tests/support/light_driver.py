@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import msgspec
 
+from flchain.codecs import carried_bytes
 from flchain.fixedpoint import vector_bytes
-from flchain.light import LightState, process_body, process_head
-from flchain.messages import Certificate
+from flchain.light import LightState, build_light_body, process_body, process_head
+from flchain.messages import Body, Certificate
+from flchain.snapshot import encode_carried
 from flchain.trust import Head
-from flchain.wire import encode_struct
+from flchain.wire import BODY_BYTES_MAX, decode_struct, encode_struct
 from tests.support.chain_builder import NO_CLOCK, Driver, build_chain, certify, replace_header
 
 GARBAGE = encode_struct(Certificate(0, ()))
@@ -48,8 +50,19 @@ def end_of_round(driver: Driver, number: int) -> int:
     return next(b.header.height for b in driver.blocks if b.header.round == number and b.header.next_round > number)
 
 
-def snapshot_of(driver: Driver, height: int) -> tuple[Head, bytes]:
-    return driver.get_head(height), vector_bytes(driver.states[height].model)
+def snapshot_of(driver: Driver, height: int) -> tuple[Head, bytes, bytes]:
+    state = driver.states[height]
+    return driver.get_head(height), vector_bytes(state.model), encode_carried(state)
+
+
+def feed_light_body(light: LightState, driver: Driver, height: int) -> LightState:
+    return process_body(light, height, light_body_of(driver, height))
+
+
+def light_body_of(driver: Driver, height: int) -> bytes:
+    """What a light device takes in the place of a settled block's body."""
+    body = decode_struct(driver.blocks[height - 1].body_bytes, Body, BODY_BYTES_MAX)
+    return build_light_body(body, driver.states[height].delta)
 
 
 def certify_header(driver: Driver, height: int, **changes: object) -> tuple[bytes, bytes]:
@@ -64,4 +77,5 @@ def as_value(light: LightState) -> tuple[object, ...]:
     """All of a state, to compare."""
     fields = {name: getattr(light, name) for name in LightState.__dataclass_fields__}
     fields["model"] = vector_bytes(light.model)
+    fields["carried"] = None if light.carried is None else carried_bytes(light.carried)
     return tuple(repr(item) if isinstance(item, dict) else item for item in fields.values())

@@ -13,14 +13,17 @@ from tests.support.bad_fields_heads import build_head_rows
 from tests.support.bad_fields_messages import build_message_rows
 from tests.support.bad_fields_packets import build_packet_rows
 from tests.support.bad_fields_repeats import build_repeat_rows
-from tests.support.bad_fields_state import build_state_rows
+from tests.support.bad_fields_state import build_carried_rows, build_state_rows
 
 PATH = Path(__file__).parents[2] / "docs" / "refusals.md"
 ROOMS = (
     ("Envelopes, packets and topics", ("Signed message", "Packet", "Topic")),
     ("Signed messages", ()),
-    ("Blocks, certificates, validators", ("Header", "Body", "Settlement", "Certificate", "Validators", "Head", "Seal")),
-    ("A whole state", ("State",)),
+    (
+        "Blocks, certificates, validators",
+        ("Header", "Body", "Settlement", "LightBody", "Certificate", "Validators", "Head", "Seal"),
+    ),
+    ("A whole state, and what is carried", ("State", "CarriedProof")),
     ("Files", ("Genesis", "ChainParams", "ValidatorEntry", "DeviceEntry", "HolderEntry", "Export")),
 )
 """The page's parts, with the first words of what is in them; signed messages are all that is in no other."""
@@ -51,6 +54,7 @@ def build_all_rows() -> tuple[Row, ...]:
         *build_block_rows(),
         *build_head_rows(),
         *build_state_rows(),
+        *build_carried_rows(),
         *build_genesis_rows(),
         *build_export_rows(),
     )

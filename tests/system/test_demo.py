@@ -155,6 +155,19 @@ def test_run_ends_with_one_model_everywhere_and_one_json_object(data: Path, tmp_
     assert not is_any_node_alive(out)
 
 
+def test_light_devices_end_with_the_same_model_for_fewer_bytes(data: Path, tmp_path: Path) -> None:
+    """Agents that take no updates have the chain's model like everybody, for less than half of what full ones take."""
+    down = {}
+    for follow in ("light", "full"):
+        options = ("--rounds", "2", "--follow", follow)
+        with start_demo(tmp_path / follow, *size(data), *options) as process:
+            results = finish(process, 0)
+        assert_one_model(results)
+        assert results["follow"] == follow
+        down[follow] = results["bytes_down_by_round"][1]  # the first round has everybody's start in it
+    assert 2 * down["light"] < down["full"]
+
+
 def test_ctrl_c_leaves_a_valid_chain_and_the_next_run_goes_on(data: Path, tmp_path: Path) -> None:
     """SIGINT ends it with 130, no process left and a ledger that replays; the same folder then reaches more rounds.
 

@@ -29,10 +29,12 @@ from agent.values import (
     TrainingDone,
     TrainingFailed,
 )
+from flchain.codecs import carried_bytes
 from flchain.fixedpoint import vector_bytes
 from flchain.light import build_light_state, restore
-from flchain.messages import Ask, Kind, Phase, Receipt
+from flchain.messages import Ask, Kind, Phase, Receipt, Want
 from flchain.packets import PacketType, Topics, decode_packet, encode_packet
+from flchain.snapshot import encode_carried
 from flchain.types import Hash, Millis, Round
 from flchain.wire import Envelope, open_envelope, seal
 from tests.support.chain_builder import NO_CLOCK, PARAMETERS_COUNT, Driver, build_chain
@@ -68,7 +70,8 @@ def body(driver: Driver, height: int, data: bytes | None = None) -> PacketReceiv
 
 
 def snapshot(driver: Driver) -> PacketReceived:
-    fields = (driver.blocks[-1].header_bytes, driver.certificates[-1], b"", vector_bytes(driver.state.model))
+    vectors = vector_bytes(driver.state.model), encode_carried(driver.state)
+    fields = (driver.blocks[-1].header_bytes, driver.certificates[-1], b"", *vectors)
     topic = TOPICS.miner_to(HOME.address, CHAIN.devices[0].address)
     return PacketReceived(topic, encode_packet(PacketType.MODEL, *fields))
 
@@ -169,8 +172,9 @@ def test_saved_position_is_always_one_that_a_restart_accepts() -> None:
     saved = [effect for effect in effects if isinstance(effect, SavePosition)]
     assert saved
     for position in saved:
-        model = vector_bytes(position.light.model)
-        restored = restore(build_agent().light, position.head, model)
+        assert position.light.carried is not None
+        vectors = vector_bytes(position.light.model), carried_bytes(position.light.carried)
+        restored = restore(build_agent().light, position.head, *vectors)
         assert restored.model_hash == position.light.model_hash
 
 
@@ -180,7 +184,7 @@ def test_device_that_missed_rounds_asks_for_the_model_and_is_not_called_accepted
     state, effects = play(build_agent(), head(driver, 9))
     assert [e.delay_ms for e in effects if isinstance(e, StartTimer) and e.timer is Timer.RESYNC] == [1_000]
     state, effects = play(state, TimerFired(Timer.RESYNC))
-    assert [(e.kind, e.fields[2]) for e in get_published(effects)] == [(Kind.ASK, True)]
+    assert [(e.kind, e.fields[2]) for e in get_published(effects)] == [(Kind.ASK, Want.FULL_MODEL)]
     state = replace(state, light=replace(state.light, accepted=(CHAIN.devices[0].address,)))
     state, effects = play(state, snapshot(driver))
     assert state.light.is_synced and state.light.accepted == ()

@@ -96,7 +96,7 @@ def test_encode_leaves_its_inputs_alone() -> None:
     """The residual on disk and the trainer's delta are still needed if sending fails."""
     delta, residual = np.arange(10, dtype=np.int32), np.ones(10, dtype=np.int32)
     for codec in CODECS.values():
-        codec.encode(delta, residual, 2)
+        codec.encode(delta, residual, 2_016, b"seed")
         assert delta.tolist() == list(range(10))
         assert residual.tolist() == [1] * 10
 

@@ -50,11 +50,11 @@ def hear(state: MinerState, topic: str, packet: bytes) -> tuple[MinerState, list
 @pytest.mark.parametrize("codec", CODECS)
 def test_honest_packets_fit(codec: str) -> None:
     """The longest update, a block of everybody's longest updates, and a model are within the chain's limits."""
-    chain = build_chain(codec=codec, devices=5)
+    chain = build_chain(codec=codec, devices=5, codec_level=2_016)
     params = chain.genesis.params
     count = params.parameters_count
     dense = np.linspace(1, 2**30, count).astype(np.int32)
-    payload = CODECS[codec].encode(dense, np.zeros(count, np.int32), params.codec_level).payload
+    payload = CODECS[codec].encode(dense, np.zeros(count, np.int32), params.codec_level, b"seed").payload
     raws = [seal(Reveal(2**53, SALT, 1, payload), chain.id, device) for device in chain.devices]
     of_device = encode_packet(PacketType.MESSAGE, raws[0])
     of_miner = encode_packet(PacketType.BLOCK, b"h" * 1_024, b"c" * 8_192, b"".join(raws) + b"frame" * len(raws))
@@ -181,12 +181,12 @@ def test_one_node_is_not_answered_without_end() -> None:
     """A node that asks for the model again and again gets one answer a while; others are answered meanwhile."""
     driver = Driver(CHAIN)
     block = driver.extend([])
-    tip = Tip(Head(block.header_bytes, b"certificate"), None, is_change=False)
+    tip = Tip(Head(block.header_bytes, b"certificate"), None, None, is_change=False)
     state = build_miner_state(MinerConfig(CHAIN.miners[0]), Standing(driver.state, tip))
     answers = []
     for now_ms in (0, 1, 100, 249, 250, 300):
         for device in CHAIN.devices[:2]:
-            raw = seal(Ask(2, CHAIN.miners[0].address, Want.MODEL), CHAIN.id, device)
+            raw = seal(Ask(2, CHAIN.miners[0].address, Want.MODEL, 0), CHAIN.id, device)
             packet = PacketReceived(TOPICS.device_up(device.address), encode_packet(PacketType.MESSAGE, raw))
             state, effects = step(state, packet, Millis(now_ms), NO_CLOCK)
             answers += [(now_ms, device) for effect in effects if isinstance(effect, Publish)]

@@ -246,7 +246,7 @@ def test_early_proposal_in_chunks_is_taken_whole() -> None:
 
 def test_question_is_answered_by_the_one_who_is_asked() -> None:
     """An Ask names its miner: it alone sends blocks, to that peer's own topic."""
-    ask = seal(Ask(1, CHAIN.miners[2].address, Want.BLOCKS), CHAIN.id, CHAIN.miners[1])
+    ask = seal(Ask(1, CHAIN.miners[2].address, Want.BLOCKS, 0), CHAIN.id, CHAIN.miners[1])
     asked = PacketReceived(TOPICS.miner_bft(CHAIN.miners[1].address), encode_packet(PacketType.MESSAGE, ask))
     for number in (0, 2, 3):
         _, effects = play(build_miner(go_to(Phase.COMMIT), number), asked)

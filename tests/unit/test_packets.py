@@ -32,9 +32,11 @@ EXAMPLES: dict[PacketType, tuple[object, ...]] = {
     PacketType.PROPOSAL: (b"m", b"h", b"b"),
     PacketType.HEAD: (b"h", b"c", b"s"),
     PacketType.BODY: (7, b"b"),
-    PacketType.MODEL: (b"h", b"c", b"s", b"v"),
+    PacketType.MODEL: (b"h", b"c", b"s", b"v", b"r"),
     PacketType.BLOCK: (b"h", b"c", b"b"),
     PacketType.STATE: (b"h", b"c", b"s", b"t"),
+    PacketType.LIGHT_BODY: (7, b"c"),
+    PacketType.DELTAS: (b"h", b"c", b"s", 3, [b"d", b""]),
     PacketType.CHUNK: (b"d" * 32, 0, 2, b"p"),
 }
 

@@ -12,6 +12,7 @@ from flchain.errors import BadCertificate
 from flchain.fixedpoint import vector_bytes
 from flchain.light import build_light_state, process_head, process_snapshot
 from flchain.messages import Delegate, Phase, Register, Undelegate, Unjail
+from flchain.snapshot import encode_carried
 from flchain.state import build_genesis_state, compute_validators_hash, find_candidate
 from flchain.trust import verify_final
 from flchain.types import Address, View
@@ -214,7 +215,9 @@ def test_a_device_takes_the_model_of_the_very_header_that_changes_the_validators
     assert driver.states[top - 1].validators != driver.state.validators
     light = process_head(build_light_state(CHAIN.genesis, CHAIN.model), driver.get_head(top), NO_CLOCK)
     assert not light.is_synced
-    light = process_snapshot(light, driver.get_head(top), vector_bytes(driver.state.model), NO_CLOCK)
+    light = process_snapshot(
+        light, driver.get_head(top), vector_bytes(driver.state.model), encode_carried(driver.state), NO_CLOCK
+    )
     assert light.is_synced
     head = replace(driver.get_head(top), certificate=driver.certificates[top - 2])
     with pytest.raises(BadCertificate):  # another miner keeps what it was sent with it

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flchain.codecs import carried_bytes
 from flchain.errors import InvalidMessage, MalformedMessage, OversizedMessage
 from flchain.limits import compute_state_bytes_max
 from flchain.messages import Phase
@@ -48,9 +49,10 @@ def test_every_state_comes_back_as_it_was() -> None:
     for state, block in zip(DRIVER.states[1:], DRIVER.blocks, strict=True):
         found = restore(encode_state(state), block.header_bytes)
         for item in fields(ChainState):
-            if item.name != "model":
+            if item.name not in ("model", "carried", "delta"):
                 assert getattr(found, item.name) == getattr(state, item.name), item.name
         assert found.model.tolist() == state.model.tolist()
+        assert carried_bytes(found.carried) == carried_bytes(state.carried)
 
 
 def test_a_restored_state_goes_on_as_the_original() -> None:
@@ -77,15 +79,19 @@ def test_a_changed_row_is_not_the_headers_state(table: str) -> None:
 
 
 def test_what_the_leaves_only_hash_is_checked_too() -> None:
-    """Another update of the open round, one less, another model, or one of another size is refused."""
-    leaves, updates, vector = decode(DATA, BYTES_MAX)
+    """Another update of the open round, one less, another model, what is carried, or one of another size is refused."""
+    leaves, updates, vector, carried = decode(DATA, BYTES_MAX)
+    assert carried
     others = (
-        [leaves, [updates[0] + b"x", *updates[1:]], vector],
-        [leaves, updates[1:], vector],
-        [leaves, updates, bytes((vector[0] ^ 1,)) + vector[1:]],
-        [leaves, updates, vector[:-4]],
-        [leaves[::-1], updates, vector],
-        [[], updates, vector],
+        [leaves, [updates[0] + b"x", *updates[1:]], vector, carried],
+        [leaves, updates[1:], vector, carried],
+        [leaves, updates, bytes((vector[0] ^ 1,)) + vector[1:], carried],
+        [leaves, updates, vector[:-4], carried],
+        [leaves[::-1], updates, vector, carried],
+        [[], updates, vector, carried],
+        [leaves, updates, vector, bytes((carried[0] ^ 1,)) + carried[1:]],
+        [leaves, updates, vector, carried[:-4]],
+        [leaves, updates, vector, b""],
     )
     for other in others:
         with pytest.raises(InvalidMessage):

@@ -133,7 +133,7 @@ def test_a_state_is_asked_for_sent_taken_and_gone_on_from(driver: StakeDriver) -
     """One miner's answer brings another from height 1 to its own, across a change of validators; the ledger is told."""
     top = len(driver.blocks)
     one, other = build(driver, 1, top), build(driver, 2, 1)
-    ask = seal(Ask(2, driver.chain.miners[1].address, Want.STATE), driver.chain.id, driver.chain.miners[2])
+    ask = seal(Ask(2, driver.chain.miners[1].address, Want.STATE, 0), driver.chain.id, driver.chain.miners[2])
     topic = Topics.of_chain(driver.chain.id).miner_bft(driver.chain.miners[2].address)
     _, effects = play(one, PacketReceived(topic, encode_packet(PacketType.MESSAGE, ask)))
     sent = [effect for effect in effects if isinstance(effect, Publish)]
@@ -149,7 +149,7 @@ def test_blocks_that_are_gone_are_answered_with_a_state(driver: StakeDriver) -> 
     """A miner that began anew at a state has no older blocks to send."""
     top = len(driver.blocks)
     taken, _ = play(build(driver, 1, 1), answer(driver, 2, 1, state_packet(driver, top)))
-    ask = seal(Ask(5, driver.chain.miners[1].address, Want.BLOCKS), driver.chain.id, driver.chain.miners[2])
+    ask = seal(Ask(5, driver.chain.miners[1].address, Want.BLOCKS, 0), driver.chain.id, driver.chain.miners[2])
     topic = Topics.of_chain(driver.chain.id).miner_bft(driver.chain.miners[2].address)
     _, effects = play(taken, PacketReceived(topic, encode_packet(PacketType.MESSAGE, ask)))
     assert [decode_packet(e.packet).type for e in effects if isinstance(e, Publish)] == [PacketType.STATE]
@@ -159,7 +159,7 @@ def test_devices_are_sent_neither_blocks_nor_states(driver: StakeDriver) -> None
     """They have no use for them, and would cost the miner's link much."""
     device = driver.chain.devices[0]
     for want in (Want.BLOCKS, Want.STATE):
-        ask = seal(Ask(1, driver.chain.miners[1].address, want), driver.chain.id, device)
+        ask = seal(Ask(1, driver.chain.miners[1].address, want, 0), driver.chain.id, device)
         topic = Topics.of_chain(driver.chain.id).device_up(device.address)
         packet = PacketReceived(topic, encode_packet(PacketType.MESSAGE, ask))
         assert play(build(driver, 1, len(driver.blocks)), packet)[1] == ()

@@ -61,7 +61,7 @@ MESSAGES: dict[str, AnyMessage] = {
     "receipt": Receipt(3, _fill(9, 32), "bad-commitment"),
     "status": Status(4, _fill(10, 32), False, 1_234, 56_789, 2**40),
     "status mismatch": Status(5, _fill(10, 32), True, 0, 0, 0),
-    "ask": Ask(6, _fill(11, 20), Want.CHANGES),
+    "ask": Ask(6, _fill(11, 20), Want.CHANGES, 3),
     "transfer": Transfer(0, CHAIN.miners[0].public_key, 1),
     "register": Register(1, 10_000, 2**53),
     "delegate": Delegate(2, _fill(12, 20), 24),

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flchain.errors import ConfigError
-from tools.bench import agent_cli, consensus_cli, store
+from tools.bench import agent_cli, codecs_cli, consensus_cli, store
 from tools.bench.chain import FULL, METHOD, QUICK, QUICK_SPAN_S, SPAN_S, run_bench
 from tools.bench.network import Plan
 
@@ -39,6 +39,7 @@ FILES = {
     "chain": RESULT_FILE,
     agent_cli.NAME: f"{agent_cli.RESULT_FILE} and {agent_cli.PLOT_FILE}",
     consensus_cli.NAME: f"{consensus_cli.RESULT_FILE} and {consensus_cli.PLOT_FILE}",
+    codecs_cli.NAME: f"{codecs_cli.RESULT_FILE} and {codecs_cli.PLOT_FILE}",
     store.NAME: store.RESULT_FILE,
 }
 
@@ -55,6 +56,8 @@ def main(argv: Sequence[str], plans: tuple[Plan, ...] | None = None) -> int:
     console = Console(stderr=arguments.json, highlight=False)
     if arguments.benchmark == consensus_cli.NAME:
         return consensus_cli.run(arguments, console)
+    if arguments.benchmark == codecs_cli.NAME:
+        return codecs_cli.run(arguments, console)
     if arguments.benchmark == agent_cli.NAME:
         return agent_cli.run(arguments, console)
     if arguments.benchmark == store.NAME:
@@ -76,11 +79,12 @@ def _build_parser() -> argparse.ArgumentParser:
     benchmarks = parser.add_subparsers(dest="benchmark", required=True, metavar="NAME")
     benchmarks.add_parser("chain", help="agreement and light client at 4, 7, 13 and 21 validators")
     consensus_cli.add_parser(benchmarks)
+    codecs_cli.add_parser(benchmarks)
     agent_cli.add_parser(benchmarks)
     benchmarks.add_parser(store.NAME, help="bytes that a device's database writes to its card, a round and a day")
     for name, benchmark in benchmarks.choices.items():
-        benchmark.add_argument("--quick", action="store_true", help="fewer sizes and rounds: under a minute")
-        benchmark.add_argument("--json", action="store_true", help="one JSON object on stdout, all else on stderr")
+        benchmark.add_argument("--quick", action="store_true", help="a small selection: about a minute")
+        benchmark.add_argument("--json", action="store_true", help="JSON on stdout, all else on stderr")
         benchmark.add_argument("--out", type=Path, metavar="DIR", help=f"also write {FILES[name]} there")
     return parser
 

@@ -199,6 +199,8 @@ def build_chain(plan: Plan) -> BenchChain:
         model,
         codec=CODEC,
         codec_level=CODEC_LEVEL,
+        downstream_codec="sparse-ternary",
+        downstream_level=CODEC_LEVEL,
         # Long enough that no view fails because 21 validators share a core: what is measured is work, not waiting.
         absent_rounds_max=2,
         timeout_propose_ms=30_000,

@@ -73,7 +73,7 @@ class Observer:
     refused: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self.light: LightState = build_light_state(self.network.genesis, self.initial_model)
+        self.light: LightState = build_light_state(self.network.genesis, self.initial_model, is_full=False)
         self.topics = Topics.of_chain(self.light.chain)
         self.devices = {node.address: DeviceView() for node in self.network.agents}
         self.miners = {node.address: MinerView() for node in self.network.miners}
@@ -97,13 +97,13 @@ class Observer:
         await self.link.stop()
 
     def follow(self, miner: Address) -> None:
-        """Take bodies from this miner, instead of the one before: all of them would be the same bodies four times."""
+        """Take light bodies from this miner, instead of the one before: from all of them they would be the same."""
         if miner == self._followed:
             return
         if self._followed is not None:
-            self.link.unsubscribe(self.topics.miner_body(self._followed))
+            self.link.unsubscribe(self.topics.miner_light(self._followed))
         self._followed = miner
-        self.link.subscribe(self.topics.miner_body(miner), qos=0)
+        self.link.subscribe(self.topics.miner_light(miner), qos=0)
 
     def compute_round_seconds(self, round_number: int) -> float | None:
         """Between the settlements of the round before and of this one, round 1 from the opening; None if not seen."""
@@ -111,7 +111,7 @@ class Observer:
         return None if start is None or end is None else end - start
 
     def catch_up(self, agents: tuple[Node, ...], patience_s: float) -> None:
-        """If bodies were missed, take the model from a device's database: it comes with a certified header."""
+        """If light bodies were missed, take the model from a device's database: it comes with a certified header."""
         if self.light.model_round >= self.settled_round:
             self._behind_since = None
             return
@@ -152,7 +152,7 @@ class Observer:
             return
         if channel == "head" and packet.type is PacketType.HEAD and owner in self.miners:
             self._on_head(owner, Head(*packet.fields), is_old=event.retained)
-        elif channel == "body" and packet.type is PacketType.BODY:
+        elif channel == "light" and packet.type is PacketType.LIGHT_BODY:
             self._take(process_body(self.light, *packet.fields))
         elif channel == "status" and packet.type is PacketType.MESSAGE and owner in self.devices:
             self._on_status(owner, packet.fields[0], is_old=event.retained)
@@ -176,7 +176,7 @@ class Observer:
         self._take(after)
 
     def _on_snapshot(self, head: Head, model: bytes) -> None:
-        before, self.light = self.light, process_snapshot(self.light, head, model, read_clocks()[1])
+        before, self.light = self.light, process_snapshot(self.light, head, model, b"", read_clocks()[1])
         if self.light.model_round > before.model_round:
             self.new_models.append((self.light.model_round, self.light.model))
 

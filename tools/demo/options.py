@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from flchain.aggregation import AGGREGATION_RULES
-from flchain.codecs import CODECS
+from flchain.codecs import CODECS, DOWNSTREAM_RULES
+from flchain.codecs.codec import LEVEL_MAX
 from flchain.errors import ConfigError
 from flchain.params import UPDATES_MAX, VALIDATORS_MAX
 from flchain_edge.tflite import TfliteModel, probe_model
@@ -25,7 +26,10 @@ DEFAULTS: dict[str, object] = {
     "miners": 4,
     "seed": 1,
     "codec": "sparse-ternary",
-    "codec_level": 20,
+    "codec_level": 0,
+    "downstream_codec": "sparse-ternary",
+    "downstream_level": 0,
+    "follow": "full",
     "aggregation": "weighted-sum",
     "preset": "edge",
     "local_epochs": 0,
@@ -33,12 +37,13 @@ DEFAULTS: dict[str, object] = {
     "learning_rate": 0.0,
     "mining": 0,
 }
-"""Local epochs and learning rate 0 stand for what suits the data and the model."""
+"""Local epochs and learning rate 0 stand for what suits the data and the model, codec level 0 for the codec's own."""
 SUITED = {("watch", "cnn1d"): (5, 0.1), ("mnist", "mlp"): (2, 0.05), ("mnist", "cnn"): (2, 0.02)}
 SUITED_TO_UNKNOWN = (5, 0.02)
 Number = TypeVar("Number", int, float)
 NUMBER_NAMES: dict[type[int | float], str] = {int: "whole number", float: "number"}
 ROUNDS = 8
+FOLLOW = ("full", "light")
 ALL = str(UPDATES_MAX)
 BROKERS: tuple[BrokerKind, ...] = ("nats", "mosquitto")
 
@@ -48,6 +53,7 @@ examples:
   flchain demo --dataset mnist --rounds 20          handwritten digits, dealt unevenly
   flchain demo --dataset-file mine.npz --model cnn  your data: arrays x, y and client (who made each example)
   flchain demo --codec identity                     whole updates instead of compressed ones
+  flchain demo --follow light                       devices take what came of a round, not all updates
   flchain demo --mining 3                           three of the devices also score the others' updates
   flchain demo --out DIR --rounds 20                go on with a network that was stopped, or with more rounds
   flchain demo --json 2>/dev/null                   one JSON object on stdout
@@ -100,7 +106,14 @@ def build_parser() -> argparse.ArgumentParser:
     add("--dataset-file", type=Path, metavar="X.npz", help="your own data: arrays x, y, client")
     add("--model", metavar="NAME|FILE", help="built-in model or a .tflite file (default: the dataset's own)")
     add("--codec", metavar="NAME", help=f"one of {', '.join(CODECS)} (default sparse-ternary)")
-    add("--codec-level", metavar="N", help="sparse-ternary: one parameter in N is sent (default 20)")
+    add("--codec-level", metavar="N", help="the codec's own number; sparse-ternary: one parameter in N is sent (20)")
+    add(
+        "--downstream-codec",
+        metavar="NAME",
+        help=f"of the global model: {', '.join(DOWNSTREAM_RULES)} (sparse-ternary)",
+    )
+    add("--downstream-level", metavar="N", help="as --codec-level, for --downstream-codec")
+    add("--follow", metavar="HOW", help="full: devices take all updates; light: what came of them only (default full)")
     add("--local-epochs", metavar="N", help="passes over its data that a device makes in a round (default: what suits)")
     add("--learning-rate", metavar="R", help="of the devices' training (default: what suits data and model)")
     add("--aggregation", metavar="NAME", help=f"one of {', '.join(AGGREGATION_RULES)} (default weighted-sum)")
@@ -124,13 +137,20 @@ def read_options(argv: list[str]) -> Options:
             ("miners", 1, VALIDATORS_MAX),
             ("rounds", 1, 1_000_000),
             ("seed", 0, 2**32 - 1),
-            ("codec_level", 1, 100_000),
+            ("codec_level", 1, LEVEL_MAX),
+            ("downstream_level", 1, LEVEL_MAX),
             ("local_epochs", 1, 1_000),
             ("mining", 0, UPDATES_MAX),
         )
     }
     rate = _read_number(problems, "learning_rate", given.learning_rate, 1e-6, 10.0)
-    for key, known in (("codec", CODECS), ("aggregation", AGGREGATION_RULES), ("broker", BROKERS)):
+    for key, known in (
+        ("codec", CODECS),
+        ("downstream_codec", DOWNSTREAM_RULES),
+        ("follow", FOLLOW),
+        ("aggregation", AGGREGATION_RULES),
+        ("broker", BROKERS),
+    ):
         _check_name(problems, key, getattr(given, key), tuple(known))
     dataset = _name_dataset(problems, given.dataset, given.dataset_file, earlier)
     model = _name_model(problems, given.model, dataset, earlier)
@@ -140,12 +160,19 @@ def read_options(argv: list[str]) -> Options:
     asked |= {
         "learning_rate": rate,
         "codec": given.codec,
+        "downstream_codec": given.downstream_codec,
+        "follow": given.follow,
         "aggregation": given.aggregation,
         "dataset": dataset,
         "model": model,
     }
     # Options that are not given are those of the folder, so that `--out DIR` alone goes on with it.
     values = DEFAULTS | earlier | {key: value for key, value in asked.items() if value is not None}
+    codec = CODECS[str(values["codec"])]
+    values["codec_level"] = values["codec_level"] or codec.level_default
+    if codec.decode_summary is not None and given.downstream_codec is None:  # then it is the same both ways
+        values |= {"downstream_codec": values["codec"], "downstream_level": values["codec_level"]}
+    values["downstream_level"] = values["downstream_level"] or CODECS[str(values["downstream_codec"])].level_default
     values["mining"] = min(int(str(values["mining"])), int(str(values["devices"])))
     plan = Plan(**{key: values[key] for key in Plan.__dataclass_fields__})  # type: ignore[arg-type]
     rounds = numbers["rounds"] or load_measures(out).rounds_wanted or ROUNDS
@@ -200,7 +227,7 @@ def _read_number(problems: list[str], key: str, text: str | None, low: Number, h
 
 def _check_name(problems: list[str], key: str, value: str | None, known: tuple[str, ...]) -> None:
     if value is not None and value not in known:
-        problems.append(f"--{key}: unknown name {value!r}; known: {', '.join(known)}")
+        problems.append(f"--{key.replace('_', '-')}: unknown name {value!r}; known: {', '.join(known)}")
 
 
 def _name_dataset(problems: list[str], name: str | None, file: Path | None, earlier: dict[str, object]) -> str:

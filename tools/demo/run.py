@@ -49,8 +49,10 @@ class Run:
         self._processes = Processes(self.network.out, self._tell, self._on_start)
         broker = await asyncio.to_thread(start_broker, self.options.broker, self.network.out / "broker")
         try:
-            mining = self.options.plan.mining
-            write_configs(self.network, broker.host, broker.port, self.options.rounds, mining=mining)
+            plan = self.options.plan
+            write_configs(
+                self.network, broker.host, broker.port, self.options.rounds, mining=plan.mining, follow=plan.follow
+            )
             height = max(read_end(node, self.network.genesis).height for node in self.network.miners)
             self._observer = Observer(self.network, broker.host, broker.port, self.evaluator.initial_model, height)
             await self._observer.start()

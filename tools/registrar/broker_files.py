@@ -155,9 +155,9 @@ def _list_topics(address: str, role: str, chain: str) -> tuple[list[str], list[s
     """What a node may write and read, as MQTT filters: the same as the rules for mosquitto say."""
     prefix = f"flchain/v1/{chain}"
     write = [f"{prefix}/device/{address}/{channel}" for channel in ("up", "status")]
-    read = [f"{prefix}/miner/+/{channel}" for channel in ("head", "body", f"to/{address}")]
+    read = [f"{prefix}/miner/+/{channel}" for channel in ("head", "body", "light", f"to/{address}")]
     if role == "miner":
-        write += [f"{prefix}/miner/{address}/{channel}" for channel in ("bft", "head", "body", "to/+")]
+        write += [f"{prefix}/miner/{address}/{channel}" for channel in ("bft", "head", "body", "light", "to/+")]
         read += [f"{prefix}/{channel}" for channel in ("device/+/up", "device/+/status", "miner/+/bft")]
     return write, read
 

@@ -127,7 +127,7 @@ class Broker:
         if channel == "to":
             return rest == [node.identity.address.hex()]
         if not node.is_miner:
-            return channel in ("head", "body") and node.followed is not None and owner == node.followed.hex()
+            return node.followed is not None and topic in self.topics.news_of(node.followed, node.state.light.is_full)
         if role == "device":
             return channel == "up"
         return channel in ("bft", "head") and owner != node.identity.address.hex()

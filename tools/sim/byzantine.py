@@ -16,10 +16,11 @@ import msgspec
 from flchain import chain
 from flchain.certificate import PRECOMMIT, build_certificate
 from flchain.chain import build_block, decode_block, get_proposer, hash_header
+from flchain.light import LightBody
 from flchain.messages import Kind, Proposal, Settlement, Vote
 from flchain.packets import Packet, PacketType, decode_packet, encode_packet
 from flchain.types import Address, View
-from flchain.wire import Envelope, encode_struct, get_signature, open_envelope, seal
+from flchain.wire import BODY_BYTES_MAX, Envelope, decode_struct, encode_struct, get_signature, open_envelope, seal
 
 if TYPE_CHECKING:
     from tools.sim.network import Network
@@ -317,9 +318,42 @@ class ScoreFalsely(Behaviour):
         return self.rng.choice((0, 10_000))
 
 
+class OtherPayload(Behaviour):
+    """Sends light devices the payload of an earlier round, and payloads of several rounds in another order."""
+
+    kind = "payload"
+
+    def __init__(self, network: Network, node: Node) -> None:
+        super().__init__(network, node)
+        self.earlier = b"none yet"
+
+    def route(self, topic: str, packet: bytes) -> Out:
+        decoded = decode_packet(packet) if topic.endswith("/light") or "/to/" in topic else None
+        if decoded is None or decoded.type not in (PacketType.LIGHT_BODY, PacketType.DELTAS):
+            return super().route(topic, packet)
+        *fields, said = decoded.fields
+        if decoded.type is PacketType.DELTAS:
+            return [(encode_packet(decoded.type, *fields, said[::-1]), self.others)]
+        body = decode_struct(said, LightBody, BODY_BYTES_MAX)
+        lie = encode_struct(msgspec.structs.replace(body, delta=self.earlier))
+        self.earlier = body.delta
+        return [(encode_packet(decoded.type, *fields, lie), self.others)]
+
+
 BEHAVIOURS: dict[str, type[Behaviour]] = {
     kind.kind: kind
-    for kind in (Equivocate, Withhold, Replay, VoteAtRandom, Invalid, FalseProof, Forge, LockOne, ScoreFalsely)
+    for kind in (
+        Equivocate,
+        Withhold,
+        Replay,
+        VoteAtRandom,
+        Invalid,
+        FalseProof,
+        Forge,
+        LockOne,
+        ScoreFalsely,
+        OtherPayload,
+    )
 }
 
 

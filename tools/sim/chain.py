@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
+from flchain.codecs import CODECS
 from flchain.crypto import Identity
 from flchain.fixedpoint import to_fixed
 from flchain.genesis import Genesis, decode_genesis, encode_genesis
@@ -57,7 +58,10 @@ def build_chain(
     device_keys = _build_identities(seed, 100, devices)
     holder_keys = _build_identities(seed, 220, holders)
     model = to_fixed(np.linspace(-1, 1, PARAMETERS_COUNT).astype(np.float32))
-    params = build_small_params(model, **({"codec": codec, "codec_level": CODEC_LEVEL} | changes))
+    rules: dict[str, object] = {"codec": codec, "codec_level": CODEC_LEVEL} | changes
+    if CODECS[codec].decode_summary is not None:  # then it is the same both ways
+        rules = {"downstream_codec": codec, "downstream_level": rules["codec_level"]} | rules
+    params = build_small_params(model, **rules)
     validators = tuple(
         ValidatorEntry(key.public_key, bond, 1_000)
         for key, bond in zip(miner_keys, powers or [10] * miners, strict=True)
@@ -75,6 +79,8 @@ def build_small_params(model: ModelVector, **changes: object) -> ChainParams:
     params = ChainParams(
         codec="sparse-ternary",
         codec_level=1,
+        downstream_codec="sparse-ternary",
+        downstream_level=CODEC_LEVEL,
         aggregation="weighted-sum",
         privacy="none",
         clip_norm_thousandths=10_000,

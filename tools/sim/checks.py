@@ -9,9 +9,10 @@ from typing import Any
 from flchain.certificate import PRECOMMIT, verify_certificate
 from flchain.chain import Block, apply_block, get_proposer
 from flchain.errors import InvalidMessage
+from flchain.light import LightState
 from flchain.messages import Body, Certificate, Header, Kind, Phase
 from flchain.packets import PacketType, decode_packet
-from flchain.state import ChainState, get_owned
+from flchain.state import ChainState, get_owned, hash_carried, hash_model
 from flchain.state_tree import compute_state_root
 from flchain.types import Height, View
 from flchain.wire import BODY_BYTES_MAX, CERTIFICATE_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, open_envelope
@@ -48,6 +49,9 @@ class Checker:
         self.views_max = 0
         self.elections = 0
         self._states = [self.genesis]
+        self._held: list[tuple[str, int, bytes, bytes | None]] = []
+        """What devices have said to hold after rounds that are not known here yet."""
+        self._models = {0: (self.genesis.model_hash, self.genesis.carried_hash)}
         self._certificates: dict[int, bytes] = {}
         self._voted: dict[Place, set[bytes]] = defaultdict(set)
         self._proposed: dict[tuple[int, int, bytes, bytes], set[int]] = defaultdict(set)
@@ -74,7 +78,10 @@ class Checker:
         try:
             verify_certificate(parent.chain, parent.validators, Height(height), block.hash, certificate)
             if height == len(self._states):
-                self._states.append(apply_block(parent, block.header_bytes, block.body_bytes)[1])
+                state = apply_block(parent, block.header_bytes, block.body_bytes)[1]
+                self._states.append(state)
+                self._models.setdefault(state.round.number - 1, (state.model_hash, state.carried_hash))
+                self._check_held()
                 self._check_validators(block.header)
                 self._check_copies(block)
         except InvalidMessage as error:
@@ -122,6 +129,27 @@ class Checker:
             self.violations.append(f"{name} stands at another state than its header says")
         if after.minted - after.burned != get_owned(after):
             self.violations.append("what is owned is not what was minted less what was burned")
+
+    def check_model(self, name: str, light: LightState) -> None:
+        """A device holds the chain's model of the round that it says, and if anything carries what it does."""
+        carried_hash = None if light.carried is None else hash_carried(light.carried)
+        self._held.append((name, light.model_round, hash_model(light.model), carried_hash))
+        self._check_held()
+
+    def _check_held(self) -> None:
+        """A device may have the round from a liar, who knew it first: it is judged once an honest one does."""
+        for name, number, model_hash, carried_hash in self._held:
+            real = self._models.get(number)
+            if real is not None and real[0] != model_hash:
+                self.violations.append(f"{name} holds another model than that of round {number}")
+            if real is not None and carried_hash not in (None, real[1]):
+                self.violations.append(f"{name} carries something else than the chain after round {number}")
+        self._held = [held for held in self._held if held[1] not in self._models]
+
+    def check_report(self, name: str, is_mismatch: bool) -> None:
+        """Nobody who follows the rules computes another model than the chain's."""
+        if is_mismatch and name not in self.byzantine:
+            self.violations.append(f"{name} computes another model than the chain's")
 
     def check_note(self, name: str, text: str, fields: dict[str, object]) -> None:
         """Evidence is against the guilty only."""

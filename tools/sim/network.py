@@ -22,6 +22,7 @@ import miner.values as mv
 from agent import machine as agent_machine
 from flchain.certificate import verify_certificate
 from flchain.chain import apply_block
+from flchain.codecs import carried_bytes
 from flchain.fixedpoint import vector_bytes, vector_from_bytes
 from flchain.light import build_light_state, restore
 from flchain.messages import Header
@@ -222,11 +223,13 @@ class Network(Broker):
         return miner_machine.build_miner_state(config, standing, raws, tuple(blocks.values()))
 
     def _build_agent(self, node: Node) -> av.AgentState:
-        light = build_light_state(self.chain.genesis, self.chain.model)
+        # Every other device is a light one, the last of them in any case.
+        is_full = node.name in self.mining or (len(self.chain.devices) - node.number) % 2 == 0
+        light = build_light_state(self.chain.genesis, self.chain.model, is_full=is_full)
         residual = np.zeros(PARAMETERS_COUNT, np.int32)
         if node.disk.position is not None:
-            head, model, saved = node.disk.position
-            light = restore(light, head, model)
+            head, model, left_out, saved = node.disk.position
+            light = restore(light, head, model, left_out)
             residual = vector_from_bytes(saved, PARAMETERS_COUNT)
         miners = [(key.address, key.public_key) for key in self.chain.miners]
         first = [bytes(key.address) for key in self.chain.miners].index(self.homes[node.identity.public_key])
@@ -258,6 +261,8 @@ class Network(Broker):
             carry_out(node, effect)
         if node.is_miner and node.behaviour is None and before.chain.height != node.state.chain.height:
             self.checker.check_chain(node.name, before.chain, node.state.chain, node.disk)
+        if not node.is_miner and before.light.model_round != node.state.light.model_round:
+            self.checker.check_model(node.name, node.state.light)
 
     def _later(self, node: Node, delay_ms: int, event: Any) -> None:
         life = node.life
@@ -323,12 +328,15 @@ class Network(Broker):
             case av.DropOutbox(digest):
                 node.disk.outbox.pop(digest, None)
             case av.SavePosition(light, head, residual):
-                node.disk.position = (head, vector_bytes(light.model), vector_bytes(residual))
+                left_out = b"" if light.carried is None else carried_bytes(light.carried)
+                node.disk.position = (head, vector_bytes(light.model), left_out, vector_bytes(residual))
             case av.Report():
+                self.checker.check_report(node.name, effect.is_mismatch)
                 self.reports[(node.name, effect.round)] = effect
             case av.Follow(_, followed):
                 node.followed = followed
-                self._send_retained(node, self.topics.miner_head(followed))
+                for topic in self.topics.news_of(followed, node.state.light.is_full):
+                    self._send_retained(node, topic)
             case av.StartTimer(timer, delay_ms):
                 self._start_timer(node, timer, delay_ms, av.TimerFired(timer))
             case av.Refuse(code, detail):

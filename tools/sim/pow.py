@@ -337,7 +337,7 @@ def _ask(state: PowState, owner: Address, now_ms: Millis) -> Transition:
         return state, ()
     identity = state.miner.config.identity
     height = max(1, state.final.height + 1 - state.tree.params.final_depth)
-    raw = seal(Ask(height, owner, Want.BLOCKS), state.chain.chain, identity)
+    raw = seal(Ask(height, owner, Want.BLOCKS, state.chain.round.number - 1), state.chain.chain, identity)
     return replace(state, asked_ms=now_ms), (state.miner.tell_miners(raw),)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import miner.values as mv
 from flchain import crypto, wire
 from flchain.chain import Block, hash_header
-from flchain.codecs import CODECS
+from flchain.codecs import CODECS, compute_codec_seed
 from flchain.consensus.pow import (
     NONCE_BYTES,
     PowParams,
@@ -36,7 +36,7 @@ from flchain.fixedpoint import to_fixed
 from flchain.messages import Body, Commit, Header, Phase, Reveal, compute_update_commitment
 from flchain.packets import PacketType, Topics, decode_packet, encode_packet
 from flchain.state import ChainState
-from flchain.types import Address, Hash, Height, Millis, UnixMillis
+from flchain.types import Address, Hash, Height, Millis, Round, UnixMillis
 from flchain.wire import BODY_BYTES_MAX, HEADER_BYTES_MAX, decode_struct
 from miner import machine
 from miner.tip import Standing
@@ -327,7 +327,8 @@ class RoundNetwork:
         params = self.chain.genesis.params
         noise = np.random.default_rng((device.number, round_number)).normal(0, 0.1, PARAMETERS_COUNT)
         residual = np.zeros(PARAMETERS_COUNT, np.int32)
-        update = CODECS[params.codec].encode(to_fixed(noise.astype(np.float32)), residual, CODEC_LEVEL).payload
+        seed = compute_codec_seed(self.chain.id, Round(round_number), device.identity.address)
+        update = CODECS[params.codec].encode(to_fixed(noise.astype(np.float32)), residual, CODEC_LEVEL, seed).payload
         device.updates[round_number] = Reveal(round_number, SALT, 100, update)
         self._say(device)
 

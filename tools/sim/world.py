@@ -26,7 +26,7 @@ class Disk:
     base: tuple[Height, StoredBase] | None = None
     blocks: list[tuple[Block, bytes]] = field(default_factory=list)
     own: list[tuple[Height, bytes, Block | None]] = field(default_factory=list)
-    position: tuple[Head, bytes, bytes] | None = None
+    position: tuple[Head, bytes, bytes, bytes] | None = None
     work: av.Work | None = None
     scores: av.Scores | None = None
     outbox: dict[Hash, tuple[Round, bytes]] = field(default_factory=dict)

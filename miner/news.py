@@ -1,0 +1,37 @@
+"""What a miner tells everybody of its newest final block."""
+
+from __future__ import annotations
+
+from flchain.certificate import trim_certificate
+from flchain.chain import is_news_for_light_devices
+from flchain.messages import Header
+from flchain.packets import PacketType, encode_packet
+from flchain.trust import decode_sets
+from flchain.wire import HEADER_BYTES_MAX, decode_struct
+from miner.values import Effect, MinerState, Publish
+
+
+def publish_tip(state: MinerState, is_again: bool = False) -> tuple[Effect, ...]:
+    """The newest header and certificate, retained, and its body if devices need it.
+
+    `is_again` after a loss: light devices may then have missed any header, and are told this one in its place.
+    """
+    if state.tip is None:
+        return ()
+    me, tip = state.config.identity.address, state.tip
+    sets = tip.head.sets if tip.is_change else b""
+    head = encode_packet(PacketType.HEAD, tip.head.header, tip.head.certificate, sets)
+    effects: tuple[Effect, ...] = (Publish(state.topics.miner_head(me), head, retain=True),)
+    header = decode_struct(tip.head.header, Header, HEADER_BYTES_MAX)
+    if is_again or is_news_for_light_devices(header):
+        signing, _ = decode_sets(header, tip.head.sets)
+        certificate = trim_certificate(signing, tip.head.certificate)
+        head = encode_packet(PacketType.HEAD, tip.head.header, certificate, sets)
+        effects += (Publish(state.topics.miner_light(me), head, retain=True),)
+    if tip.body is not None:
+        body = encode_packet(PacketType.BODY, state.chain.height, tip.body)
+        effects += (Publish(state.topics.miner_body(me), body),)
+    if tip.light_body is not None:
+        light_body = encode_packet(PacketType.LIGHT_BODY, state.chain.height, tip.light_body)
+        effects += (Publish(state.topics.miner_light(me), light_body),)
+    return effects
