@@ -36,6 +36,7 @@ from agent.values import (
 )
 from flchain import light
 from flchain.chain import hash_header
+from flchain.chunks import Assembly, process_chunk
 from flchain.errors import (
     InvalidMessage,
     MalformedMessage,
@@ -50,13 +51,11 @@ from flchain.light import LightState
 from flchain.limits import compute_packet_bytes_max
 from flchain.messages import Ask, Receipt, Want
 from flchain.packets import (
-    Assembly,
     Packet,
     PacketType,
     Topics,
     decode_packet,
     encode_packet,
-    process_chunk,
     read_topic_channel,
     read_topic_owner,
 )

@@ -48,12 +48,13 @@ from agent.values import (
     TrainingDone,
     TrainingFailed,
 )
+from flchain.chunks import split_packet
 from flchain.crypto import Identity, compute_address
 from flchain.errors import ConfigError
 from flchain.genesis import Genesis
 from flchain.light import build_light_state
 from flchain.messages import Status
-from flchain.packets import PacketType, encode_packet, split_packet
+from flchain.packets import PacketType, encode_packet
 from flchain.types import Address, UnixMillis
 from flchain.wire import seal
 from flchain_edge.allocator import return_memory

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from agent.chain_time import ChainTime
+from flchain.chunks import Assembly
 from flchain.crypto import Identity
 from flchain.light import LightState
-from flchain.packets import Assembly, Topics
+from flchain.packets import Topics
 from flchain.scoring import Subject
 from flchain.trust import Head
 from flchain.types import EARLIEST, Address, Hash, ModelVector, Round, UnixMillis

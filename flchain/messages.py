@@ -13,6 +13,8 @@ from flchain.types import ADDRESS_BYTES, HASH_BYTES, Address, Hash
 
 SALT_BYTES = 16
 SCORE_MAX = 10_000
+RANGES_MAX = 8
+"""Ranges of chunks in one question for them."""
 
 Bytes32 = Annotated[bytes, msgspec.Meta(min_length=HASH_BYTES, max_length=HASH_BYTES)]
 Bytes20 = Annotated[bytes, msgspec.Meta(min_length=ADDRESS_BYTES, max_length=ADDRESS_BYTES)]
@@ -43,6 +45,7 @@ class Kind(IntEnum):
     UNDELEGATE = 13
     UNJAIL = 14
     EVIDENCE = 15
+    RESUME = 16
 
 
 class Phase(IntEnum):
@@ -170,6 +173,18 @@ class Ask(Message, frozen=True):
     """The newest round whose model the asker holds."""
 
 
+class Resume(Message, frozen=True):
+    """Of a packet that came in part, `to`, who sent it, is asked for the chunks of these ranges (see `chunks`)."""
+
+    kind: ClassVar[Kind] = Kind.RESUME
+    height: PositiveCounter
+    """The asker's next; only so that each message has one."""
+    to: Bytes20
+    digest: Bytes32
+    ranges: Annotated[tuple[tuple[Counter, PositiveCounter], ...], msgspec.Meta(min_length=1, max_length=RANGES_MAX)]
+    """(first index, count) each."""
+
+
 class Transfer(Message, frozen=True):
     """Pay `amount` to the account of a public key; it is made if there is none. `sequence` counts a sender's orders."""
 
@@ -238,6 +253,7 @@ AnyMessage: TypeAlias = (
     | Undelegate
     | Unjail
     | Evidence
+    | Resume
 )
 
 MESSAGE_TYPES: dict[Kind, type[AnyMessage]] = {
@@ -258,6 +274,7 @@ MESSAGE_TYPES: dict[Kind, type[AnyMessage]] = {
         Undelegate,
         Unjail,
         Evidence,
+        Resume,
     )
 }
 

@@ -1,4 +1,4 @@
-"""What travels in one MQTT payload, on which topic: packets, topics, and chunks of packets too long for a broker.
+"""What travels in MQTT payloads, on which topic: packets, which may go in chunks (see `chunks`), and topics.
 
 Whatever a node publishes is under its own address, so a broker's rules are one line a node. A packet is a canonical
 CBOR array that starts with its type. Signed messages and certified blocks prove themselves; a packet adds no trust.
@@ -6,21 +6,16 @@ CBOR array that starts with its type. Signed messages and certified blocks prove
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from flchain.errors import MalformedMessage, OversizedMessage
+from flchain.errors import MalformedMessage
 from flchain.types import ADDRESS_BYTES, Address
 from flchain.wire import BODY_BYTES_MAX, CERTIFICATE_BYTES_MAX, HEADER_BYTES_MAX, decode, encode
 
-CHUNK_BYTES = 131_072
-"""Longest piece of a packet in one MQTT payload; brokers are asked for 1,000,000."""
 PAYLOAD_BYTES_MAX = 1_000_000
 PACKET_BYTES_MAX = BODY_BYTES_MAX + HEADER_BYTES_MAX + CERTIFICATE_BYTES_MAX + 4_096
-PARTIAL_PACKETS_MAX = 4
-"""Unfinished packets kept for one sender; the oldest is dropped for a fifth."""
 
 
 class PacketType(IntEnum):
@@ -74,55 +69,6 @@ def decode_packet(data: bytes) -> Packet:
     if tuple(type(item) for item in fields) != FIELD_TYPES[kind]:
         raise MalformedMessage(f"fields of the wrong type for {kind.name}")
     return Packet(kind, fields)
-
-
-def split_packet(packet: bytes) -> tuple[bytes, ...]:
-    """The MQTT payloads that carry a packet: itself, or chunks of at most CHUNK_BYTES."""
-    if len(packet) <= CHUNK_BYTES:
-        return (packet,)
-    digest = hashlib.sha256(packet).digest()
-    count = -(-len(packet) // CHUNK_BYTES)
-    return tuple(
-        encode_packet(PacketType.CHUNK, digest, index, count, packet[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES])
-        for index in range(count)
-    )
-
-
-@dataclass(frozen=True)
-class Assembly:
-    """Unfinished packets of one sender: digest -> (count, pieces by index), oldest first."""
-
-    partial: dict[bytes, tuple[int, dict[int, bytes]]] = field(default_factory=dict)
-
-
-def process_chunk(
-    assembly: Assembly, packet: Packet, packet_bytes_max: int = PACKET_BYTES_MAX
-) -> tuple[Assembly, Packet | None]:
-    """Add a chunk in any order, repeats included; the packet when it is whole. Raises InvalidMessage's subclasses.
-
-    `packet_bytes_max` is what this sender can honestly have to say (see `limits`): more is not gathered at all.
-    """
-    digest, index, count, piece = packet.fields
-    if not 0 <= index < count or not piece or len(piece) > CHUNK_BYTES or len(digest) != hashlib.sha256().digest_size:
-        raise MalformedMessage("a chunk out of range")
-    if (count - 1) * CHUNK_BYTES > min(packet_bytes_max, PACKET_BYTES_MAX):
-        raise OversizedMessage(f"a packet of {count} chunks")
-    known_count, pieces = assembly.partial.get(digest, (count, {}))
-    if known_count != count:
-        raise MalformedMessage("chunks of one packet disagree on their count")
-    pieces = {**pieces, index: piece}
-    others = {key: value for key, value in assembly.partial.items() if key != digest}
-    if len(pieces) < count:
-        kept = list(others.items())[-(PARTIAL_PACKETS_MAX - 1) :]
-        return replace(assembly, partial={**dict(kept), digest: (count, pieces)}), None
-    whole = b"".join(pieces[i] for i in range(count))
-    assembly = replace(assembly, partial=others)
-    if hashlib.sha256(whole).digest() != digest:
-        raise MalformedMessage("chunks that do not make the packet they name")
-    inner = decode_packet(whole)
-    if inner.type is PacketType.CHUNK:
-        raise MalformedMessage("a chunk inside chunks")
-    return assembly, inner
 
 
 @dataclass(frozen=True)

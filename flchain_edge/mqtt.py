@@ -1,7 +1,7 @@
 """The MQTT link of agent and miner: MQTT 3.1.1, kept up, on the process's one asyncio loop.
 
-Nothing is kept in memory for later: the durable outbox is the caller's, and it is emptied by signed receipts of
-miners, never by a PUBACK.
+But for long packets that are half over nothing is kept in memory for later: the durable outbox is the caller's, and it
+is emptied by signed receipts of miners, never by a PUBACK.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from dataclasses import dataclass
 
 import paho.mqtt.client as paho
 
+from flchain.chunks import DEVICE_CHUNK_BYTES, Ranges
 from flchain.errors import ConfigError
 from flchain_edge.broker_choice import BrokerChoice, is_listening
 from flchain_edge.inbox import INBOX_BYTES_MAX, INBOX_MESSAGES_MAX, Connected, Disconnected, Inbox, LinkEvent, Received
+from flchain_edge.link_rate import LinkRate
 from flchain_edge.mqtt_session import OUTGOING_BYTES_MAX, OUTGOING_MESSAGES_MAX, Session
 from flchain_edge.mqtt_settings import Endpoint, MqttSettings, Will, build_tls_context
 from flchain_edge.tls_errors import describe_tls_error
+from flchain_edge.transfers import Chunk, Transfers
 
 __all__ = [
     "INBOX_BYTES_MAX",
@@ -99,6 +102,10 @@ class MqttLink:
         self._filters: dict[str, int] = {}
         self._session: Session | None = None
         self._task: asyncio.Task[None] | None = None
+        self.rate = LinkRate()
+        self._transfers = Transfers()
+        self._chunks: dict[int, Chunk] = {}
+        """Under way, by the number of the message."""
         self._said: dict[Endpoint, str] = {}
         self._choice = BrokerChoice(settings.endpoints, settings.return_s)
         self._choose: Callable[[], float] | None = None
@@ -167,14 +174,56 @@ class MqttLink:
             raise ValueError(f"QoS {qos}: only 0 and 1 are used")
         if not topic or any(mark in topic for mark in "+#\0"):
             raise ValueError(f"not a topic to publish to: {topic!r}")
+        return self._publish(topic, payload, retain, qos) is not None
+
+    def _publish(self, topic: str, payload: bytes, retain: bool = False, qos: int = 1) -> int | None:
         session = self._session
-        if session is None or not session.is_ready or not session.publish(topic, payload, retain, qos):
+        number = session.publish(topic, payload, retain, qos) if session is not None and session.is_ready else None
+        if number is None:
             self.counters.refused += 1
-            return False
+            return None
+        size = compute_publish_bytes(topic, len(payload), qos)
+        if qos:
+            self.rate.on_sent(number, size, asyncio.get_running_loop().time())
         self.counters.messages_sent += 1
-        self.counters.bytes_sent += compute_publish_bytes(topic, len(payload), qos)
+        self.counters.bytes_sent += size
         self.counters.bytes_received += PUBACK_BYTES if qos else 0
-        return True
+        return number
+
+    def send(self, topic: str, packet: bytes, *, is_again: bool = False) -> None:
+        """Publish a packet, or send it in chunks behind everything else, on and on over breaks of the link.
+
+        A long packet is kept until others take its place or it is cancelled; a short one is not, as by `publish`.
+        """
+        if len(packet) <= DEVICE_CHUNK_BYTES:
+            self.publish(topic, packet)
+            return
+        self._transfers.begin(topic, packet, is_again=is_again)
+        self._send_chunks()
+
+    def send_again(self, digest: bytes, ranges: Ranges) -> None:
+        """Somebody lacks these chunks of a packet that was sent."""
+        self._transfers.want(digest, ranges, asyncio.get_running_loop().time())
+        self._send_chunks()
+
+    def cancel(self, packet: bytes) -> None:
+        """A packet that was to be sent is of no use any more."""
+        self._transfers.cancel(packet)
+
+    def _send_chunks(self) -> None:
+        now_s = asyncio.get_running_loop().time()
+        while self.is_connected and (chunk := self._transfers.take(self.rate.compute_window_bytes(), now_s)):
+            number = self._publish(chunk.topic, chunk.payload)
+            if number is None:  # the connection's own queue is full: again with the next acknowledgement
+                self._transfers.on_lost((chunk,))
+                return
+            self._chunks[number] = chunk
+
+    def on_session_acked(self, number: int) -> None:
+        self.rate.on_acked(number, asyncio.get_running_loop().time())
+        if (chunk := self._chunks.pop(number, None)) is not None:
+            self._transfers.on_acked(chunk)
+        self._send_chunks()
 
     def subscribe(self, *topic_filters: str, qos: int = 1) -> None:
         """Want these filters from now on, on this connection and on every later one."""
@@ -217,6 +266,9 @@ class MqttLink:
             reason = describe_tls_error(error, time.time())
         finally:
             self._session = None
+            self.rate.on_lost()
+            self._transfers.on_lost(self._chunks.values())
+            self._chunks.clear()
             if watch is not None:
                 watch.cancel()
             if session is not None:
@@ -243,6 +295,7 @@ class MqttLink:
         session.subscribe(tuple(self._filters.items()))
         self._say(logging.INFO, "connected to the broker")
         self._deliver(Connected())
+        self._send_chunks()
 
     def on_session_message(self, message: paho.MQTTMessage) -> None:
         try:

@@ -45,6 +45,8 @@ class SessionOwner(Protocol):
 
     def on_session_message(self, message: paho.MQTTMessage) -> None: ...
 
+    def on_session_acked(self, number: int) -> None: ...
+
 
 def _build_client(settings: MqttSettings, will: Will | None) -> paho.Client:
     client = paho.Client(
@@ -159,17 +161,18 @@ class Session:
                 self._end("the broker did not answer CONNECT")
         return self.closed.result()
 
-    def publish(self, topic: str, payload: bytes, retain: bool, qos: int) -> bool:
+    def publish(self, topic: str, payload: bytes, retain: bool, qos: int) -> int | None:
+        """The message's number, under which it is acknowledged; None if it was not taken."""
         if len(self._outgoing) >= OUTGOING_MESSAGES_MAX:
-            return False
+            return None
         if self._outgoing_bytes + len(payload) > self._outgoing_bytes_max:
-            return False
+            return None
         info = self._client.publish(topic, payload, qos=qos, retain=retain)
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            return False
+            return None
         self._outgoing[info.mid] = len(payload)
         self._outgoing_bytes += len(payload)
-        return True
+        return info.mid
 
     def subscribe(self, filters: tuple[tuple[str, int], ...]) -> None:
         if filters:
@@ -264,6 +267,7 @@ class Session:
 
     def _on_publish(self, client: paho.Client, userdata: Any, mid: int, code: Any, properties: Any) -> None:
         self._outgoing_bytes -= self._outgoing.pop(mid, 0)
+        self._owner.on_session_acked(mid)
 
     def _on_subscribe(self, client: paho.Client, userdata: Any, mid: int, codes: Any, properties: Any) -> None:
         for name, code in zip(self._asked.pop(mid, ()), codes, strict=False):

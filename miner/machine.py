@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from flchain import messages
 from flchain.chain import DEVICE_KINDS, ORDER_KINDS, SCORE_KINDS, Block, get_key_for, is_in_chain, process_transaction
+from flchain.chunks import Assembly, process_chunk
 from flchain.consensus import bft
 from flchain.errors import (
     BadCommitment,
@@ -21,13 +22,11 @@ from flchain.errors import (
 from flchain.limits import compute_device_packet_bytes_max, compute_miner_packet_bytes_max, compute_update_bytes_max
 from flchain.messages import Kind, Phase
 from flchain.packets import (
-    Assembly,
     Packet,
     PacketType,
     Topics,
     decode_packet,
     encode_packet,
-    process_chunk,
     read_topic_channel,
     read_topic_owner,
 )

@@ -6,9 +6,10 @@ import asyncio
 import logging
 from pathlib import Path
 
+from flchain.chunks import split_packet
 from flchain.genesis import Genesis
 from flchain.limits import compute_miner_packet_bytes_max, compute_packet_bytes_max
-from flchain.packets import PacketType, encode_packet, split_packet
+from flchain.packets import PacketType, encode_packet
 from flchain.state import find_validator
 from flchain.types import Height
 from flchain_edge.chain_files import load_genesis, load_model_file

@@ -7,10 +7,11 @@ from enum import Enum
 from typing import TypeAlias
 
 from flchain.chain import Block
+from flchain.chunks import Assembly
 from flchain.consensus.bft import BftState, Proposal, Timeout, Vote
 from flchain.crypto import Identity
 from flchain.messages import Kind, Want
-from flchain.packets import Assembly, PacketType, Topics, encode_packet
+from flchain.packets import PacketType, Topics, encode_packet
 from flchain.state import NO_HEIGHT, ChainState
 from flchain.trust import Head, Trust
 from flchain.types import EARLIEST, Address, Hash, Height, Millis, ModelVector, Round, UnixMillis, View

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flchain.certificate import verify_certificate
+from flchain.chunks import CHUNK_BYTES, Assembly, process_chunk
 from flchain.errors import InvalidMessage
 from flchain.genesis import Genesis
 from flchain.messages import (
@@ -32,16 +33,7 @@ from flchain.messages import (
     Unjail,
     Vote,
 )
-from flchain.packets import (
-    CHUNK_BYTES,
-    Assembly,
-    Packet,
-    PacketType,
-    decode_packet,
-    encode_packet,
-    process_chunk,
-    read_topic_owner,
-)
+from flchain.packets import Packet, PacketType, decode_packet, encode_packet, read_topic_owner
 from flchain.types import Hash, Height
 from flchain.wire import decode, decode_struct, encode, encode_struct, open_envelope, seal, verify_envelope
 from tests.vectors.make_messages import CHAIN, MESSAGES, STRUCTS

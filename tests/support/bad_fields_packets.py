@@ -9,10 +9,11 @@ from typing import Any
 
 from agent import values as av
 from agent.machine import step as agent_step
+from flchain.chunks import CHUNK_BYTES
 from flchain.fixedpoint import vector_bytes
 from flchain.limits import compute_packet_bytes_max
 from flchain.messages import Phase, Proposal
-from flchain.packets import CHUNK_BYTES, PacketType, encode_packet
+from flchain.packets import PacketType, encode_packet
 from flchain.snapshot import encode_carried, encode_state
 from flchain.types import Height
 from flchain.wire import encode, seal

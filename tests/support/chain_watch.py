@@ -9,19 +9,11 @@ from collections import Counter, defaultdict
 from functools import partial
 
 from flchain.chain import hash_header
+from flchain.chunks import Assembly, process_chunk
 from flchain.crypto import compute_address
 from flchain.genesis import Genesis
 from flchain.messages import Header, Kind, Proposal, Vote
-from flchain.packets import (
-    Assembly,
-    Packet,
-    PacketType,
-    Topics,
-    decode_packet,
-    process_chunk,
-    read_topic_channel,
-    read_topic_owner,
-)
+from flchain.packets import Packet, PacketType, Topics, decode_packet, read_topic_channel, read_topic_owner
 from flchain.types import Address
 from flchain.wire import HEADER_BYTES_MAX, decode_struct, open_envelope, verify_envelope
 from flchain_edge.inbox import LinkEvent, Received

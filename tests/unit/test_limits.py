@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from flchain.chain import Block, build_block, get_proposer
+from flchain.chunks import CHUNK_BYTES
 from flchain.codecs import CODECS
 from flchain.errors import MalformedUpdate, OversizedMessage
 from flchain.light import build_light_state, process_body
@@ -20,7 +21,7 @@ from flchain.limits import (
 )
 from flchain.messages import Ask, Phase, Proposal, Reveal, Vote, Want
 from flchain.orders import ACCOUNTS_MAX, CANDIDATES_MAX, DELEGATIONS_MAX, UNBONDINGS_PER_ACCOUNT_MAX
-from flchain.packets import CHUNK_BYTES, PacketType, Topics, encode_packet
+from flchain.packets import PacketType, Topics, encode_packet
 from flchain.params import UPDATES_MAX
 from flchain.state import Account, ChainState, Delegation, Device, Unbonding
 from flchain.state_tree import get_leaves

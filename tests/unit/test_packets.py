@@ -7,22 +7,18 @@ import itertools
 
 import pytest
 
+from flchain.chunks import CHUNK_BYTES, PARTIAL_PACKETS_MAX, Assembly, process_chunk, split_packet
 from flchain.errors import InvalidMessage, MalformedMessage, OversizedMessage
 from flchain.packets import (
-    CHUNK_BYTES,
     PACKET_BYTES_MAX,
-    PARTIAL_PACKETS_MAX,
     PAYLOAD_BYTES_MAX,
-    Assembly,
     Packet,
     PacketType,
     Topics,
     decode_packet,
     encode_packet,
-    process_chunk,
     read_topic_channel,
     read_topic_owner,
-    split_packet,
 )
 from flchain.wire import encode
 

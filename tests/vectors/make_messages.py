@@ -24,6 +24,7 @@ from flchain.messages import (
     Proposal,
     Receipt,
     Register,
+    Resume,
     Reveal,
     ScoreCommit,
     ScoreReveal,
@@ -69,6 +70,7 @@ MESSAGES: dict[str, AnyMessage] = {
     "unjail": Unjail(4),
     "evidence": Evidence(7, _fill(14, 180), _fill(15, 181)),
     "commit with a pledge": Commit(2, _fill(0, 32), True),
+    "resume": Resume(8, _fill(16, 20), _fill(17, 32), ((0, 4), (24, 2**20))),
 }
 STRUCTS: dict[str, msgspec.Struct] = {
     "genesis": CHAIN.genesis,

@@ -14,6 +14,7 @@ from typing import cast
 import numpy as np
 
 from flchain.chain import Block
+from flchain.chunks import split_packet
 from flchain.codecs import CODECS
 from flchain.crypto import Identity
 from flchain.errors import FlchainError
@@ -27,7 +28,7 @@ from flchain.messages import (
     ValidatorEntry,
     compute_update_commitment,
 )
-from flchain.packets import PacketType, Topics, decode_packet, encode_packet, split_packet
+from flchain.packets import PacketType, Topics, decode_packet, encode_packet
 from flchain.state import build_genesis_state
 from flchain.types import Hash, Height, ModelVector
 from flchain.wire import HEADER_BYTES_MAX, decode_struct, seal

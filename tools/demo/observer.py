@@ -10,20 +10,12 @@ from functools import partial
 
 from agent.edge.store_view import read_position
 from flchain.chain import hash_header
+from flchain.chunks import Assembly, process_chunk
 from flchain.errors import InvalidMessage, ModelMismatch, WrongRound
 from flchain.fixedpoint import vector_bytes
 from flchain.light import LightState, build_light_state, process_body, process_head, process_snapshot
 from flchain.messages import Header, Phase, Status
-from flchain.packets import (
-    Assembly,
-    Packet,
-    PacketType,
-    Topics,
-    decode_packet,
-    process_chunk,
-    read_topic_channel,
-    read_topic_owner,
-)
+from flchain.packets import Packet, PacketType, Topics, decode_packet, read_topic_channel, read_topic_owner
 from flchain.trust import Head
 from flchain.types import Address, ModelVector
 from flchain.wire import HEADER_BYTES_MAX, decode_struct, open_envelope, verify_envelope

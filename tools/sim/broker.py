@@ -10,7 +10,8 @@ from typing import Any
 
 import agent.values as av
 import miner.values as mv
-from flchain.packets import Topics, split_packet
+from flchain.chunks import split_packet
+from flchain.packets import Topics
 from tools.sim.checks import Checker
 from tools.sim.world import Links, Node
 

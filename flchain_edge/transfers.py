@@ -1,0 +1,112 @@
+"""Long packets on their way from a device: in chunks, few under way at once, sent on where a broken link left off.
+
+No input or output here: the link asks what to send next. What the broker has acknowledged is not sent again unless a
+miner asks for it; a packet that is to be sent again, whether this process knows of it or not, begins with its last chunk,
+and miners answer that with their receipt or with what they lack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from flchain.chunks import DEVICE_CHUNK_BYTES, Ranges, build_chunk, count_chunks, hash_packet, iterate_indices
+
+TRANSFERS_MAX = 4
+"""Packets kept to send or to send on; the oldest that is done is forgotten for a fifth, or the oldest."""
+AGAIN_S = 3.0
+"""A chunk that was sent so lately is not sent again for another who asks: four miners miss the same ones."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One MQTT payload to send now."""
+
+    topic: str
+    payload: bytes
+    digest: bytes
+    index: int
+
+
+@dataclass
+class _Transfer:
+    topic: str
+    packet: bytes
+    digest: bytes
+    waiting: dict[int, None] = field(default_factory=dict)
+    """Indices to send, in this order."""
+    under_way: dict[int, int] = field(default_factory=dict)
+    """Bytes by index, not acknowledged yet."""
+    sent_s: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        return count_chunks(self.packet, DEVICE_CHUNK_BYTES)
+
+    @property
+    def is_done(self) -> bool:
+        return not self.waiting and not self.under_way
+
+
+class Transfers:
+    """The long packets of one process."""
+
+    def __init__(self) -> None:
+        self._transfers: dict[bytes, _Transfer] = {}
+
+    def begin(self, topic: str, packet: bytes, *, is_again: bool = False) -> None:
+        """Send a packet. If it is on its way nothing changes; `is_again` if another process may have sent it before."""
+        digest = hash_packet(packet)
+        known = self._transfers.get(digest)
+        if known is None:
+            known = _Transfer(topic, packet, digest)
+            first = known.count - 1 if is_again else 0
+            known.waiting = dict.fromkeys(range(first, known.count))
+            self._make_room()
+            self._transfers[digest] = known
+        elif known.is_done:
+            known.waiting = {known.count - 1: None}
+
+    def cancel(self, packet: bytes) -> None:
+        """It is of no use any more. What is under way already is not called back."""
+        self._transfers.pop(hash_packet(packet), None)
+
+    def want(self, digest: bytes, ranges: Ranges, now_s: float) -> None:
+        """A miner lacks these chunks. Those of a packet that is not known, and those sent just now, are not sent."""
+        transfer = self._transfers.get(digest)
+        if transfer is None:
+            return
+        for index in iterate_indices(ranges, transfer.count, transfer.count):
+            is_new = now_s - transfer.sent_s.get(index, -AGAIN_S) >= AGAIN_S
+            if index not in transfer.under_way and is_new:
+                transfer.waiting[index] = None
+
+    def take(self, window_bytes: int, now_s: float) -> Chunk | None:
+        """The next chunk, if no more than `window_bytes` are then under way, or nothing else is."""
+        under_way = sum(sum(transfer.under_way.values()) for transfer in self._transfers.values())
+        for transfer in self._transfers.values():
+            for index in transfer.waiting:
+                payload = build_chunk(transfer.packet, transfer.digest, index, DEVICE_CHUNK_BYTES)
+                if under_way and under_way + len(payload) > window_bytes:
+                    return None
+                del transfer.waiting[index]
+                transfer.under_way[index], transfer.sent_s[index] = len(payload), now_s
+                return Chunk(transfer.topic, payload, transfer.digest, index)
+        return None
+
+    def on_acked(self, chunk: Chunk) -> None:
+        """The broker has it."""
+        if chunk.digest in self._transfers:
+            self._transfers[chunk.digest].under_way.pop(chunk.index, None)
+
+    def on_lost(self, chunks: Iterable[Chunk]) -> None:
+        """The link broke before these were acknowledged: they go first when it is back."""
+        for chunk in chunks:
+            transfer = self._transfers.get(chunk.digest)
+            if transfer is not None and transfer.under_way.pop(chunk.index, None) is not None:
+                transfer.waiting = dict.fromkeys(sorted({chunk.index, *transfer.waiting}))
+
+    def _make_room(self) -> None:
+        while len(self._transfers) >= TRANSFERS_MAX:
+            done = (digest for digest, transfer in self._transfers.items() if transfer.is_done)
+            del self._transfers[next(done, next(iter(self._transfers)))]
