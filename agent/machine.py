@@ -7,13 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from agent import mining, work
+from agent import drawing, mining, work
 from agent.chain_time import ChainTime, compute_time
 from agent.values import (
     AgentConfig,
     AgentState,
     Connected,
-    DropOutbox,
     Effect,
     Event,
     Follow,
@@ -36,7 +35,6 @@ from agent.values import (
 )
 from flchain import light
 from flchain.chain import hash_header
-from flchain.chunks import Assembly, process_chunk
 from flchain.errors import (
     InvalidMessage,
     MalformedMessage,
@@ -48,8 +46,7 @@ from flchain.errors import (
     WrongRound,
 )
 from flchain.light import LightState
-from flchain.limits import compute_packet_bytes_max
-from flchain.messages import Ask, Receipt, Want
+from flchain.messages import Ask, Receipt, Resume, Want
 from flchain.packets import (
     Packet,
     PacketType,
@@ -84,6 +81,7 @@ def build_agent_state(
         followed=config.miners[0][0],
         work=saved_work,
         scores=saved_scores,
+        restored=saved_work.round if saved_work is not None else None,
         outbox=outbox or {},
     )
 
@@ -131,8 +129,9 @@ def _on_connected(state: AgentState, now_ms: Millis) -> Transition:
     miner = state.followed
     state, effects = work.resend(replace(state, heard_ms=now_ms))
     state, more = work.pursue(state)
+    state, drawn = drawing.ask_again(state)
     timer = StartTimer(Timer.SILENCE, state.config.failover_ms // 2)
-    return state, (Follow(None, miner), *effects, *more, timer)
+    return state, (Follow(None, miner), *effects, *more, *drawn, timer)
 
 
 def _on_packet(state: AgentState, event: PacketReceived, now_ms: Millis) -> Transition:
@@ -141,12 +140,11 @@ def _on_packet(state: AgentState, event: PacketReceived, now_ms: Millis) -> Tran
         raise UnknownSender(f"{owner.hex()} is no miner of this chain")
     packet = decode_packet(event.payload)
     if packet.type is PacketType.CHUNK:
-        known = state.light
-        bytes_max = compute_packet_bytes_max(known.params, len(known.device_keys), len(known.validators))
-        assembly, whole = process_chunk(state.assemblies.get(owner, Assembly()), packet, bytes_max)
-        state = replace(state, assemblies={**state.assemblies, owner: assembly})
+        is_answer = read_topic_channel(event.topic) == "to"
+        before, (state, whole, drawn) = state, drawing.on_chunk(state, owner, packet, is_answer=is_answer)
         if whole is None:
-            return state, ()
+            is_news = owner == state.followed and state.drawings is not before.drawings
+            return replace(state, heard_ms=now_ms) if is_news else state, drawn
         packet = whole
     handler = PACKET_RULES.get((read_topic_channel(event.topic), packet.type))
     if handler is None:
@@ -266,7 +264,9 @@ def _follow_light(state: AgentState, after: LightState) -> Transition:
     effects: tuple[Effect, ...] = ()
     if after.model_round > before.model_round:
         state, effects = _on_new_model(state)
-    if not after.is_synced:
+    if after.is_synced:
+        state = drawing.give_up_answers(state)
+    else:
         state, resync = _start_resync(state, is_hopeless=not after.wanted and bool(before.wanted))
         effects += resync
     state, dropped = work.drop_stale(state)
@@ -277,7 +277,7 @@ def _follow_light(state: AgentState, after: LightState) -> Transition:
 
 def _start_resync(state: AgentState, is_hopeless: bool) -> Transition:
     """Bodies that are awaited get some time; if none is left that could help, every moment may cost a round."""
-    if is_hopeless:
+    if is_hopeless and not state.drawings:
         return _ask_for_model(state)
     if state.is_resyncing:
         return state, ()
@@ -307,6 +307,9 @@ def _on_resync_timer(state: AgentState) -> Transition:
     state = replace(state, is_resyncing=False)
     if state.light.is_synced or state.is_mismatch:
         return replace(state, is_followed_asked=False), ()
+    state, drawn = drawing.pursue(state)
+    if state.drawings:  # a slow link is no reason to send all of it once more
+        return replace(state, is_resyncing=True), (*drawn, StartTimer(Timer.RESYNC, state.config.resync_ms))
     return _ask_for_model(state)
 
 
@@ -361,24 +364,17 @@ def _on_silence_timer(state: AgentState, now_ms: Millis) -> Transition:
     return state, (note, Follow(before, miner), _ask(state, miner, _get_want(state)), *again, timer)
 
 
-def _on_receipt(state: AgentState, owner: Address, packet: Packet) -> Transition:
+def _on_message(state: AgentState, owner: Address, packet: Packet) -> Transition:
     envelope = open_envelope(packet.fields[0], state.light.chain)
     if envelope.sender != owner:
         raise UnknownSender("a receipt under another miner's topic")
-    receipt = verify_envelope(envelope, state.light.chain, state.miners[owner])
-    if not isinstance(receipt, Receipt):
-        raise MalformedMessage("not a receipt")
-    digest = Hash(receipt.digest)
-    if digest not in state.outbox:
-        return state, ()  # a second miner's receipt
-    if receipt.round != state.outbox[digest][0]:
-        raise WrongRound(f"a receipt of round {receipt.round} for a message of round {state.outbox[digest][0]}")
-    outbox = {key: value for key, value in state.outbox.items() if key != digest}
-    state = replace(state, outbox=outbox, said=state.said | {digest})
-    effects: tuple[Effect, ...] = (DropOutbox(digest, receipt.code),)
-    if receipt.code != "ok":
-        effects += (Note("a miner refused a message", {"round": receipt.round, "cause": receipt.code}),)
-    return state, effects
+    message = verify_envelope(envelope, state.light.chain, state.miners[owner])
+    match message:
+        case Receipt():
+            return work.on_receipt(state, message)
+        case Resume():
+            return drawing.on_resume(state, message)
+    raise MalformedMessage("not a receipt")
 
 
 PACKET_RULES: dict[tuple[str, PacketType], Callable[[AgentState, Address, Packet], Transition]] = {
@@ -387,7 +383,9 @@ PACKET_RULES: dict[tuple[str, PacketType], Callable[[AgentState, Address, Packet
     ("light", PacketType.HEAD): _on_head,
     ("light", PacketType.LIGHT_BODY): _on_body,
     ("to", PacketType.HEAD): _on_head,
+    ("to", PacketType.BODY): _on_body,
+    ("to", PacketType.LIGHT_BODY): _on_body,
     ("to", PacketType.MODEL): _on_snapshot,
     ("to", PacketType.DELTAS): _on_deltas,
-    ("to", PacketType.MESSAGE): _on_receipt,
+    ("to", PacketType.MESSAGE): _on_message,
 }

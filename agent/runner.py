@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,13 +43,13 @@ from agent.values import (
     SaveWork,
     ScoreComputed,
     ScoringFailed,
+    SendChunks,
     StartTimer,
     TimerFired,
     Train,
     TrainingDone,
     TrainingFailed,
 )
-from flchain.chunks import split_packet
 from flchain.crypto import Identity, compute_address
 from flchain.errors import ConfigError
 from flchain.genesis import Genesis
@@ -162,12 +163,15 @@ class AgentRunner:
                 task = asyncio.create_task(work)
                 self._working.add(task)
                 task.add_done_callback(self._working.discard)
-            case Publish(topic, packet):
-                for payload in split_packet(packet):
-                    self._link.publish(topic, payload)
+            case Publish(topic, packet, is_again):
+                self._link.send(topic, packet, is_again=is_again)
+            case SendChunks(digest, ranges):
+                self._link.send_again(digest, ranges)
             case SaveWork() | SaveScores() | SaveOutbox() | SavePosition():
                 pass  # durable already
-            case DropOutbox(digest, reason):
+            case DropOutbox(digest, reason, raw):
+                if reason != "ok":  # else miners that have not all of it may still ask
+                    self._link.cancel(encode_packet(PacketType.MESSAGE, raw))
                 log.debug("out of the outbox", extra={"digest": digest[:8], "reason": reason})
             case Report():
                 self._report(effect)
@@ -209,6 +213,8 @@ class AgentRunner:
             event = await self._workers.train(effect.round, effect.model)
         except WorkerFailed as error:
             event = TrainingFailed(effect.round, str(error))
+        if isinstance(event, TrainingDone) and (rate := self._link.rate.bytes_per_s) is not None:
+            event = replace(event, uplink_bytes_per_s=int(rate))
         if event is not None:
             self._queue.post(event)
 

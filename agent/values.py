@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agent.chain_time import ChainTime
-from flchain.chunks import Assembly
+from flchain.chunks import Assembly, Ranges
 from flchain.crypto import Identity
 from flchain.light import LightState
 from flchain.packets import Topics
@@ -52,6 +52,8 @@ class TrainingDone:
     training_ms: int
     loss: float
     standard_normals: npt.NDArray[np.float32] | None = None
+    uplink_bytes_per_s: int | None = None
+    """What the way to the broker carries, if it is known by now: a codec that can choose makes the update fit."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,16 @@ class Publish:
 
     topic: str
     packet: bytes
+    is_again: bool = False
+    """It was sent before, perhaps by another process: of a long one the last chunk is enough, to ask who lacks what."""
+
+
+@dataclass(frozen=True)
+class SendChunks:
+    """Send these chunks of a long packet of this device's to all miners, if it is still of use."""
+
+    digest: bytes
+    ranges: Ranges
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,10 +165,11 @@ class SaveOutbox:
 
 @dataclass(frozen=True)
 class DropOutbox:
-    """A message needs no sending any more; `reason` says why."""
+    """A message needs no sending any more; `reason` says why: "ok" if a miner has it."""
 
     digest: Hash
     reason: str
+    raw: bytes = field(default=b"", repr=False, compare=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,6 +229,7 @@ Effect: TypeAlias = (
     Train
     | ComputeScore
     | Publish
+    | SendChunks
     | SaveWork
     | SaveScores
     | SaveOutbox
@@ -277,6 +291,23 @@ class Scoring:
     """The scorer has failed: nothing more is asked in this round."""
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """A long packet of a miner that comes in part (see `drawing`)."""
+
+    owner: Address
+    is_answer: bool
+    """False for what the miner sends to all, unasked."""
+    asked: int
+    """The chunks below this index were sent unasked, or asked for."""
+    begun_ms: int
+    begun_bytes: int
+    heard_ms: int = 0
+    """When a chunk came last, or what is missing was asked for."""
+    stalls: int = 0
+    """How often that was because none came."""
+
+
 @dataclass(frozen=True, eq=False)
 class AgentState:
     """Everything an agent holds in memory."""
@@ -319,6 +350,10 @@ class AgentState:
     is_mismatch: bool = False
     """This device has computed another model than the chain's: it takes part no more until somebody looks at it."""
     assemblies: dict[Address, Assembly] = field(default_factory=dict)
+    drawings: dict[bytes, Drawing] = field(default_factory=dict)
+    """By the packet's digest, for each that the assemblies hold a part of."""
+    restored: Round | None = None
+    """The round of the work that was found at the start: another process may have sent it already."""
 
     @property
     def is_mining(self) -> bool:

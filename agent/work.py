@@ -19,13 +19,15 @@ from agent.values import (
     Work,
 )
 from flchain.codecs import CODECS, compute_codec_seed
+from flchain.codecs.adaptive import compute_bytes_wanted
+from flchain.errors import WrongRound
 from flchain.fixedpoint import to_fixed
-from flchain.messages import SALT_BYTES, Commit, Phase, Reveal, compute_update_commitment
+from flchain.messages import SALT_BYTES, Commit, Phase, Receipt, Reveal, compute_update_commitment
 from flchain.packets import PacketType, encode_packet
 from flchain.params import SAMPLES_CAP_MAX
 from flchain.privacy import MECHANISMS
-from flchain.types import Round
-from flchain.wire import hash_message, seal
+from flchain.types import Hash, Round
+from flchain.wire import SMALL_BYTES_MAX, hash_message, seal
 
 Transition = tuple[AgentState, tuple[Effect, ...]]
 
@@ -71,7 +73,7 @@ def _say(state: AgentState, raw: bytes) -> Transition:
     state = replace(state, outbox={**state.outbox, digest: (state.light.round, raw)}, said=state.said | {digest})
     return state, (
         SaveOutbox(digest, state.light.round, raw),
-        _publish(state, raw),
+        _publish(state, raw, is_again=state.restored == state.light.round),
         StartTimer(Timer.RESEND, state.config.resend_ms),
     )
 
@@ -83,24 +85,41 @@ def say_again(state: AgentState) -> Transition:
     return (state, ()) if raw is None or not is_able else _say(state, raw)
 
 
-def _publish(state: AgentState, raw: bytes) -> Publish:
+def _publish(state: AgentState, raw: bytes, *, is_again: bool) -> Publish:
     topic = state.topics.device_up(state.config.identity.address)
-    return Publish(topic, encode_packet(PacketType.MESSAGE, raw))
+    return Publish(topic, encode_packet(PacketType.MESSAGE, raw), is_again)
 
 
 def resend(state: AgentState) -> Transition:
     """Say again what has no receipt."""
     if not state.outbox or state.chain_time is None:
         return state, ()
-    again = tuple(_publish(state, raw) for _, raw in state.outbox.values())
+    again = tuple(_publish(state, raw, is_again=True) for _, raw in state.outbox.values())
     return state, (*again, StartTimer(Timer.RESEND, state.config.resend_ms))
+
+
+def on_receipt(state: AgentState, receipt: Receipt) -> Transition:
+    """A miner has a message of this device's, or says why it does not take it. Raises WrongRound."""
+    digest = Hash(receipt.digest)
+    if digest not in state.outbox:
+        return state, ()  # a second miner's receipt
+    if receipt.round != state.outbox[digest][0]:
+        raise WrongRound(f"a receipt of round {receipt.round} for a message of round {state.outbox[digest][0]}")
+    raw = state.outbox[digest][1]
+    outbox = {key: value for key, value in state.outbox.items() if key != digest}
+    state = replace(state, outbox=outbox, said=state.said | {digest})
+    effects: tuple[Effect, ...] = (DropOutbox(digest, receipt.code, raw),)
+    if receipt.code != "ok":
+        effects += (Note("a miner refused a message", {"round": receipt.round, "cause": receipt.code}),)
+    return state, effects
 
 
 def drop_stale(state: AgentState) -> Transition:
     """Take out of the outbox what the chain cannot use any more, with the reason."""
     due = _get_due(state)
     kept = {digest: item for digest, item in state.outbox.items() if due is not None and item[1] == due}
-    dropped = tuple(DropOutbox(digest, "the phase is over") for digest in state.outbox if digest not in kept)
+    late = {digest: raw for digest, (_, raw) in state.outbox.items() if digest not in kept}
+    dropped = tuple(DropOutbox(digest, "the phase is over", raw) for digest, raw in late.items())
     is_of_round = any(own is not None and own.round == state.light.round for own in (state.work, state.scores))
     said = state.said if is_of_round else frozenset()
     return replace(state, outbox=kept, said=said), dropped
@@ -138,7 +157,10 @@ def _build_work(state: AgentState, event: TrainingDone) -> Work:
     )
     number = Round(event.round)
     seed = compute_codec_seed(chain, number, me.address)
-    encoded = CODECS[params.codec].encode(to_fixed(protected), state.residual, params.codec_level, seed)
+    # Its size is an update's own affair: what is on the chain says how to decode it.
+    rate = event.uplink_bytes_per_s
+    wanted = None if rate is None else compute_bytes_wanted(rate, params.patience_ms, SMALL_BYTES_MAX)
+    encoded = CODECS[params.codec].encode(to_fixed(protected), state.residual, params.codec_level, seed, wanted)
     salt = me.derive_secret("update-salt", chain + number.to_bytes(8, "big"))[:SALT_BYTES]
     reveal = Reveal(number, salt, max(1, min(event.samples, SAMPLES_CAP_MAX)), encoded.payload)
     commit = Commit(number, compute_update_commitment(chain, me.address, reveal), state.is_mining)

@@ -1,7 +1,7 @@
 """How fast the way to the broker is, by what it acknowledges: bytes a second, and how much may be under way at once.
 
-Delivery rate as in BBR (Cardwell et al. 2016, ACM Queue 14.5): what was acknowledged between the sending of a message and
-its own acknowledgement, over that time. Only what fills the way for a while tells its rate, so little messages do not count.
+Delivery rate as in BBR (Cardwell et al. 2016, ACM Queue 14.5): what was acknowledged between the sending of a message
+and its own acknowledgement, over that time. Short messages tell little of the rate and do not count.
 """
 
 from __future__ import annotations

@@ -106,6 +106,8 @@ class MqttLink:
         self._transfers = Transfers()
         self._chunks: dict[int, Chunk] = {}
         """Under way, by the number of the message."""
+        self._short: dict[int, bytes] = {}
+        """Packets that go whole and are under way: who has no receipt says them again too soon for a slow link."""
         self._said: dict[Endpoint, str] = {}
         self._choice = BrokerChoice(settings.endpoints, settings.return_s)
         self._choose: Callable[[], float] | None = None
@@ -195,11 +197,11 @@ class MqttLink:
 
         A long packet is kept until others take its place or it is cancelled; a short one is not, as by `publish`.
         """
-        if len(packet) <= DEVICE_CHUNK_BYTES:
-            self.publish(topic, packet)
-            return
-        self._transfers.begin(topic, packet, is_again=is_again)
-        self._send_chunks()
+        if len(packet) > DEVICE_CHUNK_BYTES:
+            self._transfers.begin(topic, packet, asyncio.get_running_loop().time(), is_again=is_again)
+            self._send_chunks()
+        elif packet not in self._short.values() and (number := self._publish(topic, packet)) is not None:
+            self._short[number] = packet
 
     def send_again(self, digest: bytes, ranges: Ranges) -> None:
         """Somebody lacks these chunks of a packet that was sent."""
@@ -221,6 +223,7 @@ class MqttLink:
 
     def on_session_acked(self, number: int) -> None:
         self.rate.on_acked(number, asyncio.get_running_loop().time())
+        self._short.pop(number, None)
         if (chunk := self._chunks.pop(number, None)) is not None:
             self._transfers.on_acked(chunk)
         self._send_chunks()
@@ -269,6 +272,7 @@ class MqttLink:
             self.rate.on_lost()
             self._transfers.on_lost(self._chunks.values())
             self._chunks.clear()
+            self._short.clear()
             if watch is not None:
                 watch.cancel()
             if session is not None:

@@ -1,8 +1,8 @@
 """Long packets on their way from a device: in chunks, few under way at once, sent on where a broken link left off.
 
 No input or output here: the link asks what to send next. What the broker has acknowledged is not sent again unless a
-miner asks for it; a packet that is to be sent again, whether this process knows of it or not, begins with its last chunk,
-and miners answer that with their receipt or with what they lack.
+miner asks for it. Of a packet that is to be sent again, by this process or another one, the last chunk goes first:
+miners answer it with their receipt, or with what they lack.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from flchain.chunks import DEVICE_CHUNK_BYTES, Ranges, build_chunk, count_chunks
 
 TRANSFERS_MAX = 4
 """Packets kept to send or to send on; the oldest that is done is forgotten for a fifth, or the oldest."""
+PROBE_S = 10.0
+"""How often at most the last chunk of a packet that went out whole goes out again, to ask who lacks what."""
 AGAIN_S = 3.0
 """A chunk that was sent so lately is not sent again for another who asks: four miners miss the same ones."""
 
@@ -54,7 +56,7 @@ class Transfers:
     def __init__(self) -> None:
         self._transfers: dict[bytes, _Transfer] = {}
 
-    def begin(self, topic: str, packet: bytes, *, is_again: bool = False) -> None:
+    def begin(self, topic: str, packet: bytes, now_s: float, *, is_again: bool = False) -> None:
         """Send a packet. If it is on its way nothing changes; `is_again` if another process may have sent it before."""
         digest = hash_packet(packet)
         known = self._transfers.get(digest)
@@ -64,7 +66,7 @@ class Transfers:
             known.waiting = dict.fromkeys(range(first, known.count))
             self._make_room()
             self._transfers[digest] = known
-        elif known.is_done:
+        elif known.is_done and now_s - known.sent_s.get(known.count - 1, now_s) >= PROBE_S:
             known.waiting = {known.count - 1: None}
 
     def cancel(self, packet: bytes) -> None:

@@ -15,6 +15,7 @@ from flchain.chain import (
     select_orders,
     select_transactions,
 )
+from flchain.chunks import Assembly
 from flchain.consensus import bft
 from flchain.errors import InvalidMessage, MalformedMessage, UnknownSender, WrongRound
 from flchain.messages import Phase
@@ -227,6 +228,8 @@ def stand_at(state: MinerState, after: ChainState, tip: Tip, save: Effect, note:
         is_patience_over=False,
         is_patience_running=False,
         is_patience_for_devices=False,
+        patience_extensions=0,
+        assemblies=_forget_whole(state.assemblies) if is_new_round else state.assemblies,
         tip=tip,
         changes=add_change(state.changes, after.height, tip),
         trust=None,
@@ -238,6 +241,11 @@ def stand_at(state: MinerState, after: ChainState, tip: Tip, save: Effect, note:
     state, more = scoring.process_phase(state)
     state, begun = consider(state)
     return state, effects + more + begun
+
+
+def _forget_whole(assemblies: dict[Address, Assembly]) -> dict[Address, Assembly]:
+    """Of the packets that came in chunks only those that are not whole yet may still matter in a new round."""
+    return {owner: Assembly(assembly.partial) for owner, assembly in assemblies.items() if assembly.partial}
 
 
 def _verify(state: MinerState, envelope: Envelope) -> messages.AnyMessage:

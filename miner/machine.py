@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from flchain import messages
 from flchain.chain import DEVICE_KINDS, ORDER_KINDS, SCORE_KINDS, Block, get_key_for, is_in_chain, process_transaction
-from flchain.chunks import Assembly, process_chunk
 from flchain.consensus import bft
 from flchain.errors import (
     BadCommitment,
@@ -19,7 +18,7 @@ from flchain.errors import (
     UnknownSender,
     WrongRound,
 )
-from flchain.limits import compute_device_packet_bytes_max, compute_miner_packet_bytes_max, compute_update_bytes_max
+from flchain.limits import compute_update_bytes_max
 from flchain.messages import Kind, Phase
 from flchain.packets import (
     Packet,
@@ -31,10 +30,10 @@ from flchain.packets import (
     read_topic_owner,
 )
 from flchain.phases import PHASE_KINDS
-from flchain.state import ChainState, Device, find_candidate, find_device
+from flchain.state import Device, find_candidate, find_device
 from flchain.types import Address, Height, Millis, UnixMillis
 from flchain.wire import Envelope, open_envelope, seal, verify_envelope
-from miner import agreement, answers, mempool, news, order_pool, scoring, state_sync
+from miner import agreement, answers, mempool, news, order_pool, resume, scoring, state_sync
 from miner.tip import Standing
 from miner.values import (
     Connected,
@@ -48,6 +47,7 @@ from miner.values import (
     Publish,
     Refuse,
     ScoreComputed,
+    StartTimer,
     Timer,
     TimerFired,
 )
@@ -120,7 +120,7 @@ def _on_event(state: MinerState, event: Event) -> Transition:
         case PacketReceived():
             return on_packet(state, event)
         case TimerFired(Timer.PATIENCE):
-            return agreement.consider(replace(state, is_patience_over=state.is_patience_running))
+            return _on_patience_over(state)
         case TimerFired(Timer.PROPOSE):
             return agreement.on_propose_timer(state)
         case TimerFired(Timer.GOSSIP):
@@ -136,13 +136,22 @@ def _on_event(state: MinerState, event: Event) -> Transition:
     raise AssertionError(f"an event that nobody handles: {event}")
 
 
+def _on_patience_over(state: MinerState) -> Transition:
+    """Who is missing now is left out; but not while a slow link still brings what is awaited, which has an end, too."""
+    if state.is_patience_running and resume.is_update_arriving(state):
+        state = replace(state, patience_extensions=state.patience_extensions + 1)
+        return state, (StartTimer(Timer.PATIENCE, state.chain.params.patience_ms),)
+    return agreement.consider(replace(state, is_patience_over=state.is_patience_running))
+
+
 def _on_connected(state: MinerState) -> Transition:
     repeated = scoring.repeat_scores(state)
     tip = news.publish_tip(state, is_again=True)
     state, scored = scoring.process_phase(state)
     state, said = agreement.on_gossip_timer(replace(state, gossips=0))
     state, begun = agreement.consider(state)
-    return state, (*tip, *repeated, *scored, *said, *begun)
+    state, asked = resume.ask_all(state)
+    return state, (*tip, *repeated, *scored, *said, *begun, *asked)
 
 
 def _on_gossip(state: MinerState) -> Transition:
@@ -167,11 +176,9 @@ def on_packet(state: MinerState, event: PacketReceived) -> Transition:
         return state, ()  # the broker returns what this node has said
     packet = decode_packet(event.payload)
     if packet.type is PacketType.CHUNK:
-        bytes_max = _get_packet_bytes_max(state.chain, owner)
-        assembly, whole = process_chunk(state.assemblies.get(owner, Assembly()), packet, bytes_max)
-        state = replace(state, assemblies={**state.assemblies, owner: assembly})
+        state, whole, asked = resume.on_chunk(state, owner, packet)
         if whole is None:
-            return state, ()
+            return state, asked
         packet = whole
     channel = read_topic_channel(event.topic)
     handler = PACKET_RULES.get((channel, packet.type))
@@ -181,15 +188,6 @@ def on_packet(state: MinerState, event: PacketReceived) -> Transition:
         return handler(state, owner, packet)
     except WrongRound:
         return _keep_early(state, event.topic, packet)
-
-
-def _get_packet_bytes_max(chain: ChainState, owner: Address) -> int:
-    """How much this sender can honestly have to say at once. Raises UnknownSender."""
-    if find_candidate(chain, owner) is not None:
-        return compute_miner_packet_bytes_max(chain.params, len(chain.devices), len(chain.validators))
-    if find_device(chain, owner) is not None:
-        return compute_device_packet_bytes_max(chain.params)
-    raise UnknownSender(f"chunks of {owner.hex()}")
 
 
 def _keep_early(state: MinerState, topic: str, packet: Packet) -> Transition:
@@ -261,6 +259,8 @@ def _on_device_message(state: MinerState, owner: Address, packet: Packet) -> Tra
         raise UnknownSender("a device publishes under its own address only")
     if envelope.kind is Kind.ASK:
         return answers.on_ask(state, envelope)
+    if envelope.kind is Kind.RESUME:
+        return resume.on_resume(state, envelope)
     if envelope.kind in ORDER_KINDS:
         return _on_order(state, envelope)
     if envelope.kind not in DEVICE_KINDS | SCORE_KINDS:

@@ -6,10 +6,10 @@ import asyncio
 import logging
 from pathlib import Path
 
-from flchain.chunks import split_packet
+from flchain.chunks import CHUNK_BYTES, DEVICE_CHUNK_BYTES, FIRST_CHUNKS, compute_pushed_chunk_bytes, split_packet
 from flchain.genesis import Genesis
 from flchain.limits import compute_miner_packet_bytes_max, compute_packet_bytes_max
-from flchain.packets import PacketType, encode_packet
+from flchain.packets import PacketType, encode_packet, read_topic_channel
 from flchain.state import find_validator
 from flchain.types import Height
 from flchain_edge.chain_files import load_genesis, load_model_file
@@ -22,6 +22,7 @@ from flchain_edge.node_settings import load_identity
 from flchain_edge.notify import Notifier, ServiceReport
 from flchain_edge.renewal import RenewalKeeper
 from flchain_edge.scorer_tflite import Scorer
+from flchain_edge.sent_packets import SentPackets
 from flchain_edge.tflite import TfliteModel, probe_model
 from miner import catch_up
 from miner.edge.ledger import LEDGER_FILE, Ledger, replay
@@ -44,6 +45,7 @@ from miner.values import (
     SaveVote,
     ScoreComputed,
     SendBlocks,
+    SendChunks,
     StartTimer,
     TimerFired,
 )
@@ -72,6 +74,7 @@ class MinerRunner:
         self._queue = queue
         self._silent_until = silent_until
         self._refusals = RefusalCounter()
+        self._sent = SentPackets()
         self._scoring: set[asyncio.Task[None]] = set()
 
     def describe(self) -> str:
@@ -122,9 +125,8 @@ class MinerRunner:
 
     async def _carry_out(self, effect: Effect) -> None:
         match effect:
-            case Publish(topic, packet, retain, qos):
-                for payload in split_packet(packet):
-                    self._link.publish(topic, payload, retain=retain, qos=qos)
+            case Publish():
+                self._publish(effect)
             case SaveVote(height, raw, block):
                 await self._ledger.save_own(height, raw, block)
             case SaveBlock(block, certificate):
@@ -135,6 +137,9 @@ class MinerRunner:
                 for row in await self._ledger.get_blocks(height, count):
                     packet = encode_packet(PacketType.BLOCK, row.header, row.certificate, row.body)
                     await self._carry_out(Publish(topic, packet))
+            case SendChunks(topic, digest, ranges):
+                for payload in self._sent.build_chunks(digest, ranges):
+                    self._link.publish(topic, payload)
             case StartTimer(timer, delay_ms):
                 self._queue.start_timer(timer, delay_ms, TimerFired(timer))
             case ComputeScore():
@@ -145,6 +150,20 @@ class MinerRunner:
                 self._refusals.add(code, detail)
             case Note(text, fields):
                 log.info(text, extra=fields)
+
+    def _publish(self, effect: Publish) -> None:
+        """What goes to devices and is long is kept, so that they can ask for what they lack of it."""
+        packet, channel = effect.packet, read_topic_channel(effect.topic)
+        chunk_bytes = CHUNK_BYTES
+        if effect.is_drawn:
+            chunk_bytes = DEVICE_CHUNK_BYTES
+        elif channel in ("body", "light"):
+            chunk_bytes = compute_pushed_chunk_bytes(len(packet))
+        if len(packet) > chunk_bytes and chunk_bytes < CHUNK_BYTES:
+            self._sent.put(packet, chunk_bytes)
+        payloads = split_packet(packet, chunk_bytes)
+        for payload in payloads[:FIRST_CHUNKS] if effect.is_drawn else payloads:
+            self._link.publish(effect.topic, payload, retain=effect.retain, qos=effect.qos)
 
     async def _score(self, effect: ComputeScore) -> None:
         try:

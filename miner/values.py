@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TypeAlias
 
 from flchain.chain import Block
-from flchain.chunks import Assembly
+from flchain.chunks import Assembly, Ranges
 from flchain.consensus.bft import BftState, Proposal, Timeout, Vote
 from flchain.crypto import Identity
 from flchain.messages import Kind, Want
@@ -72,6 +72,8 @@ class Publish:
     retain: bool = False
     qos: int = 1
     """0 for votes and scores: gossip repeats them until the height is final, so a broker need not store them."""
+    is_drawn: bool = False
+    """For one device: of a long packet only the first chunks, the device draws the others at its link's pace."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,15 @@ class SendBlocks:
     topic: str
     height: Height
     count: int
+
+
+@dataclass(frozen=True)
+class SendChunks:
+    """Send these chunks of a long packet that was sent from here, if it is still at hand."""
+
+    topic: str
+    digest: bytes
+    ranges: Ranges
 
 
 @dataclass(frozen=True)
@@ -144,7 +155,9 @@ class Note:
     fields: dict[str, object]
 
 
-Effect: TypeAlias = Publish | SaveVote | SaveBlock | SaveState | SendBlocks | StartTimer | ComputeScore | Refuse | Note
+Effect: TypeAlias = (
+    Publish | SaveVote | SaveBlock | SaveState | SendBlocks | SendChunks | StartTimer | ComputeScore | Refuse | Note
+)
 
 
 @dataclass(frozen=True)
@@ -194,6 +207,8 @@ class MinerState:
     is_patience_running: bool = False
     is_patience_for_devices: bool = False
     """In COMMIT: the wait began, or began anew, with a commitment."""
+    patience_extensions: int = 0
+    """How often the wait was made longer for updates that were still coming in."""
     ahead: tuple[Height, Address] | None = None
     """The highest head heard of beyond this node's own, and who has it, while the ASK timer runs."""
     tip: Tip | None = None
@@ -212,6 +227,12 @@ class MinerState:
     early: tuple[Early, ...] = ()
     """Consensus messages of the next height, taken when this one is decided."""
     assemblies: dict[Address, Assembly] = field(default_factory=dict)
+    arrived_ms: dict[Address, Millis] = field(default_factory=dict)
+    """When the newest chunk of each device came."""
+    asked_ms: dict[Address, Millis] = field(default_factory=dict)
+    """When a device was last asked for chunks."""
+    resumed_ms: dict[Address, Millis] = field(default_factory=dict)
+    """When a node last got chunks that it had asked for."""
     orders: OrderPool = field(default_factory=dict)
     """Orders that wait for a block."""
     now_ms: Millis = BEFORE_ANYTHING

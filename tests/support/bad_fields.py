@@ -121,6 +121,17 @@ SHAPES: dict[str, tuple[Fault, ...]] = {
     "title": (("empty", ""), ("65 letters", "x" * 65), ("a space", "x y"), ("bytes", b"x"), ("null", None)),
     "list": (("bytes", b"x"), ("null", None), ("number", 1), ("text", "x"), ("a number inside", [1])),
     "list or null": (("bytes", b"x"), ("number", 1), ("text", "x"), ("a number inside", [1])),
+    "ranges": (
+        ("bytes", b"x"),
+        ("null", None),
+        ("none", []),
+        ("nine of them", [[0, 1]] * 9),
+        ("a pair of one", [[0]]),
+        ("from -1 on", [[-1, 1]]),
+        ("of no chunk", [[0, 0]]),
+        ("beyond 2^53", [[2**53 + 1, 1]]),
+        ("text", [["0", 1]]),
+    ),
     "scores": (
         ("bytes", b"x"),
         ("null", None),

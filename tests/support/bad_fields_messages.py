@@ -18,6 +18,7 @@ from flchain.messages import (
     Proposal,
     Receipt,
     Register,
+    Resume,
     Reveal,
     ScoreCommit,
     ScoreReveal,
@@ -76,6 +77,7 @@ SHAPES: dict[type[AnyMessage], dict[str, str]] = {
         "bytes_down": "counter",
     },
     Ask: {"height": "number", "to": "address", "want": "want", "model_round": "counter"},
+    Resume: {"height": "number", "to": "address", "digest": "hash", "ranges": "ranges"},
     Transfer: {"sequence": "number", "to_key": "hash", "amount": "positive"},
     Register: {"sequence": "number", "commission_bp": "share", "amount": "positive"},
     Delegate: {"sequence": "number", "candidate": "address", "amount": "positive"},
@@ -257,6 +259,29 @@ def build_ask_lines(where: str) -> list[Line]:
     return lines
 
 
+RESUME_RIGHT = Resume(2, CHAIN.miners[0].address, b"d" * 32, ((0, 2), (5, 1)))
+RESUME = Bench(
+    "Resume",
+    UP,
+    lambda: RESUME_RIGHT,
+    to_miner(partial(build_miner, Phase.COMMIT), TOPICS.device_up(DEVICE.address), DEVICE),
+)
+
+
+def hear_resume(message: AnyMessage) -> Outcome:
+    topic = TOPICS.miner_to(CHAIN.miners[0].address, DEVICE.address)
+    return ask_agent(get_waiting_agent(), topic, say(message, CHAIN.miners[0]))
+
+
+HEARD_RESUME = Bench("Resume", TO, lambda: Resume(2, DEVICE.address, b"d" * 32, ((0, 2), (5, 1))), hear_resume)
+RESUME_LINES: list[Line] = [
+    ("height", "0: there is no such block", 0, "malformed", DROPPED, "$[0]"),
+    ("to", "another node", OTHER_20, "", IGNORED),
+    ("digest", "of no packet that is kept: nothing is sent", OTHER_32, "", TAKEN),
+    ("ranges", "beyond the packet's end: nothing is sent", ((2**50, 1),), "", TAKEN),
+]
+
+
 # --- orders --------------------------------------------------------------------------------------------------------
 
 
@@ -362,6 +387,8 @@ def build_message_rows() -> list[Row]:
     for where in (UP, BFT):
         rows += build_rows(build_ask_bench(where), build_ask_lines(where))
         rows += shape_rows(build_ask_bench(where), Ask, SHAPES[Ask])
+    for bench in (RESUME, HEARD_RESUME):
+        rows += [*build_rows(bench, RESUME_LINES), *shape_rows(bench, Resume, SHAPES[Resume])]
     for where, effect in ((UP, RECEIPT), (BFT, DROPPED)):
         lines = build_order_lines(effect)
         for order, sender in build_orders():

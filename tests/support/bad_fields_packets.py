@@ -9,7 +9,7 @@ from typing import Any
 
 from agent import values as av
 from agent.machine import step as agent_step
-from flchain.chunks import CHUNK_BYTES
+from flchain.chunks import CHUNK_BYTES, DEVICE_CHUNK_BYTES
 from flchain.fixedpoint import vector_bytes
 from flchain.limits import compute_packet_bytes_max
 from flchain.messages import Phase, Proposal
@@ -138,7 +138,11 @@ def get_packets() -> dict[tuple[PacketType, str], Sent]:
         ),
         (PacketType.HEAD, "head, to a miner"): (TOPICS.miner_head(PEER), PacketType.HEAD, parts),
         (PacketType.STATE, "to, to a miner"): (to_me, PacketType.STATE, (*parts, encode_state(settled))),
-        (PacketType.CHUNK, "bft, to a miner"): (TOPICS.miner_bft(PEER), PacketType.CHUNK, (OTHER_32, 0, 2, b"piece")),
+        (PacketType.CHUNK, "bft, to a miner"): (
+            TOPICS.miner_bft(PEER),
+            PacketType.CHUNK,
+            (OTHER_32, 0, 2, bytes(DEVICE_CHUNK_BYTES)),
+        ),
         (PacketType.HEAD, "head, to a device"): (TOPICS.miner_head(HOME), PacketType.HEAD, parts),
         (PacketType.HEAD, "to, to a device"): (device, PacketType.HEAD, parts),
         (PacketType.BODY, "body, to a device"): (
@@ -163,7 +167,11 @@ def get_packets() -> dict[tuple[PacketType, str], Sent]:
             (*parts, vector_bytes(settled.model), b""),
         ),
         (PacketType.DELTAS, "to, to a light device"): (device, PacketType.DELTAS, (*parts, 1, [settled.delta])),
-        (PacketType.CHUNK, "body, to a device"): (TOPICS.miner_body(HOME), PacketType.CHUNK, (OTHER_32, 0, 2, b"x")),
+        (PacketType.CHUNK, "body, to a device"): (
+            TOPICS.miner_body(HOME),
+            PacketType.CHUNK,
+            (OTHER_32, 0, 2, bytes(DEVICE_CHUNK_BYTES)),
+        ),
     }
 
 
@@ -270,6 +278,7 @@ CONTENT: dict[tuple[PacketType, str], list[tuple[str, Any, str, Effect]]] = {
     ],
     (PacketType.CHUNK, "piece"): [
         ("empty", b"", "malformed", DROPPED),
+        ("shorter than any but the last may be", bytes(DEVICE_CHUNK_BYTES - 1), "malformed", DROPPED),
         ("longer than a chunk", bytes(CHUNK_BYTES + 1), "malformed", DROPPED),
     ],
 }

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flchain.chain import Block, build_block, get_proposer
-from flchain.chunks import CHUNK_BYTES
+from flchain.chunks import DEVICE_CHUNK_BYTES
 from flchain.codecs import CODECS
 from flchain.errors import MalformedUpdate, OversizedMessage
 from flchain.light import build_light_state, process_body
@@ -66,13 +66,13 @@ def test_honest_packets_fit(codec: str) -> None:
 
 def test_chunks_of_what_nobody_has_to_say_are_refused() -> None:
     """The first chunk of a packet longer than any honest one is refused: a device's update is short, a state longer."""
-    piece = b"p" * CHUNK_BYTES
-    longest = compute_miner_packet_bytes_max(PARAMS, len(CHAIN.devices), len(CHAIN.miners)) // CHUNK_BYTES + 1
-    senders = ((TOPICS.device_up(CHAIN.devices[0].address), 1), (TOPICS.miner_bft(CHAIN.miners[1].address), longest))
-    for topic, most in senders:
-        assert (
-            "oversized" not in hear(build_miner(), topic, encode_packet(PacketType.CHUNK, b"d" * 32, 0, most, b"p"))[1]
-        )
+    piece = bytes(DEVICE_CHUNK_BYTES)
+    of_device = compute_device_packet_bytes_max(PARAMS) // DEVICE_CHUNK_BYTES + 1
+    longest = compute_miner_packet_bytes_max(PARAMS, len(CHAIN.devices), len(CHAIN.miners)) // DEVICE_CHUNK_BYTES + 1
+    assert of_device < longest
+    senders = (TOPICS.device_up(CHAIN.devices[0].address), TOPICS.miner_bft(CHAIN.miners[1].address))
+    for topic, most in zip(senders, (of_device, longest), strict=True):
+        assert hear(build_miner(), topic, encode_packet(PacketType.CHUNK, b"d" * 32, 0, most, piece))[1] == []
         kept, codes = hear(build_miner(), topic, encode_packet(PacketType.CHUNK, b"d" * 32, 0, most + 1, piece))
         assert codes == ["oversized"] and not kept.assemblies
 

@@ -6,6 +6,7 @@ from hashlib import sha256
 
 import pytest
 
+from flchain import chunks
 from flchain.chain import build_block, get_proposer
 from flchain.messages import Ask, Commit, Kind, Phase, Proposal, Receipt, Vote, Want
 from flchain.packets import PacketType, Topics, decode_packet, encode_packet
@@ -213,8 +214,9 @@ def test_vote_is_saved_before_it_is_published(number: int) -> None:
     assert own >= (1 if number == get_proposer_number(state) else 0)
 
 
-def test_early_proposal_in_chunks_is_taken_whole() -> None:
+def test_early_proposal_in_chunks_is_taken_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """A long proposal of the next height that comes in chunks is kept whole, and voted on when it is time for it."""
+    monkeypatch.setattr(chunks, "DEVICE_CHUNK_BYTES", 64)
     chain = build_chain(devices=60)  # so many that an honest proposal may need chunks
     driver = Driver(chain)
     driver.go_to(Phase.COMMIT)
