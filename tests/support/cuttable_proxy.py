@@ -17,8 +17,11 @@ READ_BYTES = 65_536
 class CuttableProxy:
     """Between clients, who connect to `port`, and a server. `up` is from a client to the server, `down` is back."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, listen_host: str = HOST) -> None:
         self.port = 0
+        self.passed = {"up": 0, "down": 0}
+        """Bytes that have gone on, each way, of all connections."""
+        self._listen_host = listen_host
         self._target = (host, port)
         self._up, self._down = asyncio.Event(), asyncio.Event()
         self._server: asyncio.Server | None = None
@@ -27,8 +30,8 @@ class CuttableProxy:
         self.heal()
 
     async def start(self) -> None:
-        """Listen on a free loopback port."""
-        self._server = await asyncio.start_server(self._on_client, HOST, 0)
+        """Listen on a free port."""
+        self._server = await asyncio.start_server(self._on_client, self._listen_host, 0)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -82,8 +85,8 @@ class CuttableProxy:
         far_reader, far_writer = await asyncio.open_connection(*self._target)
         self._writers.add(far_writer)
         pumps = [
-            asyncio.create_task(_pump(reader, far_writer, self._up)),
-            asyncio.create_task(_pump(far_reader, writer, self._down)),
+            asyncio.create_task(self._pump(reader, far_writer, self._up, "up")),
+            asyncio.create_task(self._pump(far_reader, writer, self._down, "down")),
         ]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -96,22 +99,24 @@ class CuttableProxy:
             self._writers.discard(far_writer)
             far_writer.transport.abort()
 
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event) -> None:
-    """Pass bytes on while the gate is open. The buffers of reader and kernel bound what a cut holds back."""
-    with contextlib.suppress(OSError):
-        while data := await reader.read(READ_BYTES):
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event, way: str
+    ) -> None:
+        """Pass bytes on while the gate is open. The buffers of reader and kernel bound what a cut holds back."""
+        with contextlib.suppress(OSError):
+            while data := await reader.read(READ_BYTES):
+                await gate.wait()
+                writer.write(data)
+                self.passed[way] += len(data)
+                await writer.drain()
             await gate.wait()
-            writer.write(data)
-            await writer.drain()
-        await gate.wait()
-        writer.write_eof()
+            writer.write_eof()
 
 
 @contextlib.asynccontextmanager
-async def started_proxy(host: str, port: int) -> AsyncIterator[CuttableProxy]:
+async def started_proxy(host: str, port: int, listen_host: str = HOST) -> AsyncIterator[CuttableProxy]:
     """A proxy that listens until the end of the block."""
-    proxy = CuttableProxy(host, port)
+    proxy = CuttableProxy(host, port, listen_host)
     await proxy.start()
     try:
         yield proxy

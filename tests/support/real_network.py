@@ -105,7 +105,7 @@ class RealNetwork:
 
     def note_own_words(self, node: Node) -> None:
         """Add to the record what a miner has signed about the open height, said aloud or only written down."""
-        if not node.database.is_file():
+        if node.role != "miner" or not node.database.is_file():
             return
         with open_ledger_file(node.database) as ledger:
             for _, raw in ledger.get_own_words().messages:
