@@ -37,7 +37,7 @@ from tools.demo.results import query
 DEVICE = "agent-0"
 LOAD_S = (8.0, 45.0)
 """Shortest and longest time for which the other load stays as it is."""
-LOADS = (0, 0, 1, 2)
+LOADS = (0, 0, 0, 1, 2)
 """Busy processes of the other load: drawn anew each time."""
 START_TIMEOUT_S = 120.0
 SCORES_TIMED = 5
