@@ -2,8 +2,9 @@
 
     python -m tools.bench.scheduler_record --name watch --seed 1 --rounds 20 --out tools/bench/traces/watch.json
 
-What is recorded, once a second and once a round, of one device (agent-0): the CPU that its process used and that all the
-rest of the machine used, and from a miner's ledger when each round opened, closed its commitments, was scored and settled.
+What is recorded, once a second and once a round, of one device (agent-0): the CPU that its process used and that all
+the rest of the machine used, and from a miner's ledger when each round opened, closed its commitments, was scored and
+settled.
 """
 
 from __future__ import annotations
@@ -68,8 +69,10 @@ def _find_device(folder: Path) -> psutil.Process:
 
 
 def _sample(demo: subprocess.Popen[bytes], device: psutil.Process) -> tuple[float, list[float], list[float]]:
-    """(start in s since 1970, other load, device's load): shares of the whole CPU, one a second, until the demo ends."""
-    cores, others, own = os.cpu_count() or 1, [], []
+    """(start in s since 1970, other load, device's load): shares of the whole CPU, one a second, to the end."""
+    cores = os.cpu_count() or 1
+    others: list[float] = []
+    own: list[float] = []
     start = time.time()
     before = _read_cpu(device)
     with contextlib.suppress(psutil.Error):
@@ -96,7 +99,9 @@ def _read_rounds(folder: Path, start: float) -> list[dict[str, Any]]:
     costs = {row[0]: row[1:] for row in told}
     rounds: dict[int, dict[str, Any]] = {}
     opened = genesis.time_ms / 1000 - start
-    for (raw,) in query(folder / "miners" / "miner-0" / "data" / "ledger.db", "SELECT header FROM blocks ORDER BY height"):
+    for (raw,) in query(
+        folder / "miners" / "miner-0" / "data" / "ledger.db", "SELECT header FROM blocks ORDER BY height"
+    ):
         header = decode_struct(raw, Header, HEADER_BYTES_MAX)
         at = round(header.time_ms / 1000 - start, 2)
         entry = rounds.setdefault(header.round, {"round": header.round, "opened_s": round(opened, 2)})
