@@ -30,6 +30,8 @@ HEAT_GUARD_C = 2.0
 """All rests this far below the limit, since other load may heat the board until the next decision."""
 HEAT_HYSTERESIS_C = 3.0
 """After a rest for heat the forecast must fall so far below the point of rest."""
+HEAT_RAISE_MS = 60_000
+"""After any change the shares rise by one RAISE, and only after so long: a board warms up slowly."""
 BACKOFF_MIN, BACKOFF_RISE, BACKOFF_MS = 0.1, 0.1, 30_000
 """While the firmware throttles: half at once and again every 30 s, not below a tenth; then a tenth more every 30 s."""
 BATTERY_GUARD = 0.02
@@ -50,6 +52,8 @@ class LimitsState:
 
     temperatures: tuple[tuple[Millis, float], ...] = ()
     heat_share: float = 1.0
+    heat_ms: Millis | None = None
+    """When it was last changed."""
     battery_share: float = 1.0
     memory_level: int = 2
     """2: enough, 1: no mining, 0: nothing."""
@@ -156,7 +160,7 @@ def _limit_heat(
     """
     if reading.temperature_c is None:
         blind = settings.unmeasured_share_max if reading.is_throttled is None else 1.0
-        return replace(state, temperatures=(), heat_share=1.0), (blind, "heat unmeasured")
+        return replace(state, temperatures=(), heat_share=1.0, heat_ms=None), (blind, "heat unmeasured")
     kept = tuple(item for item in state.temperatures if 0 <= now_ms - item[0] <= TREND_MS)
     kept = (*kept, (now_ms, reading.temperature_c))[-TREND_SAMPLES_MAX:]
     # what cools down may be counted on no further than where it is
@@ -166,7 +170,12 @@ def _limit_heat(
         share = 0.0
     else:
         share = _follow(state.heat_share, (rest_c - foreseen) / HEAT_BAND_C)
-    return replace(state, temperatures=kept, heat_share=share), (share, f"heat, {reading.temperature_c:.0f} C")
+    if share > state.heat_share:
+        is_early = state.heat_ms is not None and 0 <= now_ms - state.heat_ms < HEAT_RAISE_MS
+        share = state.heat_share if is_early else min(share, state.heat_share + RAISE)
+    changed_ms = now_ms if share != state.heat_share else state.heat_ms
+    state = replace(state, temperatures=kept, heat_share=share, heat_ms=changed_ms)
+    return state, (share, f"heat, {reading.temperature_c:.0f} C")
 
 
 def _limit_throttled(

@@ -131,12 +131,10 @@ def _expect_scores(situation: Situation, cores: float, t: float, *, spent: float
         spent -= before
         left = seconds_until(offer.deadline_ms, situation.now_ms)
         span = t if left is None else min(t, left)
-        more = max(0.0, min(whole - before, cores * span - used))
-        coins += offer.reward * (
-            expect_units((before + more) / offer.core_s, noise * (before + more) / offer.core_s, offer.due)
-            - expect_units(before / offer.core_s, noise * before / offer.core_s, offer.due)
-        )
-        used += more
+        able = before + max(0.0, cores * span - used)
+        units = expect_units(able / offer.core_s, noise * able / offer.core_s, offer.due)
+        coins += offer.reward * max(0.0, units - before / offer.core_s)
+        used += max(0.0, min(whole, able) - before)
     return coins, used
 
 

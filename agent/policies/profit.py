@@ -64,8 +64,9 @@ def find_best_mining(situation: Situation, t: float, supply: Supply) -> float:
     """The share with which mining alone earns most in `t` seconds."""
     top = math.floor(min(situation.mine_max, situation.cpu.mine_share_max) * STEPS + TIE) if situation.offers else 0
     values = [expect_mining(situation, step / STEPS, t, supply)[0] for step in range(top + 1)]
-    # more only for more: among equals the smallest share
-    return max(range(top + 1), key=lambda step: (values[step], -step)) / STEPS
+    best = max(values)
+    # what is done sooner cannot be late, and costs no more; but nothing is worth doing for nothing
+    return max(step for step in range(top + 1) if values[step] >= best - TIE * abs(best)) / STEPS if best > 0 else 0.0
 
 
 def evaluate(
