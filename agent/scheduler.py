@@ -184,7 +184,7 @@ def _explain_training(situation: Situation, minute_of_day: int | None) -> str:
     if minute_of_day is None or left_s < 120:
         text += f" in {max(0.0, left_s):.0f} s"
     else:
-        at = (minute_of_day + math.ceil(left_s / 60)) % MINUTES_PER_DAY
+        at = (minute_of_day + math.floor(left_s / 60)) % MINUTES_PER_DAY
         text += f" by {at // 60:02d}:{at % 60:02d}"
     return text + f" needs {min(999.0, training.work_core_s / max(1.0, training.left_s)):.2g} core"
 

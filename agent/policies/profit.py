@@ -42,7 +42,7 @@ def choose_profit(situation: Situation) -> Wish:
         chance = compute_finish_chance(training, situation.train_max, situation.cpu.cores, supply)
         reason = "update cannot be in time" if chance < 0.05 else f"update worth {training.worth:.3g} is not worth it"
     else:
-        reason = f"{plan.chance:.0%} sure"
+        reason = f"{min(plan.chance, 0.99):.0%} sure"
     return Wish(plan.shares, reason)
 
 

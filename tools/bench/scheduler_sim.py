@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from agent.readings import BoardReading, Shares
 from agent.policies.economics import SEND_S
+from agent.readings import BoardReading, Shares
 from agent.scheduler import REST, SchedulerState, build_scheduler_state, decide
 from agent.scheduler_settings import SchedulerSettings
 from agent.scheduler_values import CpuOutlook, MiningOffer, RoundOutlook, SchedulerInputs
@@ -77,9 +77,9 @@ class _Device:
 def run(trace: Trace, settings: SchedulerSettings | None = None, *, is_kept: bool = False) -> Run:
     """The whole trace under these settings; `is_kept` also keeps the timeline and the explanations."""
     result = Run()
-    charge = 0.7 if trace.board.battery_wh else 0.0
     device = _Device(
-        build_scheduler_state(settings or trace.settings), board_model.start(trace.board, trace.ambient_c[0], charge)
+        build_scheduler_state(settings or trace.settings),
+        board_model.start(trace.board, trace.ambient_c[0], trace.start_charge),
     )
     if trace.rounds:
         device.work_left_core_s = trace.rounds[0].work_core_s

@@ -75,6 +75,8 @@ class Trace:
     free_memory_bytes: tuple[int, ...] = (1_000_000_000,)
     first_guess_s: float = 30.0
     """How long commitments are taken to be open before any round was seen."""
+    start_charge: float = 0.5
+    """Of the battery."""
     is_recorded: bool = False
     start_hour: int = START_HOUR
     notes: dict[str, Any] = field(default_factory=dict)
