@@ -14,7 +14,7 @@ from agent.policies import POLICIES, Memory
 from agent.policies.economics import MINING_HORIZON_S, expect_mining, get_supply, get_training
 from agent.readings import Shares
 from agent.scheduler_limits import Limits, LimitsState, compute_limits
-from agent.scheduler_settings import SchedulerSettings
+from agent.scheduler_settings import MONEY_MAX, SchedulerSettings
 from agent.scheduler_values import (
     OFFERS_MAX,
     CpuOutlook,
@@ -33,6 +33,8 @@ from flchain.types import Millis
 DEAD_BAND = 0.05
 """A share that would change by less stays, unless it is to end."""
 EXPLANATION_CHARS_MAX = 199
+LARGEST = 1e9
+"""Of any number that is told: what is larger is a mistake."""
 MINUTES_PER_DAY = 24 * 60
 REST = Shares(0.0, 0.0)
 
@@ -83,10 +85,10 @@ def decide(state: SchedulerState, inputs: SchedulerInputs, now_ms: Millis) -> tu
 def build_situation(settings: SchedulerSettings, inputs: SchedulerInputs, limits: Limits, now_ms: Millis) -> Situation:
     """What the policy sees, without what is no number."""
     energy, coin = settings.energy_price_per_kwh, settings.coin_value
-    if inputs.energy_price_per_kwh is not None and is_number(inputs.energy_price_per_kwh):
-        energy = inputs.energy_price_per_kwh
-    if inputs.coin_value is not None and is_number(inputs.coin_value):
-        coin = max(0.0, inputs.coin_value)
+    if inputs.energy_price_per_kwh is not None:  # may be below 0 where the grid pays for being relieved
+        energy = _clean(inputs.energy_price_per_kwh, -MONEY_MAX, MONEY_MAX, energy)
+    if inputs.coin_value is not None:
+        coin = _clean(inputs.coin_value, 0.0, MONEY_MAX, coin)
     prices = Prices(coin, (settings.core_w * energy / 1000 + settings.wear_per_core_hour) / 3600)
     offers = sorted((o for o in inputs.offers if _is_sound(o)), key=lambda o: o.density, reverse=True)
     return Situation(
@@ -98,32 +100,42 @@ def build_situation(settings: SchedulerSettings, inputs: SchedulerInputs, limits
         offers=tuple(offers[:OFFERS_MAX]) if limits.mine_max > 0 else (),
         prices=prices,
         fixed=Shares(settings.fixed_train, min(settings.fixed_mine, 1.0 - settings.fixed_train)),
-        earned=inputs.earned if is_number(inputs.earned) else 0.0,
+        earned=_clean(inputs.earned, -LARGEST, LARGEST),
     )
 
 
 def _is_sound(offer: MiningOffer) -> bool:
     return (
         is_number(offer.reward)
+        and 0 < offer.reward <= LARGEST
         and is_number(offer.core_s)
-        and offer.core_s > 0
-        and (offer.due is None or offer.due > 0)
-        and (offer.rivals_cores is None or is_number(offer.rivals_cores))
+        and 1 / LARGEST <= offer.core_s <= LARGEST
+        and (offer.due is None or 0 < offer.due <= LARGEST)
+        and (offer.rivals_cores is None or (is_number(offer.rivals_cores) and 0 < offer.rivals_cores <= LARGEST))
     )
 
 
+def _clean(value: float, low: float, high: float, otherwise: float = 0.0) -> float:
+    """Within the range, or `otherwise` if it is no number."""
+    return min(high, max(low, value)) if is_number(value) else otherwise
+
+
 def _clean_cpu(cpu: CpuOutlook) -> CpuOutlook:
-    load = min(1.0, max(0.0, cpu.other_load)) if is_number(cpu.other_load) else 0.0
-    sd = min(1.0, max(0.0, cpu.other_load_sd)) if is_number(cpu.other_load_sd) else 0.0
-    return replace(cpu, other_load=load, other_load_sd=sd)
+    return replace(cpu, other_load=_clean(cpu.other_load, 0.0, 1.0), other_load_sd=_clean(cpu.other_load_sd, 0.0, 1.0))
 
 
 def _clean_round(outlook: RoundOutlook | None) -> RoundOutlook | None:
     """None if what it says cannot be: then nothing is trained, since nobody knows how much there is to do."""
-    if outlook is None or not is_number(outlook.training_left_core_s) or not is_number(outlook.reward):
+    if outlook is None or not is_number(outlook.training_left_core_s):
         return None
-    chance = min(1.0, max(0.0, outlook.acceptance)) if is_number(outlook.acceptance) else 0.0
-    return replace(outlook, acceptance=chance)
+    return replace(
+        outlook,
+        training_left_core_s=_clean(outlook.training_left_core_s, 0.0, LARGEST),
+        reward=_clean(outlook.reward, 0.0, LARGEST),
+        acceptance=_clean(outlook.acceptance, 0.0, 1.0),
+        deadline_sd_s=_clean(outlook.deadline_sd_s, 0.0, LARGEST),
+        work_sd=_clean(outlook.work_sd, 0.0, 1.0),
+    )
 
 
 def _open_round(state: SchedulerState, situation: Situation) -> SchedulerState:

@@ -9,7 +9,7 @@ from agent.readings import BoardReading, Shares
 from flchain.messages import Phase
 from flchain.types import Millis
 
-OFFERS_MAX = 16
+OFFERS_MAX = 4
 """Offers of mining that one decision looks at; those beyond, the worse ones, count as not made."""
 HARVEST_HOURS_MAX = 48
 

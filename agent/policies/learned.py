@@ -111,6 +111,5 @@ def _describe(situation: Situation, train: float, mine: float) -> npt.NDArray[np
     density = max((offer.density for offer in situation.offers), default=0.0) * situation.prices.coin_value
     margin = (density - cost) / max(1e-12, density + cost)
     in_time = float(train >= need) if training is not None else 0.0
-    return np.array(
-        [1.0, train, mine, math.sqrt(mine) * margin, mine * margin, worth * in_time, worth * train, in_time]
-    )
+    about = [math.sqrt(mine) * margin, mine * margin, worth * in_time, worth * train, in_time]
+    return np.array([1.0, train, mine, *about]).clip(-1.0, 1.0)

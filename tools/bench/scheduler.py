@@ -42,27 +42,31 @@ class Plan:
     field_s: int
     split_step: float
     solar_split_step: float
+    full_split_step: float
+    """Of those that leave no rest."""
     sweep_s: int
     sweep_factors: tuple[float, ...]
     sweep_step: float
 
 
 FULL = Plan(
-    recorded_s=6 * HOUR_S,
+    recorded_s=4 * HOUR_S,
     solar_s=24 * HOUR_S,
     field_s=6 * HOUR_S,
-    split_step=0.05,
-    solar_split_step=0.1,
-    sweep_s=HOUR_S,
-    sweep_factors=tuple(round(0.25 * 2 ** (i / 2), 3) for i in range(15)),
+    split_step=0.1,
+    solar_split_step=0.2,
+    full_split_step=0.05,
+    sweep_s=HOUR_S // 2,
+    sweep_factors=tuple(round(0.25 * 2 ** (i / 3), 3) for i in range(16)),
     sweep_step=0.05,
 )
 QUICK = Plan(
     recorded_s=HOUR_S,
-    solar_s=3 * HOUR_S,
+    solar_s=2 * HOUR_S,
     field_s=HOUR_S,
     split_step=0.25,
-    solar_split_step=0.25,
+    solar_split_step=0.5,
+    full_split_step=0.25,
     sweep_s=HOUR_S // 3,
     sweep_factors=(0.25, 1.0, 4.0, 16.0),
     sweep_step=0.25,
@@ -86,7 +90,8 @@ def run_bench(plan: Plan, tell: Callable[[dict[str, Any]], None]) -> dict[str, A
         traces = []
         for trace in build_traces(plan):
             step = plan.solar_split_step if trace.board.battery_wh else plan.split_step
-            entry = compare(trace, step, partial(pool.map, chunksize=4))
+            splits = tuple(dict.fromkeys(list_splits(step) + list_splits(plan.full_split_step, is_full=True)))
+            entry = compare(trace, splits, partial(pool.map, chunksize=4))
             tell(entry)
             traces.append(entry)
         sweep = run_sweep(plan, partial(pool.map, chunksize=1))
@@ -99,9 +104,11 @@ def run_bench(plan: Plan, tell: Callable[[dict[str, Any]], None]) -> dict[str, A
     }
 
 
-def compare(trace: Trace, step: float, mapping: Callable[..., Iterable[Any]] = map) -> dict[str, Any]:
+def compare(
+    trace: Trace, splits: tuple[tuple[float, float], ...], mapping: Callable[..., Iterable[Any]] = map
+) -> dict[str, Any]:
     """Every policy and every fixed split on one trace."""
-    splits, names = list_splits(step), tuple(POLICIES)
+    names = tuple(POLICIES)
     runs = dict(zip(names, mapping(partial(run_policy, trace), names), strict=True))
     profits = [one.profit for one in mapping(partial(run_split, trace), splits)]
     split, best = find_best(list(zip(splits, profits, strict=True)))
@@ -110,7 +117,7 @@ def compare(trace: Trace, step: float, mapping: Callable[..., Iterable[Any]] = m
         "hours": trace.seconds / HOUR_S,
         "is_recorded": trace.is_recorded,
         "recording": trace.notes,
-        "best_fixed": {"split": split, "profit": best, "of": len(splits), "step": step},
+        "best_fixed": {"split": split, "profit": best, "of": len(splits)},
         "policies": {name: describe(trace, one, best) for name, one in runs.items()},
     }
 

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from agent.policies.economics import SEND_S
 from agent.readings import BoardReading, Shares
 from agent.scheduler import REST, SchedulerState, build_scheduler_state, decide
@@ -67,6 +69,9 @@ class _Device:
     is_late: bool = False
     score_work_core_s: float = 0.0
     turn: tuple[int, bool, bool] = (-1, False, False)
+    expected: tuple[float, float] = (0.0, 0.0)
+    expected_of: int = -1
+    """How many rounds had been seen when `expected` was computed."""
     durations: list[float] = field(default_factory=list)
     load_mean: float = 0.2
     load_variance: float = 0.02
@@ -86,7 +91,7 @@ def run(trace: Trace, settings: SchedulerSettings | None = None, *, is_kept: boo
     for second in range(trace.seconds):
         _turn_rounds(trace, device, result, second)
         # as an agent does: every few seconds, and when training ends or the round moves on
-        turn = (device.position, _is_training_due(trace, device, second), bool(_list_offers(trace, device, second)))
+        turn = (device.position, _is_training_due(trace, device, second), _has_offers(trace, device))
         if second % TICK_S == 0 or turn != device.turn:
             device.turn = turn
             _decide(trace, device, result, second, is_kept=is_kept)
@@ -168,7 +173,7 @@ def build_inputs(trace: Trace, device: _Device, result: Run, second: int) -> Sch
         reading=reading,
         cpu=CpuOutlook(board.cores, device.load_mean, math.sqrt(device.load_variance)),
         round=_look_at_round(trace, device, second),
-        offers=_list_offers(trace, device, second),
+        offers=_list_offers(trace, device),
         minute_of_day=(trace.start_hour * 60 + minute) % 1440,
         harvest_w=trace.harvest_forecast_w[hour : hour + 24],
         earned=result.profit,
@@ -181,9 +186,9 @@ def _look_at_round(trace: Trace, device: _Device, second: int) -> RoundOutlook |
     event = _get_round(trace, device)
     if event is None or second < event.opened_s:
         return None
-    seen = device.durations[-DURATIONS_KEPT:]
-    expected = statistics.median(seen) if seen else trace.first_guess_s
-    spread = statistics.pstdev(seen) if len(seen) > 1 else 0.2 * expected
+    if device.expected_of != len(device.durations):
+        device.expected_of, device.expected = len(device.durations), _expect_duration(trace, device.durations)
+    expected, spread = device.expected
     return RoundOutlook(
         number=device.position + 1,
         phase=Phase.SCORE if device.is_late else Phase.COMMIT,
@@ -195,7 +200,18 @@ def _look_at_round(trace: Trace, device: _Device, second: int) -> RoundOutlook |
     )
 
 
-def _list_offers(trace: Trace, device: _Device, second: int) -> tuple[MiningOffer, ...]:
+def _expect_duration(trace: Trace, durations: list[float]) -> tuple[float, float]:
+    """(median, standard deviation) of how long the last rounds took commitments, seconds."""
+    seen = durations[-DURATIONS_KEPT:]
+    expected = statistics.median(seen) if seen else trace.first_guess_s
+    return expected, float(np.std(seen)) if len(seen) > 1 else 0.2 * expected
+
+
+def _has_offers(trace: Trace, device: _Device) -> bool:
+    return trace.mining.interval_s > 0 or bool(_list_offers(trace, device))
+
+
+def _list_offers(trace: Trace, device: _Device) -> tuple[MiningOffer, ...]:
     mining, event = trace.mining, _get_round(trace, device)
     if mining.interval_s > 0:
         contest = mining.rivals_cores * mining.interval_s
@@ -214,7 +230,7 @@ def _run_second(trace: Trace, device: _Device, result: Run, second: int) -> None
     minute = second // MINUTE_S
     load = trace.other_load[second % len(trace.other_load)]
     train = device.shares.train if _is_training_due(trace, device, second) else 0.0
-    mine = device.shares.mine if _list_offers(trace, device, second) else 0.0
+    mine = device.shares.mine if _has_offers(trace, device) else 0.0
     device.board, used = board_model.run_second(
         trace.board,
         device.board,
