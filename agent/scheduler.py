@@ -16,6 +16,7 @@ from agent.readings import Shares
 from agent.scheduler_limits import Limits, LimitsState, compute_limits
 from agent.scheduler_settings import MONEY_MAX, SchedulerSettings
 from agent.scheduler_values import (
+    DEADLINES_MAX,
     OFFERS_MAX,
     CpuOutlook,
     Decision,
@@ -133,7 +134,9 @@ def _clean_round(outlook: RoundOutlook | None) -> RoundOutlook | None:
         training_left_core_s=_clean(outlook.training_left_core_s, 0.0, LARGEST),
         reward=_clean(outlook.reward, 0.0, LARGEST),
         acceptance=_clean(outlook.acceptance, 0.0, 1.0),
-        deadline_sd_s=_clean(outlook.deadline_sd_s, 0.0, LARGEST),
+        deadline_offsets_s=tuple(
+            offset for offset in outlook.deadline_offsets_s[-DEADLINES_MAX:] if abs(offset) <= LARGEST
+        ),
         work_sd=_clean(outlook.work_sd, 0.0, 1.0),
     )
 
@@ -164,7 +167,7 @@ def _follow(state: SchedulerState, wish: Shares, limits: Limits, is_old_turn: bo
     is_raise = any(new > old for new, old in changes)
     is_held = state.raised_ms is not None and 0 <= now_ms - state.raised_ms < 1000 * state.settings.hold_s
     if is_raise and is_held and is_old_turn:
-        return Shares(min(wish.train, current.train), min(wish.mine, current.mine))
+        return current  # half of the wish, what it takes and not what it gives, would waste the difference
     return wish
 
 

@@ -65,7 +65,7 @@ class SchedulerSettings:
         metadata={"min": 0, "max": 1_000_000, "help": "with less free memory mining stops, at half all does"},
     )
     hold_s: int = field(
-        default=30, metadata={"min": 1, "max": 3600, "help": "a share is raised at most once in so many seconds"}
+        default=15, metadata={"min": 1, "max": 3600, "help": "a share is raised at most once in so many seconds"}
     )
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ from flchain.types import Millis
 
 OFFERS_MAX = 4
 """Offers of mining that one decision looks at; those beyond, the worse ones, count as not made."""
+DEADLINES_MAX = 16
 HARVEST_HOURS_MAX = 48
 
 
@@ -28,8 +29,8 @@ class RoundOutlook:
     """The chance, 0 to 1, that an update which is in time is accepted."""
     deadline_ms: Millis | None = None
     """When the commitments are expected to close, of the clock of `decide`; None if nothing is known."""
-    deadline_sd_s: float = 0.0
-    """How far off that may be, standard deviation in seconds."""
+    deadline_offsets_s: tuple[float, ...] = ()
+    """How far off that may be, seconds: each as likely, at most DEADLINES_MAX; none: it is exact."""
     work_sd: float = 0.1
     """How far off `training_left_core_s` may be, standard deviation as a fraction of it."""
 

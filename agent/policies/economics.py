@@ -6,14 +6,14 @@ chance of acceptance a, coin value v, and cost c of a core-second, its expected 
 
     V(s, m) = v a R P(s)  -  c E[core-seconds of training]  +  M(m, T(s))  +  M(m', D - T(s))                        (1)
 
-    P(s) = Phi((e s n D - W) / sqrt(span (d s n)^2 + (w W)^2 + (e s n h)^2))                                         (2)
+    P(s) = mean over the D_i of Phi((e s n D_i - W) / sqrt(span (d s n)^2 + (w W)^2))                                (2)
 
-P is the probability that the work is done by the deadline: e is the expected part of an asked share that other load
-leaves, d its standard deviation, span = min(2 tau D, D^2) for load that stays as it is for about tau seconds, w the
-relative error of W, and h the error of the deadline in seconds; all of them taken as normal. T(s) = min(D, W / (e s
-n)) is when training ends. P rises steeply where s passes W / (n D) and then saturates: the first shares are worth
-little, those around the need are worth most, more is waste. M(m, t), what mining with x = e m n cores for t seconds
-earns after its costs, is
+P is the probability that the work is done by the deadline. The D_i are the deadlines that there may be, those of the
+last rounds, all as likely, and D is their mean; e is the expected part of an asked share that other load leaves, d
+its standard deviation, span = min(2 tau D_i, D_i^2) for load that stays as it is for about tau seconds, and w the
+relative error of W; both errors are taken as normal. T(s) = min(D, W / (e s n)) is when training ends. P rises
+steeply where s passes W / (n D) and then saturates: the first shares are worth little, those around the need are
+worth most, more is waste. M(m, t), what mining with x = e m n cores for t seconds earns after its costs, is
 
     scores (so many due):  v r E[units done by their deadline] - c x t, with nothing for a unit half done            (3)
     blocks (proof of work): t v r / i * x / (x + X) - c x t, with X the rivals' cores and i the block interval       (4)
@@ -85,7 +85,8 @@ class TrainingPlan:
     left_s: float
     worth: float
     work_sd: float
-    deadline_sd_s: float
+    lefts_s: tuple[float, ...]
+    """Until each of the deadlines that may be, all as likely."""
 
 
 def get_training(situation: Situation) -> TrainingPlan | None:
@@ -93,22 +94,28 @@ def get_training(situation: Situation) -> TrainingPlan | None:
     outlook = situation.round
     if outlook is None or not outlook.is_training_due:
         return None
-    left = seconds_until(outlook.deadline_ms, situation.now_ms)
-    left = HORIZON_S if left is None else max(0.0, left - SEND_S)
+    left = HORIZON_S
+    if outlook.deadline_ms is not None:
+        left = (outlook.deadline_ms - situation.now_ms) / 1000 - SEND_S
+    offsets = outlook.deadline_offsets_s or (0.0,)
+    # what would have closed by now has not: those deadlines are out, unless all are
+    lefts = tuple(left + offset for offset in offsets if left + offset > 0) or (0.0,)
     worth = situation.prices.coin_value * outlook.reward * outlook.acceptance
-    return TrainingPlan(outlook.training_left_core_s, left, worth, outlook.work_sd, outlook.deadline_sd_s)
+    return TrainingPlan(outlook.training_left_core_s, sum(lefts) / len(lefts), worth, outlook.work_sd, lefts)
 
 
 def compute_finish_chance(plan: TrainingPlan, share: float, cores: float, supply: Supply) -> float:
     """Equation (2)."""
     if share <= 0:
         return 0.0
-    rate = supply.mean * share * cores
-    span = min(2 * supply.span_s * plan.left_s, plan.left_s**2)
-    variance = span * (supply.sd * share * cores) ** 2 + (plan.work_sd * plan.work_core_s) ** 2
-    variance += (rate * plan.deadline_sd_s) ** 2
-    slack = rate * plan.left_s - plan.work_core_s
-    return normal_cdf(slack / math.sqrt(variance)) if variance > 0 else float(slack >= 0)
+    rate, spread = supply.mean * share * cores, supply.sd * share * cores
+    chance = 0.0
+    for left_s in plan.lefts_s:
+        span = min(2 * supply.span_s * left_s, left_s * left_s)
+        variance = span * spread * spread + (plan.work_sd * plan.work_core_s) ** 2
+        slack = rate * left_s - plan.work_core_s
+        chance += normal_cdf(slack / math.sqrt(variance)) if variance > 0 else float(slack >= 0)
+    return chance / len(plan.lefts_s)
 
 
 def expect_units(done: float, sd: float, due: int) -> float:

@@ -15,7 +15,7 @@ from agent.readings import BoardReading
 from agent.scheduler import EXPLANATION_CHARS_MAX, build_scheduler_state, build_situation, decide
 from agent.scheduler_limits import HEAT_GUARD_C, Limits, find_lowest_wh
 from agent.scheduler_settings import SchedulerSettings
-from agent.scheduler_values import CpuOutlook, MiningOffer, RoundOutlook, SchedulerInputs
+from agent.scheduler_values import CpuOutlook, MiningOffer, RoundOutlook, SchedulerInputs, Situation
 from flchain.messages import Phase
 from flchain.types import Millis
 
@@ -42,7 +42,7 @@ outlooks = st.builds(
     reward=st.one_of(st.floats(0.0, 1e4), st.floats()),
     acceptance=st.one_of(share, st.floats()),
     deadline_ms=st.one_of(st.none(), st.integers(-(10**6), 10**7)),
-    deadline_sd_s=st.floats(0.0, 100.0),
+    deadline_offsets_s=st.lists(st.floats(), max_size=20).map(tuple),
     work_sd=share,
 )
 offers = st.builds(
@@ -135,10 +135,10 @@ def test_limits_hold_whatever_is_told(chosen: SchedulerSettings, told: list[tupl
     cpu=cpus,
 )
 def test_no_forecast_crosses_the_battery_floor(
-    policy: str, fraction: float, capacity: float, harvest: tuple[float, ...], floor: float, cpu: CpuOutlook
+    *, policy: str, fraction: float, capacity: float, harvest: tuple[float, ...], floor: float, cpu: CpuOutlook
 ) -> None:
-    """With any charge and harvest, an hour of what was decided and then rest keeps the foreseen charge above the floor, or
-    nothing runs at all."""
+    """With any charge and harvest, an hour of what was decided and then rest keeps the foreseen charge above the floor,
+    or nothing runs at all."""
     chosen = SchedulerSettings(policy=policy, battery_floor=floor, is_mining_on_battery=True)
     wh = fraction * capacity
     reading = BoardReading(
@@ -154,7 +154,7 @@ def test_no_forecast_crosses_the_battery_floor(
     assert total == 0 or find_lowest_wh(wh, capacity, harvest, chosen.idle_w, load_w) >= floor * capacity
 
 
-def draw_situation(inputs: SchedulerInputs, share_max: float, factor: float = 1.0):  # type: ignore[no-untyped-def]
+def draw_situation(inputs: SchedulerInputs, share_max: float, factor: float = 1.0) -> Situation:
     offers_scaled = tuple(replace(offer, reward=offer.reward * factor) for offer in inputs.offers)
     limits = Limits(share_max, share_max)
     return build_situation(SchedulerSettings(), replace(inputs, offers=offers_scaled), limits, Millis(0))
@@ -176,7 +176,7 @@ sane_inputs = st.builds(
             reward=st.floats(0.01, 100.0),
             acceptance=share,
             deadline_ms=st.integers(10_000, 600_000),
-            deadline_sd_s=st.floats(0.0, 30.0),
+            deadline_offsets_s=st.lists(st.floats(-60.0, 60.0), max_size=16).map(tuple),
         ),
     ),
     offers=st.builds(

@@ -25,8 +25,8 @@ from tools.bench.scheduler_traces import Trace, build_field, build_recorded, bui
 METHOD = (
     "Virtual time: the agent's own scheduler decides every 5 s and at each turn of a round, a modelled board carries "
     "it out second by second. mnist-cnn and watch-cnn1d replay rounds and loads recorded on a real machine "
-    "(docs/scheduler.md); weather and prices are drawn from formulas with seeds. Best fixed split: in hindsight, of all "
-    "on the lattice."
+    "(docs/scheduler.md); weather and prices are drawn from formulas with seeds. Best fixed split: in hindsight, of "
+    "all on the lattice."
 )
 HOUR_S = 3600
 TIMELINE_TRACE = "solar-watch-cnn1d"

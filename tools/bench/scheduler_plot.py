@@ -18,6 +18,16 @@ SMOOTH = 60
 """Ticks that one point of the timeline's shares is the mean of: five minutes."""
 
 
+ABOVE: dict[str, Any] = {
+    "loc": "lower right",
+    "bbox_to_anchor": (1, 1.0),
+    "frameon": False,
+    "fontsize": 8,
+    "borderaxespad": 0.2,
+}
+"""A legend outside of the data."""
+
+
 def draw_prices(sweep: Sequence[Result], path: Path) -> None:
     """Above the split that `profit` chose at each price, below what it and every fixed split earned."""
     figure, (above, below) = plt.subplots(
@@ -45,13 +55,14 @@ def draw_prices(sweep: Sequence[Result], path: Path) -> None:
     below.plot(factors, own, color=BEST, linewidth=2.6, marker="o", markersize=4, label="profit")
     below.axhline(98, color="black", linewidth=0.8, linestyle=":")
     below.text(factors[-1], 96.3, "2% below the best fixed split", fontsize=8, ha="right", va="top")
-    below.set_ylim(0, 112)
+    below.set_ylim(0, 108)
     below.set_ylabel("profit, % of the best fixed split at that price")
     below.set_xlabel("what mining pays, times the base price")
     below.set_xscale("log")
-    below.set_xticks(factors[::2], [f"{factor:g}" for factor in factors[::2]])
+    ticks = [2.0**power for power in range(-2, 5) if factors[0] <= 2.0**power <= factors[-1]]
+    below.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     below.minorticks_off()
-    below.legend(loc="lower center", ncols=3, frameon=False, fontsize=9)
+    below.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=5, frameon=False, fontsize=9, borderaxespad=0.2)
     for panel in (above, below):
         panel.spines[["top", "right"]].set_visible(False)
         panel.margins(x=0)
@@ -97,7 +108,7 @@ def draw_timeline(timeline: Result, path: Path) -> None:
     for panel, other in ((panels[0], None), (panels[1], sun), (panels[2], None), (panels[3], coin)):
         pairs = [axis.get_legend_handles_labels() for axis in (panel, other) if axis is not None]
         handles, labels = ([item for pair in pairs for item in pair[part]] for part in (0, 1))
-        panel.legend(handles, labels, loc="upper left", ncols=4, frameon=False, fontsize=8)
+        panel.legend(handles, labels, ncols=4, **ABOVE)
         panel.spines[["top"]].set_visible(False)
         panel.margins(x=0)
     figure.savefig(path)

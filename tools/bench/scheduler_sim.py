@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
+from agent.estimates import AcceptanceForecast, DurationForecast, guess_duration, observe_duration, observe_verdict
 from agent.policies.economics import SEND_S
 from agent.readings import BoardReading, Shares
 from agent.scheduler import REST, SchedulerState, build_scheduler_state, decide
@@ -24,10 +22,8 @@ from tools.bench.scheduler_traces import MINUTE_S, RoundEvent, Trace
 TICK_S = 5
 LOAD_MEMORY = 0.9
 """A tick's part of what the device takes for the usual other load."""
-DURATIONS_KEPT = 8
-ACCEPTANCE_PRIOR = (4.0, 5.0)
-"""Updates accepted, of how many, that a device believes in before it has seen any."""
-SECONDS_PER_DAY = 86_400
+WORK_SD = 0.05
+"""What a device may be wrong by that counts its steps; the model knows its work exactly."""
 MEMORY_FLOOR_BYTES = 1_000_000
 TIMELINE_MAX = 50_000
 
@@ -62,6 +58,8 @@ class _Device:
 
     scheduler: SchedulerState
     board: BoardState
+    open: DurationForecast
+    """How long commitments stay open."""
     shares: Shares = REST
     position: int = 0
     """Of the round that is open or comes next."""
@@ -69,14 +67,9 @@ class _Device:
     is_late: bool = False
     score_work_core_s: float = 0.0
     turn: tuple[int, bool, bool] = (-1, False, False)
-    expected: tuple[float, float] = (0.0, 0.0)
-    expected_of: int = -1
-    """How many rounds had been seen when `expected` was computed."""
-    durations: list[float] = field(default_factory=list)
     load_mean: float = 0.2
     load_variance: float = 0.02
-    accepted: float = ACCEPTANCE_PRIOR[0]
-    judged: float = ACCEPTANCE_PRIOR[1]
+    acceptance: AcceptanceForecast = field(default_factory=AcceptanceForecast)
 
 
 def run(trace: Trace, settings: SchedulerSettings | None = None, *, is_kept: bool = False) -> Run:
@@ -85,6 +78,7 @@ def run(trace: Trace, settings: SchedulerSettings | None = None, *, is_kept: boo
     device = _Device(
         build_scheduler_state(settings or trace.settings),
         board_model.start(trace.board, trace.ambient_c[0], trace.start_charge),
+        guess_duration(trace.first_guess_s),
     )
     if trace.rounds:
         device.work_left_core_s = trace.rounds[0].work_core_s
@@ -115,13 +109,12 @@ def _turn_rounds(trace: Trace, device: _Device, result: Run, second: int) -> Non
         return
     if second >= event.closes_s - SEND_S and not device.is_late:
         device.is_late = True
-        device.durations.append(event.closes_s - event.opened_s)
+        device.open = observe_duration(device.open, event.closes_s - event.opened_s)
         result.updates += 1
         if device.work_left_core_s <= 0:
             result.updates_in_time += 1
-            device.judged += 1
+            device.acceptance = observe_verdict(device.acceptance, event.is_accepted)
             if event.is_accepted:
-                device.accepted += 1
                 result.profit += trace.reward * trace.coin_value[second // MINUTE_S]
     if second >= max(event.closes_s, event.scores_close_s):
         device.position += 1
@@ -186,25 +179,16 @@ def _look_at_round(trace: Trace, device: _Device, second: int) -> RoundOutlook |
     event = _get_round(trace, device)
     if event is None or second < event.opened_s:
         return None
-    if device.expected_of != len(device.durations):
-        device.expected_of, device.expected = len(device.durations), _expect_duration(trace, device.durations)
-    expected, spread = device.expected
     return RoundOutlook(
         number=device.position + 1,
         phase=Phase.SCORE if device.is_late else Phase.COMMIT,
         training_left_core_s=0.0 if device.is_late else device.work_left_core_s,
         reward=trace.reward,
-        acceptance=device.accepted / device.judged,
-        deadline_ms=Millis(round(1000 * (event.opened_s + expected))),
-        deadline_sd_s=spread,
+        acceptance=device.acceptance.chance,
+        deadline_ms=Millis(round(1000 * (event.opened_s + device.open.mean_s))),
+        deadline_offsets_s=device.open.offsets_s,
+        work_sd=WORK_SD,
     )
-
-
-def _expect_duration(trace: Trace, durations: list[float]) -> tuple[float, float]:
-    """(median, standard deviation) of how long the last rounds took commitments, seconds."""
-    seen = durations[-DURATIONS_KEPT:]
-    expected = statistics.median(seen) if seen else trace.first_guess_s
-    return expected, float(np.std(seen)) if len(seen) > 1 else 0.2 * expected
 
 
 def _has_offers(trace: Trace, device: _Device) -> bool:
