@@ -71,7 +71,7 @@ def test_no_policy_breaks_a_limit_on_a_board_that_gets_too_hot_and_empty(
 
 
 def test_prices_decide_what_is_done() -> None:
-    """Where mining pays a quarter it is left, where it pays 16 times training is; both earn what the best split does."""
+    """Where mining pays a quarter it is left, where it pays 16 times training is; both earn the best split."""
     base = build_recorded("mnist-cnn", 900, ambient_c=22.0, seed=1)
     for factor, is_training in ((0.25, True), (16.0, False)):
         trace = scale_mining(base, factor)
