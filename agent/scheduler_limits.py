@@ -92,7 +92,7 @@ def compute_limits(
     )
     share_max, reason = min(limits, key=lambda limit: limit[0])
     mining = (
-        (memory_mine, "memory"),
+        (memory_mine, "memory is low"),
         (0.0 if reading.is_undervolted else 1.0, "undervolted"),
         (0.0 if is_on_battery(reading) and not settings.is_mining_on_battery else 1.0, "on battery"),
     )
@@ -101,7 +101,7 @@ def compute_limits(
         share_max,
         min(share_max, mine_max),
         reason if share_max < 1.0 else "",
-        f"no mining {mining_reason}" if mine_max < 1.0 else "",
+        f"no mining: {mining_reason}" if mine_max < 1.0 else "",
     )
 
 
@@ -156,10 +156,13 @@ def _limit_heat(
 ) -> tuple[LimitsState, tuple[float, str]]:
     """Less as the forecast nears the limit, nothing from HEAT_GUARD_C below it on.
 
-    Unmeasured: `unmeasured_share_max` if the firmware's throttling is unmeasured too, else that flag alone.
+    Unmeasured: `unmeasured_share_max` if the firmware's throttling is unmeasured too, else that flag alone; and for a
+    minute after the last reading no more than before, since a sensor may fail for a moment.
     """
     if reading.temperature_c is None:
         blind = settings.unmeasured_share_max if reading.is_throttled is None else 1.0
+        if state.temperatures and 0 <= now_ms - state.temperatures[-1][0] <= TREND_MS:
+            return state, (min(state.heat_share, blind), "heat unmeasured")
         return replace(state, temperatures=(), heat_share=1.0, heat_ms=None), (blind, "heat unmeasured")
     kept = tuple(item for item in state.temperatures if 0 <= now_ms - item[0] <= TREND_MS)
     kept = (*kept, (now_ms, reading.temperature_c))[-TREND_SAMPLES_MAX:]
@@ -186,7 +189,7 @@ def _limit_throttled(
     is_due = state.backoff_ms is None or not 0 <= now_ms - state.backoff_ms < BACKOFF_MS
     share = state.backoff_share
     if reading.is_throttled or reading.is_undervolted:
-        if is_due or share >= 1.0:
+        if is_due or share > 0.5:
             share = max(BACKOFF_MIN, share / 2)
     elif is_due:
         share = min(1.0, share + BACKOFF_RISE)
@@ -278,4 +281,4 @@ def _limit_memory(
     if free >= floor * MEMORY_RESUME:
         level = 2
     share = 0.0 if level == 0 else 1.0
-    return replace(state, memory_level=level), (share, "memory"), 0.0 if level < 2 else 1.0
+    return replace(state, memory_level=level), (share, "memory is low"), 0.0 if level < 2 else 1.0

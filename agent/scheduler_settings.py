@@ -17,7 +17,7 @@ class SchedulerSettings:
 
     policy: str = field(
         default="profit",
-        metadata={"choices": tuple(POLICIES), "help": "profit weighs rewards against costs; the others ask no price"},
+        metadata={"choices": tuple(POLICIES), "help": "fixed, train-first and mine-first ask no price"},
     )
     share_max: float = field(default=1.0, metadata={**SHARE, "help": "training and mining together get at most this"})
     fixed_train: float = field(default=0.64, metadata={**SHARE, "help": "of policy fixed; 0: never"})
@@ -34,7 +34,8 @@ class SchedulerSettings:
         default=0.3, metadata={"min": 0.0, "max": MONEY_MAX, "help": "money for one kWh"}
     )
     wear_per_core_hour: float = field(
-        default=0.0002, metadata={"min": 0.0, "max": MONEY_MAX, "help": "money that an hour of one busy core ages you"}
+        default=0.0002,
+        metadata={"min": 0.0, "max": MONEY_MAX, "help": "money that an hour of one busy core costs in wear"},
     )
     core_w: float = field(
         default=0.9, metadata={"min": 0.01, "max": 1000.0, "help": "what one busy core adds to the board's draw, watts"}

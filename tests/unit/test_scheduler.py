@@ -94,9 +94,9 @@ def test_scores_are_given_before_their_deadline() -> None:
         ({"temperature_c": float("nan"), "is_throttled": None}, {}, (0.75, 0.75), "heat unmeasured"),
         ({"is_throttled": True}, {}, (0.5, 0.5), "throttled"),
         ({"is_undervolted": True}, {}, (0.5, 0.0), "undervolted"),
-        ({"free_memory_bytes": 50_000_000}, {}, (1.0, 0.0), "no mining memory"),
+        ({"free_memory_bytes": 50_000_000}, {}, (1.0, 0.0), "no mining: memory is low"),
         ({"free_memory_bytes": 20_000_000}, {}, (0.0, 0.0), "memory"),
-        ({"is_on_battery": True, "battery_fraction": 0.9, "battery_wh": 90.0}, {}, (1.0, 0.0), "no mining on battery"),
+        ({"is_on_battery": True, "battery_fraction": 0.9, "battery_wh": 90.0}, {}, (1.0, 0.0), "no mining: on battery"),
         ({"is_on_battery": True, "battery_fraction": 0.21, "battery_wh": 21.0}, {}, (0.0, 0.0), "battery 21%"),
         ({"is_on_battery": True, "battery_fraction": 0.5}, {}, (1.0, 0.0), "on battery"),
         ({"is_on_battery": True, "battery_fraction": 0.32}, {}, (0.5, 0.0), "battery 32%"),
@@ -149,6 +149,13 @@ def test_heat_falls_at_once_and_rises_slowly() -> None:
     assert totals[1] == pytest.approx(1.0) and totals[2:33] == [0.0] * 31
     steps = [after - before for before, after in pairwise(totals[32:])]
     assert max(steps) <= 0.1 + 1e-9 and 0.2 < totals[-1] < 1.0
+
+
+def test_a_sensor_that_fails_for_a_moment_frees_nothing() -> None:
+    """A hot board whose sensor falls silent rests on for a minute; then the firmware's flag alone counts."""
+    hot, silent = (replace(BOTH, reading=replace(COOL, temperature_c=c)) for c in (80.0, None))
+    totals = [sum_shares(shares) for shares in run([hot] + [silent] * 14)[1]]
+    assert totals[:13] == [0.0] * 13 and totals[-1] > 0.9
 
 
 def test_throttling_backs_off_and_comes_back() -> None:

@@ -50,11 +50,11 @@ class Plan:
 
 
 FULL = Plan(
-    recorded_s=4 * HOUR_S,
+    recorded_s=2 * HOUR_S,
     solar_s=24 * HOUR_S,
-    field_s=6 * HOUR_S,
+    field_s=3 * HOUR_S,
     split_step=0.1,
-    solar_split_step=0.2,
+    solar_split_step=0.25,
     full_split_step=0.05,
     sweep_s=HOUR_S // 2,
     sweep_factors=tuple(round(0.25 * 2 ** (i / 3), 3) for i in range(16)),
