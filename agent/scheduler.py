@@ -18,6 +18,7 @@ from agent.scheduler_settings import MONEY_MAX, SchedulerSettings
 from agent.scheduler_values import (
     DEADLINES_MAX,
     OFFERS_MAX,
+    UNKNOWN_BOARD,
     CpuOutlook,
     Decision,
     MiningOffer,
@@ -26,6 +27,7 @@ from agent.scheduler_values import (
     SchedulerInputs,
     Situation,
     Wish,
+    compute_core_second_cost,
     is_number,
 )
 from flchain.messages import Phase
@@ -90,7 +92,7 @@ def build_situation(settings: SchedulerSettings, inputs: SchedulerInputs, limits
         energy = _clean(inputs.energy_price_per_kwh, -MONEY_MAX, MONEY_MAX, energy)
     if inputs.coin_value is not None:
         coin = _clean(inputs.coin_value, 0.0, MONEY_MAX, coin)
-    prices = Prices(coin, (settings.core_w * energy / 1000 + settings.wear_per_core_hour) / 3600)
+    cost = compute_core_second_cost(inputs.profile or UNKNOWN_BOARD, energy, settings.wear_per_core_hour)
     offers = sorted((o for o in inputs.offers if _is_sound(o)), key=lambda o: o.density, reverse=True)
     return Situation(
         now_ms=now_ms,
@@ -99,7 +101,7 @@ def build_situation(settings: SchedulerSettings, inputs: SchedulerInputs, limits
         cpu=_clean_cpu(inputs.cpu),
         round=_clean_round(inputs.round),
         offers=tuple(offers[:OFFERS_MAX]) if limits.mine_max > 0 else (),
-        prices=prices,
+        prices=Prices(coin, cost),
         fixed=Shares(settings.fixed_train, min(settings.fixed_mine, 1.0 - settings.fixed_train)),
         earned=_clean(inputs.earned, -LARGEST, LARGEST),
     )

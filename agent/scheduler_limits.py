@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from agent.readings import BoardReading, Shares
 from agent.scheduler_settings import SchedulerSettings
-from agent.scheduler_values import HARVEST_HOURS_MAX, SchedulerInputs, is_number
+from agent.scheduler_values import HARVEST_HOURS_MAX, UNKNOWN_BOARD, SchedulerInputs, is_number
 from flchain.types import Millis
 
 STEP = 0.05
@@ -238,9 +238,10 @@ def _forecast_share(
     capacity_wh: float,
 ) -> float:
     """By bisection: what is harvested above a full battery is lost, so that there is no closed form."""
-    full_w = settings.core_w * inputs.cpu.cores
+    profile = inputs.profile or UNKNOWN_BOARD
+    full_w = profile.core_w * inputs.cpu.cores
     ours_w = full_w * (shares.train + shares.mine)
-    rest_w = settings.idle_w if reading.power_w is None else max(settings.idle_w, reading.power_w - ours_w)
+    rest_w = profile.idle_w if reading.power_w is None else max(profile.idle_w, reading.power_w - ours_w)
     harvest = tuple(w if is_number(w) else 0.0 for w in inputs.harvest_w[:HARVEST_HOURS_MAX])
     harvest = harvest or (0.0,) * settings.battery_reserve_h
     floor_wh = (settings.battery_floor + BATTERY_GUARD) * capacity_wh

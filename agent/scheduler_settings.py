@@ -37,12 +37,6 @@ class SchedulerSettings:
         default=0.0002,
         metadata={"min": 0.0, "max": MONEY_MAX, "help": "money that an hour of one busy core costs in wear"},
     )
-    core_w: float = field(
-        default=0.9, metadata={"min": 0.01, "max": 1000.0, "help": "what one busy core adds to the board's draw, watts"}
-    )
-    idle_w: float = field(
-        default=2.7, metadata={"min": 0.0, "max": 1000.0, "help": "what the board draws at rest, watts"}
-    )
     is_mining_on_battery: bool = field(default=False, metadata={"help": "also mine while a battery feeds the board"})
     battery_floor: float = field(
         default=0.2, metadata={**SHARE, "help": "charge that training and mining must leave; 0: do not care"}

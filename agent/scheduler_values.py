@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from agent.energy import BoardProfile
 from agent.readings import BoardReading, Shares
 from flchain.messages import Phase
 from flchain.types import Millis
@@ -13,6 +14,7 @@ OFFERS_MAX = 4
 """Offers of mining that one decision looks at; those beyond, the worse ones, count as not made."""
 DEADLINES_MAX = 16
 HARVEST_HOURS_MAX = 48
+UNKNOWN_BOARD = BoardProfile("unknown", idle_w=2.7, core_w=0.93, cores=4, source="rough: as a Raspberry Pi 4")
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ class SchedulerInputs:
     """Local time, 0 to 1439; None while the clock cannot be believed, which counts as quiet hours if there are any."""
     harvest_w: tuple[float, ...] = ()
     """Expected mean power into the battery, one an hour from now on; hours beyond the last have none."""
+    profile: BoardProfile | None = None
+    """What the board draws; None: taken to be UNKNOWN_BOARD."""
     earned: float = 0.0
     """Money made since the start, costs taken off: what the policy `learned` learns from."""
     coin_value: float | None = None
@@ -111,7 +115,12 @@ class Prices:
 
     coin_value: float
     core_second_cost: float
-    """Energy and wear: (core_w * price per kWh / 1000 + wear per core-hour) / 3600."""
+    """Energy and wear: `compute_core_second_cost`."""
+
+
+def compute_core_second_cost(profile: BoardProfile, price_per_kwh: float, wear_per_core_hour: float) -> float:
+    """Money for a second of one busy core: what it adds to the board's draw, and its wear."""
+    return (profile.core_w * price_per_kwh / 1000 + wear_per_core_hour) / 3600
 
 
 @dataclass(frozen=True)

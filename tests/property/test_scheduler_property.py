@@ -15,7 +15,7 @@ from agent.readings import BoardReading
 from agent.scheduler import EXPLANATION_CHARS_MAX, build_scheduler_state, build_situation, decide
 from agent.scheduler_limits import HEAT_GUARD_C, Limits, find_lowest_wh
 from agent.scheduler_settings import SchedulerSettings
-from agent.scheduler_values import CpuOutlook, MiningOffer, RoundOutlook, SchedulerInputs, Situation
+from agent.scheduler_values import UNKNOWN_BOARD, CpuOutlook, MiningOffer, RoundOutlook, SchedulerInputs, Situation
 from flchain.messages import Phase
 from flchain.types import Millis
 
@@ -149,9 +149,9 @@ def test_no_forecast_crosses_the_battery_floor(
     inputs = SchedulerInputs(reading, cpu, outlook, (offer,), harvest_w=harvest)
     _, decision = decide(build_scheduler_state(chosen), inputs, Millis(0))
     total = decision.shares.train + decision.shares.mine
-    load_w = total * cpu.cores * chosen.core_w
+    load_w = total * cpu.cores * UNKNOWN_BOARD.core_w
     # the capacity that the scheduler sees is charge over fraction, which rounding may move by a hair
-    assert total == 0 or find_lowest_wh(wh, capacity, harvest, chosen.idle_w, load_w) >= floor * capacity
+    assert total == 0 or find_lowest_wh(wh, capacity, harvest, UNKNOWN_BOARD.idle_w, load_w) >= floor * capacity
 
 
 def draw_situation(inputs: SchedulerInputs, share_max: float, factor: float = 1.0) -> Situation:

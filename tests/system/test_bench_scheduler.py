@@ -101,7 +101,7 @@ def test_the_board_model() -> None:
     assert calm.charge_wh == pytest.approx(5.0 - 2.7 / 3600)
     for _ in range(3600):
         state, used = board_model.run_second(board, state, 0.7, 0.3, other_load=0, ambient_c=20.0, harvest_w=0)
-    assert state.temperature_c == pytest.approx(20 + 6.3 * 6, abs=0.5) and used.train_core_s == pytest.approx(2.8)
+    assert state.temperature_c == pytest.approx(20 + 6.42 * 6, abs=0.5) and used.train_core_s == pytest.approx(2.8)
     for _ in range(3600):
         state, used = board_model.run_second(board, state, 0.7, 0.3, other_load=1, ambient_c=50.0, harvest_w=0)
     assert state.temperature_c == pytest.approx(79, abs=2) and used.busy_core_s == pytest.approx(4 / 3)

@@ -1,13 +1,15 @@
 """A board under a scheduler: CPU shared with other load, heat, throttling, battery. Pure; steps of a second.
 
-Heat is one RC stage, C dT/dt = P - (T - ambient) / R. The numbers are those of a bare Raspberry Pi 4, from what
-people measured: 2.7 W and some 25 C above ambient at rest, 6.3 W and throttling at 80 C when all four cores are busy.
-They are a model, not a measurement of ours.
+Heat is one RC stage, C dT/dt = P - (T - ambient) / R. The numbers are those of a Raspberry Pi 4 with a small heat
+sink, from what people measured (docs/power.md): 2.7 W at rest, 6.4 W with four busy cores, throttling at 80 C. They
+are a model, not a measurement of ours.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from agent.energy import BoardProfile
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,7 @@ class Board:
     """What a board is. Powers in watts, temperatures in degrees Celsius."""
 
     cores: int = 4
-    core_w: float = 0.9
+    core_w: float = 0.93
     idle_w: float = 2.7
     heat_k_per_w: float = 6.0
     heat_j_per_k: float = 25.0
@@ -28,6 +30,11 @@ class Board:
     charge_efficiency: float = 0.9
     fair_share: float = 1 / 3
     """Of the CPU, that the agent's groups get although others want all of it: their weight is half of the others'."""
+
+    @property
+    def profile(self) -> BoardProfile:
+        """What the agent is told of it."""
+        return BoardProfile("modelled", self.idle_w, self.core_w, self.cores, "the model's own")
 
 
 @dataclass(frozen=True)
@@ -84,8 +91,3 @@ def run_second(
 def start(board: Board, ambient_c: float, charge_fraction: float = 1.0) -> BoardState:
     """At rest for long, so warm as that makes it."""
     return BoardState(ambient_c + board.idle_w * board.heat_k_per_w, charge_fraction * board.battery_wh)
-
-
-def with_battery(board: Board, battery_wh: float) -> Board:
-    """The same board on a battery."""
-    return replace(board, battery_wh=battery_wh)

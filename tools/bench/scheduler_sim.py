@@ -12,7 +12,7 @@ from agent.policies.economics import SEND_S
 from agent.readings import BoardReading, Shares
 from agent.scheduler import REST, SchedulerState, build_scheduler_state, decide
 from agent.scheduler_settings import SchedulerSettings
-from agent.scheduler_values import CpuOutlook, MiningOffer, RoundOutlook, SchedulerInputs
+from agent.scheduler_values import CpuOutlook, MiningOffer, RoundOutlook, SchedulerInputs, compute_core_second_cost
 from flchain.messages import Phase
 from flchain.types import Millis
 from tools.bench import board_model
@@ -169,6 +169,7 @@ def build_inputs(trace: Trace, device: _Device, result: Run, second: int) -> Sch
         offers=_list_offers(trace, device),
         minute_of_day=(trace.start_hour * 60 + minute) % 1440,
         harvest_w=trace.harvest_forecast_w[hour : hour + 24],
+        profile=board.profile,
         earned=result.profit,
         coin_value=trace.coin_value[minute],
         energy_price_per_kwh=trace.energy_price[minute],
@@ -253,8 +254,8 @@ def _learn_load(device: _Device, trace: Trace, load: float) -> None:
 
 def _pay(trace: Trace, device: _Device, result: Run, used: Used, minute: int) -> None:
     settings, mining = trace.settings, trace.mining
-    price = settings.core_w * trace.energy_price[minute] / 1000 + settings.wear_per_core_hour
-    result.profit -= used.busy_core_s * price / 3600
+    cost = compute_core_second_cost(trace.board.profile, trace.energy_price[minute], settings.wear_per_core_hour)
+    result.profit -= used.busy_core_s * cost
     if used.mine_core_s <= 0:
         return
     if mining.interval_s > 0:

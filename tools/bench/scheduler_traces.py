@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.scheduler_settings import SchedulerSettings
+from agent.scheduler_values import compute_core_second_cost
 from tools.bench.board_model import Board
 
 FOLDER = Path(__file__).parent / "traces"
@@ -153,14 +154,14 @@ def build_recorded(name: str, seconds: int, *, ambient_c: float, seed: int) -> T
     work = sum(event.work_core_s for event in rounds) / len(rounds)
     # a board of so few cores is packed so that they can heat it up
     board = Board(cores=recording["cores"], core_w=1.8)
-    settings = SchedulerSettings(core_w=board.core_w)
+    settings = SchedulerSettings()
     return Trace(
         name=name,
         seconds=seconds,
         board=board,
         settings=settings,
         rounds=rounds,
-        reward=UPDATE_MARGIN * work * compute_cost(settings),
+        reward=UPDATE_MARGIN * work * compute_cost(settings, board),
         mining=_build_contest(settings, board),
         other_load=tuple(recording["other_load"]),
         ambient_c=tuple(compute_ambient(hour, ambient_c, 5.0) for hour in hours),
@@ -178,23 +179,21 @@ MINING_MARGIN = 2.5
 BLOCK_INTERVAL_S = 10.0
 
 
-def compute_cost(settings: SchedulerSettings) -> float:
+def compute_cost(settings: SchedulerSettings, board: Board) -> float:
     """Of a core-second, at the settings' prices."""
-    return (settings.core_w * settings.energy_price_per_kwh / 1000 + settings.wear_per_core_hour) / 3600
+    return compute_core_second_cost(board.profile, settings.energy_price_per_kwh, settings.wear_per_core_hour)
 
 
 def _build_contest(settings: SchedulerSettings, board: Board) -> Mining:
     rivals = 2.0 * board.cores
-    return Mining(MINING_MARGIN * compute_cost(settings) * rivals * BLOCK_INTERVAL_S, BLOCK_INTERVAL_S, rivals)
+    return Mining(MINING_MARGIN * compute_cost(settings, board) * rivals * BLOCK_INTERVAL_S, BLOCK_INTERVAL_S, rivals)
 
 
 def build_solar(seconds: int, recording_name: str, seed: int) -> Trace:
     """The recorded rounds and loads on a board with a battery and a panel, quiet at night, short of memory at times."""
     recording, hours = load_recording(recording_name), by_minute(seconds, START_HOUR)
     board = Board(cores=recording["cores"], core_w=1.8, battery_wh=60.0)
-    settings = SchedulerSettings(
-        core_w=board.core_w, is_mining_on_battery=True, quiet_hours="23:00-05:00", battery_floor=0.3
-    )
+    settings = SchedulerSettings(is_mining_on_battery=True, quiet_hours="23:00-05:00", battery_floor=0.3)
     rounds, peak_w = read_rounds(recording, seconds), 17.0
     sky = draw_sky(seed, len(hours))
     work = sum(event.work_core_s for event in rounds) / len(rounds)
@@ -205,7 +204,7 @@ def build_solar(seconds: int, recording_name: str, seed: int) -> Trace:
         board=board,
         settings=settings,
         rounds=rounds,
-        reward=UPDATE_MARGIN * work * compute_cost(settings),
+        reward=UPDATE_MARGIN * work * compute_cost(settings, board),
         mining=_build_contest(settings, board),
         other_load=tuple(0.4 * load for load in recording["other_load"]),
         ambient_c=tuple(compute_ambient(hour, 22.0, 8.0) for hour in hours),
@@ -231,7 +230,7 @@ def build_field(seconds: int, seed: int) -> Trace:
     load: list[float] = []
     while len(load) < seconds:
         load += [draw.choice((0.05, 0.1, 0.3, 0.6))] * draw.randint(10, 90)
-    cost = compute_cost(settings)
+    cost = compute_cost(settings, board)
     return Trace(
         name="field",
         seconds=seconds,
