@@ -38,6 +38,8 @@ def choose_profit(situation: Situation) -> Wish:
     plan = find_best_plan(situation, training, supply)
     if training is None:
         reason = "nothing to train"
+    elif situation.share_max == 0:
+        reason = ""
     elif plan.shares.train == 0:
         chance = compute_finish_chance(training, situation.train_max, situation.cpu.cores, supply)
         reason = "update cannot be in time" if chance < 0.05 else f"update worth {training.worth:.3g} is not worth it"

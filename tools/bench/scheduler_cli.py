@@ -77,11 +77,13 @@ def _print_table(console: Console, entry: Result) -> None:
 def _print_sweep(console: Console, sweep: list[Result]) -> None:
     table = Table(title="what mining pays, times the base price", title_justify="left")
     for point in sweep:
-        table.add_column(f"x{point['factor']:g}", justify="right")
-    table.add_row(*(f"{point['train_part']:.0%}" for point in sweep))
-    table.add_row(*(f"{compute_to_best(point):.1%}" for point in sweep))
+        table.add_column(f"x{point['factor']:.2g}", justify="right")
+    table.add_row(*(f"{100 * point['train_part']:.0f}" for point in sweep))
+    table.add_row(*(f"{100 * compute_to_best(point):.1f}" for point in sweep))
     console.print(table)
-    console.print("Row 1: training's part of the work of `profit`. Row 2: its profit to that of the best full split.")
+    console.print(
+        "Row 1: training's part of the work of `profit`, %. Row 2: its profit to that of the best full split, %."
+    )
 
 
 def compute_to_best(point: Result) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,8 @@ def draw_timeline(timeline: Result, path: Path) -> None:
     coin.plot(hours, timeline["coin_value"][::SMOOTH], color=GREY, linewidth=0.9, label="a coin")
     coin.set_ylabel("a coin's value")
     coin.set_ylim(bottom=0)
+    shown = range(math.ceil(hours[0]), math.floor(hours[-1]) + 1, max(1, round((hours[-1] - hours[0]) / 12)))
+    panels[3].set_xticks(list(shown), [f"{hour % 24:02d}" for hour in shown])
     for panel, other in ((panels[0], None), (panels[1], sun), (panels[2], None), (panels[3], coin)):
         pairs = [axis.get_legend_handles_labels() for axis in (panel, other) if axis is not None]
         handles, labels = ([item for pair in pairs for item in pair[part]] for part in (0, 1))

@@ -63,6 +63,8 @@ class _Device:
     shares: Shares = REST
     position: int = 0
     """Of the round that is open or comes next."""
+    power_w: float | None = None
+    """Drawn in the last second."""
     work_left_core_s: float = 0.0
     is_late: bool = False
     score_work_core_s: float = 0.0
@@ -157,6 +159,7 @@ def build_inputs(trace: Trace, device: _Device, result: Run, second: int) -> Sch
         temperature_c=round(state.temperature_c, 1),
         is_throttled=state.is_throttled,
         is_undervolted=False,
+        power_w=device.power_w,
         is_on_battery=has_battery,
         battery_fraction=state.charge_wh / board.battery_wh if has_battery else None,
         battery_wh=state.charge_wh if has_battery else None,
@@ -228,6 +231,7 @@ def _run_second(trace: Trace, device: _Device, result: Run, second: int) -> None
     _learn_load(device, trace, load)
     device.work_left_core_s -= used.train_core_s
     _pay(trace, device, result, used, minute)
+    device.power_w = used.power_w
     result.train_core_s += used.train_core_s
     result.mine_core_s += used.mine_core_s
     result.energy_wh += used.power_w / 3600

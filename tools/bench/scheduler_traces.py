@@ -192,9 +192,9 @@ def _build_contest(settings: SchedulerSettings, board: Board) -> Mining:
 def build_solar(seconds: int, recording_name: str, seed: int) -> Trace:
     """The recorded rounds and loads on a board with a battery and a panel, quiet at night, short of memory at times."""
     recording, hours = load_recording(recording_name), by_minute(seconds, START_HOUR)
-    board = Board(cores=recording["cores"], core_w=1.8, battery_wh=60.0)
+    board = Board(cores=recording["cores"], core_w=1.8, battery_wh=120.0)
     settings = SchedulerSettings(is_mining_on_battery=True, quiet_hours="23:00-05:00", battery_floor=0.3)
-    rounds, peak_w = read_rounds(recording, seconds), 17.0
+    rounds, peak_w = read_rounds(recording, seconds), 30.0
     sky = draw_sky(seed, len(hours))
     work = sum(event.work_core_s for event in rounds) / len(rounds)
     days = range(math.ceil(seconds / 3600) + 48)
