@@ -29,7 +29,7 @@ from flchain.fixedpoint import to_float
 from flchain.genesis import decode_genesis
 from flchain.messages import Header, Phase
 from flchain.wire import HEADER_BYTES_MAX, decode_struct
-from flchain_edge.chain_files import compute_initial_model, load_examples
+from flchain_edge.model_files import compute_initial_model, load_examples
 from flchain_edge.tflite import TfliteModel
 from tools.bench.machine import describe_machine, read_commit
 from tools.demo.processes import PIDS_FILE
@@ -80,6 +80,7 @@ def _sample(demo: subprocess.Popen[bytes], device: psutil.Process) -> tuple[floa
             time.sleep(max(0.0, start + len(own) + 1 - time.time()))
             now = _read_cpu(device)
             seconds, busy, mine = (now[i] - before[i] for i in range(3))
+            mine = max(0.0, mine)  # a trainer that has ended takes its time with it
             own.append(round(min(1.0, mine / seconds / cores), 4))
             others.append(round(min(1.0, max(0.0, busy - mine) / seconds / cores), 4))
             before = now
@@ -87,9 +88,13 @@ def _sample(demo: subprocess.Popen[bytes], device: psutil.Process) -> tuple[floa
 
 
 def _read_cpu(device: psutil.Process) -> tuple[float, float, float]:
-    """Seconds: clock, busy of all cores, busy of the device."""
-    times, mine = psutil.cpu_times(), device.cpu_times()
-    return time.monotonic(), times.user + times.nice + times.system, mine.user + mine.system
+    """Seconds: clock, busy of all cores, busy of the device with its trainer and scorer."""
+    times, mine = psutil.cpu_times(), 0.0
+    for process in (device, *device.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            spent = process.cpu_times()
+            mine += spent.user + spent.system
+    return time.monotonic(), times.user + times.nice + times.system, mine
 
 
 def _read_rounds(folder: Path, start: float) -> list[dict[str, Any]]:
