@@ -12,6 +12,8 @@ VENV_LOCK := .venv-lock
 PIP := -m pip --disable-pip-version-check install --quiet
 # the tool that writes the lock files; not needed to use them
 UV_VERSION := 0.13.9
+# most tests wait for processes: two at a time, each file by one worker, take little more than half as long
+SPREAD := -n 2 --dist loadfile
 # an editable install maps the top-level packages there are, so a new one asks for a new install
 PACKAGES := $(wildcard */__init__.py)
 
@@ -66,8 +68,8 @@ test: ## run every test
 	if wait $$beside; then grep -E '^=+ .*(passed|failed).* =+$$' "$$log"; else failed=1; cat "$$log"; fi; \
 	exit $$failed
 
-test-main: setup ## run the tests that need .venv only
-	$(VENV)/bin/python -m pytest $(ARGS)
+test-main: setup ## run the tests that need .venv only, two files at a time (SPREAD= for one after the other)
+	$(VENV)/bin/python -m pytest $(SPREAD) $(ARGS)
 
 test-model: setup-model ## run the tests of training and of the model builder, on the newer runtime
 	$(VENV_MODEL)/bin/python -m pytest tests/tf tests/edge/test_tflite.py $(ARGS)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from agent.edge.data_settings import DatasetSettings, SampleSettings
 from agent.edge.sensors import SensorSettings
 from agent.power_settings import PowerSettings
+from agent.scheduler_settings import SchedulerSettings
 from flchain_edge.node_settings import NodeSettings
 
 
@@ -65,6 +66,9 @@ class AgentSettings(NodeSettings):
     cpu: CpuSettings = field(default_factory=CpuSettings)
     mining: MiningSettings = field(default_factory=MiningSettings)
     power: PowerSettings = field(default_factory=PowerSettings)
+    scheduler: SchedulerSettings = field(
+        default_factory=SchedulerSettings, metadata={"help": "how the CPU is split; docs/scheduler.md"}
+    )
     samples: SampleSettings = field(default_factory=SampleSettings, metadata={"help": "what is kept of the sensors"})
     dataset: DatasetSettings = field(
         default_factory=DatasetSettings,

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flchain.errors import ConfigError
-from tools.bench import agent_cli, codecs_cli, consensus_cli, store
+from tools.bench import agent_cli, codecs_cli, consensus_cli, scheduler_cli, store
 from tools.bench.chain import FULL, METHOD, QUICK, QUICK_SPAN_S, SPAN_S, run_bench
 from tools.bench.network import Plan
 
@@ -41,6 +41,7 @@ FILES = {
     consensus_cli.NAME: f"{consensus_cli.RESULT_FILE} and {consensus_cli.PLOT_FILE}",
     codecs_cli.NAME: f"{codecs_cli.RESULT_FILE} and {codecs_cli.PLOT_FILE}",
     store.NAME: store.RESULT_FILE,
+    scheduler_cli.NAME: f"{scheduler_cli.RESULT_FILE}, {' and '.join(scheduler_cli.PLOT_FILES)}",
 }
 
 
@@ -56,6 +57,8 @@ def main(argv: Sequence[str], plans: tuple[Plan, ...] | None = None) -> int:
     console = Console(stderr=arguments.json, highlight=False)
     if arguments.benchmark == consensus_cli.NAME:
         return consensus_cli.run(arguments, console)
+    if arguments.benchmark == scheduler_cli.NAME:
+        return scheduler_cli.run(arguments, console)
     if arguments.benchmark == codecs_cli.NAME:
         return codecs_cli.run(arguments, console)
     if arguments.benchmark == agent_cli.NAME:
@@ -81,6 +84,7 @@ def _build_parser() -> argparse.ArgumentParser:
     consensus_cli.add_parser(benchmarks)
     codecs_cli.add_parser(benchmarks)
     agent_cli.add_parser(benchmarks)
+    scheduler_cli.add_parser(benchmarks)
     benchmarks.add_parser(store.NAME, help="bytes that a device's database writes to its card, a round and a day")
     for name, benchmark in benchmarks.choices.items():
         benchmark.add_argument("--quick", action="store_true", help="a small selection: about a minute")

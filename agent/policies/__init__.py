@@ -1,0 +1,28 @@
+"""How to split the CPU: POLICIES by name. A policy sees what the limits leave it, and proposes; it draws nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from agent.policies.learned import LearnedMemory, choose_learned
+from agent.policies.plain import choose_fixed, choose_mine_first, choose_train_first
+from agent.policies.profit import choose_profit
+from agent.scheduler_values import Situation, Wish
+
+Memory: TypeAlias = LearnedMemory | None
+"""What a policy keeps between decisions: a plain value of bounded size, or nothing."""
+Policy: TypeAlias = Callable[[Situation, Memory], tuple[Wish, Memory]]
+
+
+def _without_memory(choose: Callable[[Situation], Wish]) -> Policy:
+    return lambda situation, memory: (choose(situation), memory)
+
+
+POLICIES: dict[str, Policy] = {
+    "profit": _without_memory(choose_profit),
+    "fixed": _without_memory(choose_fixed),
+    "train-first": _without_memory(choose_train_first),
+    "mine-first": _without_memory(choose_mine_first),
+    "learned": lambda situation, memory: choose_learned(situation, memory or LearnedMemory()),
+}

@@ -1,0 +1,102 @@
+"""The command line, the tables and the files of `flchain bench scheduler`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from tools.bench.scheduler import FULL, METHOD, QUICK, Plan, run_bench
+
+NAME = "scheduler"
+RESULT_FILE = "scheduler.json"
+PLOT_FILES = ("scheduler-prices.png", "scheduler-timeline.png")
+TABLE_WIDTH = 110
+"""In columns; a narrower terminal wraps the lines."""
+Result = dict[str, Any]
+
+COLUMNS: tuple[tuple[str, Callable[[Result], str]], ...] = (
+    ("profit", lambda r: f"{1000 * r['profit']:.3f}"),
+    ("to best", lambda r: "-" if r["to_best_fixed"] is None else f"{r['to_best_fixed']:.1%}"),
+    ("in time", lambda r: f"{r['updates_in_time']}/{r['updates']}"),
+    ("mined", lambda r: f"{r['mined']:.0f}"),
+    ("Wh", lambda r: f"{r['energy_wh']:.1f}"),
+    ("max C", lambda r: f"{r['temperature_max_c']:.1f}"),
+    ("hot s", lambda r: f"{r['throttled_s']}"),
+    ("charge", lambda r: "-" if r["charge_low"] is None else f"{r['charge_low']:.0%}"),
+    ("turns/h", lambda r: f"{r['switches_per_hour']:.0f}"),
+    ("broken s", lambda r: f"{sum(r['violations'].values())}"),
+)
+
+
+def add_parser(benchmarks: Any) -> None:
+    """The options, below `flchain bench`."""
+    benchmarks.add_parser(NAME, help="policies that split a board's CPU between training and mining, on traces")
+
+
+def run(arguments: argparse.Namespace, console: Console, plan: Plan | None = None) -> int:
+    """Run it, show it, write it."""
+    console.print(METHOD, style="dim")
+    console.width = max(console.width, TABLE_WIDTH)
+    chosen = plan or (QUICK if arguments.quick else FULL)
+    found = run_bench(chosen, lambda entry: _print_table(console, entry))
+    timeline = found.pop("timeline")
+    results = {"is_quick": arguments.quick, **found}
+    _print_sweep(console, results["sweep"])
+    _print_footer(console, results)
+    if arguments.out is not None:
+        from tools.bench.scheduler_plot import draw_prices, draw_timeline  # takes a second, which only this needs
+
+        (arguments.out / RESULT_FILE).write_text(json.dumps(results, indent=2) + "\n")
+        draw_prices(results["sweep"], arguments.out / PLOT_FILES[0])
+        draw_timeline(timeline, arguments.out / PLOT_FILES[1])
+    if arguments.json:
+        print(json.dumps(results))
+    return 0
+
+
+def _print_table(console: Console, entry: Result) -> None:
+    best = entry["best_fixed"]
+    split = "/".join(f"{share:.0%}" for share in best["split"])
+    title = (
+        f"{entry['trace']}, {entry['hours']:g} h; best of {best['of']} fixed splits: {split} with "
+        f"{1000 * best['profit']:.3f}"
+    )
+    table = Table(Column("policy", no_wrap=True), title=title, title_justify="left")
+    for name, _ in COLUMNS:
+        table.add_column(name, justify="right")
+    for policy, result in entry["policies"].items():
+        table.add_row(policy, *(show(result) for _, show in COLUMNS))
+    console.print(table)
+
+
+def _print_sweep(console: Console, sweep: list[Result]) -> None:
+    table = Table(title="what mining pays, times the base price", title_justify="left")
+    for point in sweep:
+        table.add_column(f"x{point['factor']:.2g}", justify="right")
+    table.add_row(*(f"{100 * point['train_part']:.0f}" for point in sweep))
+    table.add_row(*(f"{100 * compute_to_best(point):.1f}" for point in sweep))
+    console.print(table)
+    console.print(
+        "Row 1: training's part of the work of `profit`, %. Row 2: its profit to that of the best full split, %."
+    )
+
+
+def compute_to_best(point: Result) -> float:
+    """Profit at one price over that of the best fixed split there."""
+    return float(point["profit"]) / max(float(one["profit"]) for one in point["fixed"])
+
+
+def _print_footer(console: Console, results: Result) -> None:
+    machine = results["machine"]
+    console.print(
+        "Profit in thousandths of the currency, and to that of the best fixed split; hot: throttled by the firmware; "
+        "charge: lowest; turns: changes of the split; broken: seconds in which any limit was broken.\n"
+        f"Simulated on {machine['cpu']}, {machine['cores']} cores, Python "
+        f"{machine['python']}, commit {results['commit']}; the figures are the same on every machine.",
+        markup=False,
+    )

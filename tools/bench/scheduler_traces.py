@@ -1,0 +1,247 @@
+"""What happens to a board under `flchain bench scheduler`: recorded rounds and loads, and weather and prices from
+formulas.
+
+Recorded (`traces/*.json`, by `tools.bench.scheduler_record`): when rounds opened and closed, what training took, what
+else ran on the machine. They are replayed over and over until the trace is long enough. From formulas, with a seed:
+
+    sun       P_peak max(0, sin(pi (h - 6) / 12)) times the sky, an AR(1) process of 10 minutes steps within 0.1 to 1
+    ambient   mean + swing sin(2 pi (h - 9) / 24)
+    energy    0.30 (1 + 0.4 sin(2 pi (h - 14) / 24)) a kWh
+    coin      base exp(x), x an Ornstein-Uhlenbeck process of one hour's memory and standard deviation 0.7
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agent.scheduler_settings import SchedulerSettings
+from agent.scheduler_values import compute_core_second_cost
+from tools.bench.board_model import Board
+
+FOLDER = Path(__file__).parent / "traces"
+MINUTE_S = 60
+SKY_STEP_MIN, SKY_MEMORY, SKY_SPREAD = 10, 0.85, 0.25
+COIN_MEMORY_MIN, COIN_SD = 60, 0.7
+START_HOUR = 8
+HOUR_MIN = 60
+
+
+@dataclass(frozen=True)
+class RoundEvent:
+    """One round: when it opened, when its commitments closed, what training took, whether the update was accepted."""
+
+    opened_s: float
+    closes_s: float
+    work_core_s: float
+    is_accepted: bool = True
+    scores_due: int = 0
+    scores_close_s: float = 0.0
+    """Scores are due from `closes_s` until then."""
+
+
+@dataclass(frozen=True)
+class Mining:
+    """What mining pays: blocks against rivals (interval_s > 0), or scores."""
+
+    reward: float
+    interval_s: float = 0.0
+    rivals_cores: float = 0.0
+    score_core_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Everything that does not depend on the policy. Series by minute have one value a minute, loads one a second."""
+
+    name: str
+    seconds: int
+    board: Board
+    settings: SchedulerSettings
+    rounds: tuple[RoundEvent, ...]
+    reward: float
+    """Coins for an accepted update."""
+    mining: Mining
+    other_load: tuple[float, ...]
+    ambient_c: tuple[float, ...]
+    energy_price: tuple[float, ...]
+    coin_value: tuple[float, ...]
+    harvest_w: tuple[float, ...] = ()
+    harvest_forecast_w: tuple[float, ...] = ()
+    """By hour from the trace's start: the clear sky times the mean sky, which is what a board can know."""
+    free_memory_bytes: tuple[int, ...] = (1_000_000_000,)
+    first_guess_s: float = 30.0
+    """How long commitments are taken to be open before any round was seen."""
+    start_charge: float = 0.5
+    """Of the battery."""
+    is_recorded: bool = False
+    start_hour: int = START_HOUR
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+def load_recording(name: str) -> dict[str, Any]:
+    """A recorded trace, as the recorder wrote it."""
+    recording: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
+    return recording
+
+
+def read_rounds(recording: dict[str, Any], seconds: int) -> tuple[RoundEvent, ...]:
+    """Its rounds over and over. Work is the CPU that the device used while commitments were open, core-seconds."""
+    length = len(recording["device_load"])
+    once = []
+    for entry in recording["rounds"]:
+        opened, closes = max(0.0, entry["opened_s"]), entry["commit_closed_s"]
+        used = recording["device_load"][math.floor(opened) : math.ceil(closes)]
+        once.append(RoundEvent(opened, closes, max(0.5, sum(used) * recording["cores"]), entry["is_accepted"]))
+    events = []
+    for lap in range(math.ceil(seconds / length)):
+        events += [
+            RoundEvent(e.opened_s + lap * length, e.closes_s + lap * length, e.work_core_s, e.is_accepted) for e in once
+        ]
+    return tuple(event for event in events if event.closes_s < seconds)
+
+
+def draw_coin(seed: int, minutes: int, base: float) -> tuple[float, ...]:
+    """Money for a coin, by minute."""
+    draw, x, values = random.Random(seed), 0.0, []
+    keep = math.exp(-1 / COIN_MEMORY_MIN)
+    for _ in range(minutes):
+        x = keep * x + math.sqrt(1 - keep * keep) * draw.gauss(0.0, COIN_SD)
+        values.append(base * math.exp(x))
+    return tuple(values)
+
+
+def draw_sky(seed: int, minutes: int) -> tuple[float, ...]:
+    """How much of the clear sky's sun comes through, by minute."""
+    draw, sky, values = random.Random(seed), 0.6, []
+    for minute in range(minutes):
+        if minute % SKY_STEP_MIN == 0:
+            noise = draw.gauss(0.0, SKY_SPREAD * math.sqrt(1 - SKY_MEMORY**2))
+            sky = min(1.0, max(0.1, 0.6 + SKY_MEMORY * (sky - 0.6) + noise))
+        values.append(sky)
+    return tuple(values)
+
+
+def compute_sun(hour: float) -> float:
+    """Of the peak, under a clear sky."""
+    return max(0.0, math.sin(math.pi * (hour % 24 - 6) / 12))
+
+
+def compute_energy_price(hour: float) -> float:
+    """Money for a kWh."""
+    return 0.30 * (1 + 0.4 * math.sin(2 * math.pi * (hour - 14) / 24))
+
+
+def compute_ambient(hour: float, mean_c: float, swing_c: float) -> float:
+    """Degrees."""
+    return mean_c + swing_c * math.sin(2 * math.pi * (hour - 9) / 24)
+
+
+def by_minute(seconds: int, start_hour: int) -> list[float]:
+    """The hour at each minute."""
+    return [start_hour + minute / HOUR_MIN for minute in range(math.ceil(seconds / MINUTE_S) + 1)]
+
+
+def build_recorded(name: str, seconds: int, *, ambient_c: float, seed: int) -> Trace:
+    """A recording on a board at the mains that has the recorded machine's cores."""
+    recording = load_recording(name)
+    rounds = read_rounds(recording, seconds)
+    hours = by_minute(seconds, START_HOUR)
+    work = sum(event.work_core_s for event in rounds) / len(rounds)
+    # a board of so few cores is packed so that they can heat it up
+    board = Board(cores=recording["cores"], core_w=1.8)
+    settings = SchedulerSettings()
+    return Trace(
+        name=name,
+        seconds=seconds,
+        board=board,
+        settings=settings,
+        rounds=rounds,
+        reward=UPDATE_MARGIN * work * compute_cost(settings, board),
+        mining=_build_contest(settings, board),
+        other_load=tuple(recording["other_load"]),
+        ambient_c=tuple(compute_ambient(hour, ambient_c, 5.0) for hour in hours),
+        energy_price=tuple(map(compute_energy_price, hours)),
+        coin_value=draw_coin(seed, len(hours), 1.0),
+        is_recorded=True,
+        notes={"how": recording["how"], "machine": recording["machine"], "commit": recording["commit"]},
+    )
+
+
+UPDATE_MARGIN = 3.0
+"""An update is worth so many times what its training costs, at the coin's base value."""
+MINING_MARGIN = 2.5
+"""The first core that mines earns so many times what it costs; the next ones less."""
+BLOCK_INTERVAL_S = 10.0
+
+
+def compute_cost(settings: SchedulerSettings, board: Board) -> float:
+    """Of a core-second, at the settings' prices."""
+    return compute_core_second_cost(board.profile, settings.energy_price_per_kwh, settings.wear_per_core_hour)
+
+
+def _build_contest(settings: SchedulerSettings, board: Board) -> Mining:
+    rivals = 2.0 * board.cores
+    return Mining(MINING_MARGIN * compute_cost(settings, board) * rivals * BLOCK_INTERVAL_S, BLOCK_INTERVAL_S, rivals)
+
+
+def build_solar(seconds: int, recording_name: str, seed: int) -> Trace:
+    """The recorded rounds and loads on a board with a battery and a panel, quiet at night, short of memory at times."""
+    recording, hours = load_recording(recording_name), by_minute(seconds, START_HOUR)
+    board = Board(cores=recording["cores"], core_w=1.8, battery_wh=120.0)
+    settings = SchedulerSettings(is_mining_on_battery=True, quiet_hours="23:00-05:00", battery_floor=0.3)
+    rounds, peak_w = read_rounds(recording, seconds), 30.0
+    sky = draw_sky(seed, len(hours))
+    work = sum(event.work_core_s for event in rounds) / len(rounds)
+    days = range(math.ceil(seconds / 3600) + 48)
+    return Trace(
+        name=f"solar-{recording_name}",
+        seconds=seconds,
+        board=board,
+        settings=settings,
+        rounds=rounds,
+        reward=UPDATE_MARGIN * work * compute_cost(settings, board),
+        mining=_build_contest(settings, board),
+        other_load=tuple(0.4 * load for load in recording["other_load"]),
+        ambient_c=tuple(compute_ambient(hour, 22.0, 8.0) for hour in hours),
+        energy_price=tuple(map(compute_energy_price, hours)),
+        coin_value=draw_coin(seed, len(hours), 1.0),
+        harvest_w=tuple(peak_w * compute_sun(hour) * part for hour, part in zip(hours, sky, strict=True)),
+        harvest_forecast_w=tuple(0.9 * 0.6 * peak_w * compute_sun(START_HOUR + hour + 0.5) for hour in days),
+        free_memory_bytes=tuple(40_000_000 if minute % 97 < 9 else 500_000_000 for minute in range(len(hours))),
+        is_recorded=True,
+    )
+
+
+def build_field(seconds: int, seed: int) -> Trace:
+    """Made up: rounds of ten minutes with scores to give at their end, on a hot day, beside a camera's load."""
+    draw, hours = random.Random(seed), by_minute(seconds, START_HOUR)
+    board, settings = Board(), SchedulerSettings(share_max=0.8)
+    rounds, at = [], 10.0
+    while at + 800 < seconds:
+        closes = at + draw.uniform(240, 420)
+        due, scored = draw.randint(4, 12), closes + draw.uniform(40, 120)
+        rounds.append(RoundEvent(at, closes, draw.uniform(300, 600), draw.random() < 0.9, due, scored))
+        at = scored + draw.uniform(20, 200)
+    load: list[float] = []
+    while len(load) < seconds:
+        load += [draw.choice((0.05, 0.1, 0.3, 0.6))] * draw.randint(10, 90)
+    cost = compute_cost(settings, board)
+    return Trace(
+        name="field",
+        seconds=seconds,
+        board=board,
+        settings=settings,
+        rounds=tuple(rounds),
+        reward=UPDATE_MARGIN * 450 * cost,
+        mining=Mining(1.5 * 12 * cost, score_core_s=12.0),
+        other_load=tuple(load[:seconds]),
+        ambient_c=tuple(compute_ambient(hour, 22.0, 6.0) for hour in hours),
+        energy_price=tuple(map(compute_energy_price, hours)),
+        coin_value=draw_coin(seed, len(hours), 1.0),
+        first_guess_s=300.0,
+    )
