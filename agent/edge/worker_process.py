@@ -168,7 +168,17 @@ def _lower_priority(spec: WorkerSpec) -> None:
     if number := IOPRIO_SET_CALLS.get(platform.machine()):
         ctypes.CDLL(None).syscall(number, IOPRIO_WHO_PROCESS, 0, IOPRIO_CLASS_IDLE << IOPRIO_CLASS_SHIFT)
     if spec.memory_bytes_max:
-        resource.setrlimit(resource.RLIMIT_DATA, (spec.memory_bytes_max, spec.memory_bytes_max))
+        limit = _read_inherited_bytes() + spec.memory_bytes_max
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def _read_inherited_bytes() -> int:
+    """The data of the process that this one was forked from: shared with it, and counted by the kernel all the same."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[5])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * resource.getpagesize()
 
 
 def _open_files(spec: WorkerSpec, channel: Channel) -> Tools:

@@ -166,7 +166,7 @@ def test_a_settled_sketch_sends_what_it_kept_later(monkeypatch: pytest.MonkeyPat
     momentum; with momentum what waited goes on growing, until it is taken out and its momentum cleared."""
     kept = settle_once(count_sketch.MOMENTUM_BP)
     assert kept.min() > 0.9
-    assert kept.max() > 1.5
+    assert kept.max() > 1.2
     monkeypatch.setattr(count_sketch, "MOMENTUM_BP", 0)
     assert np.abs(settle_once(0) - 1).max() < 0.1
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from flchain.errors import ConfigError
 from tools.bench.codecs import (
@@ -35,6 +35,8 @@ from tools.bench.machine import describe_machine, read_commit
 NAME = "codecs"
 RESULT_FILE, PLOT_FILE = "codecs.json", "codecs.png"
 Result = dict[str, Any]
+TABLE_WIDTH = 150
+"""In columns; a narrower terminal wraps the lines."""
 
 
 def add_parser(benchmarks: Any) -> None:
@@ -164,11 +166,11 @@ def summarise(results: Sequence[Result]) -> list[Result]:
 def _print_table(console: Console, task: tuple[str, str], results: Sequence[Result]) -> None:
     rows, seeds = summarise(results), len({result["seed"] for result in results})
     title = f"{task[0]}/{task[1]}: {results[0]['parameters_count']:,} parameters, mean of {seeds} seeds"
-    table = Table("codec", title=title, title_justify="left")
+    table = Table(Column("codec", no_wrap=True), title=title, title_justify="left")
     for heading in ("level up, down", "final, points", "rounds", "B up", "B down", "times up", "signed", "times down"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for heading in ("enc", "dec", "argp"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             row["codec"],
@@ -178,7 +180,7 @@ def _print_table(console: Console, task: tuple[str, str], results: Sequence[Resu
             *(_show(row[key]) for key in ("ratio_up", "ratio_up_signed", "ratio_down")),
             *(f"{row[f'{key}_ms_per_million']:.1f}" for key in ("encode", "decode", "argpartition")),
         )
-    console.width = max(console.width, 130)
+    console.width = max(console.width, TABLE_WIDTH)
     console.print(table)
 
 
