@@ -91,12 +91,6 @@ def is_body_for_devices(header: Header) -> bool:
     return header.phase is Phase.REVEAL or is_settling(header)
 
 
-def is_news_for_light_devices(header: Header) -> bool:
-    """True if light devices need the header: it opens or ends what they take part in, or changes the validators."""
-    is_opening = header.next_phase is not header.phase and header.next_phase is not Phase.SETTLE
-    return is_opening or header.validators_hash != header.next_validators_hash
-
-
 def hash_header(header_bytes: bytes) -> Hash:
     """The block hash: the tagged hash of the header's canonical bytes."""
     return hash_tagged("block", header_bytes)

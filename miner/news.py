@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from flchain.certificate import trim_certificate
-from flchain.chain import is_news_for_light_devices
-from flchain.messages import Header
+from flchain.messages import Header, Phase
 from flchain.packets import PacketType, encode_packet
 from flchain.trust import decode_sets
 from flchain.wire import HEADER_BYTES_MAX, decode_struct
@@ -23,7 +22,7 @@ def publish_tip(state: MinerState, is_again: bool = False) -> tuple[Effect, ...]
     head = encode_packet(PacketType.HEAD, tip.head.header, tip.head.certificate, sets)
     effects: tuple[Effect, ...] = (Publish(state.topics.miner_head(me), head, retain=True),)
     header = decode_struct(tip.head.header, Header, HEADER_BYTES_MAX)
-    if is_again or is_news_for_light_devices(header):
+    if is_again or _is_news_for_light_devices(header):
         signing, _ = decode_sets(header, tip.head.sets)
         certificate = trim_certificate(signing, tip.head.certificate)
         head = encode_packet(PacketType.HEAD, tip.head.header, certificate, sets)
@@ -35,3 +34,9 @@ def publish_tip(state: MinerState, is_again: bool = False) -> tuple[Effect, ...]
         light_body = encode_packet(PacketType.LIGHT_BODY, state.chain.height, tip.light_body)
         effects += (Publish(state.topics.miner_light(me), light_body),)
     return effects
+
+
+def _is_news_for_light_devices(header: Header) -> bool:
+    """True if light devices need the header: it opens or ends what they take part in, or changes the validators."""
+    is_opening = header.next_phase is not header.phase and header.next_phase is not Phase.SETTLE
+    return is_opening or header.validators_hash != header.next_validators_hash
