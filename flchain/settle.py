@@ -61,25 +61,26 @@ def get_homes(state: ChainState) -> tuple[Address, ...]:
     return tuple(group_by_home(state.round.reveals, get_home_of(state)))
 
 
-def get_scorer_weights(state: ChainState) -> dict[Address, int]:
+def get_scorer_weights(state: ChainState, judged: Address | None = None) -> dict[Address, int]:
     """What the scores of each scorer of the round weigh: a validator's its power; all mining devices' together a share
     of all power, by reputation. Who is both counts as a validator. Nobody else's count, nor those of a validator that
-    has lost its seat."""
-    scorers = {reveal.scorer for reveal in state.round.score_reveals}
+    has lost its seat; nor those of the miner whose knowledge is `judged`."""
+    scorers = {reveal.scorer for reveal in state.round.score_reveals} - {judged}
     weights = {v.address: v.power * WEIGHT_SCALE for v in state.validators if v.address in scorers}
     mining = [device for device in state.devices if device.address in scorers and device.address not in weights]
     reputation = sum(device.reputation for device in mining)
     total = sum(v.power for v in state.validators) * WEIGHT_SCALE
-    # Where validators with s of all power have spoken, a third of it and devices with s - 2/3 are still not half.
+    # Where validators with s of all power have spoken, a third of it and devices with s - 2/3 are still not half. Who
+    # is judged is not among those: where others hold the rest, less is left for devices, which cost nothing to make.
     room = max(0, sum(weights.values()) + -2 * total // 3)
     share = min(total * state.params.mining_weight_bp // 10_000, room)
     weights |= {device.address: share * device.reputation // reputation for device in mining if reputation}
     return {address: weight for address, weight in weights.items() if weight}
 
 
-def get_weighty_scores(state: ChainState) -> tuple[tuple[RevealedScores, int], ...]:
+def get_weighty_scores(state: ChainState, judged: Address | None = None) -> tuple[tuple[RevealedScores, int], ...]:
     """The scores that count, with their weights."""
-    weights = get_scorer_weights(state)
+    weights = get_scorer_weights(state, judged)
     return tuple((r, weights[r.scorer]) for r in state.round.score_reveals if r.scorer in weights)
 
 
@@ -314,7 +315,7 @@ def _compute_knowledge_of(state: ChainState, miner: Candidate) -> BasisPoints:
     if miner.address not in homes:
         return compute_idle_knowledge(miner.knowledge)
     place = homes.index(miner.address)
-    said = [(r, weight) for r, weight in get_weighty_scores(state) if r.scorer != miner.address]
+    said = get_weighty_scores(state, judged=miner.address)
     spoken = {reveal.scorer for reveal, _ in said}
     silent = sum(v.power for v in state.validators if v.address not in spoken | {miner.address}) * WEIGHT_SCALE
     return compute_knowledge(miner.knowledge, [(r.aggregates[place], weight) for r, weight in said], silent)
