@@ -56,12 +56,15 @@ def compute_kept(parameters_count: int, level: int) -> int:
     return max(1, compute_columns(parameters_count, level) // COLUMNS_PER_KEPT)
 
 
-def _hash(row: int, positions: npt.NDArray[np.uint64], columns: int) -> tuple[Wide, npt.NDArray[np.bool_]]:
+def _hash(
+    row: int, positions: npt.NDArray[np.uint64], columns: int
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
     """Column and sign of each position: multiply-shift (Dietzfelbinger 2018), 2-universal for positions below 2**32."""
     a, b, c, d = (_CONSTANTS[row, :, 0] << np.uint64(32)) | _CONSTANTS[row, :, 1]
     high = (a * positions + b) >> np.uint64(32)
     column = (high * np.uint64(columns)) >> np.uint64(32)
-    return column.astype(np.int64), (c * positions + d) >> np.uint64(63) == 1
+    # As indices, not as int64: on 32-bit boards (ARMv7) bincount takes no other integers.
+    return column.astype(np.intp), (c * positions + d) >> np.uint64(63) == 1
 
 
 def sketch(vector: ModelVector, level: int) -> ModelVector:

@@ -58,8 +58,8 @@ class Scene:
 
 @st.composite
 def scenes(draw: st.DrawFn) -> Scene:
-    """Any scores of any validators and mining devices, any of whom are in the coalition (often all devices), any of whom
-    keep silent; with validators of more than two thirds of the power among those who spoke."""
+    """Any scores of any validators and mining devices, any of whom are in the coalition (often all devices),
+    any of whom keep silent; with validators of more than two thirds of the power among those who spoke."""
     state = draw(st.sampled_from(STATES))
     names = [v.address for v in state.validators] + [d.address for d in state.devices]
     coalition = frozenset(name for name in names if draw(st.integers(0, 3)) == 0)
@@ -192,7 +192,7 @@ def test_the_bound_needs_a_cap_of_a_third() -> None:
 
 
 def test_one_mining_device_has_all_devices_weight_and_no_more() -> None:
-    """A single lying device, all others silent, moves nothing, with less than a third of the power besides as little."""
+    """A single lying device, all others silent, moves nothing, nor with less than a third of the power besides."""
     state = go_to_settle(build_chain(4, 2, powers=[30, 20, 20, 20], mining_weight_bp=3_333))
     home, device = get_homes(state)[0], state.devices[0].address
     names = [v.address for v in state.validators]
