@@ -25,15 +25,16 @@ HomeOf: TypeAlias = Callable[[Address], Address]
 
 
 def get_subjects(
-    updates: Updates, home_of: HomeOf, me: Address, *, are_all_known: bool
+    updates: Updates, home_of: HomeOf, device: Address | None, *, are_all_known: bool
 ) -> dict[Subject, tuple[RevealedUpdate, ...]]:
-    """What scorer `me` is to score, in the order in which it becomes known, with the updates that make each model.
+    """What a scorer is to score, in the order in which it becomes known, with the updates that make each model.
 
-    Aggregates are known only when all updates are; that of a single device is its update. Nobody tests an update of
-    its own, since its word on it does not count (see `settle`), unless it is a miner's aggregate too.
+    Aggregates are known only when all updates are; that of a single device is its update. A mining `device` does not
+    test its own update, since its word on it does not count (see `settle`), unless it is a miner's aggregate too. None
+    is a validator: all of its words count.
     """
     subjects: dict[Subject, tuple[RevealedUpdate, ...]] = {None: ()}
-    subjects |= {update.sender: (update,) for update in updates if update.sender != me}
+    subjects |= {update.sender: (update,) for update in updates if update.sender != device}
     if are_all_known:
         for home, parts in group_by_home(updates, home_of).items():
             subjects[_get_subject_of(home, parts)] = parts

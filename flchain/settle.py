@@ -87,15 +87,21 @@ def get_weighty_scores(state: ChainState, judged: Address | None = None) -> tupl
 def compute_round_scores(state: ChainState) -> RoundScores:
     """Medians over all scorers: more than 2/3 of the power has spoken, so less than 1/3 never weighs half.
 
-    A mining device's word on its own update does not count, unless nobody else has spoken.
+    A mining device's word on its own update does not count.
     """
     said = get_weighty_scores(state)
     base = compute_weighted_median([(r.base_score, weight) for r, weight in said])
     medians = {}
     for index, update in enumerate(state.round.reveals):
-        others = [(r.scores[index], weight) for r, weight in said if r.scorer != update.sender]
-        medians[update.sender] = compute_weighted_median(others or [(r.scores[index], weight) for r, weight in said])
+        counted = [(r.scores[index], weight) for r, weight in said if not _is_own_word(state, r.scorer, update.sender)]
+        medians[update.sender] = compute_weighted_median(counted)
     return RoundScores(base, medians)
+
+
+def _is_own_word(state: ChainState, scorer: Address, sender: Address) -> bool:
+    """True for a device's word on its own update; not a validator's that is a device as well: without its power less
+    than a third could be half of those who spoke."""
+    return scorer == sender and find_validator(state, scorer) is None
 
 
 def is_round_scored(state: ChainState) -> bool:
@@ -107,17 +113,17 @@ def find_outlying_scorers(state: ChainState) -> frozenset[Address]:
     """The scorers whose gains over the base model are too far from the medians of all, their own updates aside."""
     said = get_weighty_scores(state)
     senders = tuple(update.sender for update in state.round.reveals)
-    gains = [_list_gains(r, senders) for r, _ in said]
+    gains = [_list_gains(state, r, senders) for r, _ in said]
     if not gains or not gains[0]:
         return frozenset()
     found = find_outliers(gains, [weight for _, weight in said], state.params.score_outlier_bp)
     return frozenset(said[index][0].scorer for index in found)
 
 
-def _list_gains(said: RevealedScores, senders: tuple[Address, ...]) -> list[int | None]:
-    """What a scorer says each update and each aggregate adds; None for its own update."""
+def _list_gains(state: ChainState, said: RevealedScores, senders: tuple[Address, ...]) -> list[int | None]:
+    """What a scorer says each update and each aggregate adds; None for a mining device's own update."""
     base, updates = said.base_score, zip(senders, said.scores, strict=True)
-    of_updates = [None if sender == said.scorer else score - base for sender, score in updates]
+    of_updates = [None if _is_own_word(state, said.scorer, sender) else score - base for sender, score in updates]
     return [*of_updates, *(score - base for score in said.aggregates)]
 
 

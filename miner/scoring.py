@@ -53,8 +53,7 @@ def _get_wanted(state: MinerState) -> dict[Subject, tuple[RevealedUpdate, ...]]:
     chain = state.chain
     updates = (*chain.round.reveals, *_get_waiting_updates(state))
     are_all_known = chain.round.phase in (Phase.SCORE, Phase.SETTLE)
-    me = state.config.identity.address
-    return get_subjects(updates, get_home_of(chain), me, are_all_known=are_all_known)
+    return get_subjects(updates, get_home_of(chain), None, are_all_known=are_all_known)
 
 
 def _get_waiting_updates(state: MinerState) -> tuple[RevealedUpdate, ...]:
