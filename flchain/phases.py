@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flchain.messages import Kind, Phase
-from flchain.state import ChainState, find_device, find_validator, has_two_thirds
+from flchain.state import ChainState, find_device, has_two_thirds
 from flchain.types import Address
 
 PHASE_KINDS: dict[Phase, Kind] = {
@@ -29,19 +29,28 @@ def get_expected(state: ChainState) -> frozenset[Address]:
             usual = frozenset(device.address for device in state.devices if device.absent < limit)
             return committed & usual or committed
         case Phase.SCORE:
-            validators = frozenset(validator.address for validator in state.validators if validator.absent < limit)
-            return validators.union(address for address in round_.pledges if _is_reliable(state, address))
+            return _get_awaited(state, {*(validator.address for validator in state.validators), *round_.pledges})
         case Phase.SETTLE:
-            scorers = (address for address, _ in round_.score_commits)
-            return frozenset(a for a in scorers if find_validator(state, a) or _is_reliable(state, a))
+            return _get_awaited(state, {address for address, _ in round_.score_commits})
         case Phase.OPEN:
             return frozenset()
 
 
+def _get_awaited(state: ChainState, scorers: set[Address]) -> frozenset[Address]:
+    """Of those who are to score: the validators that usually do, all if these are too few to settle, and devices."""
+    validators = [validator for validator in state.validators if validator.address in scorers]
+    usual = frozenset(v.address for v in validators if v.absent < state.params.absent_rounds_max)
+    if not has_two_thirds(state, usual):
+        usual = frozenset(v.address for v in validators)
+    return usual.union(address for address in scorers if _is_reliable(state, address))
+
+
 def _is_reliable(state: ChainState, address: Address) -> bool:
-    """False for a device that has not scored in too many of the rounds in which it was to."""
+    """False for a device that has failed to score in too many rounds of the epoch, or whose scores weigh nothing."""
     device = find_device(state, address)
-    return device is not None and device.unscored < state.params.absent_rounds_max
+    if device is None or state.params.mining_weight_bp == 0:
+        return False
+    return device.unscored < state.params.absent_rounds_max
 
 
 def get_present(state: ChainState) -> frozenset[Address]:

@@ -293,8 +293,8 @@ def _settle_device(device: Device, outcome: _Outcome) -> Device:
     if outcome.is_scored and has_revealed:
         is_accepted = device.address in outcome.accepted
         device = replace(device, reputation=compute_reputation(device.reputation, is_accepted))
-    if outcome.is_scored and device.address in outcome.awaited:
-        device = replace(device, unscored=0 if device.address in outcome.scorers else device.unscored + 1)
+    if outcome.is_scored and device.address in outcome.awaited - outcome.scorers:
+        device = replace(device, unscored=device.unscored + 1)
     if device.address in outcome.outliers:
         device = replace(device, reputation=compute_reputation(device.reputation, False))
     return device

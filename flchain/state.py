@@ -38,7 +38,7 @@ class Account:
 @dataclass(frozen=True)
 class Device:
     """A registered device. `absent` counts the rounds it has missed in a row, `unscored` those since the last election
-    in which it was to score and, without having done so in between, did not."""
+    in which it was to score and did not."""
 
     address: Address
     public_key: bytes

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from flchain.chain import verify_transaction
 from flchain.messages import AnyMessage, Kind, Phase, Reveal, ScoreReveal
-from flchain.phases import PHASE_KINDS, get_expected, get_present
+from flchain.phases import PHASE_KINDS, get_present
 from flchain.scoring import (
     Subject,
     build_score_commit,
@@ -34,7 +34,7 @@ def process_phase(state: MinerState) -> Transition:
 def _ask_for_scores(state: MinerState) -> Transition:
     """Score updates as they are revealed, while others still are: the block they go into need not be final yet."""
     round_, me = state.chain.round, state.config.identity.address
-    has_to_open = round_.phase is Phase.SETTLE and me in get_expected(state.chain) - get_present(state.chain)
+    has_to_open = round_.phase is Phase.SETTLE and me in dict(round_.score_commits).keys() - get_present(state.chain)
     if round_.phase not in (Phase.COMMIT, Phase.REVEAL, Phase.SCORE) and not has_to_open:
         return state, ()  # in SETTLE only after a restart, to open what was committed to before it
     if find_validator(state.chain, me) is None:

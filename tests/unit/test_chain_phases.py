@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from flchain.chain import apply_block, get_proposer
@@ -172,6 +174,29 @@ def test_a_device_that_commits_and_never_reveals_is_soon_not_waited_for() -> Non
         words = {i: make_scores(driver.state) for i in range(4)}
         driver.score_commit(words)
         driver.score_reveal(words)
+
+
+def test_a_validator_that_commits_and_never_opens_its_scores_is_soon_not_waited_for() -> None:
+    """After the allowed rounds SETTLE waits for the others only, as REVEAL does; else one liar holds up every round."""
+    driver = Driver(build_chain(absent_rounds_max=2, phase_heights_max=2))
+    for round_ in (1, 2, 3):
+        driver.go_to(Phase.SETTLE)
+        word = make_scores(driver.state)
+        driver.score_reveal({i: word for i in (0, 1, 2)})
+        is_waiting = phase_of(driver) is Phase.SETTLE
+        assert is_waiting is (round_ < 3)
+        while phase_of(driver) is Phase.SETTLE:
+            driver.extend()
+
+
+def test_all_validators_are_awaited_where_the_usual_ones_are_too_few(driver: Driver) -> None:
+    """After an election most seats may be those of candidates that were absent when they had one before: blocks that
+    wait for the few others only would use up the heights at once, and every round would be abandoned."""
+    driver.go_to(Phase.SCORE)
+    awaited = get_expected(driver.state)
+    assert len(awaited) == 4
+    candidates = tuple(replace(c, absent=9 * (i < 2)) for i, c in enumerate(driver.state.candidates))
+    assert get_expected(replace(driver.state, candidates=candidates)) == awaited
 
 
 def test_a_round_without_updates_is_abandoned() -> None:

@@ -142,19 +142,32 @@ def test_who_pledges_and_never_scores_is_soon_not_waited_for(is_committing: bool
     assert get_awaited_devices(driver) == {0}
 
 
-def test_scores_that_come_make_up_for_those_that_did_not() -> None:
-    """A device that has failed once and scores again starts from nothing."""
-    driver = build()
+def test_who_scores_now_and_then_is_waited_for_in_vain_no_more_often() -> None:
+    """Scores in between make up for nothing: a liar that scores every other round would else hold up half of all."""
+    driver, vain = build(epoch_rounds=10), []
+    for round_ in range(1, 10):
+        go_to_score(driver)
+        said, is_lying = make_scores(driver.state), round_ % 2 == 1
+        if is_lying and get_awaited_devices(driver):
+            vain.append(round_)
+        score_commit(driver, {} if is_lying else {0: said})
+        while phase_of(driver) is Phase.SCORE:
+            driver.extend()
+        score_reveal(driver, {} if is_lying else {0: said})
+        while phase_of(driver) is Phase.SETTLE:
+            driver.extend()
+    assert vain == [1, 3]
+
+
+def test_where_scores_of_devices_weigh_nothing_nobody_waits_for_them() -> None:
+    """A pledge on a chain without mining would hold up SCORE for scores that count for nothing; so would a commitment
+    SETTLE."""
+    driver = build(mining_weight_bp=0)
     go_to_score(driver)
-    score_commit(driver, {})
-    driver.extend()
-    score_reveal(driver, {})
-    assert get_device(driver, 0).unscored == 1
-    go_to_score(driver)
-    said = make_scores(driver.state)
-    score_commit(driver, {0: said})
-    score_reveal(driver, {0: said})
-    assert get_device(driver, 0).unscored == 0
+    assert get_awaited_devices(driver) == set()
+    score_commit(driver, {0: make_scores(driver.state)})
+    assert phase_of(driver) is Phase.SETTLE
+    assert get_awaited_devices(driver) == set()
 
 
 def test_nobody_is_blamed_for_a_round_that_validators_did_not_score() -> None:
