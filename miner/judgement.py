@@ -42,7 +42,9 @@ def is_timely(state: MinerState, candidate: Candidate) -> bool:
     before_phase, after_phase = (chain.round.number, chain.round.phase), (after.round.number, after.round.phase)
     if chain.round.phase not in (Phase.COMMIT, Phase.REVEAL) or before_phase != after_phase:
         return True
-    held, present, expected = get_candidates(state), get_present(chain), get_expected(chain)
+    present, expected = get_present(chain), get_expected(chain)
+    # The pool still holds what is in a block already; no other block can carry that.
+    held = {sender: raw for sender, raw in get_candidates(state).items() if sender not in present}
     # Only what a block can do may be asked of one: with all long absent none closes the phase, nor if not all fits.
     could_close = bool(expected) and expected <= present | held.keys() and can_carry(held.values())
     return not could_close and (not held or get_present(after) > present)

@@ -72,6 +72,15 @@ def test_rounds_go_on_without_one_miner_from_the_start(dead: str) -> None:
     assert get_accepted(network, 5) == {"d0", "d1", "d2"}
 
 
+@pytest.mark.parametrize("heights", [1, 2, 3, 6])
+def test_rounds_go_on_without_one_device_however_many_heights_a_phase_has(heights: int) -> None:
+    """While a device is missing, blocks with nobody new in them use up the heights of COMMIT: they get their votes."""
+    chain = build_chain(phase_heights_max=heights)
+    network = Network(1, rounds=2, chain=chain, silent=frozenset({"d1"})).run()
+    assert network.violations == [], network.explain()
+    assert get_accepted(network, 2) == {"d0", "d2"}
+
+
 @pytest.mark.parametrize("at_ms", range(1_800, 2_800, 250))
 def test_rounds_go_on_when_a_miner_dies_midway(at_ms: int) -> None:
     """A miner that dies for good at any time stops neither the rounds nor its own devices."""
