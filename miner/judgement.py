@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from flchain import messages
-from flchain.chain import can_carry
+from flchain.chain import Block, can_carry, decode_block
 from flchain.consensus import bft
 from flchain.errors import InvalidMessage
 from flchain.messages import Phase
 from flchain.phases import PHASE_KINDS, get_expected, get_present
+from flchain.state import ChainState, find_device
 from flchain.types import Address
 from flchain.wire import open_envelope, seal
 from miner import mempool, order_pool
@@ -30,8 +31,9 @@ def get_candidates(state: MinerState) -> dict[Address, bytes]:
 def is_timely(state: MinerState, candidate: Candidate) -> bool:
     """False for a new block that deserves no vote now, though it breaks no rule of the chain.
 
-    Its time is far ahead of this node's clock; or it leaves out devices' messages that would close the phase, or all
-    there are. Else a single liar could use up the heights of a phase with blocks of nothing, and slow devices with it.
+    Its time is far ahead of this node's clock; or it leaves out messages of devices where all that are waited for are
+    in, or, while devices train and reveal, all there are. Else a single liar could use up the heights of a phase with
+    blocks of nothing, and slow devices with it, or close it without them when the last height is its turn.
     """
     chain, after = state.chain, candidate.after
     if after is None:
@@ -39,15 +41,24 @@ def is_timely(state: MinerState, candidate: Candidate) -> bool:
     # The least time that a block can have is always right: once clocks were wrong, the chain may be ahead of all.
     if after.time_ms > max(state.clock_ms + CLOCK_AHEAD_MAX_MS, chain.time_ms + 1):
         return False
-    before_phase, after_phase = (chain.round.number, chain.round.phase), (after.round.number, after.round.phase)
-    if chain.round.phase not in (Phase.COMMIT, Phase.REVEAL) or before_phase != after_phase:
-        return True
     present, expected = get_present(chain), get_expected(chain)
     # The pool still holds what is in a block already; no other block can carry that.
     held = {sender: raw for sender, raw in get_candidates(state).items() if sender not in present}
     # Only what a block can do may be asked of one: with all long absent none closes the phase, nor if not all fits.
     could_close = bool(expected) and expected <= present | held.keys() and can_carry(held.values())
-    return not could_close and (not held or get_present(after) > present)
+    is_for_devices = chain.round.phase in (Phase.COMMIT, Phase.REVEAL)
+    if not held or not (could_close or is_for_devices):
+        return True
+    carried = _get_senders(chain, candidate.block)
+    if could_close:
+        return all(address in carried for address in expected - present if find_device(chain, address) is not None)
+    return bool(carried)
+
+
+def _get_senders(chain: ChainState, block: Block) -> set[Address]:
+    """Whose messages a valid block holds."""
+    _, body = decode_block(block.header_bytes, block.body_bytes)
+    return {open_envelope(raw, chain.chain).sender for raw in body.transactions}
 
 
 def accuse(state: MinerState, first: bft.Vote | bft.Proposal, second: bft.Vote | bft.Proposal) -> Transition:

@@ -88,7 +88,12 @@ def seal_score_commit_of(chain: BuiltChain, sender: Identity, scores: ScoreRevea
 
 def seal_score_reveal(chain: BuiltChain, number: int, scores: ScoreReveal) -> bytes:
     """Miner `number`'s signed scores."""
-    return seal(scores, chain.id, chain.miners[number])
+    return seal_score_reveal_of(chain, chain.miners[number], scores)
+
+
+def seal_score_reveal_of(chain: BuiltChain, sender: Identity, scores: ScoreReveal) -> bytes:
+    """Any scorer's signed scores."""
+    return seal(scores, chain.id, sender)
 
 
 def certify(

@@ -10,14 +10,23 @@ from flchain import chain as chain_rules
 from flchain.chain import build_block
 from flchain.messages import Phase
 from flchain.packets import PacketType, encode_packet
-from flchain.state import ChainState
+from flchain.state import ChainState, find_device
 from flchain.types import Millis, UnixMillis
 from flchain.wire import open_envelope
+from miner import mempool
 from miner.judgement import CLOCK_AHEAD_MAX_MS, is_timely
 from miner.machine import build_miner_state, step
 from miner.tip import Standing
 from miner.values import Candidate, Connected, Effect, Event, MinerConfig, MinerState, PacketReceived, StartTimer, Timer
-from tests.support.chain_builder import NO_CLOCK, make_reveal, seal_commit, seal_reveal
+from tests.support.chain_builder import (
+    NO_CLOCK,
+    make_reveal,
+    make_scores,
+    seal_commit,
+    seal_reveal,
+    seal_score_commit_of,
+    seal_score_reveal_of,
+)
 from tests.support.stake_builder import StakeDriver, build_stake_chain, transfer
 
 CHAIN = build_stake_chain()
@@ -41,7 +50,9 @@ def build_miner(state: ChainState, *waiting: bytes) -> MinerState:
 
 def say(miner: MinerState, raw: bytes) -> PacketReceived:
     sender = open_envelope(raw, CHAIN.id).sender
-    return PacketReceived(miner.topics.device_up(sender), encode_packet(PacketType.MESSAGE, raw))
+    is_device = find_device(miner.chain, sender) is not None
+    topic = miner.topics.device_up(sender) if is_device else miner.topics.miner_bft(sender)
+    return PacketReceived(topic, encode_packet(PacketType.MESSAGE, raw))
 
 
 def play(miner: MinerState, *events: Event) -> tuple[MinerState, tuple[Effect, ...]]:
@@ -100,6 +111,47 @@ def test_a_block_must_close_the_phase_only_if_one_body_can(monkeypatch: pytest.M
     monkeypatch.setattr(chain_rules, "TRANSACTIONS_BYTES_MAX", sum(map(len, raws)) - 1)
     assert is_timely(miner, some)
     assert not is_timely(miner, propose(state))
+
+
+def test_a_block_that_closes_a_phase_may_leave_nobody_out_either() -> None:
+    """At the last height of COMMIT any block closes the phase: one without the device that has just come is voted nil,
+    else one hasty proposer, when that height is its turn, shuts slow devices out of the round."""
+    first, *others = seal_commits(*range(len(CHAIN.devices)))
+    state = go_to(Phase.COMMIT)
+    for _ in range(PARAMS.phase_heights_max - 1):
+        state = propose(state, first).after or state
+        first = b""
+    assert state.round.phase is Phase.COMMIT
+    hasty = propose(state)
+    assert hasty.after is not None and hasty.after.round.phase is Phase.REVEAL
+    miner = build_miner(state, *others)
+    assert not is_timely(miner, hasty)
+    assert not is_timely(miner, propose(state, *others[1:]))
+    assert is_timely(miner, propose(state, *others))
+    some = build_miner(state, *others[1:])
+    assert not is_timely(some, hasty)
+    assert is_timely(some, propose(state, others[1])), "somebody is missing anyway, and the heights are used up"
+
+
+@pytest.mark.parametrize("phase", [Phase.SCORE, Phase.SETTLE])
+def test_a_block_leaves_out_no_devices_scores_that_are_waited_for(phase: Phase) -> None:
+    """Nor may a proposer leave out the scores of a device that has pledged them, or committed to them."""
+    driver = StakeDriver(CHAIN)
+    driver.go_to(Phase.SCORE, pledged=(0,))
+    for here in (Phase.SCORE, Phase.SETTLE):
+        word = make_scores(driver.state)
+        sealer = seal_score_commit_of if here is Phase.SCORE else seal_score_reveal_of
+        own = sealer(CHAIN, CHAIN.devices[0], word)
+        of_miners = [sealer(CHAIN, miner, word) for miner in CHAIN.miners[:4]]
+        miner = build_miner(driver.state, own, *of_miners[1:])
+        pool, _ = mempool.insert(miner.mempool, driver.state, open_envelope(of_miners[0], CHAIN.id))
+        miner = replace(miner, mempool=pool)
+        if here is phase:
+            assert not is_timely(miner, propose(driver.state, *of_miners))
+            assert is_timely(miner, propose(driver.state, own, *of_miners))
+            assert is_timely(miner, propose(driver.state, own, *of_miners[1:])), "a miner can speak for itself"
+            return
+        driver.extend([own, *of_miners])
 
 
 def test_orders_do_not_hurry_scorers() -> None:
