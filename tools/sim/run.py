@@ -17,6 +17,8 @@ from tools.sim.stake import build_stake_chain
 KINDS = (*BEHAVIOURS, *DEVICE_BEHAVIOURS)
 MINING = 2
 REWARD_FOR_SCORES = 1_000
+PHASE_HEIGHTS = (2, 2, 2, 3, 6)
+"""How many heights a phase has, by the seed: as on `edge` chains mostly, as on `field` chains now and then."""
 NEW_HEIGHTS = 3
 BOUND_MS = 120_000
 """Once it is calm every honest miner has NEW_HEIGHTS more heights within this."""
@@ -73,7 +75,8 @@ def build_network(options: Options) -> Network:
     """The network of a run before its first event."""
     build = build_stake_chain if "stake" in options.faults else build_chain
     rules: dict[str, Any] = {"score_margin_bp": 2_000, "absent_rounds_max": 9, "reward_for_scores": REWARD_FOR_SCORES}
-    chain = build(options.validators, options.devices, **rules)
+    heights = PHASE_HEIGHTS[options.seed % len(PHASE_HEIGHTS)]
+    chain = build(options.validators, options.devices, phase_heights_max=heights, **rules)
     mining = sorted(f"d{number}" for number in range(min(options.mining, options.devices)))
     links = build_links(options.faults)
     network = Network(options.seed, 0, chain=chain, links=links, mining=frozenset(mining))
