@@ -23,7 +23,7 @@ from flchain.errors import (
 )
 from flchain.fixedpoint import vector_from_bytes
 from flchain.genesis import Genesis
-from flchain.limits import compute_body_bytes_max
+from flchain.limits import compute_body_bytes_max, compute_light_body_bytes_max
 from flchain.messages import Body, Bytes32, Header, Phase, Reveal, Settlement
 from flchain.params import ChainParams
 from flchain.settle import apply_delta, compute_step
@@ -196,7 +196,7 @@ def process_body(light: LightState, height: int, body_bytes: bytes) -> LightStat
     header = light.wanted.get(height)
     if header is None and height <= light.height:
         return light
-    bytes_max = compute_body_bytes_max(light.params, len(light.device_keys), len(light.validators))
+    bytes_max = _compute_bytes_max(light)
     if len(body_bytes) > bytes_max:
         raise OversizedMessage(f"a body of {len(body_bytes)} bytes, at most {bytes_max} can be honest")
     if header is not None:
@@ -206,6 +206,12 @@ def process_body(light: LightState, height: int, body_bytes: bytes) -> LightStat
     if height in after.wanted and height not in after.waiting and height in waiting:
         raise MalformedMessage("not the payload that leads to the model the header names")
     return after
+
+
+def _compute_bytes_max(light: LightState) -> int:
+    if light.is_full:
+        return compute_body_bytes_max(light.params, len(light.device_keys), len(light.validators))
+    return compute_light_body_bytes_max(light.params)
 
 
 def _check_body(light: LightState, header: Header, body_bytes: bytes) -> None:

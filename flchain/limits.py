@@ -6,7 +6,7 @@ thousand times smaller.
 
 from __future__ import annotations
 
-from flchain.codecs import CODECS
+from flchain.codecs import CODECS, DOWNSTREAM_RULES, count_carried_bytes
 from flchain.fixedpoint import VALUE_BYTES
 from flchain.messages import Kind
 from flchain.params import VALIDATORS_MAX, ChainParams
@@ -61,12 +61,25 @@ def compute_body_bytes_max(params: ChainParams, devices_count: int, validators_c
     return min(BODY_BYTES_MAX, max(of_devices, of_scorers) + ORDERS_BYTES_MAX + SETTLEMENT_BYTES_MAX)
 
 
+def compute_light_body_bytes_max(params: ChainParams) -> int:
+    """The longest light body: the longest payload of the downstream rule, and a settlement with its proof."""
+    payload = DOWNSTREAM_RULES[params.downstream_codec].payload_bytes_max
+    longest = payload(params.parameters_count, params.downstream_level)
+    return min(BODY_BYTES_MAX, longest + SETTLEMENT_BYTES_MAX + SMALL_BYTES_MAX)
+
+
+def compute_carried_bytes(params: ChainParams) -> int:
+    """How long what the downstream rule carries is: always exactly so long."""
+    start = DOWNSTREAM_RULES[params.downstream_codec].start
+    return count_carried_bytes(start(params.parameters_count, params.downstream_level))
+
+
 def compute_state_bytes_max(params: ChainParams, devices_count: int) -> int:
-    """The longest snapshot of a state: all tables full, everybody's updates and scores, the model."""
+    """The longest snapshot of a state: all tables full, everybody's updates and scores, the model, what is carried."""
     scorers = devices_count + VALIDATORS_MAX
     updates = devices_count * compute_device_packet_bytes_max(params)
     scores = scorers * (scorers * SCORE_BYTES + SMALL_BYTES_MAX)
-    return STATE_TABLES_BYTES_MAX + scores + updates + 2 * _compute_model(params)
+    return STATE_TABLES_BYTES_MAX + scores + updates + _compute_model(params)
 
 
 def compute_miner_packet_bytes_max(params: ChainParams, devices_count: int, validators_count: int) -> int:
@@ -76,11 +89,13 @@ def compute_miner_packet_bytes_max(params: ChainParams, devices_count: int, vali
 
 
 def _compute_model(params: ChainParams) -> int:
-    return VALUE_BYTES * params.parameters_count
+    """A model, and with it what its compression has left out."""
+    return VALUE_BYTES * params.parameters_count + compute_carried_bytes(params)
 
 
 def compute_packet_bytes_max(params: ChainParams, devices_count: int, validators_count: int) -> int:
-    """The longest packet of a miner that devices hear: a block with its certificate, or a model with its validators."""
-    # A model comes with what its compression has left out, as long again, or instead as changes that are shorter.
-    longest = max(compute_body_bytes_max(params, devices_count, validators_count), 2 * _compute_model(params))
+    """The longest packet of a miner that devices hear: a block with its certificate, a light body, or a model with its
+    validators (the changes that may come in its place are shorter)."""
+    body = compute_body_bytes_max(params, devices_count, validators_count)
+    longest = max(body, compute_light_body_bytes_max(params), _compute_model(params))
     return longest + SETS_BYTES_MAX + HEADER_BYTES_MAX + CERTIFICATE_BYTES_MAX + SMALL_BYTES_MAX + FRAME_BYTES

@@ -7,9 +7,10 @@ import msgspec
 
 from flchain import merkle
 from flchain.chain import hash_header
-from flchain.codecs import Carried, carried_bytes, carried_from_bytes, count_carried_bytes
+from flchain.codecs import Carried, carried_bytes, carried_from_bytes
 from flchain.errors import MalformedMessage
 from flchain.fixedpoint import vector_bytes, vector_from_bytes
+from flchain.limits import compute_carried_bytes
 from flchain.messages import Header
 from flchain.params import ChainParams
 from flchain.state import ChainState, hash_carried, hash_model, start_carried
@@ -97,7 +98,7 @@ def decode_carried(data: bytes, header: Header, params: ChainParams) -> Carried:
 
     Raises InvalidMessage's subclasses if it is something else.
     """
-    parts = decode_struct(data, CarriedProof, count_carried_bytes(start_carried(params)) + PROOF_BYTES_MAX)
+    parts = decode_struct(data, CarriedProof, compute_carried_bytes(params) + PROOF_BYTES_MAX)
     last = parts.leaves_count - 1
     if not merkle.verify_proof(header.state_root, parts.totals, last, parts.leaves_count, parts.path):
         raise MalformedMessage("not a leaf of the state that the header names")
@@ -112,5 +113,4 @@ def _encode_if_any(carried: Carried) -> bytes:
 
 
 def _decode_if_any(data: bytes, params: ChainParams) -> Carried:
-    start = start_carried(params)
-    return carried_from_bytes(data or bytes(count_carried_bytes(start)), start)
+    return carried_from_bytes(data, start_carried(params)) if data else start_carried(params)

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 
 from flchain.chain import Block, build_block, get_proposer
 from flchain.chunks import DEVICE_CHUNK_BYTES
-from flchain.codecs import CODECS
+from flchain.codecs import CODECS, DOWNSTREAM_RULES, carried_bytes
 from flchain.errors import MalformedUpdate, OversizedMessage
-from flchain.light import build_light_state, process_body
+from flchain.light import LightBody, build_light_state, process_body
 from flchain.limits import (
     STATE_TABLES_BYTES_MAX,
     compute_body_bytes_max,
     compute_device_packet_bytes_max,
+    compute_light_body_bytes_max,
     compute_miner_packet_bytes_max,
     compute_packet_bytes_max,
+    compute_state_bytes_max,
 )
-from flchain.messages import Ask, Phase, Proposal, Reveal, Vote, Want
+from flchain.messages import Ask, Phase, Proposal, Reveal, Settlement, Vote, Want
 from flchain.orders import ACCOUNTS_MAX, CANDIDATES_MAX, DELEGATIONS_MAX, UNBONDINGS_PER_ACCOUNT_MAX
 from flchain.packets import PacketType, Topics, encode_packet
 from flchain.params import UPDATES_MAX
+from flchain.snapshot import PROOF_BYTES_MAX
 from flchain.state import Account, ChainState, Delegation, Device, Unbonding
 from flchain.state_tree import get_leaves
 from flchain.trust import Head
 from flchain.types import Address, BasisPoints, Millis, Power, Stake, UnixMillis, View
-from flchain.wire import open_envelope, seal
+from flchain.wire import encode_struct, open_envelope, seal
 from miner import agreement, mempool
 from miner.machine import EARLY_MAX, build_miner_state, step
 from miner.tip import Standing, Tip
@@ -37,6 +41,7 @@ from tests.support.chain_builder import NO_CLOCK, SALT, BuiltChain, Driver, buil
 CHAIN = build_chain()
 TOPICS = Topics.of_chain(CHAIN.id)
 PARAMS = CHAIN.genesis.params
+LEVELS_DOWN = {name: codec.level_default for name, codec in CODECS.items()} | {"delta-entropy": 1, "count-sketch": 1}
 
 
 def build_miner(state: ChainState = CHAIN.state) -> MinerState:
@@ -62,6 +67,28 @@ def test_honest_packets_fit(codec: str) -> None:
     assert len(of_device) <= compute_device_packet_bytes_max(params)
     assert len(b"".join(raws)) <= compute_body_bytes_max(params, 5, 4)
     assert len(of_miner) <= compute_packet_bytes_max(params, 5, 4)
+
+
+@pytest.mark.parametrize("downstream", DOWNSTREAM_RULES)
+def test_what_devices_download_fits(downstream: str) -> None:
+    """The longest light body, a model with what is carried, and a state are within the chain's limits, however little
+    the codec of updates writes: else devices refuse what honest miners send."""
+    codec, level = ("count-sketch", 1) if downstream == "count-sketch" else ("sparse-ternary", 100)
+    changes: dict[str, object] = {"parameters_count": 500_000, "codec": codec, "codec_level": level}
+    changes |= {"downstream_codec": downstream, "downstream_level": LEVELS_DOWN[downstream]}
+    params = msgspec.structs.replace(PARAMS, **changes)
+    rule, count = DOWNSTREAM_RULES[downstream], params.parameters_count
+    model, carried = bytes(4 * count), carried_bytes(rule.start(count, params.downstream_level))
+    longest = bytes(rule.payload_bytes_max(count, params.downstream_level))
+    body = encode_struct(LightBody(bytes(32), bytes(32), Settlement(tuple(d.address for d in CHAIN.devices)), longest))
+    head = b"h" * 1_024, b"c" * 8_192, b"s" * 9_216
+    of_miner = compute_packet_bytes_max(params, len(CHAIN.devices), 4)
+    assert len(body) <= compute_light_body_bytes_max(params)
+    assert len(encode_packet(PacketType.LIGHT_BODY, 9, body)) <= of_miner
+    assert len(encode_packet(PacketType.MODEL, *head, model, carried + bytes(PROOF_BYTES_MAX))) <= of_miner
+    updates = len(CHAIN.devices) * bytes(CODECS[codec].payload_bytes_max(count, level))
+    tables = bytes(STATE_TABLES_BYTES_MAX)
+    assert len(model + carried + updates + tables) <= compute_state_bytes_max(params, len(CHAIN.devices))
 
 
 def test_chunks_of_what_nobody_has_to_say_are_refused() -> None:
@@ -161,6 +188,10 @@ def test_a_device_keeps_no_body_that_cannot_be_honest() -> None:
     """A body that comes before its header is kept only if the chain could hold it."""
     light = build_light_state(CHAIN.genesis, CHAIN.model)
     most = compute_body_bytes_max(PARAMS, len(CHAIN.devices), len(CHAIN.miners))
+    assert process_body(light, 5, b"b" * most).waiting
+    with pytest.raises(OversizedMessage):
+        process_body(light, 5, b"b" * (most + 1))
+    light, most = build_light_state(CHAIN.genesis, CHAIN.model, is_full=False), compute_light_body_bytes_max(PARAMS)
     assert process_body(light, 5, b"b" * most).waiting
     with pytest.raises(OversizedMessage):
         process_body(light, 5, b"b" * (most + 1))
