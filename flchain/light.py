@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-import msgspec
-
-from flchain.chain import compute_body_root, compute_body_roots, is_body_for_devices, is_settling, join_body_roots
+from flchain.chain import compute_body_root, is_body_for_devices, is_settling
 from flchain.codecs import Carried, carried_from_bytes
 from flchain.crypto import compute_address
 from flchain.errors import (
@@ -23,8 +21,9 @@ from flchain.errors import (
 )
 from flchain.fixedpoint import vector_from_bytes
 from flchain.genesis import Genesis
+from flchain.light_body import LightBody, decode_light_body
 from flchain.limits import compute_body_bytes_max, compute_light_body_bytes_max
-from flchain.messages import Body, Bytes32, Header, Phase, Reveal, Settlement
+from flchain.messages import Body, Header, Phase, Reveal
 from flchain.params import ChainParams
 from flchain.settle import apply_delta, compute_step
 from flchain.snapshot import decode_carried
@@ -38,7 +37,7 @@ from flchain.state import (
 )
 from flchain.trust import Head, Trust, build_trust, decode_sets, verify_final
 from flchain.types import EARLIEST, Address, Hash, Height, ModelVector, Round, UnixMillis
-from flchain.wire import BODY_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, encode_struct, open_envelope, verify_envelope
+from flchain.wire import BODY_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, open_envelope, verify_envelope
 
 HEADERS_WANTED_MAX = 64
 """Headers whose bodies are awaited; the lowest are given up for newer ones, a snapshot then stands in."""
@@ -113,22 +112,6 @@ class LightState:
     def is_synced(self) -> bool:
         """True if this device's own model is the one the newest final header names, and its round the open one."""
         return self.model_hash == self.chain_model_hash and self.model_round == self.round - 1
-
-
-class LightBody(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What a light device takes in the place of a settlement's body: enough of it to prove who was accepted, and the
-    payload that changes the model (see `settle.apply_delta`)."""
-
-    transactions_root: Bytes32
-    orders_root: Bytes32
-    settlement: Settlement
-    delta: bytes
-
-
-def build_light_body(body: Body, delta: bytes) -> bytes:
-    """The light body of a settled block, whose payload is `delta`. The body has a settlement."""
-    assert body.settlement is not None
-    return encode_struct(LightBody(*compute_body_roots(body), body.settlement, delta))
 
 
 def build_light_state(
@@ -219,15 +202,7 @@ def _check_body(light: LightState, header: Header, body_bytes: bytes) -> None:
     if light.is_full:
         _decode_body(header, body_bytes)
     else:
-        _decode_light_body(header, body_bytes)
-
-
-def _decode_light_body(header: Header, body_bytes: bytes) -> LightBody:
-    body = decode_struct(body_bytes, LightBody, BODY_BYTES_MAX)
-    roots = body.transactions_root, body.orders_root
-    if join_body_roots(*roots, body.settlement) != header.body_root:
-        raise InvalidBlock("the settlement is not the one the header names")
-    return body
+        decode_light_body(header, body_bytes)
 
 
 def _decode_body(header: Header, body_bytes: bytes) -> Body:
@@ -254,7 +229,7 @@ def _process_waiting(light: LightState) -> LightState:
         wanted = {h: other for h, other in light.wanted.items() if h != height}
         if not light.is_full:
             try:
-                light = replace(_take_light_body(light, header, _decode_light_body(header, body_bytes)), wanted=wanted)
+                light = replace(_take_light_body(light, header, decode_light_body(header, body_bytes)), wanted=wanted)
             except InvalidMessage:
                 break  # anybody's invention, since no header holds the payload: the true one is still wanted
             continue

@@ -28,7 +28,7 @@ class PacketType(IntEnum):
     MODEL = 4  # header, certificate, validators, the model whose hash the header holds, residual with proof or nothing
     BLOCK = 5  # header, certificate, body
     STATE = 6  # header, certificate, validators, the state after that block (see `snapshot`)
-    LIGHT_BODY = 7  # height, what light devices take in the place of a settlement's body (see `light.LightBody`)
+    LIGHT_BODY = 7  # height, what light devices take in the place of a settlement's body (see `light_body.LightBody`)
     DELTAS = 8  # header, certificate, validators, the first round, the payloads of it and of each later one
     CHUNK = 9  # digest of the packet, index, count, piece
 

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from flchain.chain import Block, is_body_for_devices, is_settling
 from flchain.fixedpoint import VALUE_BYTES
-from flchain.light import build_light_body
+from flchain.light_body import build_light_body
 from flchain.messages import Body
 from flchain.state import NO_HEIGHT, ChainState
 from flchain.trust import Head, encode_sets

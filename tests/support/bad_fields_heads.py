@@ -10,7 +10,8 @@ from typing import Any
 from flchain.certificate import PRECOMMIT, build_certificate
 from flchain.chain import hash_header
 from flchain.crypto import Identity
-from flchain.light import LightBody, LightState, build_light_state, process_body, process_head
+from flchain.light import LightState, build_light_state, process_body, process_head
+from flchain.light_body import LightBody
 from flchain.messages import Certificate, Header, Phase, Settlement, Vote
 from flchain.state import Validator, compute_validators_hash
 from flchain.trust import Head, encode_sets

@@ -21,7 +21,6 @@ from flchain.crypto import Identity
 from flchain.errors import InvalidMessage
 from flchain.fixedpoint import vector_bytes
 from flchain.light import (
-    LightBody,
     LightState,
     build_light_state,
     process_body,
@@ -29,6 +28,7 @@ from flchain.light import (
     process_head,
     process_snapshot,
 )
+from flchain.light_body import LightBody
 from flchain.messages import Body as DecodedBody
 from flchain.messages import Certificate, Register, Settlement, Undelegate, Vote
 from flchain.snapshot import encode_carried

@@ -8,7 +8,8 @@ import msgspec
 
 from flchain.codecs import carried_bytes
 from flchain.fixedpoint import vector_bytes
-from flchain.light import LightState, build_light_body, process_body, process_head
+from flchain.light import LightState, process_body, process_head
+from flchain.light_body import build_light_body
 from flchain.messages import Body, Certificate
 from flchain.snapshot import encode_carried
 from flchain.trust import Head

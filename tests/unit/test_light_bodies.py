@@ -12,7 +12,8 @@ from flchain.codecs import DOWNSTREAM_RULES
 from flchain.codecs.adaptive import pack_level
 from flchain.errors import InvalidBlock, InvalidMessage, MalformedMessage, MalformedUpdate
 from flchain.fixedpoint import VALUE_BYTES, add
-from flchain.light import LightBody, LightState, build_light_state, process_body, process_deltas, process_snapshot
+from flchain.light import LightState, build_light_state, process_body, process_deltas, process_snapshot
+from flchain.light_body import LightBody
 from flchain.settle import apply_delta, compute_delta, compute_step
 from flchain.types import Round
 from flchain.wire import BODY_BYTES_MAX, decode_struct, encode_struct

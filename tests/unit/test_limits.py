@@ -12,7 +12,8 @@ from flchain.chain import Block, build_block, get_proposer
 from flchain.chunks import DEVICE_CHUNK_BYTES
 from flchain.codecs import CODECS, DOWNSTREAM_RULES, carried_bytes
 from flchain.errors import MalformedUpdate, OversizedMessage
-from flchain.light import LightBody, build_light_state, process_body
+from flchain.light import build_light_state, process_body
+from flchain.light_body import LightBody
 from flchain.limits import (
     STATE_TABLES_BYTES_MAX,
     compute_body_bytes_max,

@@ -93,8 +93,8 @@ def test_one_liar_of_four_changes_no_acceptance(driver: Driver, liar: int, lie: 
 def test_a_validator_that_is_also_a_device_is_heard_on_its_own_update(driver: Driver) -> None:
     """A device may bond and be elected. Without its word a quarter of the power would be half of the others who spoke,
     and decide about its update alone: a validator's word counts, whosever the update is."""
-    both, lie = driver.chain.miners[0].address, {device.address: 0 for device in driver.chain.devices}
-    honest, lying = make_scores(driver.state), make_scores(driver.state, scores=lie)
+    both, honest = driver.chain.miners[0].address, make_scores(driver.state)
+    lying = make_scores(driver.state, scores={device.address: 0 for device in driver.chain.devices})
     state = scored(driver, {0: honest, 1: lying, 2: honest})
     own = replace(state.round.reveals[0], sender=both)
     said = tuple(replace(r, scores=r.scores[:1]) for r in state.round.score_reveals)

@@ -16,7 +16,7 @@ import msgspec
 from flchain import chain
 from flchain.certificate import PRECOMMIT, build_certificate
 from flchain.chain import build_block, decode_block, get_proposer, hash_header
-from flchain.light import LightBody
+from flchain.light_body import LightBody
 from flchain.messages import Kind, Proposal, Settlement, Vote
 from flchain.packets import Packet, PacketType, decode_packet, encode_packet
 from flchain.types import Address, View
