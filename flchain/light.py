@@ -22,7 +22,7 @@ from flchain.errors import (
 from flchain.fixedpoint import vector_from_bytes
 from flchain.genesis import Genesis
 from flchain.light_body import LightBody, decode_light_body
-from flchain.limits import compute_body_bytes_max, compute_light_body_bytes_max
+from flchain.limits import DELTAS_MAX, compute_body_bytes_max, compute_light_body_bytes_max
 from flchain.messages import Body, Header, Phase, Reveal
 from flchain.params import ChainParams
 from flchain.settle import apply_delta, compute_step
@@ -330,6 +330,8 @@ def process_deltas(light: LightState, head: Head, first: int, deltas: list[objec
     skipped = light.model_round + 1 - first
     if skipped < 0 or first + len(deltas) != header.next_round:
         raise MalformedMessage(f"{len(deltas)} payloads from round {first} on do not lead from the model here")
+    if len(deltas) - skipped > DELTAS_MAX:
+        raise OversizedMessage(f"{len(deltas) - skipped} payloads, at most {DELTAS_MAX} come in the place of a model")
     model = light.model
     for delta in deltas[skipped:]:
         if not isinstance(delta, bytes):

@@ -31,6 +31,8 @@ TRANSACTIONS_BYTES_MAX = BODY_BYTES_MAX - SETTLEMENT_BYTES_MAX - ORDERS_BYTES_MA
 SCORE_ENTRY_BYTES = 32
 """One (address, score) in a message."""
 SCORE_BYTES = 3
+DELTAS_MAX = 1_024
+"""Most settled rounds whose changes are kept and sent in the place of a model."""
 STATE_TABLES_BYTES_MAX = 4_000_000
 """Accounts, devices, candidates, delegations and unbondings, each as many as there may be (see `orders`)."""
 

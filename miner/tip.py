@@ -8,6 +8,7 @@ from typing import TypeAlias
 from flchain.chain import Block, is_body_for_devices, is_settling
 from flchain.fixedpoint import VALUE_BYTES
 from flchain.light_body import build_light_body
+from flchain.limits import DELTAS_MAX
 from flchain.messages import Body
 from flchain.state import NO_HEIGHT, ChainState
 from flchain.trust import Head, encode_sets
@@ -17,7 +18,6 @@ from flchain.wire import BODY_BYTES_MAX, decode_struct
 CHANGES_KEPT_MAX = 256
 """A device that has missed more changes of the validators than these needs a checkpoint."""
 
-DELTAS_KEPT_MAX = 1_024
 DELTAS_BYTES_MAX = 4_000_000
 DELTA_FRAME_BYTES = 5
 """What a packet adds to one payload."""
@@ -80,7 +80,7 @@ def add_delta(deltas: Deltas, before: ChainState, after: ChainState) -> Deltas:
     kept: list[tuple[Round, bytes]] = []
     for number, delta in ((before.round.number, after.delta), *reversed(deltas)):
         room -= len(delta) + DELTA_FRAME_BYTES
-        if room < 0 or len(kept) == DELTAS_KEPT_MAX:
+        if room < 0 or len(kept) == DELTAS_MAX:
             break
         kept.append((number, delta))
     return tuple(reversed(kept))

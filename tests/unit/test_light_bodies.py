@@ -8,16 +8,17 @@ import msgspec
 import numpy as np
 import pytest
 
-from flchain.codecs import DOWNSTREAM_RULES
+from flchain.codecs import CODECS, DOWNSTREAM_RULES
 from flchain.codecs.adaptive import pack_level
-from flchain.errors import InvalidBlock, InvalidMessage, MalformedMessage, MalformedUpdate
+from flchain.errors import InvalidBlock, InvalidMessage, MalformedMessage, MalformedUpdate, OversizedMessage
 from flchain.fixedpoint import VALUE_BYTES, add
 from flchain.light import LightState, build_light_state, process_body, process_deltas, process_snapshot
 from flchain.light_body import LightBody
+from flchain.limits import DELTAS_MAX
 from flchain.settle import apply_delta, compute_delta, compute_step
 from flchain.types import Round
 from flchain.wire import BODY_BYTES_MAX, decode_struct, encode_struct
-from miner.tip import DELTA_FRAME_BYTES, DELTAS_KEPT_MAX, Deltas, add_delta
+from miner.tip import DELTA_FRAME_BYTES, Deltas, add_delta
 from tests.support.chain_builder import NO_CLOCK, Driver, build_chain
 from tests.support.light_driver import (
     as_value,
@@ -153,6 +154,19 @@ def test_changes_that_do_not_lead_to_the_headers_model_are_refused(driver: Drive
         process_deltas(full, head, 1, right, NO_CLOCK)
 
 
+def test_more_changes_than_miners_keep_are_refused_unread(
+    driver: Driver, light: LightState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device that was away for long gets a model: a liar's many short payloads, each as long as the model once it is
+    decoded, would keep a board busy for minutes."""
+    monkeypatch.setattr("flchain.light.apply_delta", lambda params, base, delta: pytest.fail("read"))
+    head, away = driver.get_head(len(driver.blocks)), DELTAS_MAX - ROUNDS + 1
+    long_away = replace(light, model_round=Round(-away))
+    empty = CODECS[light.params.downstream_codec].encode(light.model * 0, light.model * 0, 10).payload
+    with pytest.raises(OversizedMessage):
+        process_deltas(long_away, head, 1 - away, [empty] * (DELTAS_MAX + 1), NO_CLOCK)
+
+
 def test_a_light_device_takes_a_snapshot_without_what_was_left_out(driver: Driver, light: LightState) -> None:
     """It needs the model alone."""
     head, vector, _ = snapshot_of(driver, len(driver.blocks))
@@ -206,7 +220,7 @@ def test_changes_are_kept_while_they_are_shorter_than_the_model(driver: Driver) 
     before = driver.states[0]
     deltas: Deltas = ()
     model_bytes = VALUE_BYTES * before.params.parameters_count
-    for number in range(1, 2 * DELTAS_KEPT_MAX):
+    for number in range(1, 2 * DELTAS_MAX):
         at = replace(before, round=replace(before.round, number=Round(number)))
         length = int(np.random.default_rng(number).integers(0, 40))
         deltas = add_delta(
