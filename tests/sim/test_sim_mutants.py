@@ -255,6 +255,11 @@ def forget_what_is_carried(monkeypatch):
     monkeypatch.setattr(light, "carried_from_bytes", lambda data, start: start)
 
 
+def take_no_answers(monkeypatch):
+    rules = {key: rule for key, rule in agent_machine.PACKET_RULES.items() if key[0] != "to"}
+    monkeypatch.setattr(agent_machine, "PACKET_RULES", rules)
+
+
 NOBODY = Address(b"")
 LOCKS = Options(0, 4, 1, 1, ALL - {"stake"}, 12, ("lock-one",))
 MUTANTS: dict[str, Mutant] = {
@@ -315,6 +320,9 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "a full device forgets what is carried when it restarts": Mutant(
         forget_what_is_carried, "computes another model", Options(0, 4, 3, 0, frozenset({"crash"}), 25, mining=3)
+    ),
+    "a device that was away takes no answer": Mutant(
+        take_no_answers, "stalled", Options(0, 4, 3, 0, frozenset({"crash"}), 30), range(2, 4)
     ),
     "a commitment to scores does not name its scorer": Mutant(
         leave_the_scorer_out_of_its_commitment, "copied scores", Options(0, 4, 2, 1, CALM, 8, ("device-copy",))

@@ -120,6 +120,15 @@ def _run_phases(network: Network, options: Options) -> None:
         wanted = max(options.heights, max(network.checker.final, default=0) + NEW_HEIGHTS)
         bound_ms = BOUND_MS + 2_000 * options.heights
         network.run(lambda n: has_heights(n, wanted), end_ms=network.now + bound_ms)
+    settled = max((node.state.chain.round.number - 1 for node in network.miners()), default=0)
+    if not network.violations:
+        network.run(lambda n: has_models(n, settled), end_ms=network.now + BOUND_MS)
+
+
+def has_models(network: Network, number: int) -> bool:
+    """True if every honest device is up and has the model of this round, or of a later one."""
+    devices = [node for node in network.nodes.values() if not node.is_miner and node.name not in network.gone]
+    return all(node.is_up and node.state.light.model_round >= number for node in devices)
 
 
 def has_heights(network: Network, heights: int) -> bool:
