@@ -25,7 +25,7 @@ class PacketType(IntEnum):
     PROPOSAL = 1  # signed proposal, header, body
     HEAD = 2  # header, certificate, validators (see `trust.encode_sets`; empty where they did not change)
     BODY = 3  # height, body of the block at that height
-    MODEL = 4  # header, certificate, validators, the model whose hash it holds, what is carried with its proof or nothing
+    MODEL = 4  # header, certificate, validators, the model it names, what is carried with its proof or nothing
     BLOCK = 5  # header, certificate, body
     STATE = 6  # header, certificate, validators, the state after that block (see `snapshot`)
     LIGHT_BODY = 7  # height, what light devices take in the place of a settlement's body (see `light_body.LightBody`)
