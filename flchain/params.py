@@ -102,7 +102,7 @@ class ChainParams(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     phase_heights_max: Count
     """Heights after which a phase closes without those who are missing, if enough took part."""
     absent_rounds_max: Count
-    """Rounds a device or scorer may miss in a row before a phase no longer waits for it."""
+    """Rounds a device or scorer may miss in a row before a phase no longer waits for it (but see `phases`)."""
     timeout_propose_ms: Count
     timeout_vote_ms: Count
     timeout_growth_ms: CountOrZero

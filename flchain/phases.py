@@ -18,22 +18,33 @@ NEXT_PHASES = {Phase.COMMIT: Phase.REVEAL, Phase.REVEAL: Phase.SCORE, Phase.SCOR
 
 def get_expected(state: ChainState) -> frozenset[Address]:
     """Who the present phase waits for: those not long absent, and of them those who did the phase before."""
-    limit = state.params.absent_rounds_max
     round_ = state.round
     match round_.phase:
         case Phase.COMMIT:
-            return frozenset(device.address for device in state.devices if device.absent < limit)
+            return _get_usual_devices(state)
         case Phase.REVEAL:
             committed = frozenset(address for address, _ in round_.commits)
             # Who commits and never reveals must not delay every round; if nobody else has committed, all are awaited.
-            usual = frozenset(device.address for device in state.devices if device.absent < limit)
-            return committed & usual or committed
+            return committed & _get_usual_devices(state) or committed
         case Phase.SCORE:
             return _get_awaited(state, {*(validator.address for validator in state.validators), *round_.pledges})
         case Phase.SETTLE:
             return _get_awaited(state, {address for address, _ in round_.score_commits})
         case Phase.OPEN:
             return frozenset()
+
+
+def _get_usual_devices(state: ChainState) -> frozenset[Address]:
+    """The devices that a round waits for. One that is long absent has its chance again each time its absence doubles:
+    a slow one would else never be in time again, and a dead one costs ever fewer rounds."""
+    limit = state.params.absent_rounds_max
+    return frozenset(device.address for device in state.devices if _is_usual(device.absent, limit))
+
+
+def _is_usual(absent: int, limit: int) -> bool:
+    """True below the limit, and at 2, 4, 8, ... times the limit."""
+    times, rest = divmod(absent, limit)
+    return times == 0 or (rest == 0 and times > 1 and times & (times - 1) == 0)
 
 
 def _get_awaited(state: ChainState, scorers: set[Address]) -> frozenset[Address]:

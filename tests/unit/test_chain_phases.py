@@ -176,6 +176,22 @@ def test_a_device_that_commits_and_never_reveals_is_soon_not_waited_for() -> Non
         driver.score_reveal(words)
 
 
+def test_a_device_that_was_long_absent_has_its_chance_again_and_again() -> None:
+    """Each time its absence has doubled a round waits for it: a slow device comes back, a dead one costs ever less."""
+    driver = Driver(build_chain(absent_rounds_max=3))
+    slow = driver.chain.devices[2]
+    waited = []
+    for _ in range(30):
+        driver.go_to(Phase.COMMIT)
+        absent = driver.state.devices_by_address[slow.address].absent
+        if slow.address in get_expected(driver.state):
+            waited.append(absent)
+        driver.run_round([0, 1])
+    assert waited == [0, 1, 2, 6, 12, 24]
+    driver.run_round()
+    assert slow.address in get_expected(driver.state)
+
+
 def test_a_validator_that_commits_and_never_opens_its_scores_is_soon_not_waited_for() -> None:
     """After the allowed rounds SETTLE waits for the others only, as REVEAL does; else one liar holds up every round."""
     driver = Driver(build_chain(absent_rounds_max=2, phase_heights_max=2))
