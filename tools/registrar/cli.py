@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -38,25 +39,39 @@ Act = Callable[[Desk, argparse.Namespace], None]
 
 
 def run_init(folder: Path, arguments: argparse.Namespace) -> None:
-    """A new registrar in a folder. Raises ConfigError."""
-    lines = [f'name = "{arguments.name}"', f'host = "{arguments.host}"', f"port = {arguments.port}"]
-    lines += [f"brokers = {json.dumps(arguments.broker)}", f"certificate_days = {arguments.days}"]
-    lines += [f'bind = "{arguments.bind}"'] if arguments.bind else []
+    """A new registrar in a folder; with settings that cannot be, nothing is made. Raises ConfigError."""
+    text = _render_settings(arguments)
+    _check_settings(text)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if (folder / SETTINGS_FILE).exists():
             raise ConfigError((f"{folder}: holds a registrar already",))
-        for broker in arguments.broker:
-            parse_endpoint(broker)
         authority = Authority.create(folder, arguments.name, _load_passphrase(arguments), read_clock_s())
-        create_private(folder / SETTINGS_FILE, ("\n".join(lines) + "\n").encode())
+        create_private(folder / SETTINGS_FILE, text.encode())
     except OSError as error:
         raise ConfigError((f"{error.filename or folder}: {error.strerror or error}",)) from error
-    except ValueError as error:
-        raise ConfigError((f"--broker: {error}",)) from error
-    load_config(folder / SETTINGS_FILE, RegistrarSettings)
     print(f"{folder}: a registrar whose authority has fingerprint {authority.fingerprint.hex()}")
     print("keep a copy of this folder where only you can read it: who has ca-key.pem can make any certificate")
+
+
+def _render_settings(arguments: argparse.Namespace) -> str:
+    # JSON's texts and lists are TOML's.
+    values = {
+        "name": arguments.name,
+        "host": arguments.host,
+        "port": arguments.port,
+        "brokers": arguments.broker,
+        "certificate_days": arguments.days,
+        **({"bind": arguments.bind} if arguments.bind else {}),
+    }
+    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+
+
+def _check_settings(text: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / SETTINGS_FILE
+        path.write_text(text)
+        load_config(path, RegistrarSettings)
 
 
 def run_token(desk: Desk, arguments: argparse.Namespace) -> None:
@@ -179,9 +194,9 @@ def run_network(desk: Desk, arguments: argparse.Namespace) -> None:
 
 def run_broker(desk: Desk, arguments: argparse.Namespace) -> None:
     """A broker's files."""
+    default = parse_endpoint(desk.settings.brokers[0])
     try:
         bridges = tuple(parse_endpoint(text) for text in arguments.bridge)
-        default = parse_endpoint(desk.settings.brokers[0])
     except ValueError as error:
         raise ConfigError((f"--bridge: {error}",)) from error
     plan = BrokerPlan(

@@ -31,6 +31,7 @@ from flchain_edge.enrolment_messages import (
     read_base64,
     read_hex,
 )
+from flchain_edge.mqtt_settings import HOST_PATTERN, parse_endpoint
 from tools.registrar.authority import Authority, encode_public_key
 from tools.registrar.register import CertificateRecord, NodeRecord, Register, TokenRecord
 
@@ -47,7 +48,9 @@ class RegistrarSettings:
     """registrar.toml, written by `flchain registrar init`."""
 
     name: str = field(metadata={"pattern": "[A-Za-z0-9_-]{1,32}", "help": "of the network", "example": "field-1"})
-    host: str = field(metadata={"min": 1, "max": 253, "help": "name or address by which nodes reach the registrar"})
+    host: str = field(
+        metadata={"pattern": HOST_PATTERN, "help": "name or address by which nodes reach the registrar"},
+    )
     port: int = field(default=8443, metadata={"min": 1, "max": 65535})
     bind: str = field(default="0.0.0.0", metadata={"help": "address to listen on; :: for IPv6 as well"})
     brokers: tuple[str, ...] = field(
@@ -56,6 +59,13 @@ class RegistrarSettings:
     certificate_days: int = field(
         default=30, metadata={"min": 1, "max": 825, "help": "life of a node's certificate; renewed after two thirds"}
     )
+
+    def __post_init__(self) -> None:
+        try:
+            for broker in self.brokers:
+                parse_endpoint(broker)
+        except ValueError as error:
+            raise ValueError(f"brokers: {error}") from error
 
 
 class RequestRefused(FlchainError):
