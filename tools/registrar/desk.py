@@ -109,15 +109,17 @@ class Desk:
         if request.role not in ROLES or not is_signed(public_key, statement, request.signature):
             _refuse("bad-signature", "the request is not signed by the key that it names")
         address = compute_address(public_key).hex()
-        token = self._check_token(secret, request.role, address, clock_s)
-        node = self.register.get_node(address)
-        if node is not None:
-            _check_node(node, request.role)
-        node = node or NodeRecord(address, request.role, public_key.hex(), self._choose_home(token), clock_s)
-        made, is_new = self._certify(address, request.role, csr, clock_s)
-        if is_new:
-            self.register.enrol(token.hash, node, made)
-            self.register.note(clock_s, "enrol", address=address, role=node.role, serial=made.serial, peer=peer)
+        with self.register.deciding():
+            token = self._check_token(secret, request.role, address, clock_s)
+            node = self.register.get_node(address)
+            if node is not None:
+                _check_node(node, request.role)
+            node = node or NodeRecord(address, request.role, public_key.hex(), self._choose_home(token), clock_s)
+            made, is_new = self._certify(address, request.role, csr, clock_s)
+            if is_new:
+                self.register.enrol(token.hash, node)
+                self.register.add_certificate(made)
+                self.register.note(clock_s, "enrol", address=address, role=node.role, serial=made.serial, peer=peer)
         return self._answer(made, node)
 
     def renew(self, request: RenewRequest, clock_s: int, peer: str) -> EnrolAnswer:
@@ -125,11 +127,12 @@ class Desk:
         public_key, csr = self._read_asker(request.public_key, request.csr)
         if not is_signed(public_key, compute_renew_statement(self.authority.fingerprint, csr), request.signature):
             _refuse("bad-signature", "the request is not signed by the key that it names")
-        node = self._find(public_key)
-        made, is_new = self._certify(node.address, node.role, csr, clock_s)
-        if is_new:
-            self.register.add_certificate(made)
-            self.register.note(clock_s, "renew", address=node.address, serial=made.serial, peer=peer)
+        with self.register.deciding():
+            node = self._find(public_key)
+            made, is_new = self._certify(node.address, node.role, csr, clock_s)
+            if is_new:
+                self.register.add_certificate(made)
+                self.register.note(clock_s, "renew", address=node.address, serial=made.serial, peer=peer)
         return self._answer(made, node)
 
     def get_file(self, request: FileRequest) -> Path:
@@ -145,9 +148,10 @@ class Desk:
         return path
 
     def revoke(self, name: str, clock_s: int) -> int:
-        """Revoke a node or server by its certificates' name, and write the list anew. How many certificates."""
-        count = self.register.revoke(name, clock_s)
-        self.register.note(clock_s, "revoke", name=name, certificates=count)
+        """Revoke a node or server by its certificates' name. How many certificates."""
+        with self.register.deciding():
+            count = self.register.revoke(name, clock_s)
+            self.register.note(clock_s, "revoke", name=name, certificates=count)
         return count
 
     def build_crl(self, clock_s: int) -> str:
@@ -160,8 +164,9 @@ class Desk:
         """Certificate and key of a server by this name, as PEM."""
         made = self.authority.issue_server(host, clock_s, is_bridge=is_bridge)
         record = CertificateRecord(f"{made.serial:x}", host, "server", b"", made.pem, made.not_after_s)
-        self.register.add_certificate(record)
-        self.register.note(clock_s, "server", host=host, serial=record.serial)
+        with self.register.deciding():
+            self.register.add_certificate(record)
+            self.register.note(clock_s, "server", host=host, serial=record.serial)
         return made.pem, made.key_pem
 
     def _read_asker(self, public_key_hex: str, csr_text: str) -> tuple[bytes, bytes]:
@@ -210,8 +215,8 @@ class Desk:
         except ValueError as error:
             _refuse("bad-request", str(error))
         life_s = self.settings.certificate_days * DAY_S
-        for known in reversed(self.register.list_certificates()):
-            is_same = (known.name, known.key, known.revoked_s) == (address, key, 0)
+        for known in reversed(self.register.list_certificates(address)):
+            is_same = (known.key, known.revoked_s) == (key, 0)
             if is_same and known.not_after_s - clock_s > life_s // RENEW_FRACTION:
                 return known, False
         made = self.authority.issue_client(address, csr, self.settings.certificate_days, clock_s)
