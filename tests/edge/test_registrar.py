@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import socket
 import sqlite3
+import ssl
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from agent.cli import main as agent
 from flchain.crypto import Identity
-from flchain_edge.enrolment_messages import build_enrol_request, build_renew_request
+from flchain_edge.command import EXIT_TRY_AGAIN
+from flchain_edge.enrolment_messages import build_enrol_request, build_renew_request, parse_token
 from flchain_edge.tls_key import build_request, load_or_create_tls_key
-from tests.support.registrar import HOST, Registrar, make_registrar
+from tests.support.registrar import HOST, Registrar, make_registrar, serving
 from tools.cli import main
 from tools.registrar.authority import Issued
 from tools.registrar.desk import Desk, RequestRefused
 from tools.registrar.register import Register
+from tools.registrar.server import CONNECTIONS_MAX
 
+# Object identifiers in DER, and others of the same length that nobody knows.
+P256, UNKNOWN_CURVE = bytes.fromhex("06082a8648ce3d030107"), bytes.fromhex("06082a8648ce3d03017f")
+ECDSA_SHA256, UNKNOWN_ALGORITHM = bytes.fromhex("06082a8648ce3d040302"), bytes.fromhex("06082a8648ce3d04037f")
+EC_KEY, UNKNOWN_KEY = bytes.fromhex("06072a8648ce3d0201"), bytes.fromhex("06072a8648ce3d027f")
 NOW_S, DAY_S = 1_800_000_000, 86_400
 
 
@@ -133,3 +149,103 @@ def test_who_is_revoked_meanwhile_has_nothing_good(
     assert all(made.revoked_s for made in serving.register.list_certificates(name))
     serving.register.close()
     operator.register.close()
+
+
+@pytest.mark.parametrize("hours", ["0", "-3", "100000000000000", "x"])
+def test_a_tokens_life_is_bounded(registrar: Registrar, hours: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A token that is never good, or for ever: said to the operator, not to the board that tries it."""
+    with contextlib.suppress(SystemExit):  # argparse's own refusal
+        assert main(["registrar", "token", "--dir", str(registrar.folder), "--hours", hours]) == 78
+    said = capsys.readouterr()
+    assert "--hours" in said.err and not said.out
+
+
+def test_an_address_may_be_typed_in_capitals(registrar: Registrar, tmp_path: Path) -> None:
+    """`token --address` and `revoke` mean the same node however its address is written."""
+    me = Identity.from_seed(bytes(32))
+    token = parse_token(registrar.make_token("device", "--address", me.address.hex().upper()))
+    desk = Desk.open(registrar.folder, None)
+    request = build_enrol_request(me, token, "device", build_csr(tmp_path, me))
+    assert desk.enrol(request, int(time.time()), "peer").certificate
+    registrar.run("revoke", me.address.hex().upper())
+    assert [node.address for node in desk.register.list_nodes() if node.revoked_s] == [me.address.hex()]
+    desk.register.close()
+
+
+def test_a_revoked_or_lesser_server_gets_a_new_certificate(registrar: Registrar, tmp_path: Path) -> None:
+    """Files made anew after `revoke HOST`, or with a bridge that there was not: no old certificate stays in use."""
+    out = tmp_path / "out"
+
+    def render(*arguments: str) -> x509.Certificate:
+        registrar.render_broker("mosquitto", out, 8883, *arguments)
+        return x509.load_pem_x509_certificate((out / "server.pem").read_bytes())
+
+    first = render()
+    assert render() == first
+    registrar.run("revoke", HOST)
+    second = render()
+    assert second.serial_number != first.serial_number
+    usage = render("--bridge", "b:8883").extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert ExtendedKeyUsageOID.CLIENT_AUTH in usage
+
+
+def test_a_request_with_a_strange_key_is_refused(registrar: Registrar, tmp_path: Path) -> None:
+    """Another curve, RSA, an unknown algorithm, bytes at the end, two names: `bad-request`, whatever it is."""
+    desk = Desk.open(registrar.folder, None)
+    me = Identity.from_seed(bytes(32))
+    token, good = desk.make_token("device", "", "", 60, NOW_S), build_csr(tmp_path, me)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, me.address.hex())])
+    twice = x509.Name([*name, *name])
+    requests = [good[:-1], good + b"\x00", b"", b"\x30\x80", good.replace(P256, UNKNOWN_CURVE)]
+    requests += [good.replace(ECDSA_SHA256, UNKNOWN_ALGORITHM), good.replace(EC_KEY, UNKNOWN_KEY)]
+    for subject, key in (
+        (name, ec.generate_private_key(ec.SECP384R1())),
+        (name, rsa.generate_private_key(65537, 2048)),
+        (name, ed25519.Ed25519PrivateKey.generate()),
+        (twice, ec.generate_private_key(ec.SECP256R1())),
+    ):
+        algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+        made = x509.CertificateSigningRequestBuilder(subject).sign(key, algorithm)
+        requests.append(made.public_bytes(serialization.Encoding.DER))
+    for csr in requests:
+        with pytest.raises(RequestRefused, match="bad-request"):
+            desk.enrol(build_enrol_request(me, token, "device", csr), NOW_S, "peer")
+    assert desk.enrol(build_enrol_request(me, token, "device", good), NOW_S, "peer").certificate
+    desk.register.close()
+
+
+def test_a_full_disk_is_told_as_the_registrars_fault(
+    registrar: Registrar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What cannot be written down is not given out; the node hears that it is the registrar's and tries again."""
+    token = registrar.make_token()
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with serving(registrar):
+        command = ["enroll", "--token", token, "--dir", str(tmp_path / "board")]
+        with monkeypatch.context() as full:
+            full.setattr("tools.registrar.register.os.write", fail)
+            assert agent(command) == EXIT_TRY_AGAIN
+        assert "registrar-fault" in capsys.readouterr().err
+        assert not Desk.open(registrar.folder, None).register.list_nodes()
+        assert agent(command) == EXIT_TRY_AGAIN
+        assert "genesis is not there yet" in capsys.readouterr().err
+
+
+def test_one_address_does_not_take_every_place(registrar: Registrar, tmp_path: Path) -> None:
+    """Whoever opens connections and says nothing shuts out himself, and others are still heard."""
+    context = ssl.create_default_context(cafile=str(registrar.folder / "ca.pem"))
+
+    def connect(source: str) -> ssl.SSLSocket:
+        bare = socket.create_connection(("127.0.0.1", registrar.port), source_address=(source, 0))
+        return context.wrap_socket(bare, server_hostname=HOST)
+
+    with serving(registrar):
+        silent = [connect("127.0.0.2") for _ in range(CONNECTIONS_MAX)]
+        with connect("127.0.0.3") as other:
+            other.sendall(b"GET /v1/ca HTTP/1.1\r\n\r\n")
+            assert other.recv(15) == b"HTTP/1.1 200 OK"
+        for connection in silent:
+            connection.close()

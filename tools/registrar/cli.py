@@ -34,6 +34,8 @@ DEFAULT_FOLDER = Path("/var/lib/flchain-registrar")
 PASSPHRASE_VARIABLE = "FLCHAIN_REGISTRAR_PASSPHRASE"
 TOKENS_MAX = 1_000
 HOUR_S = 3_600
+TOKEN_HOURS_MAX = 8_760
+"""A year: longer than any roll-out, shorter than a piece of paper is remembered."""
 
 Act = Callable[[Desk, argparse.Namespace], None]
 
@@ -76,20 +78,29 @@ def _check_settings(text: str) -> None:
 
 def run_token(desk: Desk, arguments: argparse.Namespace) -> None:
     """Tokens, one a line on stdout; what they are for on stderr."""
-    if arguments.address and not read_hex(arguments.address, ADDRESS_BYTES):
+    address = _lower_address(arguments.address)
+    if address and not read_hex(address, ADDRESS_BYTES):
         raise ConfigError((f"--address: must be {2 * ADDRESS_BYTES} hexadecimal digits",))
     home = _find_home(desk, arguments.home) if arguments.home else ""
     if not 1 <= arguments.count <= TOKENS_MAX:
         raise ConfigError((f"--count: must be 1..{TOKENS_MAX}",))
+    if not 1 <= arguments.hours <= TOKEN_HOURS_MAX:
+        raise ConfigError((f"--hours: must be 1..{TOKEN_HOURS_MAX}",))
     valid_s, clock_s = arguments.hours * HOUR_S, read_clock_s()
     for _ in range(arguments.count):
-        print(format_token(desk.make_token(arguments.role, arguments.address, home, valid_s, clock_s)))
+        print(format_token(desk.make_token(arguments.role, address, home, valid_s, clock_s)))
     print(
         f"for one {arguments.role} each, until {format_time(clock_s + valid_s)}; treat as a password", file=sys.stderr
     )
 
 
+def _lower_address(text: str) -> str:
+    """As addresses are kept; hosts and all else stay as they are."""
+    return text.lower() if read_hex(text, ADDRESS_BYTES) else text
+
+
 def _find_home(desk: Desk, text: str) -> str:
+    text = text.lower()
     for node in desk.register.list_nodes():
         if text in (node.address, node.public_key) and node.role == "miner" and not node.revoked_s:
             return node.public_key
@@ -137,12 +148,11 @@ def run_sign(desk: Desk, arguments: argparse.Namespace) -> None:
 
 def run_revoke(desk: Desk, arguments: argparse.Namespace) -> None:
     """Revoke by name: an address, or the host of a server."""
-    if desk.register.get_node(arguments.name) is None and not any(
-        made.name == arguments.name for made in desk.register.list_certificates()
-    ):
-        raise ConfigError((f"{arguments.name}: has no certificate from here; see: flchain registrar list",))
-    count = desk.revoke(arguments.name, read_clock_s())
-    print(f"{arguments.name}: revoked, {count} certificates")
+    name = _lower_address(arguments.name)
+    if desk.register.get_node(name) is None and not desk.register.list_certificates(name):
+        raise ConfigError((f"{name}: has no certificate from here; see: flchain registrar list",))
+    count = desk.revoke(name, read_clock_s())
+    print(f"{name}: revoked, {count} certificates")
     print("brokers do not know yet: run `flchain registrar broker` again for each and reload it (docs/security.md)")
 
 
