@@ -17,7 +17,6 @@ from flchain_edge.mqtt_settings import Endpoint, parse_endpoint
 REQUEST_BYTES_MAX = 16_384
 ANSWER_BYTES_MAX = 262_144
 SECRET_BYTES = 16
-FINGERPRINT_BYTES = 32
 ROLES = ("device", "miner")
 FILES = ("genesis", "model")
 TOKEN_FORM = "flchain1/HOST:PORT/FINGERPRINT/SECRET"

@@ -37,7 +37,6 @@ from tools.registrar.register import CertificateRecord, NodeRecord, Register, To
 
 SETTINGS_FILE = "registrar.toml"
 FILE_NAMES = {"genesis": "genesis.cbor", "model": "model.tflite"}
-CRL_FILE = "crl.pem"
 RENEW_FRACTION = 3
 """A certificate is issued anew for the same key once less than a third of its life is left; before, it comes again."""
 DAY_S = 86_400
