@@ -249,3 +249,30 @@ def test_one_address_does_not_take_every_place(registrar: Registrar, tmp_path: P
             assert other.recv(15) == b"HTTP/1.1 200 OK"
         for connection in silent:
             connection.close()
+
+
+def test_an_operators_full_disk_is_one_line(
+    registrar: Registrar, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A token whose line the log cannot take is neither printed nor kept."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "audit.log")
+
+    with monkeypatch.context() as full:
+        full.setattr("tools.registrar.register.os.write", fail)
+        assert main(["registrar", "token", "--dir", str(registrar.folder)]) == 78
+    said = capsys.readouterr()
+    assert said.err == "error: audit.log: No space left on device\n" and not said.out
+    with contextlib.closing(sqlite3.connect(registrar.folder / "registrar.db")) as db:
+        assert db.execute("SELECT count(*) FROM tokens").fetchone() == (0,)
+
+
+def test_an_init_that_broke_off_says_what_to_remove(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Killed between the authority and the settings: the next init overwrites no key, and names what is in its way."""
+    command = ["registrar", "init", "--dir", str(tmp_path), "--host", HOST, "--broker", "b:1"]
+    assert main(command) == 0
+    (tmp_path / "registrar.toml").unlink()
+    key = (tmp_path / "ca-key.pem").read_bytes()
+    assert main(command) == 78
+    assert "ca-key.pem" in capsys.readouterr().err and (tmp_path / "ca-key.pem").read_bytes() == key

@@ -66,7 +66,8 @@ class Authority:
         )
         certificate = builder.sign(key, hashes.SHA256())
         if (folder / CA_KEY_FILE).exists() or (folder / CA_FILE).exists():
-            raise ConfigError((f"{folder}: holds an authority already",))
+            hint = f"if an init broke off there, remove {CA_KEY_FILE} and {CA_FILE}"
+            raise ConfigError((f"{folder}: holds an authority already; {hint}",))
         create_private(folder / CA_KEY_FILE, _encode_key(key, passphrase).encode())
         create_private(folder / CA_FILE, _encode(certificate).encode())
         return cls(key, certificate)

@@ -7,6 +7,7 @@ import asyncio
 import json
 import logging
 import os
+import sqlite3
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from flchain_edge.private_files import create_private
 from tools.registrar.authority import Authority
 from tools.registrar.broker_files import KINDS, BrokerPlan, read_clock_s, render_broker
 from tools.registrar.desk import FILE_NAMES, SETTINGS_FILE, Desk, RegistrarSettings, find_registrar
+from tools.registrar.register import REGISTER_FILE
 from tools.registrar.server import RegistrarServer
 
 DEFAULT_FOLDER = Path("/var/lib/flchain-registrar")
@@ -302,6 +304,12 @@ def main(argv: Sequence[str]) -> int:
     desk = Desk.open(arguments.dir, _load_passphrase(arguments))
     try:
         ACTIONS[arguments.action](desk, arguments)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ConfigError((f"{error.filename or arguments.dir}: {error.strerror or error}",)) from error
+    except sqlite3.Error as error:
+        raise ConfigError((f"{arguments.dir / REGISTER_FILE}: {error}",)) from error
     finally:
         desk.register.close()
     return 0

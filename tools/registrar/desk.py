@@ -93,8 +93,9 @@ class Desk:
     def make_token(self, role: str, address: str, home: str, valid_s: int, clock_s: int) -> Token:
         """A new token; only its hash is kept. `address`, `home`: empty, or who alone may use it and its home miner."""
         secret = secrets.token_bytes(SECRET_BYTES)
-        self.register.add_token(TokenRecord(hash_secret(secret), role, address, home, clock_s + valid_s))
-        self.register.note(clock_s, "token", role=role, address=address, home=home, valid_s=valid_s)
+        with self.register.deciding():
+            self.register.add_token(TokenRecord(hash_secret(secret), role, address, home, clock_s + valid_s))
+            self.register.note(clock_s, "token", role=role, address=address, home=home, valid_s=valid_s)
         return Token(self.settings.host, self.settings.port, self.authority.fingerprint, secret)
 
     def enrol(self, request: EnrolRequest, clock_s: int, peer: str) -> EnrolAnswer:

@@ -93,10 +93,11 @@ class Register:
     def note(self, clock_s: int, event: str, **details: object) -> None:
         """Append a line to the audit log, on disk when this returns."""
         when = datetime.fromtimestamp(clock_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        line = json.dumps({"time": when, "event": event, **details}) + "\n"
+        line = (json.dumps({"time": when, "event": event, **details}) + "\n").encode()
         descriptor = os.open(self._audit_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            os.write(descriptor, line.encode())
+            while line:  # a disk that is nearly full takes a part, and refuses the rest
+                line = line[os.write(descriptor, line) :]
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
