@@ -6,6 +6,7 @@ A process that only computes on them stays small.
 from __future__ import annotations
 
 import hashlib
+import os
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,7 +48,8 @@ def read_file(path: Path, what: str, bytes_max: int) -> bytes:
     """The whole file. Raises ConfigError, also if it is longer than `bytes_max`."""
     try:
         with path.open("rb") as stream:
-            data = stream.read(bytes_max + 1)
+            # Room is made for as many bytes as are asked for: 64 MB for any model, on a board that may not have them.
+            data = stream.read(min(os.fstat(stream.fileno()).st_size, bytes_max) + 1)
     except OSError as error:
         raise ConfigError((f"{what} {path}: {error.strerror or error}",)) from error
     if len(data) > bytes_max:
