@@ -250,7 +250,7 @@ def test_bad_files_are_the_operators_to_mend(spec: WorkerSpec, tmp_path: Path) -
 
 def test_too_little_memory_is_told_as_that(spec: WorkerSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where Python gets no memory, or the runtime falls over for want of it, the start is refused by the setting."""
-    limited = replace(spec, memory_bytes_max=20 * MEGABYTE)
+    limited = replace(spec, memory_bytes_max=MEGABYTE)
     with pytest.raises(ConfigError, match="memory_max_mb"):
         Scene(limited).run(nothing)
 

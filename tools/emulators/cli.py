@@ -68,20 +68,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     examples.add_argument("--out", type=Path, required=True, metavar="FILE", help="the .npz file to write")
     for kind, prefix in ((watch, "watch"), (weather, "weather")):
-        kind.add_argument("--host", default="127.0.0.1", help="the broker (default: 127.0.0.1)")
-        kind.add_argument("--port", type=_port, default=1883, help="its port (default: 1883)")
-        kind.add_argument("--prefix", default=prefix, help=f"topics are PREFIX/... (default: {prefix})")
+        _add_broker_options(kind, prefix)
     for kind in (watch, iio):
-        kind.add_argument(
-            "--subject", type=int, choices=WEARERS, default=0, metavar="0..9", help="who wears it (default: 0)"
-        )
-        kind.add_argument(
-            "--recording-s",
-            type=_not_negative,
-            default=0.0,
-            metavar="S",
-            help="cut each exercise to S seconds (default: whole)",
-        )
+        _add_wearer_options(kind)
     watch.add_argument(
         "--speed", type=_positive, default=1.0, help="times faster; then rate_hz = 50 times that (default: 1)"
     )
@@ -96,6 +85,19 @@ def build_parser() -> argparse.ArgumentParser:
     nmea.add_argument("--link", type=Path, metavar="PATH", help="make a link to the port (default: print its name)")
     nmea.add_argument("--rate", type=_positive, default=1.0, metavar="HZ", help="positions a second (default: 1)")
     return parser
+
+
+def _add_broker_options(kind: argparse.ArgumentParser, prefix: str) -> None:
+    kind.add_argument("--host", default="127.0.0.1", help="the broker (default: 127.0.0.1)")
+    kind.add_argument("--port", type=_port, default=1883, help="its port (default: 1883)")
+    kind.add_argument("--prefix", default=prefix, help=f"topics are PREFIX/... (default: {prefix})")
+
+
+def _add_wearer_options(kind: argparse.ArgumentParser) -> None:
+    text = "who wears it (default: 0)"
+    kind.add_argument("--subject", type=int, choices=WEARERS, default=0, metavar="0..9", help=text)
+    text = "cut each exercise to S seconds (default: whole)"
+    kind.add_argument("--recording-s", type=_not_negative, default=0.0, metavar="S", help=text)
 
 
 def build_run(options: argparse.Namespace) -> Coroutine[Any, Any, int]:
