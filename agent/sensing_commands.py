@@ -62,6 +62,8 @@ def run_data(settings: AgentSettings, arguments: argparse.Namespace) -> None:
 
 def run_sense(settings: AgentSettings, arguments: argparse.Namespace) -> None:
     """`sense`: run the sources and print what comes; nothing is stored. Raises SilentSource if one gave nothing."""
+    if not arguments.seconds > 0:  # or no number at all
+        raise ConfigError((f"--seconds: must be above 0, is {arguments.seconds:g}",))
     if problems := find_sensor_problems(settings.sensors, settings.dataset, settings.holdout_percent):
         raise ConfigError(problems)
     if not settings.sensors:

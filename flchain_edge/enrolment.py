@@ -28,7 +28,7 @@ from flchain_edge.enrolment_messages import (
 )
 from flchain_edge.keystore import load_or_create_identity
 from flchain_edge.model_files import MODEL_BYTES_MAX
-from flchain_edge.mqtt_settings import Endpoint, MqttSettings
+from flchain_edge.mqtt_settings import Endpoint, MqttSettings, parse_endpoint
 from flchain_edge.private_files import create_private, replace_private
 from flchain_edge.registrar_client import RegistrarClient, check_authority, fetch_authority
 from flchain_edge.tls_key import build_request, load_or_create_tls_key, read_validity
@@ -90,7 +90,7 @@ def enrol(token: Token, node: Newcomer, answer: EnrolAnswer | None = None) -> En
     except OSError as error:
         raise ConfigError((f"{error.filename or folder}: {error.strerror or error}",)) from error
     except ValueError as error:
-        raise ConfigError((f"the answer holds no certificate: {error}",)) from error
+        raise ConfigError((f"the registrar's answer: {error}",)) from error
     return Enrolled(identity, config, True)
 
 
@@ -142,15 +142,15 @@ def _check_files(node: Newcomer, identity: Identity) -> None:
 
 
 def _render_config(answer: EnrolAnswer, token: Token, passphrase_file: Path | None) -> str:
-    brokers = ", ".join(f'"{broker}"' for broker in answer.brokers)
+    # Read before it is written: a registrar's answer must not add lines of its own to the configuration.
+    brokers = ", ".join(f'"{parse_endpoint(broker)}"' for broker in answer.brokers)
     protected = f'passphrase_file = "{passphrase_file.resolve()}"\n' if passphrase_file else ""
-    host = f"[{token.host}]" if ":" in token.host else token.host
     return (
         f'genesis = "{GENESIS_FILE}"\nmodel = "{MODEL_FILE}"\n'
         '# This node\'s own data, arrays x and y: put them there, they never leave it.\nexamples = "examples.npz"\n'
         f'data_dir = "data"\n\n[key]\nfile = "{KEY_FILE}"\n{protected}\n'
         f'[mqtt]\nbrokers = [{brokers}]\ntls_ca = "{CA_FILE}"\ntls_certificate = "{TLS_FILE}"\n'
-        f'tls_key = "{TLS_KEY_FILE}"\n\n[enrolment]\nregistrar = "{host}:{token.port}"\n'
+        f'tls_key = "{TLS_KEY_FILE}"\n\n[enrolment]\nregistrar = "{Endpoint(token.host, token.port)}"\n'
         f'fingerprint = "{token.fingerprint.hex()}"\n'
     )
 

@@ -12,17 +12,15 @@ import msgspec
 
 from flchain.crypto import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, Identity, hash_tagged, verify
 from flchain.errors import ConfigError
+from flchain_edge.mqtt_settings import Endpoint, parse_endpoint
 
 REQUEST_BYTES_MAX = 16_384
 ANSWER_BYTES_MAX = 262_144
 SECRET_BYTES = 16
-FINGERPRINT_BYTES = 32
 ROLES = ("device", "miner")
 FILES = ("genesis", "model")
 TOKEN_FORM = "flchain1/HOST:PORT/FINGERPRINT/SECRET"
-_TOKEN = re.compile(
-    r"flchain1/(?P<host>[A-Za-z0-9.:_\[\]-]{1,255}):(?P<port>\d{1,5})/(?P<fp>[\w-]{43})/(?P<secret>[\w-]{22})"
-)
+_TOKEN = re.compile(r"flchain1/(?P<where>[^/]{1,264})/(?P<fp>[\w-]{43})/(?P<secret>[\w-]{22})", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -37,19 +35,22 @@ class Token:
 
 def format_token(token: Token) -> str:
     """One word that a person can paste."""
-    host = f"[{token.host}]" if ":" in token.host else token.host
-    return f"flchain1/{host}:{token.port}/{_encode(token.fingerprint)}/{_encode(token.secret)}"
+    return f"flchain1/{Endpoint(token.host, token.port)}/{_encode(token.fingerprint)}/{_encode(token.secret)}"
 
 
 def parse_token(text: str) -> Token:
     """Raises ConfigError that does not repeat the token."""
     found = _TOKEN.fullmatch(text.strip())
-    if found is None:
+    try:
+        where = parse_endpoint(found["where"]) if found else None
+    except ValueError:
+        where = None
+    if found is None or where is None:
         raise ConfigError((f"token: is not whole: it looks like {TOKEN_FORM} (flchain registrar token)",))
     fingerprint, secret = (
         base64.urlsafe_b64decode(found[name] + "=" * (-len(found[name]) % 4)) for name in ("fp", "secret")
     )
-    return Token(found["host"].strip("[]"), int(found["port"]), fingerprint, secret)
+    return Token(where.host, where.port, fingerprint, secret)
 
 
 def _encode(data: bytes) -> str:

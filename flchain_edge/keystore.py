@@ -68,8 +68,10 @@ def load_passphrase(env: str | None, file: Path | None, environ: Mapping[str, st
         if file.stat().st_mode & stat.S_IROTH:
             raise ConfigError((f"passphrase file {file}: everybody can read it; run: chmod 600 {file}",))
         value = file.read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError((f"passphrase file {file}: {error}",)) from error
+    except OSError as error:
+        raise ConfigError((f"passphrase file {file}: {error.strerror or error}",)) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError((f"passphrase file {file}: is no text: {error}",)) from error
     if not value:
         raise ConfigError((f"passphrase file {file}: is empty",))
     return value

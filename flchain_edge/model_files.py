@@ -6,6 +6,8 @@ A process that only computes on them stays small.
 from __future__ import annotations
 
 import hashlib
+import os
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from flchain_edge.tflite import TfliteModel
 
 MODEL_BYTES_MAX = 64_000_000
+ZIP_MAGIC = b"PK\x03\x04"
 SCORE_BATCH = 64
 """Rows between two signs of life; memory grows with it, speed no longer does."""
 
@@ -45,7 +48,8 @@ def read_file(path: Path, what: str, bytes_max: int) -> bytes:
     """The whole file. Raises ConfigError, also if it is longer than `bytes_max`."""
     try:
         with path.open("rb") as stream:
-            data = stream.read(bytes_max + 1)
+            # Room is made for as many bytes as are asked for: 64 MB for any model, on a board that may not have them.
+            data = stream.read(min(os.fstat(stream.fileno()).st_size, bytes_max) + 1)
     except OSError as error:
         raise ConfigError((f"{what} {path}: {error.strerror or error}",)) from error
     if len(data) > bytes_max:
@@ -106,13 +110,21 @@ def load_part(path: Path, model: TfliteModel, holdout_percent: int, *, is_held_o
 
 def load_examples(path: Path, model: TfliteModel) -> Examples:
     """Read arrays x and y of a .npz file and check that they fit the model. Raises ConfigError with all problems."""
+    import zipfile  # np.load takes it; who reads no file has no need of it
+
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if missing := [name for name in ("x", "y") if name not in arrays]:
-                raise ConfigError((f"data {path}: no array {' and no array '.join(missing)}",))
-            x, y = arrays["x"], arrays["y"]
-    except (OSError, ValueError, EOFError) as error:
-        raise ConfigError((f"data {path}: {error}",)) from error
+        with path.open("rb") as stream:
+            if stream.read(len(ZIP_MAGIC)) != ZIP_MAGIC:
+                raise ConfigError((f"data {path}: is not an .npz file (numpy.savez)",))
+            stream.seek(0)
+            with np.load(stream, allow_pickle=False) as arrays:
+                if missing := [name for name in ("x", "y") if name not in arrays]:
+                    raise ConfigError((f"data {path}: no array {' and no array '.join(missing)}",))
+                x, y = arrays["x"], arrays["y"]
+    except OSError as error:
+        raise ConfigError((f"data {path}: {error.strerror or error}",)) from error
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise ConfigError((f"data {path}: is damaged, or was not copied whole: {error}",)) from error
     problems = []
     if x.shape[1:] != model.input_shape:
         problems.append(

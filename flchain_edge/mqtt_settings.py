@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +11,8 @@ from flchain.errors import ConfigError
 
 BROKERS_MAX = 16
 """Brokers that one node may know."""
+HOST_PATTERN = r"[A-Za-z0-9._:%-]{1,253}"
+"""Names in ASCII and addresses; what configuration files and tokens would misread is none of them."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,11 @@ class MqttSettings:
 def parse_endpoint(text: str) -> Endpoint:
     """Raises ValueError for what is not host:port, or [v6 address]:port."""
     host, colon, port = text.rpartition(":")
-    if not colon or not host.strip("[]") or not port.isdecimal() or not 1 <= int(port) <= 65535:
+    host = host.removeprefix("[").removesuffix("]")
+    is_port = port.isascii() and port.isdecimal() and len(port) <= 5 and 1 <= int(port) <= 65535
+    if not colon or not re.fullmatch(HOST_PATTERN, host) or not is_port:
         raise ValueError(f'must be "host:port", is "{text[:60]}"')
-    return Endpoint(host.strip("[]"), int(port))
+    return Endpoint(host, int(port))
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,9 @@ class ServiceReport:
         self._queue = queue
         self._describe: Callable[[], str] = lambda: "starting"
         self._is_ready = False
+        """The manager has heard it: a datagram that finds it too busy is lost."""
         self._is_connected = False
+        self._was_connected = False
         self._taken = -1
         self._said = ""
 
@@ -88,18 +90,15 @@ class ServiceReport:
             deliver(event)
             if isinstance(event, Connected | Disconnected):
                 self._is_connected = isinstance(event, Connected)
-                self._on_connection()
+                self._was_connected |= self._is_connected
+                self.tell()
 
         return on_link_event
 
-    def _on_connection(self) -> None:
-        if self._is_connected and not self._is_ready:
-            self._is_ready = True
-            self._notifier.send("READY=1")
-        self.tell()
-
     def tell(self) -> None:
-        """The status, if it has changed; and a feed, if the node gets on."""
+        """That it is ready, until it is heard; the status, if it has changed; and a feed, if the node gets on."""
+        if self._was_connected and not self._is_ready:
+            self._is_ready = self._notifier.send("READY=1")
         where = "" if self._is_connected else "no broker; "
         status = _clean(where + self._describe())
         lines = [f"STATUS={status}"] if status != self._said else []

@@ -22,7 +22,6 @@ import aiosqlite
 
 from agent.edge.data_settings import SampleSettings
 from agent.edge.sample_schema import MIGRATIONS
-from agent.edge.sensors.source import Clock
 from agent.sensing.blocks import SAMPLES_PER_BLOCK_MAX, encode_block
 from agent.sensing.samples import Sample
 from agent.sensing.timeline import Boot, compute_age_cutoff_us, process_clock
@@ -353,8 +352,3 @@ async def _insert_block(db: aiosqlite.Connection, stream: int, boot: int, key: S
         (stream, boot, part[0].time_us, part[-1].time_us, len(part), len(data), data),
     )
     return len(data)
-
-
-def read_moment(clock: Clock, boot_key: str, is_trusted: bool) -> Moment:
-    """Now."""
-    return Moment(boot_key, clock.read_us(), clock.read_wall_us(), is_trusted)

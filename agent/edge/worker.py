@@ -220,5 +220,7 @@ class Worker:
         if code == -signal.SIGKILL and oom_kills:
             return "the worker ran out of memory, killed by the kernel"
         with contextlib.suppress(ValueError, TypeError):
-            return f"the worker was ended by {signal.Signals(-(code or 0)).name}"
+            name = signal.Signals(-(code or 0)).name
+            hint = "; is [cpu] memory_max_mb too little?" if self._spec.memory_bytes_max else ""
+            return f"the worker was ended by {name}{hint}"
         return f"the worker ended with status {code}"

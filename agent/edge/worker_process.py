@@ -141,10 +141,14 @@ def run_worker(sock: socket.socket, agent_pid: int) -> None:
         try:
             _lower_priority(spec)
             tools = _open_files(spec, channel)
+            vector = compute_initial_model(tools.model)
         except ConfigError as error:
             channel.send(Frame(FrameKind.REFUSED, meta={"problems": error.problems}))
             return
-        vector = compute_initial_model(tools.model)
+        except MemoryError:
+            problem = "[cpu] memory_max_mb: too little for the runtime, the model and the data"
+            channel.send(Frame(FrameKind.REFUSED, meta={"problems": [problem]}))
+            return
         return_memory()
         channel.send(Frame(FrameKind.READY, payload=vector.tobytes()))
         while True:
@@ -187,7 +191,14 @@ def _open_files(spec: WorkerSpec, channel: Channel) -> Tools:
     from flchain_edge.tflite import TfliteModel, probe_model
 
     model_file = read_model_file(Path(spec.model), bytes.fromhex(spec.model_digest))
-    probe_model(model_file)
+    try:
+        probe_model(model_file)
+    except ConfigError as error:
+        if not spec.memory_bytes_max:
+            raise
+        # The runtime does not say that it got no memory: it falls over.
+        hint = f"[cpu] memory_max_mb: it was tried with {spec.memory_bytes_max // 1_000_000}; is that too little?"
+        raise ConfigError((*error.problems, hint)) from error
     model = TfliteModel(model_file, spec.threads)
     return Tools(spec, channel, model, _build_loader(spec, model))
 

@@ -111,16 +111,18 @@ def test_nothing_large_is_written_twice(tmp_path: Path, driver: Driver) -> None:
         raw = work.commit
         await store.save(SaveWork(work), SaveOutbox(hash_message(raw), work.round, raw))
         before = await store._fetch("SELECT id, vector FROM residuals")
-        await store.save(build_position(driver, 1))
-        assert await store._fetch("SELECT id, vector FROM residuals") == before and len(before) == 1
+        await store.save(position)
         assert (position.residual == work.residual).all()
+        kept = await store._fetch("SELECT id, vector FROM residuals WHERE id != (SELECT carried FROM position)")
+        assert kept == before and len(before) == 1
+        assert await store._fetch("SELECT residual, carried FROM position") == [(1, 2)], "the chain's own, beside it"
         assert await store._fetch("SELECT raw FROM outbox") == [(b"",)]
         # Another round's work takes its place: what waits for a receipt keeps its bytes.
         await store.save(SaveWork(build_work(driver, 2)))
         assert await store._fetch("SELECT raw FROM outbox") == [(raw,)]
-        assert len(await store._fetch("SELECT id FROM residuals")) == 2
+        assert len(await store._fetch("SELECT id FROM residuals")) == 3
         await store.save(build_position(driver, 2))
-        assert len(await store._fetch("SELECT id FROM residuals")) == 1
+        assert len(await store._fetch("SELECT id FROM residuals")) == 2
 
     visit(tmp_path / "agent.db", driver, scenario)
     stored = load(tmp_path / "agent.db", driver)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from flchain.errors import ConfigError
 from flchain.messages import Phase
 from flchain.wire import seal
 from flchain_edge.config import load_config, render_example
-from flchain_edge.model_files import Examples, hold_out
+from flchain_edge.model_files import Examples, hold_out, load_examples
 from tests.support.chain_builder import (
     Driver,
     build_chain,
@@ -25,6 +28,15 @@ from tests.support.chain_builder import (
 from tests.support.ledger_builder import write_ledger
 from tools.demo.earnings import sum_mined
 from tools.demo.options import read_options
+
+if TYPE_CHECKING:
+    from flchain_edge.tflite import TfliteModel
+
+
+def make_npy() -> bytes:
+    stream = BytesIO()
+    np.save(stream, np.zeros(3))
+    return stream.getvalue()
 
 
 def make_examples(count: int) -> Examples:
@@ -90,3 +102,27 @@ def test_the_demo_takes_a_number_of_mining_devices_or_all(tmp_path: Path, given:
     """None by default, all without a number, never more than there are."""
     options = read_options(["--devices", "5", "--out", str(tmp_path / "new"), *given])
     assert options.plan.mining == mining
+
+
+@pytest.mark.parametrize(
+    ("damage", "word"),
+    [
+        (lambda data: data[: len(data) // 2], "not a zip file"),
+        (lambda data: data.replace(b"\x07" * 64, b"\x08" * 64), "CRC"),
+        (lambda _: b"hello", "not an .npz file"),
+        (lambda _: b"", "not an .npz file"),
+        (lambda _: make_npy(), "not an .npz file"),
+        (None, "No such file or directory"),
+    ],
+)
+def test_a_damaged_data_file_is_named(tmp_path: Path, damage: Callable[[bytes], bytes] | None, word: str) -> None:
+    """Half a copy, a flipped byte, another kind of file, none: the operator is told, and the file named once."""
+    path = tmp_path / "examples.npz"
+    np.savez(path, x=np.full((4, 784), 7, np.uint8), y=np.zeros(4, np.int32))
+    whole = path.read_bytes()
+    path.unlink()
+    if damage is not None:
+        path.write_bytes(damage(whole))
+    with pytest.raises(ConfigError) as told:
+        load_examples(path, cast("TfliteModel", None))  # the file is read first
+    assert word in str(told.value) and str(told.value).count(str(path)) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Iterator
@@ -127,3 +128,29 @@ def test_a_long_status_is_cut(manager: Manager) -> None:
             assert len(line.encode()) <= len("STATUS=") + STATUS_BYTES_MAX
 
     asyncio.run(scenario())
+
+
+def test_ready_is_said_until_it_is_heard(tmp_path: Path) -> None:
+    """A manager that is too busy to take READY=1 (the kernel holds ten datagrams at a boot) hears it at the next tick.
+
+    One that never heard it would end the start by its time-out and restart a node in good order.
+    """
+    manager = Manager(str(tmp_path / "notify"))
+    notifier = Notifier(manager.environ)
+    report = ServiceReport(notifier, EventQueue())
+    relay = report.relay(lambda event: None)
+    while notifier.send("X=1"):
+        pass  # full
+    relay(Connected())
+    relay(Disconnected("x"))
+    manager.sock.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while manager.receive() == ["X=1"]:
+            pass
+    report.tell()
+    assert manager.receive()[0] == "READY=1"
+    report.tell()
+    with pytest.raises(BlockingIOError):
+        while "READY=1" not in manager.receive():
+            pass
+    manager.sock.close()

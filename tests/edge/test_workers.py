@@ -6,8 +6,10 @@ import asyncio
 import hashlib
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
@@ -19,14 +21,15 @@ import pytest
 from agent.edge.cpu import CpuControl, Unlimited
 from agent.edge.worker import Worker, WorkerFailed
 from agent.edge.worker_frames import WorkerSpec
+from agent.edge.worker_process import Channel, _open_files
 from agent.edge.worker_spawn import fork_worker
-from agent.edge.workers import MINE, TRAIN, Workers
+from agent.edge.workers import MEGABYTE, MINE, TRAIN, Workers
 from agent.readings import Shares
 from agent.settings import CpuSettings
 from flchain.errors import ConfigError
 from flchain.fixedpoint import to_fixed
 from flchain.types import Round
-from flchain_edge.model_files import Examples, compute_score_bp, hold_out
+from flchain_edge.model_files import MODEL_BYTES_MAX, Examples, compute_score_bp, hold_out, read_file
 from flchain_edge.tflite import TfliteModel
 
 MODEL = Path(__file__).resolve().parents[2] / "tools" / "models" / "cnn1d.tflite"
@@ -243,6 +246,39 @@ def test_bad_files_are_the_operators_to_mend(spec: WorkerSpec, tmp_path: Path) -
     for cause, changed in bad.items():
         with pytest.raises(ConfigError, match=cause):
             Scene(changed).run(steps)
+
+
+def test_too_little_memory_is_told_as_that(spec: WorkerSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Python gets no memory, or the runtime falls over for want of it, the start is refused by the setting."""
+    limited = replace(spec, memory_bytes_max=MEGABYTE)
+    with pytest.raises(ConfigError, match="memory_max_mb"):
+        Scene(limited).run(nothing)
+
+    def fall_over(model: bytes) -> None:
+        raise ConfigError(("model: it kills the process that runs it",))
+
+    monkeypatch.setattr("flchain_edge.tflite.probe_model", fall_over)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for tried, count in ((limited, 2), (spec, 1)):
+            with pytest.raises(ConfigError) as refused:
+                _open_files(tried, Channel(ours))
+            assert len(refused.value.problems) == count
+
+
+def test_a_file_takes_the_memory_of_its_size(spec: WorkerSpec) -> None:
+    """Reading a small model makes no room for the largest one that there may be."""
+    tracemalloc.start()
+    try:
+        read_file(Path(spec.model), "model", MODEL_BYTES_MAX)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 3 * MODEL.stat().st_size < MODEL_BYTES_MAX / 10
+
+
+async def nothing(scene: Scene, initial: np.ndarray) -> None:
+    """Started, and that is all."""
 
 
 def test_a_worker_does_not_outlive_its_agent(tmp_path: Path) -> None:

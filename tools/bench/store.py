@@ -19,7 +19,7 @@ from agent.edge.disk_writes import read_disk_bytes
 from agent.edge.store import STORE_FILE, Change, RoundLine, Store
 from agent.packing import pack
 from agent.values import DropOutbox, Report, SaveOutbox, SavePosition, SaveWork, Work
-from flchain.codecs import CODECS
+from flchain.codecs import CODECS, DOWNSTREAM_RULES
 from flchain.fixedpoint import VALUE_BYTES, add, to_fixed
 from flchain.light import LightState, build_light_state
 from flchain.messages import SALT_BYTES, Commit, Reveal, compute_update_commitment
@@ -37,11 +37,13 @@ HEADER_BYTES, CERTIFICATE_BYTES, SETS_BYTES = 266, 343, 600
 METHOD = (
     "The device's own store on disk, written as the agent writes it: work and commitment, receipts, update, settled "
     "model and a line of history, five events a round. Updates are drawn (normal), the codec is sparse-ternary with "
-    "error feedback, the model moves by the mean of all devices' updates. Written: this process's write_bytes in "
-    "/proc/self/io, the database closed at the end and so copied out of its log. Must be durable: update, commitment, "
-    "header, certificate, and one packed residual and one packed step of the model."
+    "error feedback in both directions, the model moves by the mean of all devices' updates, so compressed. Written: "
+    "this process's write_bytes in /proc/self/io, the database closed at the end and so copied out of its log. Must be "
+    "durable: update, commitment, header, certificate, and, packed, the device's residual, what the chain carries on "
+    "(full devices only) and the step of the model."
 )
 DEVICES = 8
+CODEC = "sparse-ternary"
 
 
 @dataclass(frozen=True)
@@ -64,31 +66,33 @@ class Rounds:
     def __init__(self, plan: Plan, seed: int = 1) -> None:
         self._plan = plan
         self._rng = np.random.default_rng(seed)
-        self.chain: BuiltChain = build_chain(codec="sparse-ternary", codec_level=plan.codec_level)
+        self.chain: BuiltChain = build_chain(codec=CODEC, codec_level=plan.codec_level)
         self._light: LightState = build_light_state(self.chain.genesis, self.chain.model)
         self._model = to_fixed(self._rng.normal(0, 0.05, plan.parameters).astype(np.float32))
         self._residual: ModelVector = np.zeros(plan.parameters, np.int32)
+        self._carried = DOWNSTREAM_RULES[CODEC].start(plan.parameters, plan.codec_level)
         self.durable_bytes = 0
         """What must be on disk of all rounds so far."""
 
     def build_round(self, number: int) -> list[list[Change]]:
         """The changes of a round's five events."""
-        codec, level = CODECS["sparse-ternary"], self._plan.codec_level
+        codec, level = CODECS[CODEC], self._plan.codec_level
         me, chain = self.chain.devices[0], self.chain.id
         mine = codec.encode(self._draw(), self._residual, level)
         total = np.zeros(self._plan.parameters, np.int64)
         for payload in [mine.payload, *(self._draw_payload() for _ in range(DEVICES - 1))]:
             total += codec.decode(payload, self._plan.parameters, level)
-        step = (total // DEVICES).astype(np.int32)
+        mean = (total // DEVICES).astype(np.int32)
+        settled = DOWNSTREAM_RULES[CODEC].settle(mean, self._carried, self._plan.parameters, level)
         reveal = Reveal(number, bytes(SALT_BYTES), 100, mine.payload)
         reveal_raw = seal(reveal, chain, me)
         commitment = compute_update_commitment(chain, me.address, reveal)
         commit_raw = seal(Commit(number, commitment, False), chain, me)
-        self._model, self._residual = add(self._model, step), mine.residual
+        self._model, self._residual, self._carried = add(self._model, settled.delta), mine.residual, settled.carried
         work = Work(Round(number), commit_raw, reveal_raw, mine.residual, 100, 1_000)
         head = Head(*(self._rng.bytes(size) for size in (HEADER_BYTES, CERTIFICATE_BYTES, SETS_BYTES)))
         self.durable_bytes += len(commit_raw) + len(reveal_raw) + HEADER_BYTES + CERTIFICATE_BYTES + SETS_BYTES
-        self.durable_bytes += len(pack(mine.residual)) + len(pack(step))
+        self.durable_bytes += sum(len(pack(part)) for part in (mine.residual, settled.delta, *settled.carried))
         report = Report(Round(number), Hash(self._rng.bytes(32)), False, True, work)
         return [
             [SaveWork(work), SaveOutbox(hash_message(commit_raw), work.round, commit_raw)],
@@ -96,7 +100,7 @@ class Rounds:
             [SaveOutbox(hash_message(reveal_raw), work.round, reveal_raw)],
             [DropOutbox(hash_message(reveal_raw), "ok")],
             [
-                SavePosition(replace(self._light, model=self._model), head, mine.residual),
+                SavePosition(replace(self._light, model=self._model, carried=self._carried), head, mine.residual),
                 RoundLine(report, 1_000 * number, 2_000 * number),
             ],
         ]
@@ -106,7 +110,7 @@ class Rounds:
 
     def _draw_payload(self) -> bytes:
         nothing = np.zeros(self._plan.parameters, np.int32)
-        return CODECS["sparse-ternary"].encode(self._draw(), nothing, self._plan.codec_level).payload
+        return CODECS[CODEC].encode(self._draw(), nothing, self._plan.codec_level).payload
 
 
 def measure(plan: Plan, folder: Path) -> dict[str, Any]:

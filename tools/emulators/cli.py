@@ -5,16 +5,41 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import math
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
 from agent.sensing.home_assistant import PREFIX
+from flchain.errors import ConfigError
 from tools.emulators.examples import write_examples
 from tools.emulators.iio_tree import run_iio
 from tools.emulators.mqtt_sensors import Target, run_watch, run_weather
 from tools.emulators.receiver import run_receiver
 from tools.emulators.uav import run_uav
+
+WEARERS = range(10)
+"""Of the recordings (tools/datasets.py)."""
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"must be above 0, is {text}")
+    return number
+
+
+def _not_negative(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"must be at least 0, is {text}")
+    return number
+
+
+def _port(text: str) -> int:
+    if not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"must be 1..65535, is {text}")
+    return int(text)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -24,7 +49,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
         kind = kinds.add_parser(name, help=text, description=text)
-        kind.add_argument("--seconds", type=float, default=0.0, metavar="N", help="how long (default: until Ctrl-C)")
+        kind.add_argument(
+            "--seconds", type=_not_negative, default=0.0, metavar="N", help="how long (default: until Ctrl-C)"
+        )
         kind.add_argument("--seed", type=int, default=1, metavar="N", help="order and noise (default: 1)")
         return kind
 
@@ -36,33 +63,41 @@ def build_parser() -> argparse.ArgumentParser:
     examples = kinds.add_parser(
         "examples", help="no sensor: windows of other wearers in a file, for a miner to score on"
     )
-    examples.add_argument("--subject", type=int, nargs="+", default=[8, 9], metavar="0..9", help="who (default: 8 9)")
+    examples.add_argument(
+        "--subject", type=int, choices=WEARERS, nargs="+", default=[8, 9], metavar="0..9", help="who (default: 8 9)"
+    )
     examples.add_argument("--out", type=Path, required=True, metavar="FILE", help="the .npz file to write")
     for kind, prefix in ((watch, "watch"), (weather, "weather")):
-        kind.add_argument("--host", default="127.0.0.1", help="the broker (default: 127.0.0.1)")
-        kind.add_argument("--port", type=int, default=1883, help="its port (default: 1883)")
-        kind.add_argument("--prefix", default=prefix, help=f"topics are PREFIX/... (default: {prefix})")
+        _add_broker_options(kind, prefix)
     for kind in (watch, iio):
-        kind.add_argument("--subject", type=int, default=0, metavar="0..9", help="who wears it (default: 0)")
-        kind.add_argument(
-            "--recording-s",
-            type=float,
-            default=0.0,
-            metavar="S",
-            help="cut each exercise to S seconds (default: whole)",
-        )
+        _add_wearer_options(kind)
     watch.add_argument(
-        "--speed", type=float, default=1.0, help="times faster; then rate_hz = 50 times that (default: 1)"
+        "--speed", type=_positive, default=1.0, help="times faster; then rate_hz = 50 times that (default: 1)"
     )
-    weather.add_argument("--rate", type=float, default=1.0, metavar="HZ", help="readings a second (default: 1)")
+    weather.add_argument("--rate", type=_positive, default=1.0, metavar="HZ", help="readings a second (default: 1)")
     weather.add_argument("--discovery", default=PREFIX, metavar="PREFIX", help=f"default: {PREFIX}")
     iio.add_argument("--root", type=Path, required=True, metavar="DIR", help="root = DIR/devices, dev_root = DIR/dev")
     uav.add_argument("--host", default="127.0.0.1", help="who listens (default: 127.0.0.1)")
-    uav.add_argument("--port", type=int, default=14550, help="its UDP port (default: 14550)")
-    uav.add_argument("--system", type=int, default=1, metavar="ID", help="the vehicle's id (default: 1)")
+    uav.add_argument("--port", type=_port, default=14550, help="its UDP port (default: 14550)")
+    uav.add_argument(
+        "--system", type=int, choices=range(1, 256), default=1, metavar="ID", help="the vehicle's id (default: 1)"
+    )
     nmea.add_argument("--link", type=Path, metavar="PATH", help="make a link to the port (default: print its name)")
-    nmea.add_argument("--rate", type=float, default=1.0, metavar="HZ", help="positions a second (default: 1)")
+    nmea.add_argument("--rate", type=_positive, default=1.0, metavar="HZ", help="positions a second (default: 1)")
     return parser
+
+
+def _add_broker_options(kind: argparse.ArgumentParser, prefix: str) -> None:
+    kind.add_argument("--host", default="127.0.0.1", help="the broker (default: 127.0.0.1)")
+    kind.add_argument("--port", type=_port, default=1883, help="its port (default: 1883)")
+    kind.add_argument("--prefix", default=prefix, help=f"topics are PREFIX/... (default: {prefix})")
+
+
+def _add_wearer_options(kind: argparse.ArgumentParser) -> None:
+    text = "who wears it (default: 0)"
+    kind.add_argument("--subject", type=int, choices=WEARERS, default=0, metavar="0..9", help=text)
+    text = "cut each exercise to S seconds (default: whole)"
+    kind.add_argument("--recording-s", type=_not_negative, default=0.0, metavar="S", help=text)
 
 
 def build_run(options: argparse.Namespace) -> Coroutine[Any, Any, int]:
@@ -89,11 +124,17 @@ def build_run(options: argparse.Namespace) -> Coroutine[Any, Any, int]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `flchain emulate`."""
+    """Entry point of `flchain emulate`. Raises ConfigError."""
     options = build_parser().parse_args(argv)
-    if options.kind == "examples":
-        print(f"{options.out}: {write_examples(tuple(options.subject), options.out)} examples")
-        return 0
-    with contextlib.suppress(KeyboardInterrupt):
-        print(f"{options.kind}: {asyncio.run(build_run(options))} readings sent")
+    try:
+        if options.kind == "examples":
+            print(f"{options.out}: {write_examples(tuple(options.subject), options.out)} examples")
+            return 0
+        with contextlib.suppress(KeyboardInterrupt):
+            print(f"{options.kind}: {asyncio.run(build_run(options))} readings sent")
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise ConfigError((f"emulate {options.kind}: {where}{error.strerror or error}",)) from error
     return 0

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent.sensing.nmea import KNOT_M_S, compute_checksum
+from flchain.errors import ConfigError
 from tools.emulators.flight import Instant, compute_flight
 from tools.emulators.pacing import pace
 
@@ -36,7 +37,12 @@ def _format_angle(degrees: float, width: int, sides: str) -> str:
 
 @contextlib.contextmanager
 def open_terminal(link: Path | None) -> Iterator[tuple[int, str]]:
-    """A pseudo-terminal: the end to write to, and the path of the port to read; `link` is made to point at it."""
+    """A pseudo-terminal: the end to write to, and the path of the port to read; `link` is made to point at it.
+
+    Raises ConfigError where something else than a link is in the place: a file, or the port of a real receiver.
+    """
+    if link is not None and link.exists() and not link.is_symlink():
+        raise ConfigError((f"--link {link}: is there already, and no link",))
     master, slave = os.openpty()
     try:
         tty.setraw(slave)
@@ -47,8 +53,8 @@ def open_terminal(link: Path | None) -> Iterator[tuple[int, str]]:
             link.symlink_to(path)
         yield master, path
     finally:
-        if link is not None:
-            link.unlink(missing_ok=True)
+        if link is not None and link.is_symlink():
+            link.unlink()
         os.close(master)
         os.close(slave)
 

@@ -61,12 +61,16 @@ def send_instant(mav: Any, at: Instant, step: int) -> int:
 
 
 async def run_uav(host: str, port: int, *, seconds: float, system: int = 1) -> int:
-    """Fly and tell; how many messages were sent. Raises ConfigError without pymavlink."""
+    """Fly and tell; how many messages were sent. Raises ConfigError without pymavlink, or for a host that is none."""
     try:
         from pymavlink.dialects.v20 import common
     except ImportError as error:
         raise ConfigError(("pymavlink is not installed: pip install 'flchain[uav]'",)) from error
-    wire, sent = _Wire((host, port)), 0
+    try:
+        address = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_DGRAM)[0][4]
+    except OSError as error:
+        raise ConfigError((f"--host {host}: {error.strerror or error}",)) from error
+    wire, sent = _Wire((str(address[0]), port)), 0
     try:
         mav = common.MAVLink(wire, srcSystem=system, srcComponent=1)
         async for step in pace(RATE_HZ, seconds):

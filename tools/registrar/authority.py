@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -66,7 +66,8 @@ class Authority:
         )
         certificate = builder.sign(key, hashes.SHA256())
         if (folder / CA_KEY_FILE).exists() or (folder / CA_FILE).exists():
-            raise ConfigError((f"{folder}: holds an authority already",))
+            hint = f"if an init broke off there, remove {CA_KEY_FILE} and {CA_FILE}"
+            raise ConfigError((f"{folder}: holds an authority already; {hint}",))
         create_private(folder / CA_KEY_FILE, _encode_key(key, passphrase).encode())
         create_private(folder / CA_FILE, _encode(certificate).encode())
         return cls(key, certificate)
@@ -162,7 +163,7 @@ def read_request(csr: bytes, common_name: str) -> ec.EllipticCurvePublicKey:
         is_signed = request.is_signature_valid
         names = request.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
         key = request.public_key()
-    except (ValueError, InvalidSignature, TypeError) as error:
+    except (ValueError, InvalidSignature, UnsupportedAlgorithm, TypeError) as error:
         raise ValueError(f"not a certificate request ({error})") from error
     if not is_signed:
         raise ValueError("the request is not signed by its own key")
@@ -179,14 +180,31 @@ def encode_public_key(csr: bytes, common_name: str) -> bytes:
     return read_request(csr, common_name).public_bytes(encoding, form)
 
 
-def read_server(pem: str) -> tuple[frozenset[str], int]:
-    """The names of a server's certificate, and when it ends in seconds. Raises ValueError."""
+@dataclass(frozen=True)
+class ServerCertificate:
+    """What counts of a server's certificate: whether it is still the right one."""
+
+    serial: int
+    hosts: frozenset[str]
+    not_after_s: int
+    is_bridge: bool
+    """It may connect to other brokers, too."""
+
+
+def read_server(pem: str) -> ServerCertificate:
+    """Raises ValueError for what is no server's certificate."""
     certificate = x509.load_pem_x509_certificate(pem.encode())
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound as error:
-        raise ValueError("a certificate without names") from error
-    return frozenset(str(name.value) for name in names), int(certificate.not_valid_after_utc.timestamp())
+        raise ValueError("a certificate without names or usages") from error
+    return ServerCertificate(
+        serial=certificate.serial_number,
+        hosts=frozenset(str(name.value) for name in names),
+        not_after_s=int(certificate.not_valid_after_utc.timestamp()),
+        is_bridge=ExtendedKeyUsageOID.CLIENT_AUTH in usages,
+    )
 
 
 def _begin(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
@@ -36,8 +36,13 @@ class BrokerPlan:
     user: str = ""
     bridges: tuple[Endpoint, ...] = ()
     """Brokers that this one connects to; mosquitto only."""
-    peers: tuple[str, ...] = field(default=())
+    peers: tuple[str, ...] = ()
     """Hosts whose brokers connect to this one."""
+
+    @property
+    def is_bridge(self) -> bool:
+        """Whether this broker is a client of another."""
+        return bool(self.bridges)
 
 
 def find_data_folder() -> Path:
@@ -57,8 +62,8 @@ def render_broker(desk: Desk, plan: BrokerPlan, out: Path, clock_s: int) -> Path
     texts = _build_texts(desk, plan)
     try:
         out.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not _is_server_good(out / "server.pem", plan, clock_s):
-            certificate, key = desk.make_server(plan.host, clock_s, is_bridge=bool(plan.bridges or plan.peers))
+        if not _is_server_good(desk, out / "server.pem", plan, clock_s):
+            certificate, key = desk.make_server(plan.host, clock_s, is_bridge=plan.is_bridge)
             replace_private(out / "server-key.pem", key.encode())
             replace_private(out / "server.pem", certificate.encode())
         texts |= {"ca.pem": desk.authority.ca_pem, "crl.pem": desk.build_crl(clock_s)}
@@ -82,13 +87,19 @@ def _check_plan(plan: BrokerPlan) -> None:
         raise ConfigError(tuple(problems))
 
 
-def _is_server_good(path: Path, plan: BrokerPlan, clock_s: int) -> bool:
-    """Whether the broker's certificate is there, for this host, and has a third of its life left."""
+def _is_server_good(desk: Desk, path: Path, plan: BrokerPlan, clock_s: int) -> bool:
+    """Whether the certificate there is of this authority, not revoked, for this broker, and good for long enough."""
     try:
-        hosts, ends_s = read_server(path.read_text())
+        found = read_server(path.read_text())
     except (OSError, ValueError):
         return False
-    return plan.host in hosts and ends_s - clock_s > SERVER_DAYS * DAY_S // RENEW_FRACTION
+    made = desk.register.list_certificates(plan.host)
+    return (
+        plan.host in found.hosts
+        and found.is_bridge >= plan.is_bridge
+        and found.not_after_s - clock_s > SERVER_DAYS * DAY_S // RENEW_FRACTION
+        and any(int(known.serial, 16) == found.serial and not known.revoked_s for known in made)
+    )
 
 
 def _build_texts(desk: Desk, plan: BrokerPlan) -> dict[str, str]:

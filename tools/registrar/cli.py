@@ -7,7 +7,9 @@ import asyncio
 import json
 import logging
 import os
+import sqlite3
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -27,54 +29,80 @@ from flchain_edge.private_files import create_private
 from tools.registrar.authority import Authority
 from tools.registrar.broker_files import KINDS, BrokerPlan, read_clock_s, render_broker
 from tools.registrar.desk import FILE_NAMES, SETTINGS_FILE, Desk, RegistrarSettings, find_registrar
+from tools.registrar.register import REGISTER_FILE
 from tools.registrar.server import RegistrarServer
 
 DEFAULT_FOLDER = Path("/var/lib/flchain-registrar")
 PASSPHRASE_VARIABLE = "FLCHAIN_REGISTRAR_PASSPHRASE"
 TOKENS_MAX = 1_000
 HOUR_S = 3_600
+TOKEN_HOURS_MAX = 8_760
+"""A year: longer than any roll-out, shorter than a piece of paper is remembered."""
 
 Act = Callable[[Desk, argparse.Namespace], None]
 
 
 def run_init(folder: Path, arguments: argparse.Namespace) -> None:
-    """A new registrar in a folder. Raises ConfigError."""
-    lines = [f'name = "{arguments.name}"', f'host = "{arguments.host}"', f"port = {arguments.port}"]
-    lines += [f"brokers = {json.dumps(arguments.broker)}", f"certificate_days = {arguments.days}"]
-    lines += [f'bind = "{arguments.bind}"'] if arguments.bind else []
+    """A new registrar in a folder; with settings that cannot be, nothing is made. Raises ConfigError."""
+    text = _render_settings(arguments)
+    _check_settings(text)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if (folder / SETTINGS_FILE).exists():
             raise ConfigError((f"{folder}: holds a registrar already",))
-        for broker in arguments.broker:
-            parse_endpoint(broker)
         authority = Authority.create(folder, arguments.name, _load_passphrase(arguments), read_clock_s())
-        create_private(folder / SETTINGS_FILE, ("\n".join(lines) + "\n").encode())
+        create_private(folder / SETTINGS_FILE, text.encode())
     except OSError as error:
         raise ConfigError((f"{error.filename or folder}: {error.strerror or error}",)) from error
-    except ValueError as error:
-        raise ConfigError((f"--broker: {error}",)) from error
-    load_config(folder / SETTINGS_FILE, RegistrarSettings)
     print(f"{folder}: a registrar whose authority has fingerprint {authority.fingerprint.hex()}")
     print("keep a copy of this folder where only you can read it: who has ca-key.pem can make any certificate")
 
 
+def _render_settings(arguments: argparse.Namespace) -> str:
+    # JSON's texts and lists are TOML's.
+    values = {
+        "name": arguments.name,
+        "host": arguments.host,
+        "port": arguments.port,
+        "brokers": arguments.broker,
+        "certificate_days": arguments.days,
+        **({"bind": arguments.bind} if arguments.bind else {}),
+    }
+    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+
+
+def _check_settings(text: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / SETTINGS_FILE
+        path.write_text(text)
+        load_config(path, RegistrarSettings)
+
+
 def run_token(desk: Desk, arguments: argparse.Namespace) -> None:
     """Tokens, one a line on stdout; what they are for on stderr."""
-    if arguments.address and not read_hex(arguments.address, ADDRESS_BYTES):
+    address = _lower_address(arguments.address)
+    if address and not read_hex(address, ADDRESS_BYTES):
         raise ConfigError((f"--address: must be {2 * ADDRESS_BYTES} hexadecimal digits",))
     home = _find_home(desk, arguments.home) if arguments.home else ""
     if not 1 <= arguments.count <= TOKENS_MAX:
         raise ConfigError((f"--count: must be 1..{TOKENS_MAX}",))
+    if not 1 <= arguments.hours <= TOKEN_HOURS_MAX:
+        raise ConfigError((f"--hours: must be 1..{TOKEN_HOURS_MAX}",))
     valid_s, clock_s = arguments.hours * HOUR_S, read_clock_s()
     for _ in range(arguments.count):
-        print(format_token(desk.make_token(arguments.role, arguments.address, home, valid_s, clock_s)))
+        print(format_token(desk.make_token(arguments.role, address, home, valid_s, clock_s)))
     print(
         f"for one {arguments.role} each, until {format_time(clock_s + valid_s)}; treat as a password", file=sys.stderr
     )
 
 
+def _lower_address(text: str) -> str:
+    """As addresses are kept; hosts and all else stay as they are."""
+    return text.lower() if read_hex(text, ADDRESS_BYTES) else text
+
+
 def _find_home(desk: Desk, text: str) -> str:
+    text = text.lower()
     for node in desk.register.list_nodes():
         if text in (node.address, node.public_key) and node.role == "miner" and not node.revoked_s:
             return node.public_key
@@ -122,12 +150,11 @@ def run_sign(desk: Desk, arguments: argparse.Namespace) -> None:
 
 def run_revoke(desk: Desk, arguments: argparse.Namespace) -> None:
     """Revoke by name: an address, or the host of a server."""
-    if desk.register.get_node(arguments.name) is None and not any(
-        made.name == arguments.name for made in desk.register.list_certificates()
-    ):
-        raise ConfigError((f"{arguments.name}: has no certificate from here; see: flchain registrar list",))
-    count = desk.revoke(arguments.name, read_clock_s())
-    print(f"{arguments.name}: revoked, {count} certificates")
+    name = _lower_address(arguments.name)
+    if desk.register.get_node(name) is None and not desk.register.list_certificates(name):
+        raise ConfigError((f"{name}: has no certificate from here; see: flchain registrar list",))
+    count = desk.revoke(name, read_clock_s())
+    print(f"{name}: revoked, {count} certificates")
     print("brokers do not know yet: run `flchain registrar broker` again for each and reload it (docs/security.md)")
 
 
@@ -179,9 +206,9 @@ def run_network(desk: Desk, arguments: argparse.Namespace) -> None:
 
 def run_broker(desk: Desk, arguments: argparse.Namespace) -> None:
     """A broker's files."""
+    default = parse_endpoint(desk.settings.brokers[0])
     try:
         bridges = tuple(parse_endpoint(text) for text in arguments.bridge)
-        default = parse_endpoint(desk.settings.brokers[0])
     except ValueError as error:
         raise ConfigError((f"--bridge: {error}",)) from error
     plan = BrokerPlan(
@@ -277,6 +304,12 @@ def main(argv: Sequence[str]) -> int:
     desk = Desk.open(arguments.dir, _load_passphrase(arguments))
     try:
         ACTIONS[arguments.action](desk, arguments)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ConfigError((f"{error.filename or arguments.dir}: {error.strerror or error}",)) from error
+    except sqlite3.Error as error:
+        raise ConfigError((f"{arguments.dir / REGISTER_FILE}: {error}",)) from error
     finally:
         desk.register.close()
     return 0

@@ -31,12 +31,12 @@ from flchain_edge.enrolment_messages import (
     read_base64,
     read_hex,
 )
+from flchain_edge.mqtt_settings import HOST_PATTERN, parse_endpoint
 from tools.registrar.authority import Authority, encode_public_key
 from tools.registrar.register import CertificateRecord, NodeRecord, Register, TokenRecord
 
 SETTINGS_FILE = "registrar.toml"
 FILE_NAMES = {"genesis": "genesis.cbor", "model": "model.tflite"}
-CRL_FILE = "crl.pem"
 RENEW_FRACTION = 3
 """A certificate is issued anew for the same key once less than a third of its life is left; before, it comes again."""
 DAY_S = 86_400
@@ -47,7 +47,9 @@ class RegistrarSettings:
     """registrar.toml, written by `flchain registrar init`."""
 
     name: str = field(metadata={"pattern": "[A-Za-z0-9_-]{1,32}", "help": "of the network", "example": "field-1"})
-    host: str = field(metadata={"min": 1, "max": 253, "help": "name or address by which nodes reach the registrar"})
+    host: str = field(
+        metadata={"pattern": HOST_PATTERN, "help": "name or address by which nodes reach the registrar"},
+    )
     port: int = field(default=8443, metadata={"min": 1, "max": 65535})
     bind: str = field(default="0.0.0.0", metadata={"help": "address to listen on; :: for IPv6 as well"})
     brokers: tuple[str, ...] = field(
@@ -56,6 +58,13 @@ class RegistrarSettings:
     certificate_days: int = field(
         default=30, metadata={"min": 1, "max": 825, "help": "life of a node's certificate; renewed after two thirds"}
     )
+
+    def __post_init__(self) -> None:
+        try:
+            for broker in self.brokers:
+                parse_endpoint(broker)
+        except ValueError as error:
+            raise ValueError(f"brokers: {error}") from error
 
 
 class RequestRefused(FlchainError):
@@ -84,8 +93,9 @@ class Desk:
     def make_token(self, role: str, address: str, home: str, valid_s: int, clock_s: int) -> Token:
         """A new token; only its hash is kept. `address`, `home`: empty, or who alone may use it and its home miner."""
         secret = secrets.token_bytes(SECRET_BYTES)
-        self.register.add_token(TokenRecord(hash_secret(secret), role, address, home, clock_s + valid_s))
-        self.register.note(clock_s, "token", role=role, address=address, home=home, valid_s=valid_s)
+        with self.register.deciding():
+            self.register.add_token(TokenRecord(hash_secret(secret), role, address, home, clock_s + valid_s))
+            self.register.note(clock_s, "token", role=role, address=address, home=home, valid_s=valid_s)
         return Token(self.settings.host, self.settings.port, self.authority.fingerprint, secret)
 
     def enrol(self, request: EnrolRequest, clock_s: int, peer: str) -> EnrolAnswer:
@@ -99,15 +109,17 @@ class Desk:
         if request.role not in ROLES or not is_signed(public_key, statement, request.signature):
             _refuse("bad-signature", "the request is not signed by the key that it names")
         address = compute_address(public_key).hex()
-        token = self._check_token(secret, request.role, address, clock_s)
-        node = self.register.get_node(address)
-        if node is not None:
-            _check_node(node, request.role)
-        node = node or NodeRecord(address, request.role, public_key.hex(), self._choose_home(token), clock_s)
-        made, is_new = self._certify(address, request.role, csr, clock_s)
-        if is_new:
-            self.register.enrol(token.hash, node, made)
-            self.register.note(clock_s, "enrol", address=address, role=node.role, serial=made.serial, peer=peer)
+        with self.register.deciding():
+            token = self._check_token(secret, request.role, address, clock_s)
+            node = self.register.get_node(address)
+            if node is not None:
+                _check_node(node, request.role)
+            node = node or NodeRecord(address, request.role, public_key.hex(), self._choose_home(token), clock_s)
+            made, is_new = self._certify(address, request.role, csr, clock_s)
+            if is_new:
+                self.register.enrol(token.hash, node)
+                self.register.add_certificate(made)
+                self.register.note(clock_s, "enrol", address=address, role=node.role, serial=made.serial, peer=peer)
         return self._answer(made, node)
 
     def renew(self, request: RenewRequest, clock_s: int, peer: str) -> EnrolAnswer:
@@ -115,11 +127,12 @@ class Desk:
         public_key, csr = self._read_asker(request.public_key, request.csr)
         if not is_signed(public_key, compute_renew_statement(self.authority.fingerprint, csr), request.signature):
             _refuse("bad-signature", "the request is not signed by the key that it names")
-        node = self._find(public_key)
-        made, is_new = self._certify(node.address, node.role, csr, clock_s)
-        if is_new:
-            self.register.add_certificate(made)
-            self.register.note(clock_s, "renew", address=node.address, serial=made.serial, peer=peer)
+        with self.register.deciding():
+            node = self._find(public_key)
+            made, is_new = self._certify(node.address, node.role, csr, clock_s)
+            if is_new:
+                self.register.add_certificate(made)
+                self.register.note(clock_s, "renew", address=node.address, serial=made.serial, peer=peer)
         return self._answer(made, node)
 
     def get_file(self, request: FileRequest) -> Path:
@@ -135,9 +148,10 @@ class Desk:
         return path
 
     def revoke(self, name: str, clock_s: int) -> int:
-        """Revoke a node or server by its certificates' name, and write the list anew. How many certificates."""
-        count = self.register.revoke(name, clock_s)
-        self.register.note(clock_s, "revoke", name=name, certificates=count)
+        """Revoke a node or server by its certificates' name. How many certificates."""
+        with self.register.deciding():
+            count = self.register.revoke(name, clock_s)
+            self.register.note(clock_s, "revoke", name=name, certificates=count)
         return count
 
     def build_crl(self, clock_s: int) -> str:
@@ -150,8 +164,9 @@ class Desk:
         """Certificate and key of a server by this name, as PEM."""
         made = self.authority.issue_server(host, clock_s, is_bridge=is_bridge)
         record = CertificateRecord(f"{made.serial:x}", host, "server", b"", made.pem, made.not_after_s)
-        self.register.add_certificate(record)
-        self.register.note(clock_s, "server", host=host, serial=record.serial)
+        with self.register.deciding():
+            self.register.add_certificate(record)
+            self.register.note(clock_s, "server", host=host, serial=record.serial)
         return made.pem, made.key_pem
 
     def _read_asker(self, public_key_hex: str, csr_text: str) -> tuple[bytes, bytes]:
@@ -200,8 +215,8 @@ class Desk:
         except ValueError as error:
             _refuse("bad-request", str(error))
         life_s = self.settings.certificate_days * DAY_S
-        for known in reversed(self.register.list_certificates()):
-            is_same = (known.name, known.key, known.revoked_s) == (address, key, 0)
+        for known in reversed(self.register.list_certificates(address)):
+            is_same = (known.key, known.revoked_s) == (key, 0)
             if is_same and known.not_after_s - clock_s > life_s // RENEW_FRACTION:
                 return known, False
         made = self.authority.issue_client(address, csr, self.settings.certificate_days, clock_s)

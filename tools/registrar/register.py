@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sqlite3
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +16,8 @@ from flchain.errors import ConfigError
 
 REGISTER_FILE = "registrar.db"
 AUDIT_FILE = "audit.log"
+BUSY_S = 10.0
+"""So long `sign`, `revoke` and `serve` wait for each other; a decision takes milliseconds."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS tokens (
     hash BLOB PRIMARY KEY, role TEXT NOT NULL, address TEXT NOT NULL, home TEXT NOT NULL,
@@ -27,6 +31,7 @@ CREATE TABLE IF NOT EXISTS certificates (
     serial TEXT PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, key BLOB NOT NULL, pem TEXT NOT NULL,
     not_after_s INTEGER NOT NULL, revoked_s INTEGER NOT NULL DEFAULT 0
 );
+CREATE INDEX IF NOT EXISTS certificates_by_name ON certificates (name);
 """
 
 
@@ -70,11 +75,11 @@ class CertificateRecord:
 class Register:
     """One registrar's database and log. Every act is on disk before it is answered."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, busy_s: float = BUSY_S) -> None:
         """Raises ConfigError if the database cannot be opened."""
         self._audit_path = folder / AUDIT_FILE
         try:
-            self._db = sqlite3.connect(folder / REGISTER_FILE, timeout=10, isolation_level=None)
+            self._db = sqlite3.connect(folder / REGISTER_FILE, timeout=busy_s, isolation_level=None)
             os.chmod(folder / REGISTER_FILE, 0o600)
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.executescript(_SCHEMA)
@@ -88,10 +93,11 @@ class Register:
     def note(self, clock_s: int, event: str, **details: object) -> None:
         """Append a line to the audit log, on disk when this returns."""
         when = datetime.fromtimestamp(clock_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        line = json.dumps({"time": when, "event": event, **details}) + "\n"
+        line = (json.dumps({"time": when, "event": event, **details}) + "\n").encode()
         descriptor = os.open(self._audit_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            os.write(descriptor, line.encode())
+            while line:  # a disk that is nearly full takes a part, and refuses the rest
+                line = line[os.write(descriptor, line) :]
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -115,28 +121,32 @@ class Register:
         """All of them, miners too, by address."""
         return [NodeRecord(*row) for row in self._db.execute("SELECT * FROM nodes ORDER BY address")]
 
-    def list_certificates(self) -> list[CertificateRecord]:
-        """All of them, the oldest first."""
-        return [CertificateRecord(*row) for row in self._db.execute("SELECT * FROM certificates ORDER BY rowid")]
+    def list_certificates(self, name: str | None = None) -> list[CertificateRecord]:
+        """All of them, or those of this name, the oldest first."""
+        where, values = ("", ()) if name is None else (" WHERE name = ?", (name,))
+        rows = self._db.execute(f"SELECT * FROM certificates{where} ORDER BY rowid", values)
+        return [CertificateRecord(*row) for row in rows]
 
-    def enrol(self, token_hash: bytes, node: NodeRecord, certificate: CertificateRecord) -> None:
-        """Token, node and certificate in one step: a crash leaves all of it or nothing."""
+    @contextlib.contextmanager
+    def deciding(self) -> Iterator[None]:
+        """What the block reads and writes is one step: other processes come before it or after, a crash leaves nothing.
+
+        Else `sign` beside `serve` could take one token twice, and a renewal could outlive a `revoke`.
+        """
+        self._db.execute("BEGIN IMMEDIATE")
         with self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.execute("UPDATE tokens SET used_by = ? WHERE hash = ?", (node.address, token_hash))
-            row = (node.address, node.role, node.public_key, node.home, node.enrolled_s)
-            self._db.execute(
-                "INSERT OR IGNORE INTO nodes (address, role, public_key, home, enrolled_s) VALUES (?, ?, ?, ?, ?)", row
-            )
-            self._add_certificate(certificate)
+            yield
 
-    def add_certificate(self, certificate: CertificateRecord) -> None:
+    def enrol(self, token_hash: bytes, node: NodeRecord) -> None:
+        """The token is this node's from now on, and the node is known."""
+        self._db.execute("UPDATE tokens SET used_by = ? WHERE hash = ?", (node.address, token_hash))
+        row = (node.address, node.role, node.public_key, node.home, node.enrolled_s)
+        self._db.execute(
+            "INSERT OR IGNORE INTO nodes (address, role, public_key, home, enrolled_s) VALUES (?, ?, ?, ?, ?)", row
+        )
+
+    def add_certificate(self, made: CertificateRecord) -> None:
         """Remember a certificate that was made."""
-        with self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._add_certificate(certificate)
-
-    def _add_certificate(self, made: CertificateRecord) -> None:
         row = (made.serial, made.name, made.role, made.key, made.pem, made.not_after_s)
         self._db.execute(
             "INSERT INTO certificates (serial, name, role, key, pem, not_after_s) VALUES (?, ?, ?, ?, ?, ?)", row
@@ -144,13 +154,11 @@ class Register:
 
     def revoke(self, name: str, clock_s: int) -> int:
         """Revoke a node (or a server), and every certificate that it has. How many certificates."""
-        with self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.execute("UPDATE nodes SET revoked_s = ? WHERE address = ? AND revoked_s = 0", (clock_s, name))
-            revoked = self._db.execute(
-                "UPDATE certificates SET revoked_s = ? WHERE name = ? AND revoked_s = 0", (clock_s, name)
-            )
-            return revoked.rowcount
+        self._db.execute("UPDATE nodes SET revoked_s = ? WHERE address = ? AND revoked_s = 0", (clock_s, name))
+        revoked = self._db.execute(
+            "UPDATE certificates SET revoked_s = ? WHERE name = ? AND revoked_s = 0", (clock_s, name)
+        )
+        return revoked.rowcount
 
     def _get(self, query: str, *values: object) -> tuple[Any, ...] | None:
         row: tuple[Any, ...] | None = self._db.execute(query, values).fetchone()

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
+import sqlite3
 import ssl
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -28,7 +31,8 @@ log = logging.getLogger("registrar")
 
 HEAD_BYTES_MAX = 8_192
 CONNECTIONS_MAX = 64
-"""More at once are closed unheard."""
+CONNECTIONS_PER_ORIGIN_MAX = 16
+"""More at once, of all or of one address, are closed unheard. A board asks again after a minute."""
 DEADLINE_S = 15.0
 """For a whole request, handshake and answer included; a file gets FILE_DEADLINE_S."""
 FILE_DEADLINE_S = 900.0
@@ -39,7 +43,15 @@ up wrongly cannot keep others out."""
 ADDRESSES_MAX = 4_096
 """Addresses whose refusals are counted; with more, the oldest is forgotten."""
 FILE_CHUNK_BYTES = 65_536
-REASONS = {200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 413: "Too Large", 429: "Too Many"}
+REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    403: "Forbidden",
+    404: "Not Found",
+    413: "Too Large",
+    429: "Too Many",
+    503: "Fault",
+}
 
 
 class RefusalLimit:
@@ -77,7 +89,7 @@ class RegistrarServer:
         self._desk = desk
         self._read_clock_s = read_clock_s
         self._limit = RefusalLimit()
-        self._open = 0
+        self._open: Counter[str] = Counter()
         self._server: asyncio.Server | None = None
 
     @property
@@ -99,32 +111,28 @@ class RegistrarServer:
         self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._open >= CONNECTIONS_MAX:
+        origin = _find_origin(writer)
+        if self._open.total() >= CONNECTIONS_MAX or self._open[origin] >= CONNECTIONS_PER_ORIGIN_MAX:
             writer.transport.abort()
             return
-        self._open += 1
+        self._open[origin] += 1
         try:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                 async with asyncio.timeout(DEADLINE_S) as deadline:
-                    await self._answer(reader, writer, deadline)
+                    await self._answer(reader, writer, deadline, origin)
         finally:
-            self._open -= 1
+            self._open -= Counter((origin,))  # which also forgets an origin of none
             writer.close()
 
     async def _answer(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, deadline: asyncio.Timeout
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, deadline: asyncio.Timeout, origin: str
     ) -> None:
-        peer = str((writer.get_extra_info("peername") or ("?",))[0])
+        answer: tuple[int, bytes] | Path
         try:
             method, path, body = await _read_request(reader)
-            if self._limit.is_over(peer, time.monotonic()):
+            if self._limit.is_over(origin, time.monotonic()):
                 raise _BadRequest(429, "too-many", "too many refused requests from this address: wait a minute")
-            answer = self._decide(method, path, body, peer)
-        except RequestRefused as refused:
-            self._limit.add(peer, time.monotonic())
-            self._desk.register.note(int(self._read_clock_s()), "refuse", code=refused.refusal.code, peer=peer)
-            log.warning("refused", extra={"peer": peer, "code": refused.refusal.code})
-            answer = 403, msgspec.json.encode(refused.refusal)
+            answer = self._ask_desk(method, path, body, origin)
         except _BadRequest as bad:
             answer = bad.status, msgspec.json.encode(bad.refusal)
         if isinstance(answer, Path):
@@ -133,6 +141,22 @@ class RegistrarServer:
         else:
             _send(writer, *answer)
         await writer.drain()
+
+    def _ask_desk(self, method: str, path: str, body: bytes, origin: str) -> tuple[int, bytes] | Path:
+        """Raises _BadRequest, for the registrar's own faults as well: the node is to ask again."""
+        try:
+            try:
+                return self._decide(method, path, body, origin)
+            except RequestRefused as refused:
+                code = refused.refusal.code
+                self._limit.add(origin, time.monotonic())
+                log.warning("refused", extra={"peer": origin, "code": code})
+                self._desk.register.note(int(self._read_clock_s()), "refuse", code=code, peer=origin)
+                raise _BadRequest(403, code, refused.refusal.detail) from refused
+        except (OSError, sqlite3.Error) as error:
+            log.error("cannot answer", extra={"cause": str(error)})
+            text = "the registrar cannot read or write its files: the operator finds the cause in its log"
+            raise _BadRequest(503, "registrar-fault", text) from error
 
     def _decide(self, method: str, path: str, body: bytes, peer: str) -> tuple[int, bytes] | Path:
         """Raises RequestRefused, _BadRequest."""
@@ -147,6 +171,15 @@ class RegistrarServer:
             case "POST", "/v1/file":
                 return self._desk.get_file(_decode(body, FileRequest))
         raise _BadRequest(404, "unknown-path", "no such path")
+
+
+def _find_origin(writer: asyncio.StreamWriter) -> str:
+    """Who counts as one caller: an IPv4 address, or the /64 that an IPv6 host may choose its addresses from."""
+    host = str((writer.get_extra_info("peername") or ("?",))[0])
+    with contextlib.suppress(ValueError):
+        if (address := ipaddress.ip_address(host)).version == 6:
+            return str(ipaddress.IPv6Interface((int(address), 64)).network)
+    return host
 
 
 def _decode(body: bytes, kind: type[T]) -> T:
