@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from flchain.genesis import Genesis
     from flchain_edge.command import NodeCommand
 
+DEFAULT_CONFIG = Path("/var/lib/flchain-agent/agent.toml")
+"""Of the unit in systemd/."""
 SPARE_WORKERS = 2
 """One to train and one to mine; what the settings do not want ends when they are known."""
 
@@ -48,6 +51,7 @@ def get_members(genesis: Genesis) -> list[bytes]:
 
 def build_command(spares: Sequence[WorkerProcess] = ()) -> NodeCommand:
     """The command, for whom the worker processes are there already or not."""
+    from agent.operating import OPERATING_ACTIONS
     from agent.runner import run_agent
     from agent.sensing_commands import SENSING_ACTIONS, find_data_problems
     from agent.settings import AgentSettings
@@ -62,7 +66,13 @@ def build_command(spares: Sequence[WorkerProcess] = ()) -> NodeCommand:
         get_members=get_members,
         settings_type=AgentSettings,
         run=partial(run_agent, spares=spares),
-        actions=(*ACTIONS, *SENSING_ACTIONS, *build_enrolment_actions("agent", "device", get_members)),
+        default_config=DEFAULT_CONFIG,
+        actions=(
+            *OPERATING_ACTIONS,
+            *ACTIONS,
+            *SENSING_ACTIONS,
+            *build_enrolment_actions("agent", "device", get_members),
+        ),
         find_data_problems=find_data_problems,
     )
 

@@ -32,6 +32,7 @@ from agent.values import (
     TrainingDone,
     TrainingFailed,
     Work,
+    WorkHeld,
 )
 from flchain import light
 from flchain.chain import hash_header
@@ -111,8 +112,8 @@ def _on_event(state: AgentState, event: Event, now_ms: Millis) -> Transition:
             return mining.on_score_computed(state, event)
         case ScoringFailed():
             return mining.on_scoring_failed(state, event)
-        case MiningAllowed(is_allowed):
-            return mining.pursue(replace(state, is_mining_allowed=is_allowed))
+        case MiningAllowed() | WorkHeld():
+            return mining.on_decision(state, event)
         case Connected():
             return _on_connected(state, now_ms)
         case TimerFired(Timer.RESEND):

@@ -13,12 +13,14 @@ from agent.values import (
     AgentState,
     ComputeScore,
     Effect,
+    MiningAllowed,
     Note,
     SaveScores,
     ScoreComputed,
     Scores,
     Scoring,
     ScoringFailed,
+    WorkHeld,
 )
 from flchain.errors import InvalidMessage
 from flchain.messages import Phase
@@ -50,6 +52,21 @@ def pursue(state: AgentState) -> Transition:
     state = replace(state, scoring=scoring)
     state, effects = _ask(state, *missing[0]) if missing else _finish(state)
     return state, dropped + effects
+
+
+def on_decision(state: AgentState, event: MiningAllowed | WorkHeld) -> Transition:
+    """What the scheduler has decided of this device's work."""
+    if isinstance(event, WorkHeld):
+        return replace(state, is_held=event.is_held), ()
+    return pursue(replace(state, is_mining_allowed=event.is_allowed))
+
+
+def count_due(state: AgentState) -> int:
+    """Models that are still to be scored now, the one that is being scored included."""
+    if not _is_due(state) or not state.light.is_gapless:
+        return 0
+    scores = state.scoring.scores if state.scoring is not None else {}
+    return sum(subject not in scores for subject in _get_wanted(state))
 
 
 def _is_due(state: AgentState) -> bool:

@@ -12,7 +12,6 @@ AUTO = "auto"
 class PowerSettings:
     """How the board's power and heat are looked at; docs/power.md."""
 
-    period_s: int = field(default=5, metadata={"min": 1, "max": 30, "help": "look at the sensors this often"})
     board: str = field(
         default=AUTO, metadata={"help": "profile to estimate power by where no sensor measures it; auto: by its name"}
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +16,15 @@ from agent.edge.disk_writes import read_disk_bytes
 from agent.edge.power.board import Board
 from agent.edge.sensing import Sensing
 from agent.edge.sensor_checks import find_sensor_problems
+from agent.edge.status_file import StatusFile
 from agent.edge.store import STORE_FILE, Change, RoundLine, Store
 from agent.edge.worker import WorkerFailed
 from agent.edge.worker_spawn import WorkerProcess
 from agent.edge.workers import Workers, build_workers
-from agent.energy import UNKNOWN, compute_energy, compute_share
 from agent.machine import build_agent_state, step
 from agent.settings import AgentSettings
+from agent.snapshot import LifeTimes, build_snapshot
+from agent.supervisor import Supervisor
 from agent.values import (
     AgentConfig,
     AgentState,
@@ -49,6 +52,7 @@ from agent.values import (
     Train,
     TrainingDone,
     TrainingFailed,
+    WorkHeld,
 )
 from flchain.crypto import Identity, compute_address
 from flchain.errors import ConfigError
@@ -82,16 +86,19 @@ class AgentRunner:
         workers: Workers,
         queue: EventQueue[Event],
         *,
-        board: Board,
+        supervisor: Supervisor,
+        status: StatusFile,
+        describe_sensors: Callable[[], list[dict[str, object]]],
     ) -> None:
         self._state = state
         self._store = store
         self._link = link
         self._workers = workers
         self._queue = queue
-        self._board = board
-        self._meter = board.snapshot()
-        """The energy meter when the last round was reported."""
+        self._supervisor = supervisor
+        self._status = status
+        self._describe_sensors = describe_sensors
+        self._times = LifeTimes(started_s=time.monotonic())
         self._refusals = RefusalCounter()
         self._working: set[asyncio.Task[None]] = set()
         self._heard_ms = 0
@@ -111,22 +118,28 @@ class AgentRunner:
         """Until cancelled, or until the disk fails: StoreFull and LedgerCorrupt come out."""
         self._link.subscribe(self._state.topics.answers_to(self._state.config.identity.address))
         await self._link.start()
-        watching = asyncio.create_task(self._board.run())
+        supervising = asyncio.create_task(self._supervisor.run(self._tell_status), name="supervisor")
         try:
-            while True:
-                event = _read_event(await self._queue.get())
-                if event is not None:
-                    await self._process(event)
+            await self._process_events()
         finally:
-            watching.cancel()
+            supervising.cancel()
+            self._supervisor.save()
+            self._status.close(self._build_status())
             self._queue.stop_timers()
             await self._link.stop()
+
+    async def _process_events(self) -> None:
+        while True:
+            event = _read_event(await self._queue.get())
+            if event is not None:
+                await self._process(event)
 
     async def _process(self, event: Event) -> None:
         now_ms, clock_ms = read_clocks()
         if isinstance(event, PacketReceived | Connected):
             self._heard_ms = now_ms
         self._state, effects = step(self._state, event, now_ms, clock_ms)
+        self._supervisor.on_step(event, self._state, effects)
         # All that the event changes is durable, in one write, before anything of it is sent.
         await self._store.save(*await self._list_changes(effects))
         for effect in effects:
@@ -145,16 +158,27 @@ class AgentRunner:
         return changes
 
     async def _build_line(self, report: Report) -> RoundLine:
-        """What the round has cost since the one reported before. Training is one thread: its CPU time is its time."""
-        counters, before, now = self._link.counters, self._meter, await self._board.refresh()
-        self._meter = now
-        energy, work = compute_energy(before, now), report.work
-        training = compute_share(energy, work.training_ms / 1000, now.busy_s - before.busy_s) if work else UNKNOWN
+        """What the round has cost since the one reported before."""
+        counters, (energy, training) = self._link.counters, await self._supervisor.measure_round()
         joules = None if energy.joules is None else round(energy.joules, 1)
         log.info("energy", extra={"round": report.round, "joules": joules, "source": energy.source.name.lower()})
         return RoundLine(
             report, counters.bytes_sent, counters.bytes_received, energy, training, disk_bytes=read_disk_bytes()
         )
+
+    def _build_status(self) -> dict[str, object]:
+        light_age_s = (read_clocks()[0] - self._heard_ms) / 1000 if self._heard_ms else None
+        return {
+            **build_snapshot(self._state, self._supervisor.watch, self._times, time.monotonic(), heard_s=light_age_s),
+            **self._supervisor.describe(),
+            "link": self._link.describe(),
+            "sensors": self._describe_sensors(),
+            "refused": dict(self._refusals.counts),
+            "disk_bytes": read_disk_bytes(),
+        }
+
+    def _tell_status(self) -> None:
+        self._status.write(self._build_status())
 
     def _carry_out(self, effect: Effect) -> None:
         match effect:
@@ -170,7 +194,9 @@ class AgentRunner:
             case SaveWork() | SaveScores() | SaveOutbox() | SavePosition():
                 pass  # durable already
             case DropOutbox(digest, reason, raw):
-                if reason != "ok":  # else miners that have not all of it may still ask
+                if reason == "ok":
+                    self._times = replace(self._times, receipt_s=time.monotonic())
+                else:  # else miners that have not all of it may still ask
                     self._link.cancel(encode_packet(PacketType.MESSAGE, raw))
                 log.debug("out of the outbox", extra={"digest": digest[:8], "reason": reason})
             case Report():
@@ -235,7 +261,7 @@ def _read_event(event: Event | LinkEvent) -> Event | None:
             return Connected()
         case PacketReceived() | TimerFired() | TrainingDone() | TrainingFailed() | Connected():
             return event
-        case ScoreComputed() | ScoringFailed() | MiningAllowed():
+        case ScoreComputed() | ScoringFailed() | MiningAllowed() | WorkHeld():
             return event
         case _:
             return None
@@ -292,7 +318,26 @@ async def _run_with(workers: Workers, settings: AgentSettings, genesis: Genesis,
         return_memory()  # what reading files and keys has left free
         workers.announce()
         log.info("starting", extra=fields)
-        runner = AgentRunner(state, store, link, workers, queue, board=board)
+        supervisor = Supervisor(
+            settings.scheduler,
+            state,
+            workers,
+            board,
+            queue.post,
+            data_dir=Path(settings.data_dir),
+            trust_clock=settings.trust_clock,
+        )
+        status = StatusFile(Path(settings.data_dir))
+        runner = AgentRunner(
+            state,
+            store,
+            link,
+            workers,
+            queue,
+            supervisor=supervisor,
+            status=status,
+            describe_sensors=sensing.describe,
+        )
         on_reload(lambda: link.reconnect("reload"))
         renewal = RenewalKeeper(settings, identity, runner.get_time_ms)
         async with report.reporting(runner.describe), renewal.keeping():

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
-from agent.policies import POLICIES, Memory
+from agent.policies import POLICIES, PRICED, Memory
 from agent.policies.economics import MINING_HORIZON_S, expect_mining, get_supply, get_training
+from agent.policies.plain import choose_train_first
 from agent.readings import Shares
 from agent.scheduler_limits import Limits, LimitsState, compute_limits
 from agent.scheduler_settings import MONEY_MAX, SchedulerSettings
@@ -70,7 +71,7 @@ def decide(state: SchedulerState, inputs: SchedulerInputs, now_ms: Millis) -> tu
     """The split until the next decision, a few seconds later. `now_ms` is of a monotonic clock."""
     limits_state, limits = compute_limits(state.limits, state.settings, inputs, state.shares, now_ms)
     situation = build_situation(state.settings, inputs, limits, now_ms)
-    wish, memory = POLICIES[state.settings.policy](situation, state.memory)
+    wish, memory = _ask_policy(state, situation)
     wish = replace(wish, shares=_fit(wish.shares, limits))
     state = _open_round(replace(state, limits=limits_state, memory=memory), situation)
     turn = _name_turn(situation)
@@ -82,12 +83,32 @@ def decide(state: SchedulerState, inputs: SchedulerInputs, now_ms: Millis) -> tu
         raised_ms=now_ms if is_raised else state.raised_ms,
         turns=state.turns | {turn},
     )
-    return state, Decision(shares, explain(situation, shares, wish, limits, inputs.minute_of_day))
+    text = explain(situation, shares, wish, limits, inputs.minute_of_day)
+    return state, Decision(shares, text, _would_mine(state, situation, inputs.prospect))
+
+
+def _ask_policy(state: SchedulerState, situation: Situation) -> tuple[Wish, Memory]:
+    """A policy that weighs money has nothing to weigh while nobody has said what a coin is worth."""
+    name = state.settings.policy
+    if situation.prices.is_known or name not in PRICED:
+        return POLICIES[name](situation, state.memory)
+    wish = choose_train_first(situation)
+    reason = f"{wish.reason}, no prices set" if situation.is_training_due else "nothing to train"
+    return replace(wish, reason=reason), state.memory
+
+
+def _would_mine(state: SchedulerState, situation: Situation, prospect: MiningOffer | None) -> bool:
+    """Asked of the policy itself; what it would learn from the question is forgotten."""
+    if prospect is None or situation.mine_max <= 0 or not _is_sound(prospect):
+        return False
+    wish, _ = _ask_policy(state, replace(situation, round=None, offers=(prospect,)))
+    return wish.shares.mine > 0
 
 
 def build_situation(settings: SchedulerSettings, inputs: SchedulerInputs, limits: Limits, now_ms: Millis) -> Situation:
     """What the policy sees, without what is no number."""
-    energy, coin = settings.energy_price_per_kwh, settings.coin_value
+    energy, coin = settings.energy_price_per_kwh, settings.coin_value or 0.0
+    is_known = settings.coin_value is not None or inputs.coin_value is not None
     if inputs.energy_price_per_kwh is not None:  # may be below 0 where the grid pays for being relieved
         energy = _clean(inputs.energy_price_per_kwh, -MONEY_MAX, MONEY_MAX, energy)
     if inputs.coin_value is not None:
@@ -101,7 +122,7 @@ def build_situation(settings: SchedulerSettings, inputs: SchedulerInputs, limits
         cpu=_clean_cpu(inputs.cpu),
         round=_clean_round(inputs.round),
         offers=tuple(offers[:OFFERS_MAX]) if limits.mine_max > 0 else (),
-        prices=Prices(coin, cost),
+        prices=Prices(coin, cost, is_known),
         fixed=Shares(settings.fixed_train, min(settings.fixed_mine, 1.0 - settings.fixed_train)),
         earned=_clean(inputs.earned, -LARGEST, LARGEST),
     )
@@ -194,7 +215,7 @@ def _explain_training(situation: Situation, minute_of_day: int | None) -> str:
     training, outlook = get_training(situation), situation.round
     if training is None or outlook is None:
         return ""
-    text = f"update worth {training.worth:.3g}"
+    text = f"update worth {training.worth:.3g}" if situation.prices.is_known else "update"
     if outlook.deadline_ms is None:
         return text + f", {training.work_core_s:.0f} core-s left"
     left_s = (outlook.deadline_ms - situation.now_ms) / 1000
@@ -207,7 +228,7 @@ def _explain_training(situation: Situation, minute_of_day: int | None) -> str:
 
 
 def _explain_mining(situation: Situation, shares: Shares) -> str:
-    if not situation.offers:
+    if not situation.offers or not situation.prices.is_known:
         return ""
     money, _ = expect_mining(situation, max(shares.mine, 0.01), MINING_HORIZON_S, get_supply(situation))
     text = f"mining {'earns' if shares.mine > 0 else 'would earn'} {money * 3600 / MINING_HORIZON_S:.3g}/h"

@@ -9,6 +9,8 @@ from agent.policies import POLICIES
 HOURS_PATTERN = "|([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]"
 SHARE = {"min": 0.0, "max": 1.0}
 MONEY_MAX = 1e6
+PERIOD_S_MAX = 30
+"""The energy meter counts nothing between two looks at the board that are further apart (`agent.energy`)."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,17 @@ class SchedulerSettings:
         default="",
         metadata={"pattern": HOURS_PATTERN, "help": 'local time in which all rests, such as "22:00-06:00"'},
     )
-    coin_value: float = field(
-        default=0.001,
-        metadata={"min": 0.0, "max": MONEY_MAX, "help": "money for one coin; all money is in one currency of yours"},
+    period_s: int = field(
+        default=5, metadata={"min": 1, "max": PERIOD_S_MAX, "help": "look at the board and decide this often"}
+    )
+    coin_value: float | None = field(
+        default=None,
+        metadata={
+            "min": 0.0,
+            "max": MONEY_MAX,
+            "help": "money for one coin; all money is in one currency of yours. Not set: training comes first",
+            "example": 0.001,
+        },
     )
     energy_price_per_kwh: float = field(
         default=0.3, metadata={"min": 0.0, "max": MONEY_MAX, "help": "money for one kWh"}

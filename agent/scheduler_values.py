@@ -95,6 +95,9 @@ class SchedulerInputs:
     cpu: CpuOutlook
     round: RoundOutlook | None = None
     offers: tuple[MiningOffer, ...] = ()
+    """What can be mined now."""
+    prospect: MiningOffer | None = None
+    """What there will be to mine in this round if the device says in time that it will; None: nothing, ever."""
     minute_of_day: int | None = None
     """Local time, 0 to 1439; None while the clock cannot be believed, which counts as quiet hours if there are any."""
     harvest_w: tuple[float, ...] = ()
@@ -104,7 +107,7 @@ class SchedulerInputs:
     earned: float = 0.0
     """Money made since the start, costs taken off: what the policy `learned` learns from."""
     coin_value: float | None = None
-    """Money for one coin now; None: as in the settings."""
+    """Money for one coin now; None: as in the settings, where it may be unknown."""
     energy_price_per_kwh: float | None = None
     """None: as in the settings."""
 
@@ -116,6 +119,8 @@ class Prices:
     coin_value: float
     core_second_cost: float
     """Energy and wear: `compute_core_second_cost`."""
+    is_known: bool = True
+    """False if nobody has said what a coin is worth; `coin_value` then says nothing."""
 
 
 def compute_core_second_cost(profile: BoardProfile, price_per_kwh: float, wear_per_core_hour: float) -> float:
@@ -166,6 +171,8 @@ class Decision:
 
     shares: Shares
     explanation: str
+    is_mining_allowed: bool = False
+    """Whether it would mine if there were something to mine and nothing to train: what a device may promise."""
 
 
 def seconds_until(deadline_ms: Millis | None, now_ms: Millis) -> float | None:

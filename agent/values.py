@@ -93,6 +93,13 @@ class MiningAllowed:
     is_allowed: bool
 
 
+@dataclass(frozen=True)
+class WorkHeld:
+    """The board lets nothing be computed for now, or lets it again: of work that is held nothing is to be expected."""
+
+    is_held: bool
+
+
 Event: TypeAlias = (
     PacketReceived
     | TimerFired
@@ -101,6 +108,7 @@ Event: TypeAlias = (
     | ScoreComputed
     | ScoringFailed
     | MiningAllowed
+    | WorkHeld
     | Connected
 )
 
@@ -330,6 +338,8 @@ class AgentState:
     is_score_awaited: bool = False
     """The scorer is at work, be it for a round that is over."""
     is_mining_allowed: bool = True
+    is_held: bool = False
+    """Training and scoring stand still for now."""
     outbox: dict[Hash, tuple[Round, bytes]] = field(default_factory=dict)
     said: frozenset[Hash] = frozenset()
     """Digests of this round's messages that went out or got their receipt."""

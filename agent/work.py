@@ -63,8 +63,12 @@ def _get_due(state: AgentState) -> bytes | None:
 
 
 def is_waiting(state: AgentState) -> bool:
-    """True while this device needs to hear from a miner: always, but for its own work, a pause and a mismatch."""
-    return not (state.is_training or state.is_score_awaited or is_paused(state) or state.is_mismatch)
+    """True while this device needs to hear from a miner: always, but for its own work, a pause and a mismatch.
+
+    Nobody waits for work that is held: a miner may fall silent in those hours.
+    """
+    is_working = (state.is_training or state.is_score_awaited) and not state.is_held
+    return not (is_working or is_paused(state) or state.is_mismatch)
 
 
 def _say(state: AgentState, raw: bytes) -> Transition:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
@@ -34,11 +35,12 @@ EXIT_FAULT, EXIT_IO, EXIT_TRY_AGAIN, EXIT_CONFIG = 1, 74, 75, 78
 
 @dataclass(frozen=True)
 class NodeAction:
-    """One more thing that a program does with its settings. `act` raises what `run` may raise."""
+    """One more thing that a program does with its settings. `act` raises what `run` may raise; it may return an exit
+    code."""
 
     name: str
     help: str
-    act: Callable[[Any, argparse.Namespace], None]
+    act: Callable[[Any, argparse.Namespace], int | None]
     add_arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
     has_config: bool = True
     """False for what comes before there is a configuration: `act` gets None for its settings."""
@@ -58,6 +60,8 @@ class NodeCommand:
     """The public keys that the genesis knows in this role; None where it can be won later (docs/staking.md)."""
     find_data_problems: Callable[[Any, TfliteModel | None], Iterable[str]] | None = None
     """What is wrong with the data of a node that has more than the file `examples`; None: that file is all."""
+    default_config: Path | None = None
+    """Where the system's own node has its file: taken if none is named and this one can be read."""
     actions: tuple[NodeAction, ...] = ()
     """What this program does besides run, check, key and example; `resync` mends its database."""
 
@@ -65,17 +69,29 @@ class NodeCommand:
 def _build_parser(command: NodeCommand) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=command.program, description=command.description)
     actions = parser.add_subparsers(dest="action", required=True, metavar="COMMAND")
+    has_default = command.default_config is not None and os.access(command.default_config, os.R_OK)
+
+    def add_config(action: argparse.ArgumentParser) -> None:
+        default = f" (default: {command.default_config})" if has_default else ""
+        action.add_argument(
+            "--config",
+            type=Path,
+            required=not has_default,
+            default=command.default_config,
+            metavar="FILE",
+            help=f"configuration file (TOML){default}",
+        )
+
     for name, text in (
         ("run", "run until stopped by a signal"),
         ("check", "say everything that is wrong with the configuration and the files it names; changes nothing"),
         ("key", "print this node's lines for the network file; makes the key file if there is none"),
     ):
-        action = actions.add_parser(name, help=text, description=text)
-        action.add_argument("--config", type=Path, required=True, metavar="FILE", help="configuration file (TOML)")
+        add_config(actions.add_parser(name, help=text, description=text))
     for extra in command.actions:
         action = actions.add_parser(extra.name, help=extra.help, description=extra.help)
         if extra.has_config:
-            action.add_argument("--config", type=Path, required=True, metavar="FILE", help="configuration file (TOML)")
+            add_config(action)
         extra.add_arguments(action)
     actions.add_parser("example", help="print a commented configuration file")
     return parser
@@ -89,8 +105,9 @@ def run_command(command: NodeCommand, argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         settings = load_config(arguments.config, command.settings_type) if "config" in arguments else None
-        setup_logging(settings.log.level if settings is not None else "info", times=True)
-        _act(command, settings, arguments)
+        file = settings.log.file if settings is not None and arguments.action == "run" else None
+        setup_logging(settings.log.level if settings is not None else "info", times=True, file=file)
+        return _act(command, settings, arguments)
     except ConfigError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
@@ -108,14 +125,13 @@ def run_command(command: NodeCommand, argv: Sequence[str] | None = None) -> int:
     except FlchainError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_TRY_AGAIN if isinstance(error, TryAgain) else EXIT_FAULT
-    return 0
 
 
-def _act(command: NodeCommand, settings: Any, arguments: argparse.Namespace) -> None:
+def _act(command: NodeCommand, settings: Any, arguments: argparse.Namespace) -> int:
     action = arguments.action
     if extra := next((extra for extra in command.actions if extra.name == action), None):
-        extra.act(settings, arguments)
-    elif action == "key":
+        return extra.act(settings, arguments) or 0
+    if action == "key":
         print(format_key(command, load_identity(settings)))
     elif action == "check":
         if problems := find_problems(command, settings):
@@ -127,6 +143,7 @@ def _act(command: NodeCommand, settings: Any, arguments: argparse.Namespace) -> 
         except ConfigError as error:
             # A start stops at the first file that is wrong; who has to mend it wants to hear of all.
             raise ConfigError(tuple(dict.fromkeys((*error.problems, *find_problems(command, settings))))) from error
+    return 0
 
 
 async def _run(command: NodeCommand, settings: Any) -> None:

@@ -15,15 +15,23 @@ _SHARED_FIRST, _SHARED_SIZE = 0x40000002, 510
 
 def refuse_if_open(path: Path) -> None:
     """Raise ConfigError if another process has this database open, or the file cannot be written."""
-    if not path.exists():
-        return
     try:
-        with path.open("r+b") as stream:
-            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB, _SHARED_SIZE, _SHARED_FIRST)
-    except BlockingIOError as error:
-        raise ConfigError((f"database {path}: another program has it open; stop that first",)) from error
+        if is_open(path):
+            raise ConfigError((f"database {path}: another program has it open; stop that first",))
     except OSError as error:
         raise ConfigError((f"database {path}: {error.strerror or error}",)) from error
+
+
+def is_open(path: Path) -> bool:
+    """Whether another process has this database open. Raises OSError if it cannot be opened for writing."""
+    if not path.exists():
+        return False
+    with path.open("r+b") as stream:
+        try:
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB, _SHARED_SIZE, _SHARED_FIRST)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def move_aside(path: Path) -> Path:

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 _DEBUG_PRIORITY = 7
@@ -40,10 +41,11 @@ class LineFormatter(logging.Formatter):
         return text
 
 
-def setup_logging(level: str, journal: bool | None = None, *, times: bool = False) -> None:
+def setup_logging(level: str, journal: bool | None = None, *, times: bool = False, file: Path | None = None) -> None:
     """Send the root logger to stderr. `journal` adds the priority that journald reads; None finds out by itself.
 
-    `times` adds UTC time, for files; journald has its own. Raises ValueError for an unknown level.
+    `times` adds UTC time, for files; journald has its own. `file` gets the same lines. Raises ValueError for an
+    unknown level.
     """
     handler = logging.StreamHandler(sys.stderr)
     is_journal = "JOURNAL_STREAM" in os.environ if journal is None else journal
@@ -51,6 +53,12 @@ def setup_logging(level: str, journal: bool | None = None, *, times: bool = Fals
     root = logging.getLogger()
     root.setLevel(level.upper())
     root.handlers[:] = [handler]
+    if file is not None:
+        from flchain_edge.log_file import BoundedFile  # not on top: few have one, and it costs a running node memory
+
+        kept = BoundedFile(file)
+        kept.setFormatter(LineFormatter(priorities=False, times=True))
+        root.addHandler(kept)
     # aiosqlite tells of every statement at DEBUG; that buries ours.
     logging.getLogger("aiosqlite").setLevel(logging.INFO)
 

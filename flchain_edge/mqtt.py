@@ -112,6 +112,8 @@ class MqttLink:
         self._choice = BrokerChoice(settings.endpoints, settings.return_s)
         self._choose: Callable[[], float] | None = None
         """How the next broker is chosen, if this connection ends because its owner wants it to."""
+        self._changed_s = time.monotonic()
+        """When the link was last connected, or last lost."""
 
     @property
     def has_stand_ins(self) -> bool:
@@ -122,6 +124,19 @@ class MqttLink:
     def is_connected(self) -> bool:
         """Whether a publish would be taken now (room permitting)."""
         return self._session is not None and self._session.is_ready
+
+    def describe(self) -> dict[str, object]:
+        """For people: which broker, since when it is connected or lost, and what is wrong if it is not."""
+        return {
+            "broker": str(self._choice.current),
+            "brokers": [str(endpoint) for endpoint in self._settings.endpoints],
+            "is_connected": self.is_connected,
+            "for_s": round(time.monotonic() - self._changed_s, 1),
+            "trouble": "" if self.is_connected else self._said.get(self._choice.current, ""),
+            "connections": self.counters.connections,
+            "bytes_sent": self.counters.bytes_sent,
+            "bytes_received": self.counters.bytes_received,
+        }
 
     @property
     def is_subscribed(self) -> bool:
@@ -278,6 +293,7 @@ class MqttLink:
             if session is not None:
                 session.abort()
                 if session.ready_since is not None:
+                    self._changed_s = time.monotonic()
                     self._deliver(Disconnected(reason))
             if self._task is None:
                 self._say(logging.INFO, "left the broker")
@@ -296,6 +312,7 @@ class MqttLink:
 
     def on_session_ready(self, session: Session) -> None:
         self.counters.connections += 1
+        self._changed_s = time.monotonic()
         session.subscribe(tuple(self._filters.items()))
         self._say(logging.INFO, "connected to the broker")
         self._deliver(Connected())

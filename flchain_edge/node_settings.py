@@ -22,9 +22,16 @@ class KeySettings:
 
 @dataclass(frozen=True)
 class LogSettings:
-    """What is said on stderr."""
+    """What is said on stderr, which under systemd is the journal."""
 
     level: str = field(default="info", metadata={"choices": ("debug", "info", "warning", "error")})
+    file: Path | None = field(
+        default=None,
+        metadata={
+            "help": "say it there too, where there is no journal; at most two files of 8 MB",
+            "example": "node.log",
+        },
+    )
 
 
 @dataclass(frozen=True)

@@ -60,16 +60,39 @@ def build_request(key: Any, common_name: str) -> bytes:
     return bytes(DerSequence([info, algorithm, DerBitString(signature)]).encode())
 
 
+def _read_fields(pem: str) -> Any:
+    """The fields of the first certificate in a PEM text from its serial number on (RFC 5280, 4.1)."""
+    from Crypto.Util.asn1 import DerSequence
+
+    end = pem.index("-----END CERTIFICATE-----") + len("-----END CERTIFICATE-----")
+    certificate = DerSequence().decode(ssl.PEM_cert_to_DER_cert(pem[pem.index("-----BEGIN") : end]))
+    fields: Any = DerSequence().decode(certificate[0])
+    has_version = isinstance(fields[0], bytes) and fields[0][0] == _VERSION_TAG
+    return fields[1:] if has_version else fields[:]
+
+
+def read_common_name(pem: str) -> str:
+    """The subject's, of the first certificate in a PEM text; empty if there is none. Raises ValueError for no PEM."""
+    from Crypto.Util.asn1 import DerObject, DerObjectId, DerSequence, DerSetOf
+
+    try:
+        subject: Any = DerSequence().decode(_read_fields(pem)[4])
+        for part in subject[:]:
+            attributes: Any = DerSetOf().decode(part)
+            name: Any = DerSequence().decode(attributes[0])
+            if DerObjectId().decode(name[0]).value == _COMMON_NAME:
+                return str(DerObject().decode(name[1]).payload.decode())
+    except (ValueError, IndexError, TypeError) as error:
+        raise ValueError(f"not a certificate ({error})") from error
+    return ""
+
+
 def read_validity(pem: str) -> Validity:
-    """Of the first certificate in a PEM text (RFC 5280, 4.1). Raises ValueError for what is none."""
+    """Of the first certificate in a PEM text. Raises ValueError for what is none."""
     from Crypto.Util.asn1 import DerObject, DerSequence
 
     try:
-        end = pem.index("-----END CERTIFICATE-----") + len("-----END CERTIFICATE-----")
-        certificate = DerSequence().decode(ssl.PEM_cert_to_DER_cert(pem[pem.index("-----BEGIN") : end]))
-        fields: Any = DerSequence().decode(certificate[0])
-        has_version = isinstance(fields[0], bytes) and fields[0][0] == _VERSION_TAG
-        validity = DerSequence().decode(fields[4 if has_version else 3])
+        validity = DerSequence().decode(_read_fields(pem)[3])
         first, last = (_read_time(DerObject().decode(validity[index])) for index in (0, 1))
     except (ValueError, IndexError, TypeError) as error:
         raise ValueError(f"not a certificate ({error})") from error

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from flchain_edge.command import NodeCommand, run_command
 from flchain_edge.enrolment_actions import build_enrolment_actions
+from miner.operating import OPERATING_ACTIONS
 from miner.runner import run_miner
 from miner.settings import MinerSettings
 from miner.upkeep import ACTIONS
@@ -16,7 +18,8 @@ COMMAND = NodeCommand(
     role="validator",
     settings_type=MinerSettings,
     run=run_miner,
-    actions=(*ACTIONS, *build_enrolment_actions("miner", "miner", None)),
+    default_config=Path("/var/lib/flchain-miner/miner.toml"),
+    actions=(*OPERATING_ACTIONS, *ACTIONS, *build_enrolment_actions("miner", "miner", None)),
 )
 
 

@@ -58,7 +58,7 @@ class CpuControl:
     def __init__(self, mechanism: Mechanism, cores: int, reasons: Mapping[str, str] = MappingProxyType({})) -> None:
         self.mechanism = mechanism
         self._reasons = reasons
-        self._cores = cores
+        self.cores = cores
         self._pids: dict[str, int] = {}
         self._shares: dict[str, float] = {}
 
@@ -90,7 +90,7 @@ class CpuControl:
 
     def get_cores(self, job: str) -> float:
         """What its share comes to, in cores."""
-        return self._shares.get(job, 1.0) * self._cores
+        return self._shares.get(job, 1.0) * self.cores
 
     def set_busy(self, job: str, is_busy: bool) -> None:
         """Whether the job has work."""
@@ -98,7 +98,7 @@ class CpuControl:
 
     def announce(self) -> None:
         """Say once what enforces shares here, and why not something better."""
-        log.info("cpu enforcement: %s", self.mechanism.name, extra={**self._reasons, "cores": self._cores})
+        log.info("cpu enforcement: %s", self.mechanism.name, extra={**self._reasons, "cores": self.cores})
 
     def close(self) -> None:
         """Remove what the mechanism has made. The processes should have ended; one that has not is not left stopped."""

@@ -27,7 +27,8 @@ from flchain.errors import ConfigError, FlchainError
 log = logging.getLogger("agent.worker")
 
 START_TIMEOUT_S = 300.0
-"""From nothing to a tried model: numpy's import alone takes 22 s on an emulated board, the trial up to 120 s."""
+"""From nothing to a tried model: numpy's import alone takes 22 s on an emulated board, the trial up to 120 s. Counts as
+the next one does."""
 HEARTBEAT_TIMEOUT_S = 60.0
 """Without a word in the midst of a job. Counts only as fast as the worker may run: at a tenth of a core, ten times
 longer, and not at all while it is held."""
@@ -71,6 +72,8 @@ class Worker:
         self._waiting: deque[_Job] = deque()
         self._running: _Job | None = None
         self._is_cancelling = False
+        self.steps_done = self.steps = 0
+        """How far the running job is, as it last said; 0 of 0 while it has said nothing."""
         self._serving: asyncio.Task[None] | None = None
 
     @property
@@ -86,13 +89,10 @@ class Worker:
             self._cpu.attach(self._job, process.pid)
             self._reader, self._writer = await asyncio.open_unix_connection(sock=process.sock)
             self._write(encode_spec(self._spec))
-            async with asyncio.timeout(START_TIMEOUT_S):
-                frame = await self._read()
+            frame = await self._read_in_time(START_TIMEOUT_S, "not ready")
             if frame.kind is FrameKind.REFUSED:
                 raise ConfigError(tuple(map(str, frame.meta["problems"])))
             return frame
-        except TimeoutError as error:
-            raise WorkerFailed(self._end(f"not ready within {START_TIMEOUT_S:g} s")) from error
         except OSError as error:
             raise WorkerFailed(self._end(f"cannot be started: {error}")) from error
         except (ConfigError, WorkerFailed):
@@ -143,6 +143,7 @@ class Worker:
                     job.answer.set_exception(error)
             finally:
                 self._running, self._is_cancelling = None, False
+                self.steps_done = self.steps = 0
                 self._cpu.set_busy(self._job, False)
 
     async def _exchange(self, job: _Job) -> Frame | None:
@@ -152,7 +153,9 @@ class Worker:
         self._cpu.set_busy(self._job, True)
         self._write(job.frame)
         while True:
-            frame = await self._read_in_time()
+            frame = await self._read_in_time(self._heartbeat_timeout_s, "no sign of life")
+            if frame.kind is FrameKind.BEAT:
+                self.steps_done, self.steps = int(frame.meta["steps_done"]), int(frame.meta["steps"])
             if frame.kind is FrameKind.NOTE:
                 log.warning(str(frame.meta["text"]), extra={"job": self._job, "why": frame.meta["why"]})
             if frame.kind is FrameKind.FAILED:
@@ -171,16 +174,16 @@ class Worker:
             raise WorkerFailed("; ".join(error.problems)) from error
         log.info("a worker was started again", extra={"job": self._job, "pid": self.pid})
 
-    async def _read_in_time(self) -> Frame:
-        """Raises WorkerFailed, after HEARTBEAT_TIMEOUT_S of the time that the worker was allowed to run, too."""
+    async def _read_in_time(self, timeout_s: float, cause: str) -> Frame:
+        """Raises WorkerFailed, after `timeout_s` of the time that the worker was allowed to run, too."""
         reading = asyncio.ensure_future(self._read())
         silence_s = 0.0
-        watch_s = min(WATCH_S, self._heartbeat_timeout_s)
+        watch_s = min(WATCH_S, timeout_s)
         try:
             while not (await asyncio.wait({reading}, timeout=watch_s))[0]:
                 silence_s += watch_s * min(1.0, self._cpu.get_cores(self._job))
-                if silence_s >= self._heartbeat_timeout_s:
-                    raise WorkerFailed(self._end(f"no sign of life for {silence_s:.0f} s, killed"))
+                if silence_s >= timeout_s:
+                    raise WorkerFailed(self._end(f"{cause} for {silence_s:.0f} s, killed"))
             return reading.result()
         finally:
             reading.cancel()

@@ -26,7 +26,7 @@ class FrameKind(IntEnum):
     CANCEL = 4  # the job that runs is for nothing now
     READY = 5  # payload: the file's initial model vector, int32
     REFUSED = 6  # meta: problems of the configuration; the worker ends
-    BEAT = 7  # the job goes on
+    BEAT = 7  # the job goes on; meta: steps done, of how many
     DONE = 8  # meta and payload: what the job gave
     DROPPED = 9  # cancelled
     FAILED = 10  # meta: cause; the worker goes on

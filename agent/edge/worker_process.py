@@ -112,13 +112,16 @@ class Pulse:
         self._channel = channel
         self._number = number
         self._said_at = time.monotonic()
+        self.steps_done = self.steps = 0
+        """How far the job is, for jobs that know it."""
 
     def __call__(self) -> bool:
         """True if the job is cancelled. Raises AgentGone."""
         now = time.monotonic()
         if now - self._said_at >= BEAT_S:
             self._said_at = now
-            self._channel.send(Frame(FrameKind.BEAT, self._number))
+            meta = {"steps_done": self.steps_done, "steps": self.steps}
+            self._channel.send(Frame(FrameKind.BEAT, self._number, meta))
         return self._channel.is_cancelled()
 
 
@@ -244,6 +247,7 @@ def _train(tools: Tools, number: int, vector: ModelVector, pulse: Pulse) -> Fram
     # From the data and the round alone, so that a run can be repeated; the noise below must be nobody's to repeat.
     rng = np.random.default_rng((number, zlib.crc32(examples.x.data)))
     losses = [0.0]
+    pulse.steps = spec.local_epochs * -(-len(examples) // spec.batch_size)
     for _ in range(spec.local_epochs):
         order = rng.permutation(len(examples))
         losses = []
@@ -252,6 +256,7 @@ def _train(tools: Tools, number: int, vector: ModelVector, pulse: Pulse) -> Fram
                 return Frame(FrameKind.DROPPED)
             rows = order[start : start + spec.batch_size]
             losses.append(model.train_step(examples.x[rows], examples.y[rows], spec.learning_rate))
+            pulse.steps_done += 1
     delta = model.get_weights() - base
     normals = np.random.default_rng().standard_normal(len(base), np.float32) if spec.needs_noise else base[:0]
     meta = {

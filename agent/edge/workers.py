@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from agent.edge.cpu import CpuControl, count_cores, open_cpu_control
+from agent.edge.cpu_duty import read_cpu_s
 from agent.edge.cpu_values import CpuBoard
 from agent.edge.dataset import build_source, encode_source
 from agent.edge.worker import Worker, WorkerFailed
@@ -33,9 +34,13 @@ class Workers:
         self._trainer = trainer
         self._scorer = scorer
         self._caps = {TRAIN: settings.train_percent / 100, MINE: settings.mine_percent / 100}
+        self._threads = settings.threads
+        self._cpu_s = dict.fromkeys(self._caps, 0.0)
+        self._seen: dict[str, tuple[int, float]] = {}
+        """Process and CPU seconds of each job when they were last read."""
         self._wanted = dict(self._caps)
-        """Without a scheduler each has its cap, and the kernel shares out what both want."""
-        self._is_paused = False
+        """Until the scheduler has decided each has its cap, and the kernel shares out what both want."""
+        self._is_applied = False
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -56,23 +61,54 @@ class Workers:
         self._cpu.announce()
 
     def apply_shares(self, shares: Shares) -> None:
-        """What the scheduler has decided, within the caps of the settings. Raises OSError."""
-        self._wanted = {TRAIN: shares.train, MINE: shares.mine}
-        self._apply()
+        """What the scheduler has decided, within the caps of the settings. With a share of 0 work stops where it is.
 
-    def pause(self) -> None:
-        """Stop all work where it stands."""
-        self._is_paused = True
-        self._apply()
+        Raises OSError, and then tries again with the next decision, be it the same.
+        Who is given all that its threads can use is not held at all: a quota of one core for one thread costs only.
+        """
+        useful = self.get_cores_max(TRAIN) / self._cpu.cores - 1e-9, self.get_cores_max(MINE) / self._cpu.cores - 1e-9
+        wanted = {
+            TRAIN: 1.0 if shares.train >= useful[0] else shares.train,
+            MINE: 1.0 if shares.mine >= useful[1] else shares.mine,
+        }
+        if wanted != self._wanted or not self._is_applied:
+            self._wanted, self._is_applied = wanted, False
+            self._apply()
 
-    def resume(self) -> None:
-        """Go on from there."""
-        self._is_paused = False
-        self._apply()
+    @property
+    def cores(self) -> int:
+        """Those of the board that this process may use."""
+        return self._cpu.cores
+
+    def get_cores_max(self, job: str) -> float:
+        """Cores that the job can use: those of its threads, under its cap."""
+        return min(float(self._threads), self._caps[job] * self._cpu.cores)
+
+    def describe(self) -> dict[str, object]:
+        """What enforces shares here, and on how many cores."""
+        return {"mechanism": self._cpu.mechanism.name, "cores": self._cpu.cores}
+
+    def read_cpu_s(self) -> dict[str, float]:
+        """CPU seconds that each job has taken since the start. What a process took after the last look before it ended
+        is not counted."""
+        for job, worker in ((TRAIN, self._trainer), (MINE, self._scorer)):
+            if worker is None or worker.pid is None:
+                continue
+            now_s = read_cpu_s(worker.pid)
+            pid, before_s = self._seen.get(job, (0, 0.0))
+            self._cpu_s[job] += max(0.0, now_s - before_s) if pid == worker.pid else now_s
+            self._seen[job] = worker.pid, max(now_s, before_s) if pid == worker.pid else now_s
+        return dict(self._cpu_s)
+
+    @property
+    def training_steps(self) -> tuple[int, int]:
+        """How far the training is that runs: steps done, of how many; 0 of 0 while it has said nothing."""
+        return self._trainer.steps_done, self._trainer.steps
 
     def _apply(self) -> None:
         for job, cap in self._caps.items():
-            self._cpu.set_share(job, 0.0 if self._is_paused else min(cap, self._wanted[job]))
+            self._cpu.set_share(job, min(cap, self._wanted[job]))
+        self._is_applied = True
 
     async def train(self, round_number: Round, vector: ModelVector) -> TrainingDone | None:
         """Local epochs of SGD from the model vector, shape (P,); None if a newer round took over.

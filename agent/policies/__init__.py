@@ -26,3 +26,5 @@ POLICIES: dict[str, Policy] = {
     "mine-first": _without_memory(choose_mine_first),
     "learned": lambda situation, memory: choose_learned(situation, memory or LearnedMemory()),
 }
+PRICED = frozenset({"profit", "learned"})
+"""Those that weigh money."""

@@ -151,12 +151,10 @@ def test_pausing_keeps_the_work(spec: WorkerSpec) -> None:
         whole = await scene.workers.train(Round(1), initial)
         paused = asyncio.create_task(scene.workers.train(Round(1), initial))
         await until_working(process)
-        scene.workers.pause()
+        scene.workers.apply_shares(Shares(0.0, 0.0))
         await until(lambda: process.status() == psutil.STATUS_STOPPED)
         assert not paused.done()
-        scene.workers.apply_shares(Shares(0.5, 0.0))  # a scheduler that knows of no pause
-        assert process.status() == psutil.STATUS_STOPPED
-        scene.workers.resume()
+        scene.workers.apply_shares(Shares(1.0, 0.0))
         done = await paused
         assert whole is not None and done is not None
         assert done.delta.tobytes() == whole.delta.tobytes()
@@ -202,10 +200,10 @@ def test_a_hanging_worker_is_killed_and_reported(spec: WorkerSpec) -> None:
         process = scene.process
         training = asyncio.create_task(scene.workers.train(Round(1), initial))
         await until_working(process)
-        scene.workers.pause()
+        scene.workers.apply_shares(Shares(0.0, 0.0))
         await asyncio.wait({training}, timeout=2.5)
         assert process.is_running() and not training.done()
-        scene.workers.resume()
+        scene.workers.apply_shares(Shares(1.0, 0.0))
         process.send_signal(signal.SIGSTOP)
         with pytest.raises(WorkerFailed, match="no sign of life"):
             await training

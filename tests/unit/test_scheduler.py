@@ -25,7 +25,7 @@ BOTH = SchedulerInputs(COOL, CpuOutlook(4), TRAINING, (BLOCKS,), minute_of_day=1
 
 
 def decide_once(inputs: SchedulerInputs = BOTH, **chosen: object) -> tuple[Shares, str]:
-    settings = SchedulerSettings(**chosen)  # type: ignore[arg-type]
+    settings = SchedulerSettings(**{"coin_value": 0.001, **chosen})  # type: ignore[arg-type]
     _, decision = decide(build_scheduler_state(settings), inputs, Millis(0))
     return decision.shares, decision.explanation
 
@@ -33,7 +33,7 @@ def decide_once(inputs: SchedulerInputs = BOTH, **chosen: object) -> tuple[Share
 def run(
     told: list[SchedulerInputs], tick_s: int = 5, state: SchedulerState | None = None
 ) -> tuple[SchedulerState, list[Shares]]:
-    state, shares = state or build_scheduler_state(SchedulerSettings()), []
+    state, shares = state or build_scheduler_state(SchedulerSettings(coin_value=0.001)), []
     for tick, inputs in enumerate(told):
         state, decision = decide(state, inputs, Millis(1000 * tick_s * tick))
         shares.append(decision.shares)
@@ -193,7 +193,7 @@ def test_training_gets_no_more_cores_than_it_has_threads() -> None:
 
 def test_learning_prefers_what_paid() -> None:
     """Rounds in which only mining made money teach `learned` to mine, and its memory stays as large as it was."""
-    state = build_scheduler_state(SchedulerSettings(policy="learned"))
+    state = build_scheduler_state(SchedulerSettings(policy="learned", coin_value=0.001))
     earned, mined = 0.0, []
     for number in range(120):
         inputs = replace(BOTH, round=replace(TRAINING, number=number), earned=earned)
@@ -235,3 +235,34 @@ def test_wrong_settings_are_refused_with_their_key(field: str, value: object, tm
     )
     with pytest.raises(ConfigError, match=rf"\[scheduler\].*{field}"):
         load_config(file, AgentSettings, {})
+
+
+@pytest.mark.parametrize("policy", ["profit", "learned"])
+def test_without_prices_training_comes_first(policy: str) -> None:
+    """While nobody has said what a coin is worth an update gets all that the limits leave, the rest is mined with, and
+    the line says that no price is set."""
+    shares, text = decide_once(BOTH, policy=policy, coin_value=None)
+    assert shares == Shares(1.0, 0.0) and text == "training 100%, mining 0%: update by 14:10 needs 1.9 core; " + (
+        "training first, no prices set"
+    )
+    one_thread = replace(BOTH, cpu=CpuOutlook(4, train_cores_max=1.0))
+    assert decide_once(one_thread, policy=policy, coin_value=None)[0] == Shares(0.25, 0.75)
+
+
+def test_a_device_promises_scores_only_if_it_would_give_them() -> None:
+    """Mining is allowed while training uses the whole CPU if it pays once it is due; not on battery, not for less than
+    it costs, and not by a policy that never mines."""
+    scores = MiningOffer(reward=100.0, core_s=10.0, due=8)
+    inputs = replace(BOTH, offers=(), prospect=scores)
+
+    def may_mine(told: SchedulerInputs, **chosen: object) -> bool:
+        settings = SchedulerSettings(**{"coin_value": 0.001, **chosen})  # type: ignore[arg-type]
+        return decide(build_scheduler_state(settings), told, Millis(0))[1].is_mining_allowed
+
+    assert may_mine(inputs) and may_mine(inputs, coin_value=None)
+    assert not may_mine(replace(inputs, prospect=None))
+    assert not may_mine(replace(inputs, coin_value=1e-9))
+    assert not may_mine(inputs, policy="fixed", fixed_train=1.0, fixed_mine=0.0)
+    on_battery = replace(COOL, is_on_battery=True, battery_fraction=0.9)
+    assert not may_mine(replace(inputs, reading=on_battery))
+    assert may_mine(replace(inputs, reading=on_battery), is_mining_on_battery=True)

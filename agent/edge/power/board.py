@@ -82,6 +82,7 @@ class Board:
         self._present: set[str] = set()
         self._stuck: set[str] = set()
         self._looks = 0
+        self._is_told = False
         self._one_look = asyncio.Lock()
         self._reading: set[asyncio.Task[BoardReading]] = set()
         self._meter = Meter()
@@ -93,7 +94,11 @@ class Board:
             look = merge(await self._look())
             sample = EnergySample(self._clock(), look.counter_j, look.power_w, look.coarse_j, self._read_busy_s())
             self._meter = process_sample(self._meter, sample, self.profile)
-            return self._build_reading(look)
+            reading = self._build_reading(look)
+            if not self._is_told:
+                self._is_told = True
+                log.info("power and heat", extra=self._describe(reading))
+            return reading
 
     async def refresh(self) -> Meter:
         """The energy meter as of now, or as of the last reading if a new one takes longer than REFRESH_WAIT_S."""
@@ -106,16 +111,6 @@ class Board:
     def snapshot(self) -> Meter:
         """The energy meter's totals so far; `compute_energy` compares two of them."""
         return self._meter
-
-    async def run(self) -> None:
-        """Read every `period_s`, for the meter, until cancelled."""
-        told = False
-        while True:
-            reading = await self.read()
-            if not told:
-                told = True
-                log.info("power and heat", extra=self._describe(reading))
-            await asyncio.sleep(self._settings.period_s)
 
     def _describe(self, reading: BoardReading) -> dict[str, object]:
         how = "unmeasured" if reading.power_w is None else "estimated" if reading.is_power_estimated else "measured"

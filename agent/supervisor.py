@@ -1,0 +1,317 @@
+"""Who gets the CPU, while the agent runs: looks at the board, asks the scheduler, sees to it that workers get no more.
+
+It decides every `[scheduler] period_s`, and at once, by the last look, where a round takes a turn: a phase, a training
+that begins or ends, scores that are due. What it decides nobody has to heed but the workers and `MiningAllowed`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from agent import mining
+from agent.edge.experience_file import load_experience, save_experience
+from agent.edge.power.board import Board
+from agent.edge.workers import MINE, TRAIN, Workers
+from agent.energy import UNKNOWN, Energy, compute_energy, compute_share
+from agent.experience import (
+    Experience,
+    build_experience,
+    observe_score,
+    observe_scored_round,
+    observe_settled,
+    observe_training,
+)
+from agent.outlook import LOADS_MAX, Measured, Watch, build_inputs, describe_load, expect_round_of_scores, watch_round
+from agent.readings import BoardReading, Shares
+from agent.scheduler import REST, build_scheduler_state, decide
+from agent.scheduler_settings import SchedulerSettings
+from agent.scheduler_values import UNKNOWN_BOARD, CpuOutlook, Decision, compute_core_second_cost
+from agent.values import (
+    AgentState,
+    ComputeScore,
+    Effect,
+    Event,
+    MiningAllowed,
+    Report,
+    ScoreComputed,
+    Train,
+    TrainingDone,
+    WorkHeld,
+)
+from flchain.messages import Phase
+from flchain.types import Millis, UnixMillis
+from flchain_edge.event_loop import read_clocks
+from flchain_edge.kernel_clock import is_clock_synchronised
+
+log = logging.getLogger("agent.supervisor")
+
+SAVE_ROUNDS = 16
+"""What was learned is written so seldom, and at the end: a power cut costs a few rounds' experience."""
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One look at the board and at what the workers have taken."""
+
+    reading: BoardReading
+    at_s: float
+    busy_s: float
+    """CPU seconds of the whole board."""
+    cpu_s: dict[str, float]
+
+
+class Supervisor:
+    """Owns the scheduler's state and what it learns from. `post` takes the events that follow from a decision."""
+
+    def __init__(
+        self,
+        settings: SchedulerSettings,
+        state: AgentState,
+        workers: Workers,
+        board: Board,
+        post: Callable[[Event], None],
+        *,
+        data_dir: Path,
+        trust_clock: bool = False,
+        clocks: Callable[[], tuple[Millis, UnixMillis]] = read_clocks,
+    ) -> None:
+        self._settings = settings
+        self._state = state
+        self._workers = workers
+        self._board = board
+        self._post = post
+        self._data_dir = data_dir
+        self._trust_clock = trust_clock
+        self._clocks = clocks
+        light = state.light
+        fresh = build_experience(light.chain.hex(), light.params.commit_patience_ms / 1000)
+        self._experience = load_experience(data_dir, replace(fresh, policy=settings.policy), settings.policy)
+        self._scheduler = build_scheduler_state(settings, self._experience.memory)
+        self._watch, self._experience = watch_round(None, self._experience, state, self._clocks()[0])
+        self._look: _Look | None = None
+        self._loads: deque[float] = deque(maxlen=LOADS_MAX)
+        self._given: Shares | None = None
+        self._cpu_s = workers.read_cpu_s()
+        self._job_cpu_s = dict(self._cpu_s)
+        """What each worker had taken when its running job began."""
+        self._reported_cpu_s = self._cpu_s[TRAIN]
+        self._meter = board.snapshot()
+        """The energy meter when the last round was reported."""
+        self._reports = 0
+        self._turn: tuple[object, ...] = ()
+        self._said = ""
+        self._is_held_told = False
+        self._has_failed = False
+        self.decision = Decision(REST, "the board has not been looked at yet")
+
+    @property
+    def experience(self) -> Experience:
+        """What was learned so far."""
+        return self._experience
+
+    @property
+    def watch(self) -> Watch:
+        """Where the round stands."""
+        return self._watch
+
+    async def run(self, on_look: Callable[[], None]) -> None:
+        """Look and decide, until cancelled; `on_look` is called after each."""
+        while True:
+            try:
+                await self.look()
+                on_look()
+            except Exception as error:  # our fault: who cannot judge the board's state must not load it
+                if not self._has_failed:
+                    log.error("the board is not looked after, nothing is computed", exc_info=error)
+                self._has_failed, self._look = True, None
+                self._apply(REST)
+            await asyncio.sleep(self._settings.period_s)
+
+    async def look(self) -> None:
+        """Look at the board, and decide anew."""
+        reading, before = await self._board.read(), self._look
+        cpu_s, now_s, busy_s = self._workers.read_cpu_s(), time.monotonic(), self._board.snapshot().busy_s
+        self._look = _Look(reading, now_s, busy_s, cpu_s)
+        if before is not None and now_s > before.at_s:
+            whole_s = (now_s - before.at_s) * (os.cpu_count() or 1)
+            ours = {job: cpu_s[job] - before.cpu_s[job] for job in cpu_s}
+            cores_s = (now_s - before.at_s) * self._workers.cores
+            train, mine = (min(1.0, ours[job] / cores_s) for job in (TRAIN, MINE))
+            self._given = Shares(train, min(mine, 1.0 - train))
+            self._loads.append(min(1.0, max(0.0, (busy_s - before.busy_s - sum(ours.values())) / whole_s)))
+            self._spend(sum(ours.values()))
+        self._decide()
+
+    def _spend(self, core_s: float) -> None:
+        self._experience = replace(self._experience, spent_core_s=self._experience.spent_core_s + core_s)
+
+    def on_step(self, event: Event, state: AgentState, effects: Iterable[Effect]) -> None:
+        """After each step of the machine, before its effects: work that begins finds its share of the CPU there."""
+        self._state, now_ms = state, self._clocks()[0]
+        self._watch, self._experience = watch_round(self._watch, self._experience, state, now_ms)
+        self._learn(event, effects)
+        turn = (state.light.round, state.light.phase, state.is_training, mining.count_due(state) > 0)
+        if turn != self._turn:
+            self._turn = turn
+            self._decide()
+
+    def _learn(self, event: Event, effects: Iterable[Effect]) -> None:
+        match event:
+            case TrainingDone():
+                self._experience = observe_training(self._experience, self._read_job(TRAIN))
+            case ScoreComputed():
+                self._experience = observe_score(self._experience, self._read_job(MINE))
+        for effect in effects:
+            match effect:
+                case Train():
+                    self._job_cpu_s[TRAIN] = self._workers.read_cpu_s()[TRAIN]
+                case ComputeScore():
+                    self._job_cpu_s[MINE] = self._workers.read_cpu_s()[MINE]
+                case Report():
+                    self._on_report(effect)
+
+    def _read_job(self, job: str) -> float:
+        """CPU seconds that the job has taken which runs, or has just ended."""
+        return max(0.0, self._workers.read_cpu_s()[job] - self._job_cpu_s[job])
+
+    def _on_report(self, report: Report) -> None:
+        light, state = self._state.light, self._state
+        if report.work is not None and light.accepted:  # a model that came whole does not say whose updates are in it
+            coins = light.params.reward_per_update
+            self._experience = observe_settled(self._experience, coins, is_accepted=report.is_accepted)
+        if state.scores is not None and state.scores.round == report.round:
+            self._experience = observe_scored_round(self._experience, expect_round_of_scores(light))
+        self._reports += 1
+        if self._reports % SAVE_ROUNDS == 0:
+            self.save()
+
+    async def measure_round(self) -> tuple[Energy, Energy]:
+        """What the board has drawn since the last call, and training's part of that, by the CPU time it took."""
+        before, now = self._meter, await self._board.refresh()
+        self._meter = now
+        train_s = self._workers.read_cpu_s()[TRAIN]
+        energy, used_s = compute_energy(before, now), train_s - self._reported_cpu_s
+        self._reported_cpu_s = train_s
+        return energy, compute_share(energy, used_s, now.busy_s - before.busy_s) if used_s > 0 else UNKNOWN
+
+    def _decide(self) -> None:
+        """By the last look. Before the first nothing is known of the board, and nothing is computed."""
+        if self._look is None:
+            self._apply(self.decision.shares)
+            return
+        inputs = build_inputs(self._state, self._watch, self._experience, self._measure(self._look))
+        self._scheduler, self.decision = decide(self._scheduler, inputs, self._clocks()[0])
+        self._experience = replace(self._experience, memory=self._scheduler.memory)
+        self._apply(self.decision.shares)
+        is_held = self.decision.shares == REST and (self._state.is_training or self._state.is_score_awaited)
+        if is_held != self._state.is_held:
+            self._post(WorkHeld(is_held))
+        if self._state.config.is_mining and self.decision.is_mining_allowed != self._state.is_mining_allowed:
+            self._post(MiningAllowed(self.decision.is_mining_allowed))
+        self._say()
+
+    def _measure(self, look: _Look) -> Measured:
+        mean, deviation = describe_load(tuple(self._loads))
+        cpu = CpuOutlook(
+            cores=float(self._workers.cores),
+            other_load=mean,
+            other_load_sd=deviation,
+            train_cores_max=self._workers.get_cores_max(TRAIN),
+            mine_cores_max=self._workers.get_cores_max(MINE),
+        )
+        return Measured(
+            reading=look.reading,
+            cpu=cpu,
+            steps=self._workers.training_steps,
+            training_core_s=self._read_job(TRAIN),
+            minute_of_day=self._read_minute(),
+            profile=self._board.profile,
+            earned=self.compute_earned(),
+        )
+
+    def _read_minute(self) -> int | None:
+        """Local time, once somebody has told it: a time server, a certified header, or the operator's word."""
+        is_known = self._trust_clock or self._state.chain_time is not None or is_clock_synchronised()
+        if not is_known:
+            return None
+        local = time.localtime(max(self._state.clock_ms, self._clocks()[1]) / 1000)
+        return 60 * local.tm_hour + local.tm_min
+
+    def compute_earned(self) -> float:
+        """Money over all lives, costs taken off; without prices the costs alone."""
+        known, settings = self._experience, self._settings
+        profile = self._board.profile or UNKNOWN_BOARD
+        cost = compute_core_second_cost(profile, settings.energy_price_per_kwh, settings.wear_per_core_hour)
+        return (settings.coin_value or 0.0) * (known.update_coins + known.score_coins) - cost * known.spent_core_s
+
+    def _apply(self, shares: Shares) -> None:
+        try:
+            self._workers.apply_shares(shares)
+        except OSError as error:
+            self._tell(logging.ERROR, "shares of the CPU cannot be set", {"cause": error})
+
+    def _say(self) -> None:
+        """What somebody would ask about in the morning: an update that is held, and that it goes on."""
+        light, is_running = self._state.light, self.decision.shares.train > 0
+        is_due = self._state.is_training and light.phase is Phase.COMMIT and self._state.training_round == light.round
+        if is_due and is_running == self._is_held_told:
+            self._is_held_told = not is_running
+            text = "training goes on" if is_running else "training is held"
+            log.info(text, extra={"round": light.round, "why": self.decision.explanation})
+
+    def _tell(self, level: int, text: str, fields: dict[str, object]) -> None:
+        """Once, until something else is to be told."""
+        if text != self._said:
+            self._said = text
+            log.log(level, text, extra=fields)
+
+    def save(self) -> None:
+        """Keep what was learned; a disk that does not take it is told, and costs only that."""
+        try:
+            save_experience(self._data_dir, self._experience)
+        except OSError as error:
+            self._tell(logging.WARNING, "what was learned of rounds could not be kept", {"cause": error})
+
+    def describe(self) -> dict[str, Any]:
+        """For `flchain-agent status`: plain values."""
+        decision, reading, known = self.decision, self._look.reading if self._look else None, self._experience
+        steps_done, steps = self._workers.training_steps
+        asked, given = decision.shares, self._given
+        return {
+            "scheduler": {
+                "policy": self._settings.policy,
+                "explanation": decision.explanation,
+                "asked": {"train": asked.train, "mine": asked.mine},
+                "given": None if given is None else {"train": given.train, "mine": given.mine},
+                "is_mining_allowed": decision.is_mining_allowed,
+                "period_s": self._settings.period_s,
+            },
+            "training": {
+                "is_running": self._state.is_training,
+                "steps_done": steps_done,
+                "steps": steps,
+                "core_s": round(self._read_job(TRAIN), 2),
+                "usual_core_s": known.train_core_s,
+            },
+            "board": None if reading is None else _describe_reading(reading),
+            "earned": {
+                "update_coins": known.update_coins,
+                "score_coins": math.floor(known.score_coins),
+                "scored_rounds": known.scored_rounds,
+                "acceptance": round(known.acceptance.chance, 3),
+            },
+            "cpu": {**self._workers.describe(), "others": describe_load(tuple(self._loads))[0]},
+        }
+
+
+def _describe_reading(reading: BoardReading) -> dict[str, Any]:
+    return {name: getattr(reading, name) for name in BoardReading.__dataclass_fields__}

@@ -1,0 +1,112 @@
+"""`flchain-miner doctor`: what an edge server needs to run a miner, and what to do. Looks, and changes nothing."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from flchain.errors import ConfigError
+from flchain.messages import Header
+from flchain.wire import HEADER_BYTES_MAX, decode_struct
+from flchain_edge.chain_files import load_genesis, load_model_file
+from flchain_edge.checks_broker import BROKERS_TIMEOUT_S, check_endpoints, check_login
+from flchain_edge.checks_clock import check_clock
+from flchain_edge.checks_keys import check_key, check_membership, check_tls_files, open_identity
+from flchain_edge.checks_machine import check_disk, check_memory, check_unit
+from flchain_edge.checkup import Check, Finding, fail, ok, run_checkup, warn
+from flchain_edge.database_files import is_open
+from flchain_edge.model_files import load_examples
+from flchain_edge.mqtt_settings import with_client_id
+from miner.edge.ledger import LEDGER_FILE
+from miner.edge.ledger_file import open_ledger_file
+from miner.operating import UNIT
+from miner.settings import MinerSettings
+
+MODEL_TIMEOUT_S = 150.0
+LOGIN_TIMEOUT_S = 30.0
+LEDGER_TIMEOUT_S = 60.0
+
+
+def run_doctor(settings: MinerSettings, arguments: argparse.Namespace) -> int:
+    """Print what was found; the exit code."""
+    return run_checkup(list_checks(settings), arguments)
+
+
+def list_checks(settings: MinerSettings) -> tuple[Check, ...]:
+    """In the order in which a fault explains those below it."""
+    ledger = Path(settings.data_dir) / LEDGER_FILE
+    own = open_identity(settings)
+    return (
+        Check("miner", lambda: check_running(ledger)),
+        Check("service", lambda: check_unit(UNIT)),
+        Check("clock", lambda: check_clock(_read_tip_ms(ledger), load_genesis(settings.genesis).params.trusting_s)),
+        Check("disk", lambda: check_disk(Path(settings.data_dir))),
+        Check("ledger", lambda: check_ledger(ledger), LEDGER_TIMEOUT_S),
+        Check("memory", check_memory),
+        Check("key", lambda: check_key(settings, "flchain-miner")),
+        Check("chain", lambda: check_membership(settings, "validator", None)),
+        Check("tls", lambda: check_tls_files(settings.mqtt, own, settings.enrolment.endpoint is not None)),
+        Check("broker", lambda: check_endpoints(settings.mqtt), BROKERS_TIMEOUT_S),
+        Check("login", lambda: check_miner_login(settings, ledger), LOGIN_TIMEOUT_S),
+        Check("model", lambda: check_model(settings), MODEL_TIMEOUT_S),
+    )
+
+
+def _is_running(ledger: Path) -> bool:
+    try:
+        return is_open(ledger)
+    except OSError:  # told by the check of the ledger
+        return False
+
+
+def check_running(ledger: Path) -> Iterator[Finding]:
+    """Whether a process has the ledger open."""
+    if _is_running(ledger):
+        yield ok("runs: its ledger is open")
+    else:
+        yield warn("the miner does not run", "systemctl start flchain-miner")
+
+
+def _read_tip_ms(ledger: Path) -> int | None:
+    try:
+        with open_ledger_file(ledger) as opened:
+            block = opened.get_block(opened.get_height())
+    except ConfigError:
+        return None
+    return decode_struct(block.header, Header, HEADER_BYTES_MAX).time_ms if block is not None else None
+
+
+def check_ledger(path: Path) -> Iterator[Finding]:
+    """Its pages; `flchain audit` checks every block."""
+    if not path.is_file():
+        yield ok(f"{path} is not there yet: the first run makes it")
+        return
+    with open_ledger_file(path) as ledger:
+        fault, height = ledger.get_pages_fault(), ledger.get_height()
+    if fault is None:
+        yield ok(f"{path} checks, height {height}")
+    else:
+        yield fail(f"{path}: {fault}", "stop the miner, then: flchain-miner resync")
+
+
+def check_miner_login(settings: MinerSettings, ledger: Path) -> Iterator[Finding]:
+    """Only while the miner does not run: a second login would end its connection."""
+    identity = open_identity(settings)
+    if _is_running(ledger):
+        yield ok("the miner runs and holds the login; flchain-miner logs says how it does")
+    elif identity is None:
+        yield fail("without a key nobody can log in", "see: key")
+    else:
+        yield from check_login(with_client_id(settings.mqtt, identity.address.hex()))
+
+
+def check_model(settings: MinerSettings) -> Iterator[Finding]:
+    """The chain's model loads here, and there is data to score on."""
+    from flchain_edge.tflite import RUNTIME_NAME, TfliteModel, probe_model, read_runtime_version
+
+    data = load_model_file(settings.model, load_genesis(settings.genesis))
+    probe_model(data)
+    model = TfliteModel(data)
+    yield ok(f"{model.parameters_count} parameters; runs here with {RUNTIME_NAME} {read_runtime_version()}")
+    yield ok(f"{len(load_examples(settings.examples, model))} examples to score on in {settings.examples}")

@@ -1,0 +1,32 @@
+"""The commands of who looks after an edge server. What they need is imported when they are called."""
+
+from __future__ import annotations
+
+import argparse
+
+from flchain_edge.command import NodeAction
+from flchain_edge.log_actions import build_log_action
+from miner.settings import MinerSettings
+
+UNIT = "flchain-miner.service"
+
+
+def _doctor(settings: MinerSettings, arguments: argparse.Namespace) -> int:
+    from miner.doctor import run_doctor
+
+    return run_doctor(settings, arguments)
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="for programs: one JSON object")
+
+
+OPERATING_ACTIONS = (
+    NodeAction(
+        "doctor",
+        "check everything this miner needs, say what to do about what is wrong; changes nothing",
+        _doctor,
+        _add_json,
+    ),
+    build_log_action(UNIT),
+)
