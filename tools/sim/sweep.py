@@ -5,9 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import random
 import signal
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Generator, Iterable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field, fields
 from hashlib import sha256
 from typing import Any
@@ -16,6 +16,8 @@ from tools.sim.run import Options, Summary, run
 
 HEIGHTS_MIN = 6
 """A network of many validators gets fewer heights than a small one, but never fewer than these."""
+AHEAD = 8
+"""Runs that wait for a process or for the result of an earlier seed, for each process."""
 
 
 def draw_validators(seed: int, among: range) -> int:
@@ -97,15 +99,22 @@ def sweep(runs: Iterable[Options], jobs: int) -> Generator[tuple[Options, Summar
     context = multiprocessing.get_context("spawn")
     others = multiprocessing.active_children()
     pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_leave_interrupts_to_parent)
+    ahead: deque[tuple[Options, Future[Summary]]] = deque()
     try:
-        yield from zip(todo, pool.map(run_one, todo), strict=True)
+        # Not all at once with map: it cancels what waits at a stop, and that ends the pool's thread with a traceback.
+        for options in todo:
+            ahead.append((options, pool.submit(run_one, options)))
+            if len(ahead) == AHEAD * jobs:
+                first, future = ahead.popleft()
+                yield first, future.result()
+        yield from ((options, future.result()) for options, future in ahead)
     except BaseException:  # a stop must not wait for the seeds that are under way
         for process in multiprocessing.active_children():
             if process not in others:
                 process.terminate()
         raise
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown()
 
 
 def _leave_interrupts_to_parent() -> None:
