@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 EXIT_FAULT, EXIT_IO, EXIT_TRY_AGAIN, EXIT_CONFIG = 1, 74, 75, 78
 """As sysexits.h names them: systemd units restart after the first three, never after a configuration error."""
+EXIT_UNREAD = 141
+"""What a shell says of a program whose reader went away."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ def run_command(command: NodeCommand, argv: Sequence[str] | None = None) -> int:
         file = settings.log.file if settings is not None and arguments.action == "run" else None
         setup_logging(settings.log.level if settings is not None else "info", times=True, file=file)
         return _act(command, settings, arguments)
+    except BrokenPipeError:
+        return end_unread()
     except ConfigError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
@@ -125,6 +129,12 @@ def run_command(command: NodeCommand, argv: Sequence[str] | None = None) -> int:
     except FlchainError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_TRY_AGAIN if isinstance(error, TryAgain) else EXIT_FAULT
+
+
+def end_unread() -> int:
+    """The exit code when the reader, `head` say, has seen enough; what Python still flushes goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_UNREAD
 
 
 def _act(command: NodeCommand, settings: Any, arguments: argparse.Namespace) -> int:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
 from flchain.errors import FlchainError
-from flchain_edge.command import EXIT_CONFIG, EXIT_FAULT
+from flchain_edge.command import EXIT_CONFIG, EXIT_FAULT, end_unread
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("tools.demo.cli", "run a whole network on this machine: miners, agents, broker"),
@@ -50,9 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_CONFIG if hasattr(error, "problems") else EXIT_FAULT
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except BrokenPipeError:
+        return end_unread()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ import pytest
 from agent.edge.cpu import count_cores
 from agent.edge.status_file import STATUS_FILE
 from agent.status_view import read_history
-from tests.support.board_network import SCHEDULER, BoardNetwork, board_network
+from flchain_edge.command import EXIT_UNREAD
+from tests.support.board_network import ROOT, SCHEDULER, BoardNetwork, board_network
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -229,6 +230,17 @@ def test_nothing_keeps_the_log(stopped: BoardNetwork) -> None:
     if Path("/run/systemd/system").is_dir():
         pytest.skip("systemd runs here: the journal keeps it")
     assert done.returncode == 78 and "[log] file" in done.stderr and not done.stdout
+
+
+def test_a_reader_that_has_seen_enough(stopped: BoardNetwork) -> None:
+    """`doctor | head -1` ends without a word on stderr: each line is written as its check ends."""
+    command = [sys.executable, "-m", "agent.cli", "doctor", "--config", str(stopped.agent_config)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == EXIT_UNREAD
 
 
 def test_status_of_a_history_of_another_life(stopped: BoardNetwork) -> None:

@@ -78,7 +78,7 @@ def _list_facts(results: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         ("beyond training", _describe_spread(results["overhead_seconds"])),
         ("evaluation", f"{_describe_spread(results['evaluation_seconds'])}, by the demo itself, beside the next round"),
-        ("peak memory", memory or "-"),
+        ("peak memory", f"{memory}, all processes of a node added up" if memory else "-"),
     ]
 
 
