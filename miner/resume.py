@@ -94,4 +94,5 @@ def is_update_arriving(state: MinerState) -> bool:
         return False
     since_ms = state.now_ms - state.chain.params.patience_ms
     missing = get_expected(state.chain) - get_present(state.chain)
-    return any(state.arrived_ms.get(a, since_ms - 1) >= since_ms and state.assemblies[a].partial for a in missing)
+    coming = (a for a in missing if state.assemblies.get(a, Assembly()).partial)
+    return any(state.arrived_ms.get(a, since_ms - 1) >= since_ms for a in coming)

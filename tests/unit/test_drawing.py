@@ -319,3 +319,13 @@ def test_a_miner_keeps_no_update_of_a_round_that_is_over() -> None:
         event = mv.PacketReceived(TOPICS.miner_to(CHAIN.miners[1].address, HOME.address), packet)
         miner, _ = miner_step(miner, event, Millis(1), NO_CLOCK)
     assert miner.chain.round.number == 2 and not miner.assemblies
+
+
+def test_a_miner_does_not_wait_for_what_came_in_a_round_that_is_over() -> None:
+    """Blocks may bring it from the last piece of one round into the next within a moment: what is forgotten, or whole,
+    is not coming in, however lately it came."""
+    miner = replace(build_miner(in_reveal()), now_ms=Millis(0), arrived_ms={ME.address: Millis(0)})
+    assert not resume.is_update_arriving(miner)
+    for payload in split_packet(seal_update(), PIECE):
+        miner, _ = bring(miner, payload, 0)
+    assert ME.address in miner.assemblies and not resume.is_update_arriving(miner)
