@@ -315,10 +315,8 @@ def _forget_unused(state: MinerState, after: bft.BftState) -> MinerState:
     if len(state.raws) <= bft.count_kept(after) and len(state.candidates) <= len(after.proposals):
         return state  # nothing to forget, as nearly always: the look through everything is dear
     kept = bft.get_kept(after)
-    blocks = {said.block_hash for said in kept if isinstance(said, bft.Proposal)} | {
-        after.valid_hash,
-        after.locked_hash,
-    }
+    proposed = {said.block_hash for said in kept if isinstance(said, bft.Proposal)}
+    blocks = proposed | {after.valid_hash, after.locked_hash}
     return replace(
         state,
         raws={said: raw for said, raw in state.raws.items() if said in kept},

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from flchain import messages
-from flchain.chain import Block, can_carry, decode_block
+from flchain.chain import Block, can_carry
 from flchain.consensus import bft
 from flchain.errors import InvalidMessage
-from flchain.messages import Phase
+from flchain.messages import Body, Phase
 from flchain.phases import PHASE_KINDS, get_expected, get_present
 from flchain.state import ChainState, find_device
 from flchain.types import Address
-from flchain.wire import open_envelope, seal
+from flchain.wire import BODY_BYTES_MAX, decode_struct, open_envelope, seal
 from miner import mempool, order_pool
 from miner.values import Candidate, Effect, MinerState, Note
 
@@ -57,7 +57,7 @@ def is_timely(state: MinerState, candidate: Candidate) -> bool:
 
 def _get_senders(chain: ChainState, block: Block) -> set[Address]:
     """Whose messages a valid block holds."""
-    _, body = decode_block(block.header_bytes, block.body_bytes)
+    body = decode_struct(block.body_bytes, Body, BODY_BYTES_MAX)  # its root was checked with the block
     return {open_envelope(raw, chain.chain).sender for raw in body.transactions}
 
 

@@ -10,12 +10,6 @@ from flchain.wire import HEADER_BYTES_MAX, decode_struct
 from miner.values import Effect, MinerState, Publish
 
 
-def is_news_for_light_devices(header: Header) -> bool:
-    """True if light devices need the header: it opens or ends what they take part in, or changes the validators."""
-    is_opening = header.next_phase is not header.phase and header.next_phase is not Phase.SETTLE
-    return is_opening or header.validators_hash != header.next_validators_hash
-
-
 def publish_tip(state: MinerState, is_again: bool = False) -> tuple[Effect, ...]:
     """The newest header and certificate, retained, and its body if devices need it.
 
