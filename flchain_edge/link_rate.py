@@ -52,7 +52,7 @@ class LinkRate:
         self._sent.clear()
 
     def compute_window_bytes(self) -> int:
-        """How much that can wait may be under way: twice what the way holds, since it may hold more than was seen."""
+        """How much that can wait may be under way: what the way holds, and QUEUE_S more, since it may hold more."""
         if self.bytes_per_s is None or self.delay_s is None:
             return WINDOW_BYTES_MIN
         window = self.bytes_per_s * (self.delay_s + QUEUE_S)

@@ -91,8 +91,6 @@ class SampleRing:
         self._lock = asyncio.Lock()
         self.dropped = 0
         """Samples lost for want of room, in memory or of streams, since the start."""
-        self.bytes_written = 0
-        """Of blocks, since the start; what a flush writes beside them is a few hundred bytes."""
 
     @classmethod
     async def open(cls, path: Path, settings: SampleSettings, moment: Moment) -> SampleRing:
@@ -219,15 +217,13 @@ class SampleRing:
                 "UPDATE boots SET offset_us = ?, is_trusted = ?, last_us = ? WHERE id = ?",
                 (boot.offset_us, boot.is_trusted, boot.last_us, boot.number),
             )
-            written = 0
             for stream, group in _group(samples).items():
                 if (number := await self._get_stream(db, stream, streams)) is None:
                     self._lose(len(group), f"samples dropped: more than {STREAMS_MAX} sets of channels")
                     continue
                 for part in _split(group):
-                    written += await _insert_block(db, number, boot.number, stream, part)
+                    size += await _insert_block(db, number, boot.number, stream, part)
                     rows += len(part)
-            size += written
             deleted_rows, deleted_bytes = await self._drop_old(db, rows, size)
             await db.executemany(
                 "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -244,7 +240,6 @@ class SampleRing:
         self._notes.clear()
         self._streams = streams
         self._rows, self._bytes = rows - deleted_rows, size - deleted_bytes
-        self.bytes_written += written
 
     async def _get_stream(self, db: aiosqlite.Connection, stream: Stream, streams: dict[Stream, int]) -> int | None:
         if stream not in streams:
