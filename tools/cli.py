@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from collections.abc import Sequence
 
 from flchain.errors import FlchainError
-from flchain_edge.command import EXIT_CONFIG, EXIT_FAULT, end_unread
+from flchain_edge.command import EXIT_CONFIG, EXIT_FAULT, EXIT_IO, end_unread
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("tools.demo.cli", "run a whole network on this machine: miners, agents, broker"),
@@ -21,6 +22,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "registrar": ("tools.registrar.cli", "enrol boards and miners with certificates, revoke them, set brokers up"),
     "bench": ("tools.bench.cli", "measure on this machine, beside the floor of the same run"),
 }
+
+DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+"""Any command may meet them where it writes, and nobody is helped by a traceback."""
 
 
 def _format_help() -> str:
@@ -51,6 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return end_unread()
+    except OSError as error:
+        if error.errno not in DISK_FAULTS:
+            raise
+        print(f"error: {error.filename or arguments[0]}: {error.strerror}", file=sys.stderr)
+        return EXIT_IO
 
 
 if __name__ == "__main__":

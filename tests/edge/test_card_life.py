@@ -214,6 +214,18 @@ def test_bench_store_says_what_it_measured(
     assert sorted(file.name for file in tmp_path.iterdir()) == [RESULT_FILE], "the databases are removed"
 
 
+def test_a_full_disk_costs_no_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was measured is on stdout before anything is written to --out; the full disk is one line."""
+    monkeypatch.setattr("tools.bench.store.QUICK", (Plan("small", 2_000, 20, 4),))
+    (tmp_path / RESULT_FILE).symlink_to("/dev/full")
+    assert flchain(["bench", NAME, "--quick", "--json", "--out", str(tmp_path)]) == 74
+    said = capsys.readouterr()
+    assert len(json.loads(said.out)["models"]) == 1
+    assert said.err.splitlines()[-1] == "error: bench: No space left on device"
+
+
 def test_the_journals_limits() -> None:
     """The shipped journald configuration has the keys that journald knows, and keeps at most 64 MB."""
     parser = configparser.ConfigParser(strict=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from tools.bench.agent import FULL, IDLE_PERCENT_GOAL, MEMORY_MB_GOAL, METHOD, QUICK, Size, run_bench
+from tools.bench.hand_over import hand_over
+from tools.bench.machine import format_machine
 from tools.bench.shares import GAP_POINTS_MAX
 
 NAME = "agent"
@@ -27,14 +29,13 @@ def run(arguments: argparse.Namespace, console: Console, size: Size | None = Non
     chosen = size or (QUICK if arguments.quick else FULL)
     results = run_bench(chosen, lambda text: console.print(text, markup=False))
     _print_tables(console, results)
-    if arguments.out is not None:
+
+    def draw(folder: Path) -> None:
         from tools.bench.agent_plot import draw_plot  # takes a second, which only this needs
 
-        (arguments.out / RESULT_FILE).write_text(json.dumps(results, indent=2) + "\n")
-        draw_plot(results["shares"], arguments.out / PLOT_FILE)
-    if arguments.json:
-        print(json.dumps(results))
-    return 0
+        draw_plot(results["shares"], folder / PLOT_FILE)
+
+    return hand_over(arguments, results, RESULT_FILE, draw=draw)
 
 
 def _print_tables(console: Console, results: dict[str, Any]) -> None:
@@ -57,7 +58,6 @@ def _print_tables(console: Console, results: dict[str, Any]) -> None:
         f"(goal: {MEMORY_MB_GOAL:g} MB)\n"
         f"memory, RSS      {memory['rss_mb']:.1f} MB: counts what the processes share once for each\n"
         f"idle             {idle['cpu_percent_of_a_core']:.2f}% of a core (goal: {IDLE_PERCENT_GOAL:g}%)\n"
-        f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, {machine['system']}, load "
-        f"{machine['load_1min']} before and {machine['load_1min_after']} after, commit {results['commit']}",
+        f"{format_machine(machine, results['commit'])}",
         markup=False,
     )

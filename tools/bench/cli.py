@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +14,8 @@ from rich.table import Table
 from flchain.errors import ConfigError
 from tools.bench import agent_cli, codecs_cli, consensus_cli, scheduler_cli, store
 from tools.bench.chain import FULL, METHOD, QUICK, QUICK_SPAN_S, SPAN_S, run_bench
+from tools.bench.hand_over import hand_over
+from tools.bench.machine import format_machine
 from tools.bench.network import Plan
 
 ROWS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
@@ -44,6 +45,15 @@ FILES = {
     scheduler_cli.NAME: f"{scheduler_cli.RESULT_FILE}, {' and '.join(scheduler_cli.PLOT_FILES)}",
 }
 
+OTHERS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
+    agent_cli.NAME: agent_cli.run,
+    consensus_cli.NAME: consensus_cli.run,
+    codecs_cli.NAME: codecs_cli.run,
+    store.NAME: store.run,
+    scheduler_cli.NAME: scheduler_cli.run,
+}
+"""What runs each benchmark but `chain`, which is below."""
+
 
 def main(argv: Sequence[str], plans: tuple[Plan, ...] | None = None) -> int:
     """Entry point of `flchain bench`; `plans` stand in for those of the options. Raises ConfigError and BenchError."""
@@ -55,26 +65,14 @@ def main(argv: Sequence[str], plans: tuple[Plan, ...] | None = None) -> int:
         except OSError as error:
             raise ConfigError((f"--out {arguments.out}: {error.strerror or error}",)) from error
     console = Console(stderr=arguments.json, highlight=False)
-    if arguments.benchmark == consensus_cli.NAME:
-        return consensus_cli.run(arguments, console)
-    if arguments.benchmark == scheduler_cli.NAME:
-        return scheduler_cli.run(arguments, console)
-    if arguments.benchmark == codecs_cli.NAME:
-        return codecs_cli.run(arguments, console)
-    if arguments.benchmark == agent_cli.NAME:
-        return agent_cli.run(arguments, console)
-    if arguments.benchmark == store.NAME:
-        return store.run(arguments, console)
+    if arguments.benchmark in OTHERS:
+        return OTHERS[arguments.benchmark](arguments, console)
     console.print(METHOD, style="dim")
     chosen = plans or (QUICK if arguments.quick else FULL)
     span_s = QUICK_SPAN_S if arguments.quick else SPAN_S
     results = {"is_quick": arguments.quick, **run_bench(chosen, span_s, lambda size: _tell(console, size))}
     _print_table(console, results)
-    if arguments.out is not None:
-        (arguments.out / RESULT_FILE).write_text(json.dumps(results, indent=2) + "\n")
-    if arguments.json:
-        print(json.dumps(results))
-    return 0
+    return hand_over(arguments, results, RESULT_FILE)
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -104,9 +102,4 @@ def _print_table(console: Console, results: dict[str, Any]) -> None:
     for name, show in ROWS:
         table.add_row(name, *(show(size) for size in results["sizes"]))
     console.print(table)
-    machine = results["machine"]
-    console.print(
-        f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, {machine['system']}, load "
-        f"{machine['load_1min']} before and {machine['load_1min_after']} after, commit {results['commit']}",
-        markup=False,
-    )
+    console.print(format_machine(results["machine"], results["commit"]), markup=False)

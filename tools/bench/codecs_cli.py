@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +29,8 @@ from tools.bench.codecs import (
     measure_frame_bytes,
     run_bench,
 )
-from tools.bench.machine import describe_machine, read_commit
+from tools.bench.hand_over import hand_over
+from tools.bench.machine import describe_machine, format_machine, read_commit
 
 NAME = "codecs"
 RESULT_FILE, PLOT_FILE = "codecs.json", "codecs.png"
@@ -81,15 +81,14 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         _print_table(console, task, [r for r in results if (r["dataset"], r["model"]) == task])
     machine = before | {"load_1min_after": describe_machine()["load_1min"]}
     _print_footer(console, machine)
-    if arguments.out is not None:
+    whole = {"is_quick": arguments.quick, "machine": machine, "commit": read_commit(), "results": results}
+
+    def draw(folder: Path) -> None:
         from tools.bench.codecs_plot import draw_plot  # takes a second, which only this needs
 
-        whole = {"is_quick": arguments.quick, "machine": machine, "commit": read_commit(), "results": results}
-        (arguments.out / RESULT_FILE).write_text(json.dumps(whole, indent=1) + "\n")
-        draw_plot(results, arguments.out / PLOT_FILE)
-    if arguments.json:
-        print(json.dumps(results))
-    return 0
+        draw_plot(results, folder / PLOT_FILE)
+
+    return hand_over(arguments, whole, RESULT_FILE, draw=draw, listed=results)
 
 
 def choose_tasks(arguments: argparse.Namespace) -> tuple[Task, ...]:
@@ -188,7 +187,6 @@ def _print_footer(console: Console, machine: Result) -> None:
     console.print(
         f"A header and certificate: {measure_frame_bytes()} bytes, in 'down'. Signed envelopes of a round: "
         f"{measure_envelope_bytes()} bytes, in 'signed', on both sides. enc, dec, argp: ms a million parameters. "
-        f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, {machine['system']}, load "
-        f"{machine['load_1min']} before and {machine['load_1min_after']} after, commit {read_commit()}",
+        f"{format_machine(machine, read_commit())}",
         markup=False,
     )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Column, Table
 
 from tools.bench.consensus import FULL, JOULES_PER_HASH, METHOD, QUICK, WATTS, Plan, run_bench
+from tools.bench.hand_over import hand_over
 
 RESULT_FILE, PLOT_FILE = "consensus.json", "consensus.png"
 NAME = "consensus"
@@ -70,14 +71,13 @@ def run(arguments: argparse.Namespace, console: Console, plans: Sequence[Plan] |
     for validators in dict.fromkeys(result["validators"] for result in results["results"]):
         _print_table(console, validators, [r for r in results["results"] if r["validators"] == validators])
     _print_footer(console, results)
-    if arguments.out is not None:
+
+    def draw(folder: Path) -> None:
         from tools.bench.consensus_plot import draw_plot  # takes a second, which only this needs
 
-        (arguments.out / RESULT_FILE).write_text(json.dumps(results, indent=2) + "\n")
-        draw_plot(results["results"], arguments.out / PLOT_FILE)
-    if arguments.json:
-        print(json.dumps(results))
-    return 0
+        draw_plot(results["results"], folder / PLOT_FILE)
+
+    return hand_over(arguments, results, RESULT_FILE, draw=draw)
 
 
 def name_rule(result: Result) -> str:

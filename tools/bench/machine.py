@@ -31,6 +31,14 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+def format_machine(machine: dict[str, Any], commit: str) -> str:
+    """The same for people, with the load before and after (`load_1min_after`) and the commit, in one line."""
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, {machine['system']}, load "
+        f"{machine['load_1min']} before and {machine['load_1min_after']} after, commit {commit}"
+    )
+
+
 def read_commit() -> str:
     """The commit this code is of, "-dirty" behind it if files differ from it; "unknown" outside a checkout."""
     command = ("git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Column, Table
 
+from tools.bench.hand_over import hand_over
 from tools.bench.scheduler import FULL, METHOD, QUICK, Plan, run_bench
 
 NAME = "scheduler"
@@ -48,15 +49,14 @@ def run(arguments: argparse.Namespace, console: Console, plan: Plan | None = Non
     results = {"is_quick": arguments.quick, **found}
     _print_sweep(console, results["sweep"])
     _print_footer(console, results)
-    if arguments.out is not None:
+
+    def draw(folder: Path) -> None:
         from tools.bench.scheduler_plot import draw_prices, draw_timeline  # takes a second, which only this needs
 
-        (arguments.out / RESULT_FILE).write_text(json.dumps(results, indent=2) + "\n")
-        draw_prices(results["sweep"], arguments.out / PLOT_FILES[0])
-        draw_timeline(timeline, arguments.out / PLOT_FILES[1])
-    if arguments.json:
-        print(json.dumps(results))
-    return 0
+        draw_prices(results["sweep"], folder / PLOT_FILES[0])
+        draw_timeline(timeline, folder / PLOT_FILES[1])
+
+    return hand_over(arguments, results, RESULT_FILE, draw=draw)
 
 
 def _print_table(console: Console, entry: Result) -> None:

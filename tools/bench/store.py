@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +25,7 @@ from flchain.messages import SALT_BYTES, Commit, Reveal, compute_update_commitme
 from flchain.trust import Head
 from flchain.types import Hash, ModelVector, Round
 from flchain.wire import hash_message, seal
+from tools.bench.hand_over import hand_over
 from tools.bench.machine import describe_machine, read_commit
 from tools.sim.chain import BuiltChain, build_chain
 
@@ -170,11 +170,7 @@ def run(arguments: Any, console: Console, plans: Sequence[Plan] | None = None) -
     told = run_bench(chosen, lambda model: console.print(f"{model['model']}: {model['rounds']} rounds"), arguments.out)
     results = {"is_quick": arguments.quick, **told}
     _print_table(console, results)
-    if arguments.out is not None:
-        (arguments.out / RESULT_FILE).write_text(json.dumps(results, indent=2) + "\n")
-    if arguments.json:
-        print(json.dumps(results))
-    return 0
+    return hand_over(arguments, results, RESULT_FILE)
 
 
 def _print_table(console: Console, results: dict[str, Any]) -> None:
