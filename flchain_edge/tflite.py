@@ -2,13 +2,16 @@
 
 A trainable model (`flchain model build` makes them) holds P float32 parameters; B is any batch size. Its signatures:
 
-    train     x (B, ...) float32, y (B,) int32, learning_rate () -> loss ()      one step of SGD with momentum
+    train     x (B, ...) float32, y (B,) int32, learning_rate (1,) -> loss ()    one step of SGD with momentum
     grad      x, y             -> gradient (P,)                     of the mean loss; changes nothing
     infer     x                -> probabilities (B, classes)
     evaluate  x, y             -> correct () int32, loss_sum ()
     init                       -> parameters_count ()               the file's own weights, no momentum
     save                       -> weights (P,)
     restore   weights (P,)     -> parameters_count ()               no momentum
+
+A file may declare learning_rate as (), as those of `flchain model build` do. It is given as (1,) all the same: no value
+of shape () ever enters a runtime (see `_call`).
 """
 
 from __future__ import annotations
@@ -166,7 +169,13 @@ class TfliteModel:
         return self._runners[signature]
 
     def _call(self, signature: str, **inputs: Any) -> dict[str, Any]:
-        result: dict[str, Any] = self._get_runner(signature)(**inputs)
+        """Run a signature; its outputs by name.
+
+        A scalar is given as one element: ai-edge-litert 2.3 on AArch64 resizes each input to its value's shape, and
+        for the shape () it writes behind the end of an empty vector and dies. The results are the same bits.
+        """
+        shaped = {name: np.atleast_1d(value) for name, value in inputs.items()}
+        result: dict[str, Any] = self._get_runner(signature)(**shaped)
         return result
 
     def _check_examples(self, x: FloatArray) -> FloatArray:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from tools.modelbuilder.reference import build_inputs
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = {name: ROOT / "tools" / "models" / f"{name}.tflite" for name in ("mlp", "cnn", "cnn1d")}
 SHAPES = {"mlp": ((784,), 10, 101_770), "cnn": ((28, 28, 1), 10, 20_522), "cnn1d": ((100, 6), 7, 12_519)}
+RUNTIME = tflite._INTERPRETER
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 # Of a tensor's largest entry. Measured: at most 2e-6 on tflite-runtime 2.14 and ai-edge-litert 2.3.
@@ -204,6 +207,62 @@ def test_wrong_shapes_are_refused(model):
     for label in (-1, model.classes):
         with pytest.raises(ValueError, match="labels"):
             model.train_step(x, np.full(4, label, np.int32), 0.1)
+
+
+class RefusingInterpreter:
+    """The runtime installed here, except that it takes no scalar and notes which signatures were called."""
+
+    called: set[str]
+
+    def __init__(self, **arguments: Any) -> None:
+        self._inner = RUNTIME(**arguments)
+
+    def get_signature_list(self) -> Any:
+        return self._inner.get_signature_list()
+
+    def get_signature_runner(self, signature: str) -> Any:
+        return RefusingRunner(signature, self._inner.get_signature_runner(signature), self.called)
+
+
+class RefusingRunner:
+    """As `ai-edge-litert` on AArch64 would die, so it fails here: by the shape of what it is given."""
+
+    def __init__(self, signature: str, inner: Any, called: set[str]) -> None:
+        self._signature, self._inner, self._called = signature, inner, called
+        self.get_input_details, self.get_output_details = inner.get_input_details, inner.get_output_details
+
+    def __call__(self, **inputs: Any) -> Any:
+        scalars = [name for name, value in inputs.items() if np.ndim(value) == 0]
+        assert not scalars, f"{self._signature} is given {scalars} of shape ()"
+        self._called.add(self._signature)
+        return self._inner(**inputs)
+
+
+def test_no_scalar_enters_a_runtime(name, monkeypatch):
+    """Every input of every signature that training, scoring and storing call has at least one dimension."""
+    called: set[str] = set()
+    monkeypatch.setattr(tflite, "_INTERPRETER", type("Counting", (RefusingInterpreter,), {"called": called}))
+    content = MODELS[name].read_bytes()
+    careful = TfliteModel(content)
+    x, y = make_separable(careful, 8)
+    careful.train_step(x, y, 0.05)
+    careful.grad(x, y), careful.infer(x), careful.evaluate(x, y)
+    careful.set_weights(careful.get_weights())
+    assert called == set(SIGNATURES)
+
+
+@pytest.mark.skipif(
+    tflite.RUNTIME_NAME == "ai_edge_litert" and platform.machine() == "aarch64", reason="a scalar kills the process"
+)
+def test_one_element_trains_as_a_scalar_does(model):
+    """Four steps with the rate as (1,) end at the very bits that the runtime gives for a rate of shape ()."""
+    x, y = make_separable(model, 16)
+    losses = [model.train_step(x, y, 0.05) for _ in range(4)]
+    weights = model.get_weights()
+    model.init()
+    train = model._get_runner("train")
+    assert [float(train(x=x, y=y, learning_rate=np.float32(0.05))["loss"]) for _ in range(4)] == losses
+    assert model.get_weights().tobytes() == weights.tobytes()
 
 
 def test_probe_accepts_the_built_in_models(name):
