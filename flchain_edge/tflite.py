@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import numpy as np
 
 from flchain.errors import ConfigError
+from flchain_edge.process_ends import build_end
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -197,10 +198,19 @@ class TfliteModel:
         return examples, labels
 
 
-def probe_model(model: bytes, timeout_s: float = PROBE_TIMEOUT_S) -> None:
+class ModelRefused(ConfigError):
+    """What the probe found. `may_lack_memory`: it may be the machine, or a limit, that is too small for the model."""
+
+    def __init__(self, problems: tuple[str, ...], *, may_lack_memory: bool = False) -> None:
+        super().__init__(problems)
+        self.may_lack_memory = may_lack_memory
+
+
+def probe_model(model: bytes, timeout_s: float = PROBE_TIMEOUT_S, memory_bytes_max: int = 0) -> None:
     """Load and try a model in a child process: init, save, restore, one step, one evaluation, and gradients.
 
-    Raises ConfigError if it is not a trainable model, gives nonsense, aborts its process or takes too long.
+    `memory_bytes_max` is the limit that this process has, 0 if it has none. Raises ModelRefused if it is not a
+    trainable model, gives nonsense, ends its process or takes too long.
     """
     _check_file(model)
     reader, writer = os.pipe()
@@ -211,14 +221,19 @@ def probe_model(model: bytes, timeout_s: float = PROBE_TIMEOUT_S) -> None:
     answer = _read_answer(reader, timeout_s)
     if answer is None:
         os.kill(pid, signal.SIGKILL)
-    status = os.waitpid(pid, 0)[1]
+    _, status, usage = os.wait4(pid, 0)
     if answer is None:
-        raise ConfigError((f"model: no result within {timeout_s:g} s",))
+        raise ModelRefused((f"model: no result within {timeout_s:g} s",))
+    end = build_end(status, usage)
+    may_lack_memory = end.may_lack_memory(memory_bytes_max)
     if not answer:
-        code = os.waitstatus_to_exitcode(status)
-        raise ConfigError((f"model: it kills the process that runs it (exit code {code}) on {RUNTIME_NAME}",))
-    if problems := json.loads(answer):
-        raise ConfigError(tuple(problems))
+        why = ", as the kernel does where memory runs out" if end.code == -signal.SIGKILL else ""
+        text = f"model: on {RUNTIME_NAME} it kills the process that tries it ({end}{why})"
+        raise ModelRefused((text,), may_lack_memory=may_lack_memory)
+    found = json.loads(answer)
+    if found["problems"]:
+        is_short = found["is_out_of_memory"] or (found["is_failed"] and may_lack_memory)
+        raise ModelRefused(tuple(found["problems"]), may_lack_memory=is_short)
 
 
 def _read_answer(reader: int, timeout_s: float) -> bytes | None:
@@ -235,16 +250,24 @@ def _read_answer(reader: int, timeout_s: float) -> bytes | None:
 def _run_probe(model: bytes, writer: int) -> NoReturn:
     """In the child, which ends here whatever happens: it is a copy of somebody else's process."""
     try:
-        problems: tuple[str, ...] = ()
-        try:
-            _try_model(TfliteModel(model))
-        except ConfigError as error:
-            problems = error.problems
-        except Exception as error:  # whatever a stranger's model raises is the answer
-            problems = (f"model: trying it failed: {type(error).__name__}: {error}",)
-        os.write(writer, json.dumps([text[:1000] for text in problems[:20]]).encode())
+        os.write(writer, json.dumps(_find_problems(model)).encode())
     finally:
         os._exit(0)
+
+
+def _find_problems(model: bytes) -> dict[str, object]:
+    """The texts, and of which kind they are; what a stranger's model raises is an answer too."""
+    problems: tuple[str, ...] = ()
+    is_failed = is_out_of_memory = False
+    try:
+        _try_model(TfliteModel(model))
+    except ConfigError as error:
+        problems = error.problems
+    except Exception as error:
+        is_failed, is_out_of_memory = True, isinstance(error, MemoryError)
+        problems = (f"model: trying it failed: {type(error).__name__}: {error}",)
+    texts = [text[:1000] for text in problems[:20]]
+    return {"problems": texts, "is_failed": is_failed, "is_out_of_memory": is_out_of_memory}
 
 
 def _try_model(model: TfliteModel) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
 from collections import deque
@@ -216,14 +215,16 @@ class Worker:
         if process is None:
             return cause or "the worker has ended"
         oom_kills = self._cpu.mechanism.count_oom_kills(self._job)
-        code = process.kill()
+        end = process.kill()
         self._cpu.detach(self._job)
         if cause:
             return cause
-        if code == -signal.SIGKILL and oom_kills:
+        if end is None:
+            return "the worker does not end"
+        if end.code == -signal.SIGKILL and oom_kills:
             return "the worker ran out of memory, killed by the kernel"
-        with contextlib.suppress(ValueError, TypeError):
-            name = signal.Signals(-(code or 0)).name
-            hint = "; is [cpu] memory_max_mb too little?" if self._spec.memory_bytes_max else ""
-            return f"the worker was ended by {name}{hint}"
-        return f"the worker ended with status {code}"
+        if end.code >= 0:
+            return f"the worker ended with {end}"
+        limit = self._spec.memory_bytes_max
+        hint = "; is [cpu] memory_max_mb too little?" if limit and end.may_lack_memory(limit) else ""
+        return f"the worker was ended by {end}{hint}"

@@ -191,15 +191,14 @@ def _read_inherited_bytes() -> int:
 def _open_files(spec: WorkerSpec, channel: Channel) -> Tools:
     """Raises ConfigError with every problem, also for a model that aborts its process."""
     # Not before now, so that nothing but a worker ever holds the runtime.
-    from flchain_edge.tflite import TfliteModel, probe_model
+    from flchain_edge.tflite import ModelRefused, TfliteModel, probe_model
 
     model_file = read_model_file(Path(spec.model), bytes.fromhex(spec.model_digest))
     try:
-        probe_model(model_file)
-    except ConfigError as error:
-        if not spec.memory_bytes_max:
+        probe_model(model_file, memory_bytes_max=spec.memory_bytes_max)
+    except ModelRefused as error:
+        if not (spec.memory_bytes_max and error.may_lack_memory):
             raise
-        # The runtime does not say that it got no memory: it falls over.
         hint = f"[cpu] memory_max_mb: it was tried with {spec.memory_bytes_max // 1_000_000}; is that too little?"
         raise ConfigError((*error.problems, hint)) from error
     model = TfliteModel(model_file, spec.threads)

@@ -17,6 +17,7 @@ import traceback
 from dataclasses import dataclass
 
 from agent.edge import worker_process
+from flchain_edge.process_ends import ProcessEnd, build_end
 
 KILL_TIMEOUT_S = 5.0
 SPAWNED_SOCKET = 3
@@ -29,19 +30,19 @@ class WorkerProcess:
 
     pid: int
     sock: socket.socket
-    _status: int | None = None
+    _end: ProcessEnd | None = None
 
-    def poll(self) -> int | None:
-        """Its exit code once it has ended, negative for a signal."""
-        if self._status is None:
+    def poll(self) -> ProcessEnd | None:
+        """How it ended, once it has."""
+        if self._end is None:
             with contextlib.suppress(ChildProcessError):
-                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                pid, status, usage = os.wait4(self.pid, os.WNOHANG)
                 if pid:
-                    self._status = os.waitstatus_to_exitcode(status)
-        return self._status
+                    self._end = build_end(status, usage)
+        return self._end
 
-    def kill(self) -> int | None:
-        """End it and let go of the socket; its exit code, which is its own if it had ended before."""
+    def kill(self) -> ProcessEnd | None:
+        """End it and let go of the socket; how it ended, which is its own doing if it had ended before."""
         with contextlib.suppress(OSError):
             self.sock.close()
         if self.poll() is None:
@@ -50,7 +51,7 @@ class WorkerProcess:
         deadline = time.monotonic() + KILL_TIMEOUT_S
         while self.poll() is None and time.monotonic() < deadline:  # a moment, unless it hangs in a device
             time.sleep(0.001)
-        return self._status
+        return self._end
 
 
 def fork_worker() -> WorkerProcess:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 
 from flchain.errors import ConfigError
 from flchain_edge import tflite
-from flchain_edge.tflite import EVALUATE_BATCH, SIGNATURES, TfliteModel, probe_model
+from flchain_edge.process_ends import ProcessEnd
+from flchain_edge.tflite import EVALUATE_BATCH, SIGNATURES, ModelRefused, TfliteModel, probe_model
 from tools.modelbuilder.cli import main
 from tools.modelbuilder.reference import build_inputs
 
@@ -302,11 +304,37 @@ def test_probe_names_a_missing_input():
         probe_model(content)
 
 
-def test_probe_survives_an_abort(monkeypatch):
-    """A model that aborts its process takes only the child along, and the message says so."""
-    monkeypatch.setattr(tflite, "_try_model", lambda model: os.abort())
-    with pytest.raises(ConfigError, match="kills the process"):
+@pytest.mark.parametrize(
+    ("number", "is_memory"), [(signal.SIGABRT, False), (signal.SIGSEGV, False), (signal.SIGKILL, True)]
+)
+def test_probe_names_the_signal_that_ended_it(monkeypatch, number, is_memory):
+    """A model that ends its process takes only the child along; the message names the signal, and SIGKILL's cause."""
+    monkeypatch.setattr(tflite, "_try_model", lambda model: os.kill(os.getpid(), number))
+    with pytest.raises(ModelRefused, match=rf"kills the process that tries it \({number.name}") as refused:
         probe_model(MODELS["mlp"].read_bytes())
+    assert refused.value.may_lack_memory == is_memory
+    assert ("memory" in str(refused.value)) == is_memory
+
+
+@pytest.mark.parametrize(
+    ("number", "peak_mb", "limit_mb", "is_plausible"),
+    [
+        (signal.SIGSEGV, 60, 256, False),  # far below its limit: a fault of the runtime
+        (signal.SIGSEGV, 60, 0, False),
+        (signal.SIGSEGV, 200, 256, True),  # a runtime that is refused memory dies like this too
+        (signal.SIGABRT, 128, 256, True),
+        (signal.SIGKILL, 1, 0, True),
+    ],
+)
+def test_memory_is_plausible_near_its_limit(number, peak_mb, limit_mb, is_plausible):
+    """Want of memory explains a death if the kernel killed it, or if it held half of what it may, and no other."""
+    assert ProcessEnd(-number, peak_mb * 1_000_000).may_lack_memory(limit_mb * 1_000_000) == is_plausible
+
+
+def test_an_end_is_named():
+    """Signals are told by name, those that have none by number, and an exit by its status."""
+    names = [str(ProcessEnd(code, 0)) for code in (-11, -40, 0, 3)]
+    assert names == ["SIGSEGV", "signal 40", "status 0", "status 3"]
 
 
 def test_probe_gives_up_in_time(monkeypatch):
@@ -323,8 +351,21 @@ def test_probe_reports_an_exception(monkeypatch):
         raise RuntimeError("Node number 7 failed")
 
     monkeypatch.setattr(tflite, "_try_model", fail)
-    with pytest.raises(ConfigError, match="RuntimeError: Node number 7 failed"):
+    with pytest.raises(ModelRefused, match="RuntimeError: Node number 7 failed") as refused:
+        probe_model(MODELS["mlp"].read_bytes(), memory_bytes_max=1 << 40)
+    assert not refused.value.may_lack_memory
+
+
+def test_probe_tells_want_of_memory(monkeypatch):
+    """A MemoryError while a model is tried is want of memory, whatever the limit."""
+
+    def fail(model):
+        raise MemoryError("std::bad_alloc")
+
+    monkeypatch.setattr(tflite, "_try_model", fail)
+    with pytest.raises(ModelRefused, match="MemoryError: std::bad_alloc") as refused:
         probe_model(MODELS["mlp"].read_bytes())
+    assert refused.value.may_lack_memory
 
 
 def test_probe_refuses_a_model_that_does_not_learn(monkeypatch):

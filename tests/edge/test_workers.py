@@ -30,7 +30,7 @@ from flchain.errors import ConfigError
 from flchain.fixedpoint import to_fixed
 from flchain.types import Round
 from flchain_edge.model_files import MODEL_BYTES_MAX, Examples, compute_score_bp, hold_out, read_file
-from flchain_edge.tflite import TfliteModel
+from flchain_edge.tflite import ModelRefused, TfliteModel
 
 MODEL = Path(__file__).resolve().parents[2] / "tools" / "models" / "cnn1d.tflite"
 PARAMETERS, ROWS = 12_519, 200
@@ -181,6 +181,24 @@ def test_a_dead_worker_costs_its_round_only(spec: WorkerSpec) -> None:
     Scene(replace(spec, local_epochs=ENDLESS)).run(steps)
 
 
+@pytest.mark.parametrize(("number", "is_blamed"), [(signal.SIGKILL, True), (signal.SIGSEGV, False)])
+def test_a_fault_in_a_worker_is_not_called_want_of_memory(
+    spec: WorkerSpec, number: signal.Signals, is_blamed: bool
+) -> None:
+    """A worker that dies far below its limit has its signal named; the setting is asked for after SIGKILL alone."""
+
+    async def steps(scene: Scene, initial: np.ndarray) -> None:
+        process = scene.process
+        training = asyncio.create_task(scene.workers.train(Round(1), initial))
+        await until_working(process)
+        process.send_signal(number)
+        with pytest.raises(WorkerFailed, match=f"ended by {number.name}") as failed:
+            await training
+        assert ("memory_max_mb" in str(failed.value)) == is_blamed
+
+    Scene(replace(spec, local_epochs=ENDLESS, memory_bytes_max=2000 * MEGABYTE)).run(steps)
+
+
 def test_a_worker_that_died_without_work_is_replaced_unseen(spec: WorkerSpec) -> None:
     """If it dies between two rounds, no round is lost."""
 
@@ -246,22 +264,30 @@ def test_bad_files_are_the_operators_to_mend(spec: WorkerSpec, tmp_path: Path) -
             Scene(changed).run(steps)
 
 
-def test_too_little_memory_is_told_as_that(spec: WorkerSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_is_told_as_that(spec: WorkerSpec) -> None:
     """Where Python gets no memory, or the runtime falls over for want of it, the start is refused by the setting."""
-    limited = replace(spec, memory_bytes_max=MEGABYTE)
     with pytest.raises(ConfigError, match="memory_max_mb"):
-        Scene(limited).run(nothing)
+        Scene(replace(spec, memory_bytes_max=MEGABYTE)).run(nothing)
 
-    def fall_over(model: bytes) -> None:
-        raise ConfigError(("model: it kills the process that runs it",))
+
+@pytest.mark.parametrize("may_lack_memory", [True, False])
+@pytest.mark.parametrize("limit_mb", [0, 256])
+def test_memory_is_blamed_for_what_it_can_explain(
+    spec: WorkerSpec, monkeypatch: pytest.MonkeyPatch, limit_mb: int, may_lack_memory: bool
+) -> None:
+    """The setting is named beside the runtime's death if there is a limit, and want of memory can be the cause."""
+
+    def fall_over(model: bytes, memory_bytes_max: int) -> None:
+        assert memory_bytes_max == limit_mb * MEGABYTE
+        raise ModelRefused(("model: it kills the process",), may_lack_memory=may_lack_memory)
 
     monkeypatch.setattr("flchain_edge.tflite.probe_model", fall_over)
     ours, theirs = socket.socketpair()
-    with ours, theirs:
-        for tried, count in ((limited, 2), (spec, 1)):
-            with pytest.raises(ConfigError) as refused:
-                _open_files(tried, Channel(ours))
-            assert len(refused.value.problems) == count
+    with ours, theirs, pytest.raises(ConfigError) as refused:
+        _open_files(replace(spec, memory_bytes_max=limit_mb * MEGABYTE), Channel(ours))
+    is_blamed = any("memory_max_mb: it was tried with 256" in problem for problem in refused.value.problems)
+    assert is_blamed == (limit_mb == 256 and may_lack_memory)
+    assert refused.value.problems[0] == "model: it kills the process"
 
 
 def test_a_file_takes_the_memory_of_its_size(spec: WorkerSpec) -> None:
