@@ -16,18 +16,17 @@ of shape () ever enters a runtime (see `_call`).
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
-import os
-import select
 import signal
-import time
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from flchain.errors import ConfigError
-from flchain_edge.process_ends import build_end
+from flchain_edge.apart import answer_as_program, run_apart
+from flchain_edge.native_lines import leave_out
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,8 +45,10 @@ SIGNATURES: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
 }
 EVALUATE_BATCH: Final = 64  # rows in one call: memory grows with it, speed no longer does
 PROBE_TIMEOUT_S: Final = 120.0  # an emulated board is some 20 times slower than a real one
+PROBE_PROGRAM: Final = "from flchain_edge.tflite import run_probe_program; run_probe_program()"
 MODEL_FILE_BYTES_MAX: Final = 64 * 1024 * 1024
 _FILE_IDENTIFIER: Final = b"TFL3"  # bytes 4 to 8 of every .tflite file
+_CREATED: Final = b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU."  # ai-edge-litert, once in a process
 
 _RUNTIMES: Final = (
     ("tflite_runtime", "tflite-runtime", "tflite_runtime.interpreter"),
@@ -104,7 +105,8 @@ class TfliteModel:
         self._parameters_count = weights[0]
         self._input_shape = shape_in[1:]
         self._classes = shape_out[1]
-        self.init()
+        with leave_out(_CREATED):  # the first call of all is what it is said at
+            self.init()
 
     @property
     def parameters_count(self) -> int:
@@ -213,46 +215,33 @@ def probe_model(model: bytes, timeout_s: float = PROBE_TIMEOUT_S, memory_bytes_m
     trainable model, gives nonsense, ends its process or takes too long.
     """
     _check_file(model)
-    reader, writer = os.pipe()
-    pid = os.fork()  # cheap: nothing is imported or copied again
-    if pid == 0:
-        _run_probe(model, writer)
-    os.close(writer)
-    answer = _read_answer(reader, timeout_s)
-    if answer is None:
-        os.kill(pid, signal.SIGKILL)
-    _, status, usage = os.wait4(pid, 0)
-    if answer is None:
+    try:
+        outcome = run_apart(_answer_probe, PROBE_PROGRAM, model, timeout_s)
+    except OSError as error:
+        text = f"model: no process can be started to try it in: {error.strerror}"
+        raise ModelRefused((text,), may_lack_memory=error.errno == errno.ENOMEM) from error
+    if outcome.answer is None:
         raise ModelRefused((f"model: no result within {timeout_s:g} s",))
-    end = build_end(status, usage)
+    end = outcome.end
     may_lack_memory = end.may_lack_memory(memory_bytes_max)
-    if not answer:
+    if not outcome.answer:
         why = ", as the kernel does where memory runs out" if end.code == -signal.SIGKILL else ""
-        text = f"model: on {RUNTIME_NAME} it kills the process that tries it ({end}{why})"
+        said = f": {outcome.words.splitlines()[-1][:300]}" if outcome.words else ""
+        text = f"model: on {RUNTIME_NAME} it kills the process that tries it ({end}{why}){said}"
         raise ModelRefused((text,), may_lack_memory=may_lack_memory)
-    found = json.loads(answer)
+    found = json.loads(outcome.answer)
     if found["problems"]:
         is_short = found["is_out_of_memory"] or (found["is_failed"] and may_lack_memory)
         raise ModelRefused(tuple(found["problems"]), may_lack_memory=is_short)
 
 
-def _read_answer(reader: int, timeout_s: float) -> bytes | None:
-    """All that the child writes until it ends; None if it takes too long."""
-    answer, deadline = b"", time.monotonic() + timeout_s
-    with os.fdopen(reader, "rb", buffering=0) as stream:
-        while select.select((stream,), (), (), max(0.0, deadline - time.monotonic()))[0]:
-            if not (part := stream.read(65_536)):
-                return answer
-            answer += part
-    return None
+def run_probe_program() -> None:
+    """What `probe_model` starts where it may not fork."""
+    answer_as_program(_answer_probe)
 
 
-def _run_probe(model: bytes, writer: int) -> NoReturn:
-    """In the child, which ends here whatever happens: it is a copy of somebody else's process."""
-    try:
-        os.write(writer, json.dumps(_find_problems(model)).encode())
-    finally:
-        os._exit(0)
+def _answer_probe(model: bytes) -> bytes:
+    return json.dumps(_find_problems(model)).encode()
 
 
 def _find_problems(model: bytes) -> dict[str, object]:

@@ -20,7 +20,7 @@ from agent.edge.worker_frames import (
     encode_frame,
     encode_spec,
 )
-from agent.edge.worker_spawn import WorkerProcess, spawn_worker
+from agent.edge.worker_spawn import END_GRACE_S, WorkerProcess, spawn_worker
 from flchain.errors import ConfigError, FlchainError
 
 log = logging.getLogger("agent.worker")
@@ -215,7 +215,7 @@ class Worker:
         if process is None:
             return cause or "the worker has ended"
         oom_kills = self._cpu.mechanism.count_oom_kills(self._job)
-        end = process.kill()
+        end = process.kill(0.0 if cause else END_GRACE_S)
         self._cpu.detach(self._job)
         if cause:
             return cause

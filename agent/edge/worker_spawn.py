@@ -17,9 +17,13 @@ import traceback
 from dataclasses import dataclass
 
 from agent.edge import worker_process
+from flchain_edge.apart import is_one_thread
 from flchain_edge.process_ends import ProcessEnd, build_end
 
 KILL_TIMEOUT_S = 5.0
+END_GRACE_S = 1.0
+"""For a process that has closed its socket to end by itself: else a kill would hide what it dies of."""
+NUMPY_THREADS = "OPENBLAS_NUM_THREADS"
 SPAWNED_SOCKET = 3
 """The descriptor that a started worker finds its socket at."""
 
@@ -41,21 +45,29 @@ class WorkerProcess:
                     self._end = build_end(status, usage)
         return self._end
 
-    def kill(self) -> ProcessEnd | None:
-        """End it and let go of the socket; how it ended, which is its own doing if it had ended before."""
+    def kill(self, grace_s: float = 0.0) -> ProcessEnd | None:
+        """Let go of the socket and end it, if it does not end by itself within `grace_s`; how it ended."""
         with contextlib.suppress(OSError):
             self.sock.close()
-        if self.poll() is None:
+        if self._wait(grace_s) is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
-        deadline = time.monotonic() + KILL_TIMEOUT_S
-        while self.poll() is None and time.monotonic() < deadline:  # a moment, unless it hangs in a device
+        return self._wait(KILL_TIMEOUT_S)  # a moment, unless it hangs in a device
+
+    def _wait(self, timeout_s: float) -> ProcessEnd | None:
+        deadline = time.monotonic() + timeout_s
+        while self.poll() is None and time.monotonic() < deadline:
             time.sleep(0.001)
         return self._end
 
 
 def fork_worker() -> WorkerProcess:
-    """A copy of this process as it is now. Only before threads, event loop, files and keys."""
+    """A copy of this process as it is now. Only before threads, event loop, files and keys.
+
+    If a thread runs all the same, a program: a copy of a process with threads may wait for ever for one it has not.
+    """
+    if not is_one_thread():
+        return spawn_worker()
     gc.collect()
     gc.freeze()  # else the collector writes to every object, and both sides pay for all pages
     ours, theirs = socket.socketpair()
@@ -79,9 +91,10 @@ def spawn_worker() -> WorkerProcess:
     """A program of its own: safe at any time, some megabytes larger."""
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-m", worker_process.__name__, str(SPAWNED_SOCKET), str(os.getpid())]
+    environ = {NUMPY_THREADS: "1", **os.environ}  # numpy would start a thread for each core
     actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), SPAWNED_SOCKET)]
     try:
-        pid = os.posix_spawn(sys.executable, command, os.environ, file_actions=actions, setsigmask=())
+        pid = os.posix_spawn(sys.executable, command, environ, file_actions=actions, setsigmask=())
     finally:
         theirs.close()
     return WorkerProcess(pid, ours)

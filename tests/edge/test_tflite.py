@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from numpy.typing import NDArray
 
 from flchain.errors import ConfigError
 from flchain_edge import tflite
+from flchain_edge.native_lines import leave_out
 from flchain_edge.process_ends import ProcessEnd
 from flchain_edge.tflite import EVALUATE_BATCH, SIGNATURES, ModelRefused, TfliteModel, probe_model
 from tools.modelbuilder.cli import main
@@ -304,16 +308,60 @@ def test_probe_names_a_missing_input():
         probe_model(content)
 
 
+def probe(kind: str, patch: str, options: str = "") -> tuple[str, bool]:
+    """What a probe of a good model says, and whether it may be memory, where `patch` is in force in the child.
+
+    In a new interpreter with one thread, so that it forks, or with two, so that it starts a program. There a warning is
+    an error, and what is written to stderr is one too.
+    """
+    program = f"import os, pathlib, signal, threading\nfrom flchain_edge import tflite\n{patch}\n"
+    script = (
+        f"{program}tflite.PROBE_PROGRAM = {program + 'tflite.run_probe_program()'!r}\n"
+        f"if {kind == 'program'}: threading.Thread(target=signal.pause, daemon=True).start()\n"
+        f"content = pathlib.Path({str(MODELS['mlp'])!r}).read_bytes()\n"
+        f"try: tflite.probe_model(content, {options})\n"
+        "except tflite.ModelRefused as error: print(int(error.may_lack_memory), error)\n"
+        "else: print('0 accepted')"
+    )
+    environ = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    command = (sys.executable, "-W", "error", "-c", script)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environ, cwd=ROOT)
+    assert done.stderr == ""
+    is_memory, _, text = done.stdout.strip().partition(" ")
+    return text, is_memory == "1"
+
+
+KINDS = ("fork", "program")
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("number", "is_memory"), [(signal.SIGABRT, False), (signal.SIGSEGV, False), (signal.SIGKILL, True)]
 )
-def test_probe_names_the_signal_that_ended_it(monkeypatch, number, is_memory):
+def test_probe_names_the_signal_that_ended_it(kind, number, is_memory):
     """A model that ends its process takes only the child along; the message names the signal, and SIGKILL's cause."""
-    monkeypatch.setattr(tflite, "_try_model", lambda model: os.kill(os.getpid(), number))
-    with pytest.raises(ModelRefused, match=rf"kills the process that tries it \({number.name}") as refused:
-        probe_model(MODELS["mlp"].read_bytes())
-    assert refused.value.may_lack_memory == is_memory
-    assert ("memory" in str(refused.value)) == is_memory
+    text, may_lack_memory = probe(
+        kind, f"tflite._try_model = lambda model: (os.write(2, b'the last word'), os.kill(os.getpid(), {int(number)}))"
+    )
+    assert f"kills the process that tries it ({number.name}" in text and text.endswith(": the last word")
+    assert (may_lack_memory, "memory" in text) == (is_memory, is_memory)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_probe_is_silent_on_a_good_model(kind):
+    """A trial neither writes to stderr, the runtime's own lines included, nor warns, on any version of Python."""
+    assert probe(kind, "") == ("accepted", False)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_child_is_forked_from_one_thread_only(kind):
+    """With one thread the trial runs in a copy of the process, with more in a program that has set up itself."""
+    patch = (
+        "set_up_by = os.getpid()\n"
+        "def tell(model): raise RuntimeError('program' if os.getpid() == set_up_by else 'fork')\n"
+        "tflite._try_model = tell"
+    )
+    assert probe(kind, patch)[0].endswith(f"RuntimeError: {kind}")
 
 
 @pytest.mark.parametrize(
@@ -337,42 +385,66 @@ def test_an_end_is_named():
     assert names == ["SIGSEGV", "signal 40", "status 0", "status 3"]
 
 
-def test_probe_gives_up_in_time(monkeypatch):
-    """A model that never answers is given up after the time allowed."""
-    monkeypatch.setattr(tflite, "_try_model", lambda model: threading.Event().wait())
-    with pytest.raises(ConfigError, match="no result within"):
-        probe_model(MODELS["mlp"].read_bytes(), timeout_s=0.2)
+@pytest.mark.parametrize("kind", KINDS)
+def test_probe_gives_up_in_time(kind):
+    """A model that never answers is given up after the time allowed, and its process is ended."""
+    assert probe(kind, "tflite._try_model = lambda model: signal.pause()", "timeout_s=1.0") == (
+        "model: no result within 1 s",
+        False,
+    )
 
 
-def test_probe_reports_an_exception(monkeypatch):
-    """Whatever a model raises while it is tried is told as the operator's problem."""
-
-    def fail(model):
-        raise RuntimeError("Node number 7 failed")
-
-    monkeypatch.setattr(tflite, "_try_model", fail)
-    with pytest.raises(ModelRefused, match="RuntimeError: Node number 7 failed") as refused:
-        probe_model(MODELS["mlp"].read_bytes(), memory_bytes_max=1 << 40)
-    assert not refused.value.may_lack_memory
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("error", "is_memory"), [("RuntimeError", False), ("MemoryError", True)])
+def test_probe_reports_an_exception(kind, error, is_memory):
+    """Whatever a model raises while it is tried is told as the operator's problem; MemoryError is want of memory."""
+    patch = f"def fail(model): raise {error}('Node number 7 failed')\ntflite._try_model = fail"
+    text = f"model: trying it failed: {error}: Node number 7 failed"
+    assert probe(kind, patch, "memory_bytes_max=1 << 40") == (text, is_memory)
 
 
-def test_probe_tells_want_of_memory(monkeypatch):
-    """A MemoryError while a model is tried is want of memory, whatever the limit."""
+def test_probe_that_cannot_start_is_an_operators_problem(monkeypatch):
+    """A machine that has no room for one more process refuses the model with that reason, and no traceback."""
 
-    def fail(model):
-        raise MemoryError("std::bad_alloc")
+    def fail(*arguments):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
-    monkeypatch.setattr(tflite, "_try_model", fail)
-    with pytest.raises(ModelRefused, match="MemoryError: std::bad_alloc") as refused:
+    monkeypatch.setattr(tflite, "run_apart", fail)
+    with pytest.raises(ModelRefused, match=r"no process can be started .* Cannot allocate memory") as refused:
         probe_model(MODELS["mlp"].read_bytes())
     assert refused.value.may_lack_memory
+
+
+def test_only_the_empty_line_is_left_out(capfd):
+    """What is written to stderr meanwhile comes out in its order, without the one line, even if an error ends it."""
+    with pytest.raises(KeyError), leave_out(b"INFO: nothing"):
+        os.write(2, b"before\nINFO: nothing\nINFO: nothing new\n")
+        os.write(2, b"after\n")
+        raise KeyError
+    os.write(2, b"INFO: nothing\n")
+    assert capfd.readouterr().err == "before\nINFO: nothing new\nafter\nINFO: nothing\n"
+
+
+def test_a_model_says_nothing_by_itself():
+    """Loading, training and scoring in a new process write nothing to stderr, and a closed stderr is no fault."""
+    script = (
+        "import pathlib, numpy as np\nfrom flchain_edge.tflite import TfliteModel\n"
+        f"model = TfliteModel(pathlib.Path({str(MODELS['cnn1d'])!r}).read_bytes())\n"
+        "x, y = np.zeros((2, 100, 6), np.float32), np.zeros(2, np.int32)\n"
+        "model.train_step(x, y, 0.1)\nmodel.evaluate(x, y)\nprint('done')"
+    )
+    command = (sys.executable, "-W", "error", "-c", script)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert (done.stdout, done.stderr) == ("done\n", "")
+    closed = subprocess.run(("sh", "-c", 'exec "$@" 2>&-', "sh", *command), capture_output=True, check=True, cwd=ROOT)
+    assert closed.stdout == b"done\n"
 
 
 def test_probe_refuses_a_model_that_does_not_learn(monkeypatch):
     """A training step that changes nothing is found out: the model is refused before a round is lost on it."""
     monkeypatch.setattr(TfliteModel, "train_step", lambda self, x, y, learning_rate: self.evaluate(x, y)[1])
     with pytest.raises(ConfigError, match="changes nothing"):
-        probe_model(MODELS["mlp"].read_bytes())
+        tflite._try_model(TfliteModel(MODELS["mlp"].read_bytes()))
 
 
 def test_no_runtime_is_a_config_error(monkeypatch):

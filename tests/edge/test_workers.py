@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import tracemalloc
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from agent.edge.cpu import CpuControl, Unlimited
 from agent.edge.worker import Worker, WorkerFailed
 from agent.edge.worker_frames import WorkerSpec
 from agent.edge.worker_process import Channel, _open_files
-from agent.edge.worker_spawn import fork_worker
+from agent.edge.worker_spawn import WorkerProcess, fork_worker
 from agent.edge.workers import MEGABYTE, MINE, TRAIN, Workers
 from agent.readings import Shares
 from agent.settings import CpuSettings
@@ -37,6 +39,8 @@ PARAMETERS, ROWS = 12_519, 200
 ENDLESS = 100_000
 """Epochs of a training that no test waits for."""
 DEADLINE_S = 60.0
+ONE_THREAD = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+"""The environment of an agent that may fork: numpy starts no threads."""
 
 
 @pytest.fixture
@@ -181,6 +185,22 @@ def test_a_dead_worker_costs_its_round_only(spec: WorkerSpec) -> None:
     Scene(replace(spec, local_epochs=ENDLESS)).run(steps)
 
 
+def test_a_worker_that_ends_by_itself_is_not_called_killed(spec: WorkerSpec) -> None:
+    """One whose socket closes well before it is gone is told by the status that it ends with."""
+    busy = "import os; os.close(3); sum(range(3_000_000)); os._exit(7)"
+
+    def start() -> WorkerProcess:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), 3)]
+            command = (sys.executable, "-c", busy)
+            return WorkerProcess(os.posix_spawn(sys.executable, command, os.environ, file_actions=actions), ours)
+
+    worker = Worker(TRAIN, spec, 8 * PARAMETERS, CpuControl(Unlimited(), 2), start=start)
+    with pytest.raises(WorkerFailed, match="ended with status 7"):
+        asyncio.run(worker.start())
+
+
 @pytest.mark.parametrize(("number", "is_blamed"), [(signal.SIGKILL, True), (signal.SIGSEGV, False)])
 def test_a_fault_in_a_worker_is_not_called_want_of_memory(
     spec: WorkerSpec, number: signal.Signals, is_blamed: bool
@@ -311,7 +331,8 @@ def test_a_worker_does_not_outlive_its_agent(tmp_path: Path) -> None:
         "import os, signal, sys\nfrom agent.edge.worker_spawn import fork_worker\n"
         "process = fork_worker()\nprint(process.pid, flush=True)\nsignal.pause()\n"
     )
-    with subprocess.Popen((sys.executable, "-c", script), stdout=subprocess.PIPE, text=True) as agent:
+    command = (sys.executable, "-c", script)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ONE_THREAD) as agent:
         assert agent.stdout is not None
         worker = psutil.Process(int(agent.stdout.readline()))
         while worker.name() != "flchain-worker":
@@ -321,26 +342,69 @@ def test_a_worker_does_not_outlive_its_agent(tmp_path: Path) -> None:
     assert psutil.wait_procs([worker], timeout=DEADLINE_S)[1] == []
 
 
-def test_a_forked_worker_works_as_a_started_one(spec: WorkerSpec) -> None:
-    """The processes that an agent forks at its start train to the same delta as those that replace them."""
+FORKED_SCRIPT = """
+from agent.cli import _fork_spares
+spare, other = _fork_spares()
+
+import asyncio, json, os, pathlib, sys
+import psutil
+from agent.edge.cpu import CpuControl, Unlimited
+from agent.edge.worker import Worker
+from agent.edge.worker_frames import WorkerSpec
+from agent.edge.workers import TRAIN, Workers
+from agent.settings import CpuSettings
+from flchain.types import Round
+
+def read_command(pid):
+    return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+
+async def scenario(spare):
     cpu = CpuControl(Unlimited(), 2)
-    trainer = Worker(TRAIN, spec, 8 * PARAMETERS, cpu, start=fork_worker)
+    trainer = Worker(TRAIN, WorkerSpec(**json.loads(sys.argv[1])), 8 * int(sys.argv[2]), cpu, start=lambda: spare)
+    workers = Workers(cpu, trainer, None, CpuSettings())
+    try:
+        initial = await workers.start()
+        for is_forked in (True, False):
+            done = await workers.train(Round(1), initial)
+            assert (read_command(trainer.pid) == read_command(os.getpid())) == is_forked
+            print(done.delta.tobytes().hex())
+            dead = psutil.Process(trainer.pid)
+            dead.kill()
+            while dead.status() != psutil.STATUS_ZOMBIE:
+                await asyncio.sleep(0.01)
+    finally:
+        workers.stop()
 
-    async def scenario() -> None:
-        workers = Workers(cpu, trainer, None, CpuSettings())
+other.kill()
+asyncio.run(scenario(spare))
+"""
+
+
+def test_a_forked_worker_works_as_a_started_one(spec: WorkerSpec) -> None:
+    """The processes that an agent forks at its start are copies of it, warn of nothing, and train to the same delta
+    as the programs that replace them."""
+    command = (sys.executable, "-W", "error", "-c", FORKED_SCRIPT, json.dumps(asdict(spec)), str(PARAMETERS))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    assert done.returncode == 0, done.stderr
+    forked, started = done.stdout.split()
+    assert forked == started and len(forked) == 2 * 4 * PARAMETERS
+    assert "Warning" not in done.stderr
+
+
+def test_a_process_with_threads_is_not_copied() -> None:
+    """Where a thread runs, a worker is a program even if a fork is asked for: a copy could wait for ever."""
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    try:
+        process = fork_worker()
         try:
-            initial = await workers.start()
-            forked = await workers.train(Round(1), initial)
-            process = psutil.Process(trainer.pid)
-            process.kill()
-            await until(lambda: process.status() == psutil.STATUS_ZOMBIE)
-            started = await workers.train(Round(1), initial)
-            assert forked is not None and started is not None
-            assert forked.delta.tobytes() == started.delta.tobytes()
+            assert "agent.edge.worker_process" in psutil.Process(process.pid).cmdline()
         finally:
-            workers.stop()
-
-    asyncio.run(scenario())
+            process.kill()
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_an_agent_never_loads_the_runtime() -> None:
