@@ -26,6 +26,7 @@ import numpy as np
 
 from flchain.errors import ConfigError
 from flchain_edge.apart import answer_as_program, run_apart
+from flchain_edge.float_state import keep_float_state
 from flchain_edge.native_lines import leave_out
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ def _find_runtime() -> tuple[str, Any]:
         if name == "tflite_runtime" and int(np.__version__.split(".")[0]) >= 2:
             continue  # it imports beside numpy 2, then fails on the first model
         try:
-            return name, importlib.import_module(module).Interpreter
+            with keep_float_state():
+                return name, importlib.import_module(module).Interpreter
         except ImportError:
             continue
     return "", None

@@ -14,6 +14,7 @@ from flchain.errors import ConfigError
 from flchain_edge.config import load_config, render_example
 from flchain_edge.mqtt_settings import MqttSettings
 from flchain_edge.node_settings import EnrolmentSettings
+from tests.support.floats import floats
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ def test_example_is_a_valid_file_that_names_every_key(tmp_path: Path) -> None:
     assert "learning rate" in example
 
 
-leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+leaves = st.none() | st.booleans() | st.integers() | floats() | st.text(max_size=8)
 values = st.recursive(leaves, lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(max_size=4), v, max_size=3))
 keys = st.sampled_from(["chain", "data_dir", "mqtt", "training", "peers", "port", "rate", "name", "layers"])
 

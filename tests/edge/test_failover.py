@@ -17,6 +17,7 @@ from flchain_edge.config import load_config
 from flchain_edge.inbox import Connected
 from flchain_edge.mqtt import MqttLink, MqttSettings
 from flchain_edge.mqtt_settings import Endpoint
+from tests.support.floats import floats
 from tests.support.mqtt_link import until, wait_for
 from tools.broker import Broker, start_broker
 
@@ -100,7 +101,7 @@ def test_a_broker_that_is_cut_off_is_turned_away_from(brokers: tuple[Broker, Bro
     asyncio.run(scenario())
 
 
-@given(st.integers(1, 16), st.lists(st.floats(0, 60), min_size=40, max_size=60), st.floats(0, 1, exclude_max=True))
+@given(st.integers(1, 16), st.lists(floats(0, 60), min_size=40, max_size=60), floats(0, 1, exclude_max=True))
 def test_every_broker_gets_its_turn_and_no_wait_is_long(count: int, lasted: list[float], draw: float) -> None:
     """Whatever happens, each of n brokers is tried within n turns; the first round through them waits least."""
     endpoints = tuple(Endpoint("b", port) for port in range(1, count + 1))

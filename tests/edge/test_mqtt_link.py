@@ -26,6 +26,7 @@ from flchain_edge.mqtt import (
     Will,
     compute_publish_bytes,
 )
+from tests.support.floats import floats
 from tests.support.mqtt_link import settings_for, started, until, wait_for
 from tools.broker import Broker, start_broker
 
@@ -208,7 +209,7 @@ def test_inbox_is_bounded_whatever_happens(steps: list[str]) -> None:
     assert is_up_told == is_up
 
 
-@given(st.integers(1, 10_000), st.floats(0, 1, exclude_max=True))
+@given(st.integers(1, 10_000), floats(0, 1, exclude_max=True))
 def test_backoff_is_capped_and_spread(failures: int, draw: float) -> None:
     """The delay never exceeds its cap and never falls below half of what the failures ask for."""
     ceiling = compute_backoff_s(failures, 1.0)

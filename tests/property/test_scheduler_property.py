@@ -18,48 +18,49 @@ from agent.scheduler_settings import SchedulerSettings
 from agent.scheduler_values import UNKNOWN_BOARD, CpuOutlook, MiningOffer, RoundOutlook, SchedulerInputs, Situation
 from flchain.messages import Phase
 from flchain.types import Millis
+from tests.support.floats import floats
 
-share = st.floats(0.0, 1.0)
-anything = st.one_of(st.none(), st.floats(), st.floats(-1e3, 1e3))
+share = floats(0.0, 1.0)
+anything = st.one_of(st.none(), floats(), floats(-1e3, 1e3))
 flag = st.sampled_from((None, False, True))
 
 readings = st.builds(
     BoardReading,
     free_memory_bytes=st.integers(0, 2 * 10**9),
-    temperature_c=st.one_of(anything, st.floats(20.0, 95.0)),
+    temperature_c=st.one_of(anything, floats(20.0, 95.0)),
     is_throttled=flag,
     is_undervolted=flag,
     power_w=anything,
     is_on_battery=flag,
     battery_fraction=st.one_of(anything, share),
-    battery_wh=st.one_of(anything, st.floats(0.0, 200.0)),
+    battery_wh=st.one_of(anything, floats(0.0, 200.0)),
 )
 outlooks = st.builds(
     RoundOutlook,
     number=st.integers(0, 5),
     phase=st.sampled_from(Phase),
-    training_left_core_s=st.one_of(st.floats(0.0, 1e4), st.floats()),
-    reward=st.one_of(st.floats(0.0, 1e4), st.floats()),
-    acceptance=st.one_of(share, st.floats()),
+    training_left_core_s=st.one_of(floats(0.0, 1e4), floats()),
+    reward=st.one_of(floats(0.0, 1e4), floats()),
+    acceptance=st.one_of(share, floats()),
     deadline_ms=st.one_of(st.none(), st.integers(-(10**6), 10**7)),
-    deadline_offsets_s=st.lists(st.floats(), max_size=20).map(tuple),
+    deadline_offsets_s=st.lists(floats(), max_size=20).map(tuple),
     work_sd=share,
 )
 offers = st.builds(
     MiningOffer,
-    reward=st.one_of(st.floats(0.0, 1e3), st.floats()),
-    core_s=st.one_of(st.floats(0.0, 1e4), st.floats()),
+    reward=st.one_of(floats(0.0, 1e3), floats()),
+    core_s=st.one_of(floats(0.0, 1e4), floats()),
     due=st.one_of(st.none(), st.integers(-1, 100)),
     deadline_ms=st.one_of(st.none(), st.integers(-(10**6), 10**7)),
-    rivals_cores=st.one_of(st.none(), st.floats(0.0, 1e3), st.floats()),
+    rivals_cores=st.one_of(st.none(), floats(0.0, 1e3), floats()),
 )
 cpus = st.builds(
     CpuOutlook,
     cores=st.integers(1, 64),
-    other_load=st.one_of(share, st.floats()),
-    other_load_sd=st.one_of(share, st.floats()),
-    train_cores_max=st.one_of(st.none(), st.floats(0.1, 64.0)),
-    mine_cores_max=st.one_of(st.none(), st.floats(0.1, 64.0)),
+    other_load=st.one_of(share, floats()),
+    other_load_sd=st.one_of(share, floats()),
+    train_cores_max=st.one_of(st.none(), floats(0.1, 64.0)),
+    mine_cores_max=st.one_of(st.none(), floats(0.1, 64.0)),
 )
 inputs_drawn = st.builds(
     SchedulerInputs,
@@ -68,8 +69,8 @@ inputs_drawn = st.builds(
     round=st.one_of(st.none(), outlooks),
     offers=st.lists(offers, max_size=6).map(tuple),
     minute_of_day=st.one_of(st.none(), st.integers(0, 1439)),
-    harvest_w=st.lists(st.one_of(st.floats(0.0, 30.0), st.floats()), max_size=50).map(tuple),
-    earned=st.floats(),
+    harvest_w=st.lists(st.one_of(floats(0.0, 30.0), floats()), max_size=50).map(tuple),
+    earned=floats(),
     coin_value=anything,
     energy_price_per_kwh=anything,
 )
@@ -77,8 +78,8 @@ settings_drawn = st.builds(
     SchedulerSettings,
     policy=st.sampled_from(tuple(POLICIES)),
     share_max=share,
-    fixed_train=st.floats(0.0, 0.5),
-    fixed_mine=st.floats(0.0, 0.5),
+    fixed_train=floats(0.0, 0.5),
+    fixed_mine=floats(0.0, 0.5),
     quiet_hours=st.sampled_from(("", "22:00-06:00", "09:00-17:30", "12:00-12:00")),
     is_mining_on_battery=st.booleans(),
     battery_floor=share,
@@ -128,10 +129,10 @@ def test_limits_hold_whatever_is_told(chosen: SchedulerSettings, told: list[tupl
 @settings(max_examples=60, deadline=None)
 @given(
     policy=st.sampled_from(tuple(POLICIES)),
-    fraction=st.floats(0.0, 1.0),
-    capacity=st.floats(5.0, 200.0),
-    harvest=st.lists(st.floats(0.0, 20.0), min_size=1, max_size=24).map(tuple),
-    floor=st.floats(0.01, 0.9),
+    fraction=floats(0.0, 1.0),
+    capacity=floats(5.0, 200.0),
+    harvest=st.lists(floats(0.0, 20.0), min_size=1, max_size=24).map(tuple),
+    floor=floats(0.01, 0.9),
     cpu=cpus,
 )
 def test_no_forecast_crosses_the_battery_floor(
@@ -163,33 +164,31 @@ def draw_situation(inputs: SchedulerInputs, share_max: float, factor: float = 1.
 sane_inputs = st.builds(
     SchedulerInputs,
     reading=st.just(BoardReading(10**9)),
-    cpu=st.builds(
-        CpuOutlook, cores=st.integers(1, 8), other_load=st.floats(0.0, 0.9), other_load_sd=st.floats(0.0, 0.3)
-    ),
+    cpu=st.builds(CpuOutlook, cores=st.integers(1, 8), other_load=floats(0.0, 0.9), other_load_sd=floats(0.0, 0.3)),
     round=st.one_of(
         st.none(),
         st.builds(
             RoundOutlook,
             number=st.just(1),
             phase=st.just(Phase.COMMIT),
-            training_left_core_s=st.floats(1.0, 2000.0),
-            reward=st.floats(0.01, 100.0),
+            training_left_core_s=floats(1.0, 2000.0),
+            reward=floats(0.01, 100.0),
             acceptance=share,
             deadline_ms=st.integers(10_000, 600_000),
-            deadline_offsets_s=st.lists(st.floats(-60.0, 60.0), max_size=16).map(tuple),
+            deadline_offsets_s=st.lists(floats(-60.0, 60.0), max_size=16).map(tuple),
         ),
     ),
     offers=st.builds(
         MiningOffer,
-        reward=st.floats(1e-4, 10.0),
-        core_s=st.floats(1.0, 100.0),
-        rivals_cores=st.one_of(st.none(), st.floats(0.5, 100.0)),
+        reward=floats(1e-4, 10.0),
+        core_s=floats(1.0, 100.0),
+        rivals_cores=st.one_of(st.none(), floats(0.5, 100.0)),
     ).map(lambda offer: (offer,)),
 )
 
 
 @settings(max_examples=80, deadline=None)
-@given(inputs=sane_inputs, share_max=st.floats(0.05, 1.0), factor=st.floats(1.0, 50.0))
+@given(inputs=sane_inputs, share_max=floats(0.05, 1.0), factor=floats(1.0, 50.0))
 def test_mining_that_pays_more_never_gets_less(inputs: SchedulerInputs, share_max: float, factor: float) -> None:
     """A higher reward for blocks, all else equal, never lowers mining's share under `profit`."""
     less = choose_profit(draw_situation(inputs, share_max)).shares
@@ -198,7 +197,7 @@ def test_mining_that_pays_more_never_gets_less(inputs: SchedulerInputs, share_ma
 
 
 @settings(max_examples=80, deadline=None)
-@given(inputs=sane_inputs, share_max=st.floats(0.05, 1.0), factor=st.floats(1.0, 50.0))
+@given(inputs=sane_inputs, share_max=floats(0.05, 1.0), factor=floats(1.0, 50.0))
 def test_an_update_worth_more_never_gets_less(inputs: SchedulerInputs, share_max: float, factor: float) -> None:
     """A higher reward for the update, all else equal, never lowers training's share under `profit`."""
     if inputs.round is None:
@@ -212,8 +211,8 @@ def test_an_update_worth_more_never_gets_less(inputs: SchedulerInputs, share_max
 @settings(max_examples=25, deadline=None)
 @given(
     policy=st.sampled_from(tuple(POLICIES)),
-    temperatures=st.lists(st.floats(55.0, 80.0), min_size=40, max_size=80),
-    prices=st.lists(st.floats(0.0, 3.0), min_size=40, max_size=40),
+    temperatures=st.lists(floats(55.0, 80.0), min_size=40, max_size=80),
+    prices=st.lists(floats(0.0, 3.0), min_size=40, max_size=40),
     hold_s=st.integers(10, 120),
 )
 def test_shares_do_not_swing(policy: str, temperatures: list[float], prices: list[float], hold_s: int) -> None:

@@ -26,10 +26,11 @@ from agent.sensing.labels import parse_intervals
 from agent.sensing.samples import InvalidReading
 from agent.sensing.text_lines import LINE_BYTES_MAX, LineSplitter
 from flchain_edge.inbox import Received
+from tests.support.floats import floats
 from tools.emulators.iio_tree import encode_record
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    st.none() | st.booleans() | st.integers() | floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
     max_leaves=10,
 )
@@ -151,7 +152,7 @@ def test_any_scan_type_is_read_or_refused(text: str) -> None:
 
 @given(
     st.lists(st.integers(0, 2**50), min_size=1, max_size=30),
-    st.lists(st.floats(width=32), min_size=1, max_size=3),
+    st.lists(floats(width=32), min_size=1, max_size=3),
     st.binary(max_size=40),
 )
 def test_blocks_come_back_and_damage_is_seen(times: list[int], row: list[float], garbage: bytes) -> None:

@@ -20,6 +20,7 @@ from agent.energy import (
     process_sample,
     unwrap,
 )
+from tests.support.floats import floats
 
 PROFILE = BoardProfile("test", idle_w=2.0, core_w=1.0, cores=4, source="made up")
 MEASURED, ESTIMATED = EnergySource.MEASURED, EnergySource.ESTIMATED
@@ -110,11 +111,11 @@ def test_a_counter_wraps_behind_its_largest_value() -> None:
     st.lists(
         st.builds(
             EnergySample,
-            at_s=st.floats(0, 1e5),
-            counter_j=st.none() | st.floats(0, 1e6),
-            power_w=st.none() | st.floats(0, 500),
-            coarse_j=st.none() | st.floats(0, 1e6),
-            busy_s=st.none() | st.floats(0, 1e5),
+            at_s=floats(0, 1e5),
+            counter_j=st.none() | floats(0, 1e6),
+            power_w=st.none() | floats(0, 500),
+            coarse_j=st.none() | floats(0, 1e6),
+            busy_s=st.none() | floats(0, 1e5),
         ),
         max_size=12,
     )

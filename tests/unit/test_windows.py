@@ -31,6 +31,7 @@ from agent.sensing.resampling import (
 )
 from agent.sensing.selection import HOLD_OUT, NEITHER, TRAIN, assign_parts, select_newest
 from agent.sensing.timeline import Boot, compute_age_cutoff_us, compute_age_us, process_clock
+from tests.support.floats import floats
 
 SECOND = 1_000_000
 YEAR = 31_557_600 * SECOND
@@ -160,7 +161,7 @@ def test_interval_files_are_read_or_told_line_by_line() -> None:
     assert parse_time_us("0.0000019") == 1
 
 
-@given(st.integers(0, 10**6), st.floats(0.05, 0.5), st.integers(1, 50), st.integers(0, 20))
+@given(st.integers(0, 10**6), floats(0.05, 0.5), st.integers(1, 50), st.integers(0, 20))
 def test_training_and_hold_out_never_share_an_instant(seed: int, share: float, window_s: int, hold_off_s: int) -> None:
     """Whatever the windows, those to train on end at least the hold-off before or begin it after any held-out one."""
     rng = np.random.default_rng(seed)
