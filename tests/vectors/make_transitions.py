@@ -1,0 +1,35 @@
+"""Make transitions/data: what every rule of the chain makes of a state, whole states and inputs as bytes.
+
+Run from the repository's root: `python -m tests.vectors.make_transitions`. What is recorded there is what nodes agree
+on: a change of these files changes the protocol, and nodes of two versions then go two ways. `transitions/check.py`
+reads the files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from tests.vectors.transitions import build_messages, check, packing, state_form, world
+from tests.vectors.transitions.recorder import Recorder
+
+BUILDERS: dict[str, Callable[[Recorder], None]] = {
+    "messages": build_messages.build,
+}
+"""By the name of the file."""
+
+
+def main() -> None:
+    """Write every file, and remove those that nobody makes any more."""
+    for path in check.DATA.glob("*.json"):
+        path.unlink()
+    content = {"names": packing.pack(world.list_names()), "state": state_form.flatten(world.WORLD)}
+    check.WORLD.write_text(json.dumps(content, indent=1) + "\n")
+    for name, build in BUILDERS.items():
+        recorder = Recorder(world.WORLD)
+        build(recorder)
+        recorder.write(check.DATA / f"{name}.json")
+
+
+if __name__ == "__main__":
+    main()

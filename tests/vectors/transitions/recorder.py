@@ -1,0 +1,48 @@
+"""Collect vectors while a builder states its claims, and write them down with what the rules make of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from flchain.state import ChainState
+from tests.vectors.transitions import check, packing, state_form
+
+
+class Recorder:
+    """The vectors of one file. Refusals must come out as the builder says: a vector of the wrong error pins nothing."""
+
+    def __init__(self, world: ChainState) -> None:
+        self._world = state_form.flatten(world)
+        self.vectors: list[dict[str, Any]] = []
+
+    def add(
+        self,
+        name: str,
+        claim: str,
+        operation: str,
+        before: ChainState | None = None,
+        *,
+        error: str | None = None,
+        fill: dict[str, int] | None = None,
+        **given: Any,
+    ) -> dict[str, Any]:
+        """Run one vector and keep it; its outcome. Raises AssertionError if it is not refused with the code `error`."""
+        assert all(vector["name"] != name for vector in self.vectors), f"two vectors are named {name}"
+        vector: dict[str, Any] = {"name": name, "claim": claim, "operation": operation}
+        if before is not None:
+            vector["before"] = state_form.find_changes(self._world, state_form.flatten(before))
+        if fill:
+            vector["fill"] = fill
+        vector["input"] = packing.pack(given)
+        # Through JSON, as the reader gets it: what it cannot hold must not be recorded.
+        vector = json.loads(json.dumps(vector))
+        outcome: dict[str, Any] = json.loads(json.dumps(check.run(self._world, vector)))
+        assert outcome.get("error") == error, f"{name}: expected {error}, found {str(outcome)[:2000]}"
+        self.vectors.append(vector | {"outcome": outcome})
+        return outcome
+
+    def write(self, path: Path) -> None:
+        """Write the file."""
+        path.write_text(json.dumps({"vectors": self.vectors}, indent=1) + "\n")
