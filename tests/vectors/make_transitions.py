@@ -10,24 +10,39 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from tests.vectors.transitions import build_messages, check, packing, state_form, world
+from tests.vectors.transitions import (
+    build_elections,
+    build_evidence,
+    build_messages,
+    build_orders,
+    build_phases,
+    check,
+    packing,
+    state_form,
+    world,
+)
 from tests.vectors.transitions.recorder import Recorder
 
 BUILDERS: dict[str, Callable[[Recorder], None]] = {
     "messages": build_messages.build,
+    "orders": build_orders.build,
+    "evidence": build_evidence.build,
+    "phases": build_phases.build,
+    "elections": build_elections.build,
 }
 """By the name of the file."""
 
 
 def main() -> None:
-    """Write every file, and remove those that nobody makes any more."""
+    """Write every file, once all of them could be made, and remove those that nobody makes any more."""
+    recorders = {name: Recorder(world.WORLD) for name in BUILDERS}
+    for name, build in BUILDERS.items():
+        build(recorders[name])
     for path in check.DATA.glob("*.json"):
         path.unlink()
     content = {"names": packing.pack(world.list_names()), "state": state_form.flatten(world.WORLD)}
     check.WORLD.write_text(json.dumps(content, indent=1) + "\n")
-    for name, build in BUILDERS.items():
-        recorder = Recorder(world.WORLD)
-        build(recorder)
+    for name, recorder in recorders.items():
         recorder.write(check.DATA / f"{name}.json")
 
 

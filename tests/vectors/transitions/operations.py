@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 from flchain import chain, messages, orders, phases, settle, state_tree, wire
+from flchain.consensus import dpos
 from flchain.state import ChainState
 
 Given = dict[str, Any]
@@ -67,6 +69,27 @@ def process_settlement(before: ChainState, given: Given) -> Outcome:
     return describe_state(settle.process_settlement(before, messages.Settlement(given["accepted"])))
 
 
+def elect(before: ChainState, _given: Given) -> Outcome:
+    """An election."""
+    return describe_state(orders.process_election(before))
+
+
+def mature(before: ChainState, _given: Given) -> Outcome:
+    """What is due is paid out."""
+    return describe_state(orders.process_matured(before))
+
+
+def call(_before: ChainState, given: Given) -> Outcome:
+    """A function of numbers alone."""
+    name = given["function"]
+    return {"result": getattr(FUNCTIONS[name], name)(*given["arguments"])}
+
+
+FUNCTIONS: dict[str, ModuleType] = {
+    **dict.fromkeys(("scale_stakes", "cap_powers", "split_reward", "compute_slashed", "elect"), dpos),
+}
+"""The module that each function is in."""
+
 OPERATIONS: dict[str, Callable[[ChainState, Given], Outcome]] = {
     "process_message": process_message,
     "process_order": process_order,
@@ -75,4 +98,7 @@ OPERATIONS: dict[str, Callable[[ChainState, Given], Outcome]] = {
     "describe_phase": describe_phase,
     "settle_round": settle_round,
     "process_settlement": process_settlement,
+    "elect": elect,
+    "mature": mature,
+    "call": call,
 }

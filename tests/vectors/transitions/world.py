@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from flchain import state, wire
+from flchain import codecs, state, wire
 from flchain.crypto import Identity
 from flchain.messages import AnyMessage, Phase
 from flchain.params import ChainParams
@@ -99,7 +99,6 @@ _CANDIDATES: tuple[tuple[Any, ...], ...] = (
     (5_555, 3_301, 2_909, 0, 6, True, 21, 101),
     (3_333, 8_803, 8_101, -11_234_603, 0, False, 2, 5),
 )
-_UPDATES = tuple(hashlib.sha256(f"transitions: {i}".encode()).digest()[:28] for i in range(8))
 
 
 def _vector(values: Iterable[int]) -> Any:
@@ -205,3 +204,21 @@ def list_names() -> dict[str, str]:
     families = (("miner", MINERS[:6]), ("device", PLAIN_DEVICES), ("holder", HOLDERS))
     names = {key.address.hex(): f"{family} {i}" for family, keys in families for i, key in enumerate(keys)}
     return names | {BOTH.address.hex(): "miner 6, also a device", STRANGER.address.hex(): "stranger"}
+
+
+def make_vector(number: int, size: int = PARAMETERS_COUNT) -> Any:
+    """A change of a model, small and large values of both signs, from an integer recurrence."""
+    register, values = 9_001 + 77 * number, []
+    for _ in range(size):
+        register = (1_103_515_245 * register + 12_345) % 2**31
+        values.append((register - 2**30) >> (register >> 7) % 23)
+    return _vector(values)
+
+
+def make_payload(
+    number: int, codec: str = "identity", level: int = 1, sender: bytes = b"", size: int = PARAMETERS_COUNT
+) -> bytes:
+    """The payload of `make_vector` in a codec."""
+    seed = codecs.compute_codec_seed(CHAIN, _any(ROUND), _any(sender))
+    delta = make_vector(number, size)
+    return codecs.CODECS[codec].encode(delta, np.zeros_like(delta), level, seed).payload
