@@ -7,28 +7,35 @@ reads the files.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 from tests.vectors.transitions import (
+    build_blocks,
     build_elections,
     build_evidence,
     build_messages,
     build_orders,
     build_phases,
+    build_proposers,
+    build_rewards,
+    build_settlements,
     check,
     packing,
     state_form,
     world,
 )
-from tests.vectors.transitions.recorder import Recorder
+from tests.vectors.transitions.recorder import Recorder, dump
 
 BUILDERS: dict[str, Callable[[Recorder], None]] = {
+    "blocks": build_blocks.build,
+    "proposers": build_proposers.build,
     "messages": build_messages.build,
     "orders": build_orders.build,
     "evidence": build_evidence.build,
     "phases": build_phases.build,
     "elections": build_elections.build,
+    "settlements": build_settlements.build,
+    "rewards": build_rewards.build,
 }
 """By the name of the file."""
 
@@ -41,7 +48,7 @@ def main() -> None:
     for path in check.DATA.glob("*.json"):
         path.unlink()
     content = {"names": packing.pack(world.list_names()), "state": state_form.flatten(world.WORLD)}
-    check.WORLD.write_text(json.dumps(content, indent=1) + "\n")
+    check.WORLD.write_text(dump(content) + "\n")
     for name, recorder in recorders.items():
         recorder.write(check.DATA / f"{name}.json")
 

@@ -18,6 +18,7 @@ from tests.vectors.transitions.world import (
     MINERS,
     TIME_MS,
     WORLD,
+    untyped,
     with_candidate,
     with_params,
 )
@@ -38,12 +39,8 @@ def set_bonds(before: ChainState, bonds: Sequence[int]) -> ChainState:
     """The state in which nothing but these bonds of the miners is delegated; none where 0."""
     kept = {(d.delegator, d.candidate): d for d in before.delegations}
     own = [kept[key.address, key.address] for key in MINERS]
-    rows = tuple(replace(row, amount=_any(bond)) for row, bond in zip(own, bonds, strict=True) if bond)
+    rows = tuple(replace(row, amount=untyped(bond)) for row, bond in zip(own, bonds, strict=True) if bond)
     return replace(before, delegations=rows)
-
-
-def _any(value: Any) -> Any:
-    return value
 
 
 def _build_elections(to: Recorder) -> None:
@@ -62,7 +59,7 @@ def _build_elections(to: Recorder) -> None:
     for bond in (BOND_MIN - 1, BOND_MIN):
         claim = "Without a bond of its own, whatever stands behind it, nobody is elected."
         rows = (
-            replace(d, amount=_any(bond)) if d.delegator == d.candidate == MINERS[1].address else d
+            replace(d, amount=untyped(bond)) if d.delegator == d.candidate == MINERS[1].address else d
             for d in WORLD.delegations
         )
         to.add(f"elect, bond {bond}", claim, op, replace(WORLD, delegations=tuple(rows)))
@@ -85,7 +82,7 @@ def _build_maturing(to: Recorder) -> None:
     a, b, c = (HOLDERS[i].address for i in (1, 0, 2))
 
     def wait(*rows: tuple[Any, int, int | None]) -> ChainState:
-        listed = (Unbonding(owner, MINERS[2].address, _any(amount), _any(due)) for owner, amount, due in rows)
+        listed = (Unbonding(owner, MINERS[2].address, untyped(amount), untyped(due)) for owner, amount, due in rows)
         return replace(WORLD, unbondings=tuple(listed))
 
     to.add("mature, nothing due", "What is not due waits.", op, WORLD)
@@ -100,15 +97,15 @@ def _build_maturing(to: Recorder) -> None:
     to.add("mature, forgotten", claim, op, lost)
     backed = replace(lost, delegations=tuple(d for d in WORLD.delegations if d.candidate == MINERS[1].address))
     to.add("mature, kept for stake", claim, op, backed)
-    waiting = Unbonding(a, MINERS[1].address, _any(31), _any(TIME_MS + 1))
+    waiting = Unbonding(a, MINERS[1].address, untyped(31), untyped(TIME_MS + 1))
     to.add("mature, kept for stake that waits", claim, op, replace(lost, unbondings=(waiting,)))
-    paid = replace(waiting, due_ms=_any(TIME_MS))
+    paid = replace(waiting, due_ms=untyped(TIME_MS))
     to.add("mature, forgotten once paid", claim, op, replace(lost, unbondings=(paid,)))
     delegated = replace(WORLD, delegations=WORLD.delegations[:1], unbondings=())
     to.add("mature, by delegator", "Having delegated keeps no candidate.", op, delegated)
-    gone = replace(WORLD, unbondings=(Unbonding(BOTH.address, MINERS[0].address, _any(5), _any(1)),))
+    gone = replace(WORLD, unbondings=(Unbonding(BOTH.address, MINERS[0].address, untyped(5), untyped(1)),))
     to.add("mature, to a miner", "Miners are paid like all others.", op, gone)
-    device = replace(WORLD, unbondings=(Unbonding(DEVICES[0].address, MINERS[0].address, _any(5), _any(1)),))
+    device = replace(WORLD, unbondings=(Unbonding(DEVICES[0].address, MINERS[0].address, untyped(5), untyped(1)),))
     to.add("mature, to a device", "So are devices.", op, device)
 
 
@@ -116,9 +113,9 @@ def _build_functions(to: Recorder) -> None:
     def ask(name: str, claim: str, function: str, *arguments: Any) -> None:
         to.add(name, claim, "call", function=function, arguments=arguments)
 
-    for stakes in ((1, 2, 3), (2**40 - 1,), (2**39, 2**39 - 1), (2**39, 2**39), (2**41 + 1, 3, 5), (2**50, 2**49, 1)):
+    for large in ((1, 2, 3), (2**40 - 1,), (2**39, 2**39 - 1), (2**39, 2**39), (2**41 + 1, 3, 5), (2**50, 2**49, 1)):
         claim = "Stakes whose sum takes more than 40 bits are halved until it does not."
-        ask(f"scale, {stakes}", claim, "scale_stakes", stakes)
+        ask(f"scale, {large}", claim, "scale_stakes", large)
     lists = ((7,), (5, 5), (90, 5, 5), (50, 30, 20), (9, 9, 9, 1), (1, 1, 1, 1), (1_000, 999, 1, 1), (6, 5, 4, 3, 2))
     for stakes in lists:
         for cap in (1, 2_499, 2_500, 3_333, 3_334, 4_999, 5_000, 5_001, 9_999, 10_000):

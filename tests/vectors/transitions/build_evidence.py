@@ -18,6 +18,7 @@ from tests.vectors.transitions.world import (
     STRANGER,
     WORLD,
     seal,
+    untyped,
     with_account,
     with_candidate,
     with_params,
@@ -125,7 +126,7 @@ def _build_sentences(to: Recorder) -> None:
     to.add("sentence, in jail", "A second offence makes jail longer.", OP, WORLD, raw=accuse_of_two_votes(MINERS[5]))
     claim = "What is slashed to nothing is gone, of delegations and of unbondings."
     to.add("sentence, down to nothing", claim, OP, WORLD, raw=accuse_of_two_votes(BOTH))
-    small: Any = tuple(replace(u, amount=1, candidate=BOTH.address) for u in WORLD.unbondings[:2])
+    small: Any = tuple(replace(u, amount=untyped(1), candidate=BOTH.address) for u in WORLD.unbondings[:2])
     dust = replace(WORLD, unbondings=(*small, *WORLD.unbondings[2:]))
     to.add("sentence, unbondings to nothing", claim, OP, dust, raw=accuse_of_two_votes(BOTH))
     for share in (0, 1, 9_999, 10_000):

@@ -29,6 +29,7 @@ from tests.vectors.transitions.world import (
     WORLD,
     get_account,
     seal,
+    untyped,
     with_account,
     with_candidate,
     with_params,
@@ -181,7 +182,7 @@ def _build_undelegates(to: Recorder) -> None:
     to.add("undelegate, of nothing", "Nothing was there.", OP, WORLD, raw=take(99, MINERS[3]), error=POOR)
     to.add("undelegate, the bond", "A bond may be taken back.", OP, WORLD, raw=take(bond, MINERS[2], MINERS[2]))
     to.add("undelegate, from a jailed one", "Jail holds no stake.", OP, WORLD, raw=take(907, MINERS[5], HOLDERS[3]))
-    mine = [Unbonding(HOLDERS[2].address, MINERS[i % 4].address, _any(3 + i), None) for i in range(8)]
+    mine = [Unbonding(HOLDERS[2].address, MINERS[i % 4].address, untyped(3 + i), None) for i in range(8)]
     others = WORLD.unbondings
     for name, count, error in (("eighth", 6, None), ("ninth", 7, REFUSED)):
         # The world has one of this account already.
@@ -203,7 +204,3 @@ def _build_unjails(to: Recorder) -> None:
     both = with_candidate(WORLD, BOTH, is_jailed=True, jailed_until=ROUND)
     claim = "A validator that was jailed and kept its seat comes free with all that it has."
     to.add("unjail, with a seat", claim, OP, both, raw=order(BOTH, Unjail))
-
-
-def _any(value: Any) -> Any:
-    return value

@@ -6,9 +6,13 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from flchain import chain, messages, orders, phases, settle, state_tree, wire
-from flchain.consensus import dpos
+import cbor2
+
+from flchain import chain, incentives, messages, orders, phases, settle, state_tree, wire
+from flchain.consensus import dpos, pok, proposer
 from flchain.state import ChainState
+from flchain.types import View
+from tests.vectors.transitions import state_form
 
 Given = dict[str, Any]
 Outcome = dict[str, Any]
@@ -35,16 +39,30 @@ def process_order(before: ChainState, given: Given) -> Outcome:
 
 
 def apply_block(before: ChainState, given: Given) -> Outcome:
-    """A block as a peer sends it."""
+    """A block as a peer sends it. With a clock it is also built, of its own messages in another order."""
     block, after = chain.apply_block(before, given["header"], given["body"])
-    return describe_state(after, hash=block.hash)
+    outcome = describe_state(after, hash=block.hash)
+    if "clock_ms" in given:
+        transactions, listed, _ = cbor2.loads(given["body"])
+        parts = given["proposer"], transactions[::-1], listed[::-1], given["clock_ms"]
+        built, state = chain.build_block(before, *parts)
+        outcome |= {
+            "built_header": built.header_bytes,
+            "is_body_alike": built.body_bytes == given["body"],
+            "is_state_alike": state_form.flatten(state) == state_form.flatten(after),
+        }
+    return outcome
 
 
-def build_block(before: ChainState, given: Given) -> Outcome:
-    """A block made of messages in any order: its bytes, and the state after it."""
-    given_parts = given["proposer"], given["transactions"], given["orders"], given["clock_ms"]
-    block, after = chain.build_block(before, *given_parts)
-    return describe_state(after, header=block.header_bytes, body=block.body_bytes)
+def propose(before: ChainState, given: Given) -> Outcome:
+    """Who proposes in each of the first views."""
+    return {"proposers": [chain.get_proposer(before, View(view)) for view in range(given["views"])]}
+
+
+def select(before: ChainState, given: Given) -> Outcome:
+    """What of the messages that wait goes into the next block."""
+    transactions, after = chain.select_transactions(before, given["transactions"])
+    return describe_state(after, transactions=transactions, orders=chain.select_orders(before, given["orders"]))
 
 
 def describe_phase(before: ChainState, _given: Given) -> Outcome:
@@ -62,6 +80,23 @@ def settle_round(before: ChainState, _given: Given) -> Outcome:
     """The settlement that the scores give, and the state after it."""
     settlement = settle.compute_settlement(before)
     return describe_state(settle.process_settlement(before, settlement), accepted=settlement.accepted)
+
+
+def judge_round(before: ChainState, _given: Given) -> Outcome:
+    """What the scorers weigh, in general and where each miner is judged; the medians; and who is too far from them."""
+    scores = settle.compute_round_scores(before)
+    return {
+        "weights": settle.get_scorer_weights(before),
+        "weights_without": {c.address: settle.get_scorer_weights(before, c.address) for c in before.candidates},
+        "base": scores.base,
+        "medians": scores.updates,
+        "outliers": settle.find_outlying_scorers(before),
+    }
+
+
+def judge_and_settle(before: ChainState, given: Given) -> Outcome:
+    """Both: what the scores say, and what settlement makes of it."""
+    return judge_round(before, given) | settle_round(before, given)
 
 
 def process_settlement(before: ChainState, given: Given) -> Outcome:
@@ -87,6 +122,9 @@ def call(_before: ChainState, given: Given) -> Outcome:
 
 FUNCTIONS: dict[str, ModuleType] = {
     **dict.fromkeys(("scale_stakes", "cap_powers", "split_reward", "compute_slashed", "elect"), dpos),
+    **dict.fromkeys(("advance", "compute_pok_weight", "compute_pos_weight", "compute_poq_weight"), proposer),
+    **dict.fromkeys(("compute_weighted_median", "compute_knowledge", "compute_idle_knowledge", "find_outliers"), pok),
+    **dict.fromkeys(("reward_per_update", "reward_by_samples", "compute_reputation"), incentives),
 }
 """The module that each function is in."""
 
@@ -94,9 +132,11 @@ OPERATIONS: dict[str, Callable[[ChainState, Given], Outcome]] = {
     "process_message": process_message,
     "process_order": process_order,
     "apply_block": apply_block,
-    "build_block": build_block,
+    "propose": propose,
+    "select": select,
     "describe_phase": describe_phase,
     "settle_round": settle_round,
+    "judge_and_settle": judge_and_settle,
     "process_settlement": process_settlement,
     "elect": elect,
     "mature": mature,

@@ -45,4 +45,14 @@ class Recorder:
 
     def write(self, path: Path) -> None:
         """Write the file."""
-        path.write_text(json.dumps({"vectors": self.vectors}, indent=1) + "\n")
+        listed = ",\n".join(dump(vector) for vector in self.vectors)
+        path.write_text(f'{{"vectors": [\n{listed}\n]}}\n')
+
+
+def dump(value: Any, depth: int = 0) -> str:
+    """JSON with one line for each entry of an object, and lists on one line, so that differences can be read."""
+    if not isinstance(value, dict) or not value:
+        return json.dumps(value, separators=(",", ":"))
+    space = " " * (depth + 1)
+    lines = (f"{space}{json.dumps(name)}: {dump(item, depth + 1)}" for name, item in value.items())
+    return "{\n" + ",\n".join(lines) + "\n" + space[1:] + "}"

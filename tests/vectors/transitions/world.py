@@ -21,6 +21,11 @@ HEAD: Any = hashlib.sha256(b"transitions: head").digest()
 HEIGHT, ROUND, TIME_MS = 131, 17, 1_800_000_000_123
 
 
+def untyped(value: Any) -> Any:
+    """A number without the name of its quantity: a vector may put any number anywhere."""
+    return value
+
+
 def make_keys(family: str, count: int) -> tuple[Identity, ...]:
     """Keys in order of address."""
     seeds = (hashlib.sha256(f"transitions: {family} {i}".encode()).digest() for i in range(count))
@@ -108,24 +113,24 @@ def _vector(values: Iterable[int]) -> Any:
 def _build() -> ChainState:
     keys = sorted((*MINERS, *PLAIN_DEVICES, *HOLDERS), key=lambda key: key.address)
     accounts = tuple(
-        Account(key.address, key.public_key, _any(100_003 + 1_117 * i), 3 * i + 2) for i, key in enumerate(keys)
+        Account(key.address, key.public_key, untyped(100_003 + 1_117 * i), 3 * i + 2) for i, key in enumerate(keys)
     )
     devices = tuple(
-        Device(key.address, key.public_key, MINERS[home].address, _any(reputation), absent, unscored)
+        Device(key.address, key.public_key, MINERS[home].address, untyped(reputation), absent, unscored)
         for key, (home, reputation, absent, unscored) in zip(DEVICES, _DEVICES, strict=True)
     )
     candidates = tuple(
-        Candidate(key.address, key.public_key, _any(power), *numbers)
+        Candidate(key.address, key.public_key, untyped(power), *numbers)
         for key, power, numbers in zip(MINERS, POWERS, _CANDIDATES, strict=True)
     )
     bonds = [(i, i, 4_001 + 613 * i) for i in range(7)]
-    listed = [Delegation(MINERS[a].address, MINERS[b].address, _any(amount)) for a, b, amount in bonds]
+    listed = [Delegation(MINERS[a].address, MINERS[b].address, untyped(amount)) for a, b, amount in bonds]
     behind = ((0, 0, 1_201), (0, 1, 2_399), (1, 0, 3_607), (1, 3, 48), (2, 2, 5_009), (2, 6, 1), (3, 5, 907))
-    listed += [Delegation(HOLDERS[a].address, MINERS[b].address, _any(amount)) for a, b, amount in behind]
-    listed.append(Delegation(DEVICES[0].address, MINERS[4].address, _any(333)))
+    listed += [Delegation(HOLDERS[a].address, MINERS[b].address, untyped(amount)) for a, b, amount in behind]
+    listed.append(Delegation(DEVICES[0].address, MINERS[4].address, untyped(333)))
     due = (TIME_MS + 5_001, None, TIME_MS + 9_000_007)
     unbondings = tuple(
-        Unbonding(HOLDERS[a].address, MINERS[b].address, _any(amount), _any(at))
+        Unbonding(HOLDERS[a].address, MINERS[b].address, untyped(amount), untyped(at))
         for a, b, amount, at in ((0, 1, 1_511, due[0]), (1, 0, 613, due[1]), (2, 1, 71, due[2]), (0, 3, 9, due[1]))
     )
     model = _vector((1_048_576, -3, 5, -2_097_153, 2**31 - 11, -(2**31) + 13, 77_777))
@@ -133,15 +138,15 @@ def _build() -> ChainState:
     return ChainState(
         chain=CHAIN,
         params=PARAMS,
-        height=_any(HEIGHT),
+        height=untyped(HEIGHT),
         head=HEAD,
-        time_ms=_any(TIME_MS),
+        time_ms=untyped(TIME_MS),
         accounts=accounts,
         devices=devices,
         candidates=candidates,
         delegations=tuple(sorted(listed, key=lambda d: (d.delegator, d.candidate))),
         unbondings=unbondings,
-        round=RoundState(_any(ROUND), Phase.COMMIT),
+        round=RoundState(untyped(ROUND), Phase.COMMIT),
         model=model,
         model_hash=state.hash_model(model),
         carried=carried,
@@ -150,11 +155,6 @@ def _build() -> ChainState:
         burned=70_003,
         delta=b"the delta of round 16",
     )
-
-
-def _any(value: Any) -> Any:
-    """Numbers without their names: a test may put any number anywhere."""
-    return value
 
 
 WORLD = _build()
@@ -219,6 +219,6 @@ def make_payload(
     number: int, codec: str = "identity", level: int = 1, sender: bytes = b"", size: int = PARAMETERS_COUNT
 ) -> bytes:
     """The payload of `make_vector` in a codec."""
-    seed = codecs.compute_codec_seed(CHAIN, _any(ROUND), _any(sender))
+    seed = codecs.compute_codec_seed(CHAIN, untyped(ROUND), untyped(sender))
     delta = make_vector(number, size)
     return codecs.CODECS[codec].encode(delta, np.zeros_like(delta), level, seed).payload
