@@ -19,6 +19,8 @@ from tests.vectors.transitions import (
     build_proposers,
     build_rewards,
     build_settlements,
+    build_steps,
+    build_trees,
     check,
     packing,
     state_form,
@@ -29,6 +31,8 @@ from tests.vectors.transitions.recorder import Recorder, dump
 BUILDERS: dict[str, Callable[[Recorder], None]] = {
     "blocks": build_blocks.build,
     "proposers": build_proposers.build,
+    "steps": build_steps.build,
+    "trees": build_trees.build,
     "messages": build_messages.build,
     "orders": build_orders.build,
     "evidence": build_evidence.build,

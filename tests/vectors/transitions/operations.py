@@ -8,7 +8,21 @@ from typing import Any
 
 import cbor2
 
-from flchain import chain, incentives, messages, orders, phases, settle, state_tree, wire
+from flchain import (
+    certificate,
+    chain,
+    fixedpoint,
+    incentives,
+    merkle,
+    messages,
+    orders,
+    phases,
+    privacy,
+    settle,
+    snapshot,
+    state_tree,
+    wire,
+)
 from flchain.consensus import dpos, pok, proposer
 from flchain.state import ChainState
 from flchain.types import View
@@ -104,6 +118,60 @@ def process_settlement(before: ChainState, given: Given) -> Outcome:
     return describe_state(settle.process_settlement(before, messages.Settlement(given["accepted"])))
 
 
+def step(before: ChainState, given: Given) -> Outcome:
+    """What a settled round does to the model, and the same from the payload alone."""
+    parts = before.params, before.model, before.carried, before.round.reveals, given["accepted"]
+    taken = settle.compute_step(*parts, chain=before.chain, number=before.round.number)
+    applied = settle.apply_delta(before.params, before.model, taken.delta)
+    return {"model": taken.model, "delta": taken.delta, "carried": taken.carried, "by_delta": applied}
+
+
+def privatise(_before: ChainState, given: Given) -> Outcome:
+    """What a device does to its change before the codec."""
+    clip, noise = given["clip_thousandths"] / 1_000, given["noise_thousandths"] / 1_000
+    return {"result": privacy.MECHANISMS[given["mechanism"]](given["delta"], clip, noise, given["normals"])}
+
+
+def list_leaves(before: ChainState, _given: Given) -> Outcome:
+    """The leaves, the root, and the path of the last leaf."""
+    leaves = state_tree.get_leaves(before)
+    path = merkle.build_proof(leaves, len(leaves) - 1)
+    return {"leaves": leaves, "root": state_tree.compute_state_root(before), "path": path}
+
+
+def write_snapshot(before: ChainState, _given: Given) -> Outcome:
+    """A state as it travels."""
+    return {"data": snapshot.encode_state(before)}
+
+
+def read_snapshot(before: ChainState, given: Given) -> Outcome:
+    """A state that has travelled; `before` gives the parameters."""
+    return describe_state(snapshot.decode_state(given["data"], given["header"], before.params, given["bytes_max"]))
+
+
+def write_carried(before: ChainState, _given: Given) -> Outcome:
+    """What is carried, as it travels."""
+    return {"data": snapshot.encode_carried(before)}
+
+
+def read_carried(before: ChainState, given: Given) -> Outcome:
+    """What is carried after it has travelled."""
+    header = wire.decode_struct(given["header"], messages.Header, wire.HEADER_BYTES_MAX)
+    return {"carried": snapshot.decode_carried(given["data"], header, before.params)}
+
+
+def verify_certificate(before: ChainState, given: Given) -> Outcome:
+    """Whether a certificate of the state's validators makes a block final."""
+    parts = given["height"], given["block"], given["certificate"]
+    found = certificate.verify_certificate(before.chain, before.validators, *parts)
+    return {"view": found.view, "signers": [index for index, _ in found.signatures]}
+
+
+def trim_certificate(before: ChainState, given: Given) -> Outcome:
+    """As few signatures as are enough."""
+    return {"certificate": certificate.trim_certificate(before.validators, given["certificate"])}
+
+
 def elect(before: ChainState, _given: Given) -> Outcome:
     """An election."""
     return describe_state(orders.process_election(before))
@@ -124,6 +192,8 @@ FUNCTIONS: dict[str, ModuleType] = {
     **dict.fromkeys(("scale_stakes", "cap_powers", "split_reward", "compute_slashed", "elect"), dpos),
     **dict.fromkeys(("advance", "compute_pok_weight", "compute_pos_weight", "compute_poq_weight"), proposer),
     **dict.fromkeys(("compute_weighted_median", "compute_knowledge", "compute_idle_knowledge", "find_outliers"), pok),
+    **dict.fromkeys(("to_fixed", "to_float", "divide_rounded", "saturate"), fixedpoint),
+    **dict.fromkeys(("compute_root", "build_proof", "verify_proof"), merkle),
     **dict.fromkeys(("reward_per_update", "reward_by_samples", "compute_reputation"), incentives),
 }
 """The module that each function is in."""
@@ -138,6 +208,15 @@ OPERATIONS: dict[str, Callable[[ChainState, Given], Outcome]] = {
     "settle_round": settle_round,
     "judge_and_settle": judge_and_settle,
     "process_settlement": process_settlement,
+    "step": step,
+    "privatise": privatise,
+    "list_leaves": list_leaves,
+    "write_snapshot": write_snapshot,
+    "read_snapshot": read_snapshot,
+    "write_carried": write_carried,
+    "read_carried": read_carried,
+    "verify_certificate": verify_certificate,
+    "trim_certificate": trim_certificate,
     "elect": elect,
     "mature": mature,
     "call": call,

@@ -7,6 +7,7 @@ What is not under the root is here too: chain, params, height, head, time, the u
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -174,11 +175,23 @@ def _invent(table: str, number: int) -> dict[str, Any]:
 
 
 def find_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Flat:
-    """Every path whose value differs, with the new one; None for a path that is gone."""
-    changes: Flat = {path: None for path in before if path not in after}
+    """Every path whose value differs, with the new one; None for a path, or a whole table ("table/*"), that is gone."""
+    left = {_get_table(path) for path in after}
+    changes: Flat = {}
+    for path in before:
+        if path not in after:
+            table = _get_table(path)
+            changes[path if table in left else f"{table}/*"] = None
     return changes | {path: value for path, value in after.items() if path not in before or before[path] != value}
+
+
+def _get_table(path: str) -> str:
+    """The path in front of a row's number; the whole path if there is none."""
+    return re.split(r"/[0-9]", path, maxsplit=1)[0]
 
 
 def apply_changes(before: Mapping[str, Any], changes: Mapping[str, Any]) -> Flat:
     """The table after `find_changes`."""
-    return {path: value for path, value in {**before, **changes}.items() if value is not None}
+    emptied = {path.removesuffix("/*") for path in changes if path.endswith("/*")}
+    kept = {path: value for path, value in before.items() if _get_table(path) not in emptied} if emptied else before
+    return {path: value for path, value in {**kept, **changes}.items() if value is not None}
