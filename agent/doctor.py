@@ -23,8 +23,7 @@ from agent.edge.data_card import build_card
 from agent.edge.power.board import Board
 from agent.edge.sensor_checks import find_sensor_problems
 from agent.edge.store import STORE_FILE
-from agent.operating import UNIT
-from agent.settings import AgentSettings
+from agent.settings import UNIT, AgentSettings
 from agent.status_view import build_view
 from flchain.crypto import compute_address
 from flchain.errors import ConfigError

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from agent.settings import AgentSettings
+from agent.settings import UNIT, AgentSettings
 from flchain_edge.command import NodeAction
 from flchain_edge.log_actions import build_log_action
-
-UNIT = "flchain-agent.service"
 
 
 def _status(settings: AgentSettings, arguments: argparse.Namespace) -> int:

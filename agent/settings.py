@@ -10,6 +10,9 @@ from agent.power_settings import PowerSettings
 from agent.scheduler_settings import SchedulerSettings
 from flchain_edge.node_settings import NodeSettings
 
+UNIT = "flchain-agent.service"
+"""The systemd unit that runs the agent."""
+
 
 @dataclass(frozen=True)
 class MiningSettings:

@@ -20,8 +20,7 @@ from flchain_edge.model_files import load_examples
 from flchain_edge.mqtt_settings import with_client_id
 from miner.edge.ledger import LEDGER_FILE
 from miner.edge.ledger_file import open_ledger_file
-from miner.operating import UNIT
-from miner.settings import MinerSettings
+from miner.settings import UNIT, MinerSettings
 
 MODEL_TIMEOUT_S = 150.0
 LOGIN_TIMEOUT_S = 30.0

@@ -6,9 +6,7 @@ import argparse
 
 from flchain_edge.command import NodeAction
 from flchain_edge.log_actions import build_log_action
-from miner.settings import MinerSettings
-
-UNIT = "flchain-miner.service"
+from miner.settings import UNIT, MinerSettings
 
 
 def _doctor(settings: MinerSettings, arguments: argparse.Namespace) -> int:

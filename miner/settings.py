@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from flchain_edge.node_settings import NodeSettings
 
+UNIT = "flchain-miner.service"
+"""The systemd unit that runs the miner."""
+
 
 @dataclass(frozen=True)
 class MinerSettings(NodeSettings):
