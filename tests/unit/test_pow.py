@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flchain.consensus import CONSENSUS_RULES, ProofContext
+from flchain.certificate import verify_certificate
+from flchain.consensus import CONSENSUS_RULES
 from flchain.consensus.block_tree import (
     BLOCKS_MAX,
     ORPHANS_MAX,
@@ -96,10 +97,9 @@ def test_a_search_ends_and_wraps_around() -> None:
 
 @given(seal=st.binary(max_size=40), target=st.integers(TARGET_MIN, compute_target(2**40)))
 def test_garbage_seals_are_the_peers_fault(seal: bytes, target: int) -> None:
-    """Any bytes for a seal raise InvalidMessage's subclasses and nothing else, by the chain's own name for the rule."""
-    context = ProofContext(GENESIS, Height(1), BLOCK, target=target)
+    """Any bytes for a seal raise InvalidMessage's subclasses and nothing else."""
     with pytest.raises(InvalidMessage):
-        CONSENSUS_RULES["pow"].verify_proof(context, seal)
+        verify_seal(BLOCK, target, seal)
 
 
 @given(proof=st.binary(max_size=200))
@@ -107,27 +107,31 @@ def test_garbage_certificates_are_the_peers_fault(proof: bytes) -> None:
     """The same for the certificates of bft."""
     state = CHAIN.state
     with pytest.raises(InvalidMessage):
-        CONSENSUS_RULES["bft"].verify_proof(ProofContext(state.chain, Height(1), BLOCK, state.validators), proof)
+        verify_certificate(state.chain, state.validators, Height(1), BLOCK, proof)
 
 
 CHAIN = build_chain()
 
 
-def test_each_rule_takes_its_own_proof_for_the_same_block() -> None:
-    """One block of the chain stands with a certificate under bft, with a seal under pow; only the first is final."""
+def test_only_bft_is_final_at_once() -> None:
+    """A certificate makes a block final; a seal only adds work, which a longer branch may outweigh."""
+    assert {name: rule.is_final_at_once for name, rule in CONSENSUS_RULES.items()} == {"bft": True, "pow": False}
+
+
+def test_neither_proof_is_taken_for_the_other() -> None:
+    """The block that a certificate makes final is sealed by searching; each check refuses the other's proof."""
     driver = Driver(CHAIN)
-    block = driver.extend()
-    target = compute_target(256)
-    context = ProofContext(CHAIN.id, Height(1), block.hash, CHAIN.state.validators, target)
-    CONSENSUS_RULES["bft"].verify_proof(context, driver.certificates[0])
+    block, validators, target = driver.extend(), CHAIN.state.validators, compute_target(256)
     seal = find_seal(block.hash, target, 0, 2**14)
     assert seal is not None
-    CONSENSUS_RULES["pow"].verify_proof(context, seal)
-    assert CONSENSUS_RULES["bft"].is_final_at_once and not CONSENSUS_RULES["pow"].is_final_at_once
+    verify_certificate(CHAIN.id, validators, Height(1), block.hash, driver.certificates[0])
+    verify_seal(block.hash, target, seal)
     with pytest.raises(InvalidMessage):
-        CONSENSUS_RULES["pow"].verify_proof(context, driver.certificates[0])
+        verify_certificate(CHAIN.id, validators, Height(1), block.hash, seal)
+    with pytest.raises(InvalidMessage):
+        verify_seal(block.hash, target, driver.certificates[0])
     with pytest.raises(BadSeal):
-        CONSENSUS_RULES["pow"].verify_proof(replace(context, target=0), seal)
+        verify_seal(block.hash, 0, seal)
 
 
 # --- retargeting ------------------------------------------------------------------------------------------------------
