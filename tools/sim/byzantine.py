@@ -21,14 +21,10 @@ from flchain.messages import Kind, Proposal, Settlement, Vote
 from flchain.packets import Packet, PacketType, decode_packet, encode_packet
 from flchain.types import Address, View
 from flchain.wire import BODY_BYTES_MAX, Envelope, decode_struct, encode_struct, get_signature, open_envelope, seal
+from tools.sim.world import Node, Out
 
 if TYPE_CHECKING:
     from tools.sim.network import Network
-    from tools.sim.world import Node
-
-Out = list[tuple[bytes, set[str] | None]]
-"""Packets, each with the names of who gets it (None for all)."""
-
 
 LEAK_SHARE = 0.1
 """How often a conspirator is overheard by the other side."""

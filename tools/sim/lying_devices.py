@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from flchain.messages import Commit, Kind, ScoreCommit, ScoreReveal
 from flchain.packets import PacketType, decode_packet, encode_packet
 from flchain.wire import Envelope, open_envelope, seal
-from tools.sim.byzantine import Behaviour, Out
+from tools.sim.byzantine import Behaviour
+from tools.sim.world import Node, Out
 
 if TYPE_CHECKING:
     from tools.sim.network import Network
-    from tools.sim.world import Node
 
 FLOOD = 12
 """Messages that a flooding device sends in place of one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import agent.values as av
 from flchain.chain import Block
@@ -12,8 +12,22 @@ from flchain.trust import Head
 from flchain.types import Address, Hash, Height, Millis, Round
 from miner.edge.ledger_base import StoredBase
 
-if TYPE_CHECKING:
-    from tools.sim.byzantine import Behaviour
+Out = list[tuple[bytes, set[str] | None]]
+"""Packets, each with the names of the nodes that get it (None for all)."""
+
+
+class Misbehaviour(Protocol):
+    """What the network asks of a Byzantine node; `tools.sim.byzantine` has the kinds."""
+
+    kind: str
+
+    def route(self, topic: str, packet: bytes) -> Out:
+        """Return what is sent in place of a packet, and to whom."""
+        ...
+
+    def score(self, honest: int) -> int:
+        """Return what the node says that an update is worth, in basis points."""
+        ...
 
 
 @dataclass
@@ -80,7 +94,7 @@ class Node:
     clock: Clock = field(default_factory=Clock)
     slow_ms: int = 0
     """How long each event waits at most before this node gets to it."""
-    behaviour: Behaviour | None = None
+    behaviour: Misbehaviour | None = None
     """What makes it Byzantine; None is honest."""
 
     def __post_init__(self) -> None:
