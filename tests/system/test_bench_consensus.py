@@ -22,6 +22,7 @@ from tools.bench.consensus import (
     describe,
     list_settings,
     measure,
+    name_rule,
     refuse_faulty,
 )
 from tools.sim.pow_attack import withhold
@@ -47,7 +48,7 @@ def test_one_json_object_a_table_and_a_plot(capsys: pytest.CaptureFixture[str], 
     assert (tmp_path / consensus_cli.PLOT_FILE).stat().st_size > 10_000
     assert "forks per 100 heights" in said.err
     listed = results["results"]
-    assert [consensus_cli.name_rule(result) for result in listed] == [
+    assert [name_rule(result) for result in listed] == [
         "bft pok",
         "bft pos",
         "bft poq",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -176,6 +176,13 @@ def describe(networks: Sequence[RoundNetwork], energy: Energy) -> dict[str, Any]
         "hashing_joules_per_round": hashes * energy.joules_per_hash / rounds,
         "signing_joules_per_round": signing_j / rounds,
     }
+
+
+def name_rule(result: Mapping[str, Any]) -> str:
+    """Return what a column or a line of the plot is called."""
+    if result["consensus"] == "pow":
+        return f"pow {result['interval_ms'] / 1_000:g} s"
+    return f"{result['consensus']} {result['proposer_rule']}"
 
 
 def count_blocks(network: RoundNetwork) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
-from tools.bench.consensus import FULL, JOULES_PER_HASH, METHOD, QUICK, WATTS, Plan, run_bench
+from tools.bench.consensus import FULL, JOULES_PER_HASH, METHOD, QUICK, WATTS, Plan, name_rule, run_bench
 from tools.bench.hand_over import hand_over
 
 RESULT_FILE, PLOT_FILE = "consensus.json", "consensus.png"
@@ -78,13 +78,6 @@ def run(arguments: argparse.Namespace, console: Console, plans: Sequence[Plan] |
         draw_plot(results["results"], folder / PLOT_FILE)
 
     return hand_over(arguments, results, RESULT_FILE, draw=draw)
-
-
-def name_rule(result: Result) -> str:
-    """What a column or a line of the plot is called."""
-    if result["consensus"] == "pow":
-        return f"pow {result['interval_ms'] / 1_000:g} s"
-    return f"{result['consensus']} {result['proposer_rule']}"
 
 
 def _tell(console: Console, result: Result) -> None:
