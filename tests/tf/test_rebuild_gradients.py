@@ -14,9 +14,10 @@ from keras import layers
 from flchain.errors import ConfigError
 from flchain_edge.tflite import TfliteModel
 from tools.modelbuilder import ops
-from tools.modelbuilder.build import build_tflite, load_keras, verify_built
+from tools.modelbuilder.build import build_tflite, verify_built
 from tools.modelbuilder.chain import read_chain
 from tools.modelbuilder.cli import main
+from tools.modelbuilder.keras_models import load_keras
 from tools.modelbuilder.reference import build_inputs, build_reference, compute_gradients, measure_errors
 from tools.modelbuilder.zoo import ARCHITECTURES
 

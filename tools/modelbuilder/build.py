@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
-from pathlib import Path
 from typing import Any
 
 from flchain.errors import ConfigError
 from flchain_edge.tflite import RUNTIME_NAME, probe_model, read_runtime_version
-from tools.modelbuilder.zoo import ARCHITECTURES
+from tools.modelbuilder.keras_models import require_tensorflow
+from tools.modelbuilder.reference import measure_errors
 
-SEED_DEFAULT = 0
 ERROR_MAX = 1e-4  # 32-bit sums in another order differ by 1e-6; a fault seen differed by 4e-2
-
-
-def load_keras(source: str, seed: int = SEED_DEFAULT) -> Any:
-    """A built-in architecture with weights drawn from `seed`, or the model in a .keras file with its own weights.
-
-    Raises ConfigError if TensorFlow is missing, or the name or file is not one.
-    """
-    require_tensorflow()
-    import keras
-
-    if source in ARCHITECTURES:
-        keras.utils.set_random_seed(seed)
-        return ARCHITECTURES[source]()
-    path = Path(source)
-    if not path.is_file():
-        raise ConfigError((f"--keras {source}: neither a file nor one of {', '.join(ARCHITECTURES)}",))
-    try:
-        return keras.models.load_model(path, compile=False)
-    except (ValueError, OSError, TypeError) as error:
-        raise ConfigError((f"--keras {source}: Keras cannot read it: {error}",)) from error
 
 
 def verify_built(model: Any, content: bytes) -> None:
@@ -41,8 +19,6 @@ def verify_built(model: Any, content: bytes) -> None:
     The converter and the runtimes have known faults that change results in silence (see `ops`), and the loss falls with
     a wrong gradient too. Raises ConfigError if probabilities or gradients are not TensorFlow's.
     """
-    from tools.modelbuilder.reference import measure_errors
-
     probe_model(content)
     by_probability, by_gradient = measure_errors(model, content)
     if not max(by_probability, by_gradient) <= ERROR_MAX:
@@ -52,15 +28,6 @@ def verify_built(model: Any, content: bytes) -> None:
                 f"differ by {by_probability:.2g}, gradients by {by_gradient:.2g} of their size (at most {ERROR_MAX:g})",
             )
         )
-
-
-def require_tensorflow() -> None:
-    """Raises ConfigError that says what to install."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its start-up notes say nothing to an operator
-    try:
-        import tensorflow  # noqa: F401
-    except ImportError as error:
-        raise ConfigError((f'building a model needs TensorFlow: pip install "flchain[model]" ({error})',)) from error
 
 
 def build_tflite(model: Any) -> bytes:

@@ -43,7 +43,8 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 def _build(source: str, out: Path, seed: int) -> int:
-    from tools.modelbuilder.build import build_tflite, load_keras, verify_built
+    from tools.modelbuilder.build import build_tflite, verify_built
+    from tools.modelbuilder.keras_models import load_keras
 
     keras_model = load_keras(source, seed)
     model = build_tflite(keras_model)

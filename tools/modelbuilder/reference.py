@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flchain_edge.tflite import TfliteModel
+from tools.modelbuilder.keras_models import load_keras
+from tools.modelbuilder.zoo import ARCHITECTURES
 
 ENTRIES_PER_TENSOR_MAX = 512
 BATCH = 8
@@ -74,9 +76,6 @@ def _divide(difference: float, scale: float) -> float:
 
 def main(argv: Sequence[str]) -> int:
     """Write NAME.npz for every built-in model into the folder named."""
-    from tools.modelbuilder.build import load_keras
-    from tools.modelbuilder.zoo import ARCHITECTURES
-
     for name in ARCHITECTURES:
         np.savez_compressed(Path(argv[0]) / f"{name}.npz", **build_reference(load_keras(name)))
     return 0
