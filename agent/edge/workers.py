@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from agent.edge.cpu import CpuControl, count_cores, open_cpu_control
 from agent.edge.cpu_duty import read_cpu_s
+from agent.edge.cpu_settings import CpuSettings
 from agent.edge.cpu_values import CpuBoard
-from agent.edge.dataset import build_source, encode_source
+from agent.edge.dataset import DataSettings, build_source, encode_source
 from agent.edge.worker import Worker, WorkerFailed
 from agent.edge.worker_frames import Frame, FrameKind, WorkerSpec
 from agent.edge.worker_spawn import WorkerProcess, spawn_worker
 from agent.readings import Shares
-from agent.settings import AgentSettings, CpuSettings
 from agent.values import TrainingDone
 from flchain.params import ChainParams
 from flchain.types import ModelVector, Round
@@ -24,6 +26,15 @@ TRAIN, MINE = "train", "mine"
 """The jobs, and the names of their control groups."""
 FLOAT_BYTES = 4
 MEGABYTE = 1_000_000
+
+
+class WorkerSettings(DataSettings, Protocol):
+    """What is needed of the agent's settings, which themselves are made of the edge's."""
+
+    @property
+    def model(self) -> Path: ...
+    @property
+    def cpu(self) -> CpuSettings: ...
 
 
 class Workers:
@@ -146,7 +157,7 @@ class Workers:
 
 
 def build_workers(
-    settings: AgentSettings, params: ChainParams, spares: Sequence[WorkerProcess] = (), *, is_mining: bool
+    settings: WorkerSettings, params: ChainParams, spares: Sequence[WorkerProcess] = (), *, is_mining: bool
 ) -> Workers:
     """Made, not started. `spares` are processes that were forked early. Raises ConfigError."""
     own = settings.cpu

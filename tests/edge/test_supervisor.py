@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from agent.edge.cpu import CpuControl, Unlimited
+from agent.edge.cpu_settings import CpuSettings
 from agent.edge.experience_file import EXPERIENCE_FILE
 from agent.edge.power.board import Board
 from agent.edge.worker import Worker
@@ -26,7 +27,6 @@ from agent.policies.learned import LearnedMemory
 from agent.power_settings import PowerSettings
 from agent.readings import Shares
 from agent.scheduler_settings import SchedulerSettings
-from agent.settings import CpuSettings
 from agent.supervisor import Supervisor
 from agent.values import AgentConfig, AgentState, Event, MiningAllowed, PacketReceived, Train, TrainingDone, WorkHeld
 from flchain.light import build_light_state

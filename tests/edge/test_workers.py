@@ -21,13 +21,13 @@ import psutil
 import pytest
 
 from agent.edge.cpu import CpuControl, Unlimited
+from agent.edge.cpu_settings import CpuSettings
 from agent.edge.worker import Worker, WorkerFailed
 from agent.edge.worker_frames import WorkerSpec
 from agent.edge.worker_process import Channel, _open_files
 from agent.edge.worker_spawn import WorkerProcess, fork_worker
 from agent.edge.workers import MEGABYTE, MINE, TRAIN, Workers
 from agent.readings import Shares
-from agent.settings import CpuSettings
 from flchain.errors import ConfigError
 from flchain.fixedpoint import to_fixed
 from flchain.types import Round
