@@ -15,6 +15,7 @@ from flchain.types import ADDRESS_BYTES, Address
 from flchain.wire import BODY_BYTES_MAX, CERTIFICATE_BYTES_MAX, HEADER_BYTES_MAX, decode, encode
 
 PAYLOAD_BYTES_MAX = 1_000_000
+"""Of one MQTT message. A larger one would make the broker hang up; `chunks` cuts longer packets."""
 PACKET_BYTES_MAX = BODY_BYTES_MAX + HEADER_BYTES_MAX + CERTIFICATE_BYTES_MAX + 4_096
 
 

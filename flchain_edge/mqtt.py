@@ -16,6 +16,7 @@ import paho.mqtt.client as paho
 
 from flchain.chunks import DEVICE_CHUNK_BYTES, Ranges
 from flchain.errors import ConfigError
+from flchain.packets import PAYLOAD_BYTES_MAX
 from flchain_edge.broker_choice import BrokerChoice, is_listening
 from flchain_edge.inbox import INBOX_BYTES_MAX, INBOX_MESSAGES_MAX, Connected, Disconnected, Inbox, LinkEvent, Received
 from flchain_edge.link_rate import LinkRate
@@ -43,8 +44,6 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-PAYLOAD_BYTES_MAX = 1_000_000
-"""Largest payload. A larger one would make the broker hang up; chunk above."""
 STOP_TIMEOUT_S = 2.0
 
 
@@ -54,14 +53,12 @@ class LinkCounters:
 
     bytes_sent: int = 0
     bytes_received: int = 0
-    messages_sent: int = 0
     messages_received: int = 0
     dropped: int = 0
     """Arrived while the inbox was full, or with a topic that is no UTF-8."""
     refused: int = 0
     """Publishes that returned False."""
     connections: int = 0
-    handler_errors: int = 0
 
 
 PUBACK_BYTES = 4
@@ -202,7 +199,6 @@ class MqttLink:
         size = compute_publish_bytes(topic, len(payload), qos)
         if qos:
             self.rate.on_sent(number, size, asyncio.get_running_loop().time())
-        self.counters.messages_sent += 1
         self.counters.bytes_sent += size
         self.counters.bytes_received += PUBACK_BYTES if qos else 0
         return number
@@ -337,7 +333,6 @@ class MqttLink:
         try:
             self._on_event(event)
         except Exception as error:  # the owner's fault must not stop the link
-            self.counters.handler_errors += 1
             log.error("a handler of link events failed", exc_info=error)
 
     def _say(self, level: int, text: str) -> None:

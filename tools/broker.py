@@ -32,11 +32,11 @@ from typing import Literal, Self
 import psutil
 
 from flchain.errors import FlchainError
+from flchain.packets import PAYLOAD_BYTES_MAX
 
 BrokerKind = Literal["nats", "mosquitto"]
 
 HOST = "127.0.0.1"
-PAYLOAD_BYTES_MAX = 1_000_000
 # Room for topic, packet header and the broker's own envelope around the largest payload.
 PACKET_BYTES_MAX = 2 * PAYLOAD_BYTES_MAX
 START_TIMEOUT_S = 15.0
@@ -127,11 +127,6 @@ class Broker:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-
-    def restart(self) -> None:
-        """Stop, then start on the same port with the same data."""
-        self.stop()
-        self.start()
 
     def reload(self) -> None:
         """SIGHUP: read rules, certificates and revocation list again."""

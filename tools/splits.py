@@ -27,11 +27,10 @@ Index = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """Examples of one holder. index: int64, their places in the dataset; clients: who made them, an int32 for each."""
+    """Examples of one holder. index: int64, their places in the dataset."""
 
     x: Floats
     y: Ints
-    clients: Ints
     index: Index
 
     def __len__(self) -> int:
@@ -129,4 +128,4 @@ def _split_by_label(dataset: Dataset, devices: int, rng: np.random.Generator) ->
 
 
 def _take(dataset: Dataset, index: Index) -> Part:
-    return Part(x=dataset.x[index], y=dataset.y[index], clients=dataset.client[index], index=index.astype(np.int64))
+    return Part(x=dataset.x[index], y=dataset.y[index], index=index.astype(np.int64))

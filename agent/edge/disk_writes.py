@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
-
-log = logging.getLogger(__name__)
 
 CHILDREN_MAX = 64
 """More processes than this below the agent are not counted."""

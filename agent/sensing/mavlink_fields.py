@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 GRAVITY_M_S2 = 9.80665
-UINT16_MAX, INT16_MAX, INT32_MAX = 0xFFFF, 0x7FFF, 0x7FFF_FFFF
+UINT16_MAX, INT16_MAX = 0xFFFF, 0x7FFF
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,11 +165,6 @@ def get_branch(tree: BlockTree) -> tuple[TreeBlock, ...]:
     return tuple(reversed(tuple(iterate_ancestors(tree, tree.tip))))
 
 
-def count_stale(tree: BlockTree) -> int:
-    """Sealed blocks on branches that do not count: in the literature often called orphaned."""
-    return tree.stale_pruned + len(tree.blocks) - len(get_branch(tree))
-
-
 def _move_tip(tree: BlockTree, tip: Hash) -> tuple[BlockTree, Change]:
     undone, redone = compute_path(tree, tree.tip, tip)
     final_height = tree.blocks[tree.final].header.height

@@ -39,16 +39,6 @@ def get_certificate_votes(
     return tuple(vote for sender in sorted(slot) for vote in slot[sender] if vote.block_hash == block_hash)
 
 
-def get_missing_blocks(state: BftState) -> tuple[tuple[View, Hash], ...]:
-    """Blocks that f+1 of power voted for and of which no proposal is kept: fetch proposal and body from a peer."""
-    missing = set()
-    for (view, _), slot in state.votes.items():
-        held = {proposal.block_hash for proposal, _ in state.proposals.get(view, ())}
-        voted = {vote.block_hash for said in slot.values() for vote in said if vote.block_hash is not None}
-        missing |= {(view, h) for h in voted - held if _is_backed(state, view, h)}
-    return tuple(sorted(missing))
-
-
 def get_gossip(state: BftState) -> tuple[Proposal | Vote, ...]:
     """What to send again and again to peers that may lack it: all of this view, the last and the decided one, and the
     proof of the valid block.

@@ -16,7 +16,6 @@ from flchain.errors import BadSeal, OversizedMessage, TruncatedMessage
 from flchain.types import Hash
 
 NONCE_BYTES = 8
-NONCES = 2**64
 HASHES = 2**256
 """How many values a hash can take."""
 TARGET_MAX = HASHES - 1
@@ -81,15 +80,6 @@ def verify_seal(block_hash: Hash, target: int, seal: bytes) -> int:
     if seal_hash > target:
         raise BadSeal(f"the seal of {block_hash.hex()} does not meet its target")
     return seal_hash
-
-
-def find_seal(block_hash: Hash, target: int, first_nonce: int, tries: int) -> bytes | None:
-    """Try `tries` nonces from `first_nonce` on, modulo 2**64: the first seal that meets the target, or None."""
-    for nonce in range(first_nonce, first_nonce + tries):
-        seal = (nonce % NONCES).to_bytes(NONCE_BYTES, "big")
-        if compute_seal_hash(block_hash, seal) <= target:
-            return seal
-    return None
 
 
 def compute_next_target(params: PowParams, anchor_ms: int, parent_height: int, parent_ms: int) -> int:

@@ -14,8 +14,9 @@ import psutil
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from flchain.packets import PAYLOAD_BYTES_MAX
 from tools import broker as broker_module
-from tools.broker import PAYLOAD_BYTES_MAX, Broker, BrokerError, BrokerKind, find_program, start_broker
+from tools.broker import Broker, BrokerError, BrokerKind, find_program, start_broker
 
 WAIT_S = 20.0
 
@@ -120,7 +121,8 @@ def test_a_restart_keeps_retained_messages_and_sessions(broker: Broker) -> None:
     with connect(broker, "miner") as miner:
         miner.publish("flchain/v1/demo/receipt/board-1", b"receipt")
         miner.publish("flchain/v1/demo/head", b"head", retain=True)
-    broker.restart()
+    broker.stop()
+    broker.start()
     with connect(broker, "board-1", clean=False) as board:
         assert board.get().payload == b"receipt"
         board.subscribe("flchain/v1/demo/head")

@@ -73,7 +73,8 @@ def test_a_stand_in_is_kept_while_the_first_is_down(brokers: tuple[Broker, Broke
             return min(0.05, compute())
 
         link._choice.compute_return_s = count  # type: ignore[method-assign]
-        await asyncio.to_thread(second.restart)
+        await asyncio.to_thread(second.stop)
+        await asyncio.to_thread(second.start)
         await wait_for(link, Connected)
         await until(lambda: looked >= 3)
         assert link.is_connected and link.counters.connections == 2

@@ -50,7 +50,7 @@ def test_round_trip(broker: Broker, qos: int) -> None:
             for payload in (b"", b"hello", bytes(range(256)) * 100, b"\xff" * PAYLOAD_BYTES_MAX):
                 assert writer.publish(topic, payload, qos=qos)
                 assert await wait_for(reader, Received) == Received(topic, payload, False)
-            assert reader.counters.messages_received == writer.counters.messages_sent == 4
+            assert reader.counters.messages_received == 4
             assert reader.counters.bytes_received + reader.counters.bytes_sent >= PAYLOAD_BYTES_MAX
             assert writer.counters.bytes_sent == sum(
                 compute_publish_bytes(topic, size, qos) for size in (0, 5, 25_600, PAYLOAD_BYTES_MAX)

@@ -15,7 +15,7 @@ from flchain.messages import Commit, Kind, Phase, Reveal, compute_update_commitm
 from flchain.packets import PacketType, decode_packet, encode_packet
 from flchain.wire import open_envelope, seal
 from tests.support.chain_builder import build_chain, get_balances, make_reveal
-from tools.sim.faults import ROUGH, make_equivocator, schedule_faults
+from tests.support.sim_faults import ROUGH, make_equivocator, schedule_faults
 from tools.sim.network import Network, Node
 
 FIRST, LAST = (int(number) for number in os.environ.get("FLCHAIN_SIM_SEEDS", "0-150").split("-"))
@@ -29,7 +29,10 @@ def remember_signatures(monkeypatch):
 
 
 def is_consistent(network: Network) -> bool:
-    heads, models = network.compute_outcome()
+    """Every node that is up has the same model, and every such miner the same head."""
+    heads = {node.state.chain.head for node in network.miners()}
+    models = {node.state.chain.model_hash for node in network.miners()}
+    models |= {node.state.light.model_hash for node in network.devices()}
     return len(heads) == 1 and len(models) == 1
 
 

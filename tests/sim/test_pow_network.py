@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flchain.consensus.block_tree import count_stale
 from flchain.packets import PacketType, encode_packet
 from flchain.types import Millis
 from miner.values import PacketReceived, Refuse
+from tests.support.pow_builder import count_stale
 from tools.sim import pow as pow_machine
 from tools.sim.pow import SealFound
 from tools.sim.pow_attack import compute_success, simulate_attack, withhold

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.sim_faults import conspire
 from tools.sim import cli
-from tools.sim.byzantine import BEHAVIOURS, conspire
+from tools.sim.byzantine import BEHAVIOURS
 from tools.sim.chain import build_chain
 from tools.sim.faults import FAULTS
 from tools.sim.network import Network

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
-from flchain.consensus.pow import NONCE_BYTES, TARGET_MAX, find_seal, verify_seal
+from flchain.consensus.pow import NONCE_BYTES, TARGET_MAX, verify_seal
 from flchain.messages import Commit, Evidence, Kind, Phase, Transfer, Vote
 from flchain.types import Hash, Height
 from flchain.wire import seal
@@ -16,6 +16,7 @@ from tests.support.bad_fields import OTHER_32, Bench, Effect, Outcome, Row, alwa
 from tests.support.bad_fields_messages import get_round_message, get_stake_miner
 from tests.support.bad_fields_nodes import CHAIN, DEVICE, HOLDER, MINER, NOW, TOPICS, ask_miner, build_miner, say
 from tests.support.chain_builder import NO_CLOCK
+from tests.support.pow_builder import find_seal
 
 UP = "up, to a miner"
 RECEIPT = Effect.RECEIPT

@@ -5,14 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
-from flchain.consensus.block_tree import BlockTree, SealedHeader, build_tree, get_next_target, grow
+from flchain.consensus.block_tree import BlockTree, SealedHeader, build_tree, get_branch, get_next_target, grow
 from flchain.consensus.pow import (
+    NONCE_BYTES,
     PowParams,
     compute_next_target,
     compute_seal_hash,
     compute_target,
     compute_work,
-    find_seal,
 )
 from flchain.crypto import hash_tagged
 from flchain.types import Hash
@@ -39,6 +39,20 @@ def make_chain(parent: Hash, height: int, count: int, name: str = "") -> list[Se
 def believe(block_hash: Hash, target: int, seal: bytes) -> int:
     """A seal rule that takes every seal for good."""
     return compute_seal_hash(block_hash, seal)
+
+
+def find_seal(block_hash: Hash, target: int, first_nonce: int, tries: int) -> bytes | None:
+    """Try `tries` nonces from `first_nonce` on, modulo 2**64; return the first seal that meets the target, or None."""
+    for nonce in range(first_nonce, first_nonce + tries):
+        seal = (nonce % 2**64).to_bytes(NONCE_BYTES, "big")
+        if compute_seal_hash(block_hash, seal) <= target:
+            return seal
+    return None
+
+
+def count_stale(tree: BlockTree) -> int:
+    """Count the sealed blocks on branches that do not count: in the literature often called orphaned."""
+    return tree.stale_pruned + len(tree.blocks) - len(get_branch(tree))
 
 
 def mine(tree: BlockTree, parent: Hash, time_ms: int, name: str = "") -> SealedHeader:

@@ -182,10 +182,8 @@ def test_decision_of_an_earlier_view() -> None:
     state, _ = start(*(fire(Step.PRECOMMIT, view) for view in range(3)))
     state, effects = feed(state, *(vote(n, PRECOMMIT, A) for n in (1, 2, 3)))
     assert state.decided is None
-    assert bft.get_missing_blocks(state) == ((View(0), A),)
     state, effects = feed(state, propose())
     assert effects == [Decide(View(0), A)]
-    assert bft.get_missing_blocks(state) == ()
 
 
 def test_invalid_block_is_never_decided() -> None:

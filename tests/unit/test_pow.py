@@ -17,7 +17,6 @@ from flchain.consensus.block_tree import (
     ORPHANS_MAX,
     SealedHeader,
     build_tree,
-    count_stale,
     get_branch,
     grow,
     insert,
@@ -33,7 +32,6 @@ from flchain.consensus.pow import (
     compute_seal_hash,
     compute_target,
     compute_work,
-    find_seal,
     verify_seal,
 )
 from flchain.crypto import hash_tagged
@@ -45,6 +43,8 @@ from tests.support.pow_builder import (
     INTERVAL_MS,
     PARAMS,
     believe,
+    count_stale,
+    find_seal,
     make_chain,
     make_header,
     mine,

@@ -15,7 +15,6 @@ REST_S = 2.0
 """Between two recordings: the arm hangs, and nobody says what it does."""
 NO_LABEL = "none"
 CHANNELS = ("acc_x", "acc_y", "acc_z", "gyr_x", "gyr_y", "gyr_z")
-UNITS = ("g", "g", "g", "rad/s", "rad/s", "rad/s")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -363,20 +363,3 @@ def make_byzantine(network: Network, name: str, kind: type[Behaviour]) -> None:
         Equivocate(network, twin)
         twin.slow_ms = TWIN_SLOW_MS
         network.gone.add(twin.name)
-
-
-def conspire(network: Network, names: list[str]) -> None:
-    """The worst that these miners can do together: half of the honest ones, cut off from the others, each see one copy
-    of every key, and the other half the other."""
-    for name in names:
-        make_byzantine(network, name, Equivocate)
-    honest = sorted(name for name, node in network.nodes.items() if node.is_miner and node.behaviour is None)
-    devices = {name for name, node in network.nodes.items() if not node.is_miner}
-    sides = set(honest[::2]), set(honest[1::2])
-    network.cut({(a, b) for one, other in (sides, sides[::-1]) for a in one for b in other})
-    for node in network.nodes.values():
-        if isinstance(node.behaviour, Equivocate):
-            is_twin = node.name.endswith("-twin")
-            fellows = {n for n in network.nodes if network.nodes[n].behaviour and n.endswith("-twin") == is_twin}
-            node.slow_ms = 0  # both copies do their best
-            node.behaviour.side = (sides[is_twin] | fellows | devices) - {node.name}

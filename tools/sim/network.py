@@ -372,9 +372,3 @@ class Network(Broker):
     def record(self, *what: object) -> None:
         """Put an event into the trace's hash."""
         self.hash.update(f"{self.now} {what}\n".encode())
-
-    def compute_outcome(self) -> tuple[set[bytes], set[bytes]]:
-        """Heads of the miners and model hashes of miners and devices that are up."""
-        heads = {bytes(node.state.chain.head) for node in self.miners()}
-        models = {bytes(node.state.chain.model_hash) for node in self.miners()}
-        return heads, models | {bytes(node.state.light.model_hash) for node in self.devices()}
