@@ -30,7 +30,7 @@ define make_venv
 	@echo "creating $(1)"; rm -rf $(1); $(PYTHON) -m venv $(1)
 endef
 
-.PHONY: help setup setup-model setup-oracle demo sim bench-chain bench-codecs bench-agent fuzz test test-main test-model test-oracle test-long test-cgroup2 lint format lock clean
+.PHONY: help setup setup-model setup-oracle demo sim bench-chain bench-codecs bench-agent fuzz test test-main test-model test-oracle test-long test-cgroup2 lint counts format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -85,11 +85,16 @@ test-long: setup ## kill and cut off real miners, cut a device's power 200 times
 test-cgroup2: setup ## prove shares under cgroup version 2, in an emulated machine with Debian's kernel (ten minutes)
 	$(VENV)/bin/python -m tests.vm $(ARGS)
 
-lint: setup ## check style, types and import rules
+lint: setup ## check style, types, import rules, circles and dead declarations
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy --strict
 	$(VENV)/bin/lint-imports
+	$(VENV)/bin/python -m tests.house circles
+	$(VENV)/bin/python -m tests.house dead
+
+counts: setup ## count rooms, circles, long files and exceptions (ARGS="--against DIR" for an older checkout beside)
+	@$(VENV)/bin/python -m tests.house counts $(ARGS)
 
 format: setup ## put the code into the one format
 	$(VENV)/bin/ruff check --fix --exit-zero .

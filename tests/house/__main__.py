@@ -7,9 +7,11 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 
 from tests.house.counts import MEANINGS, count, format_table
+from tests.house.dead import find_dead
 from tests.house.imports import explain_step, find_file_circles, find_folder_circles, read_graph
 from tests.house.tree import read_checkout
 
@@ -47,7 +49,13 @@ def _build_parser() -> argparse.ArgumentParser:
         "a file, or a folder with all below it). Imports in functions and under TYPE_CHECKING count.",
     )
     circles.set_defaults(run=_run_circles)
-    for check in (counts, circles):
+    dead = checks.add_parser(
+        "dead",
+        help="fail if something is declared that no product code uses",
+        description="Fail if the product declares what no product code uses; use by tests alone does not count.",
+    )
+    dead.set_defaults(run=_run_dead)
+    for check in (counts, circles, dead):
         check.add_argument("--root", type=Path, default=HERE, metavar="DIR", help="the checkout (default: this one)")
     return parser
 
@@ -70,9 +78,16 @@ def _run_circles(arguments: argparse.Namespace) -> int:
     circles += [("folders", path) for path in find_folder_circles(graph)]
     for level, path in circles:
         print(f"circle of {level}: {' -> '.join(path)}")
-        for one, two in zip(path, path[1:], strict=False):
+        for one, two in pairwise(path):
             print(f"  {explain_step(graph, one, two)}")
     return 1 if circles else 0
+
+
+def _run_dead(arguments: argparse.Namespace) -> int:
+    findings = find_dead(read_checkout(arguments.root))
+    for finding in findings:
+        print(f"{finding.place}: {finding.text}")
+    return 1 if findings else 0
 
 
 if __name__ == "__main__":

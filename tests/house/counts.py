@@ -8,6 +8,7 @@ import io
 import re
 import tokenize
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -155,12 +156,11 @@ def format_table(columns: Mapping[str, Counts]) -> Iterator[str]:
     yield _format_row("", columns, width, widths)
     for key in MEANINGS:
         yield _format_row(key, [f"{values[title][key]:,}" for title in columns], width, widths)
-    for title, counts in columns.items():
-        for key, value in asdict(counts).items():
-            if isinstance(value, list) and value:
-                yield ""
-                yield f"{key}, {title}:"
-                yield from (f"  {entry}" for entry in value)
+    for key, value in asdict(list(columns.values())[-1]).items():
+        if isinstance(value, list) and value:
+            yield ""
+            yield f"{key}:"
+            yield from (f"  {entry}" + f" ({n} times)" * (n > 1) for entry, n in Counter(value).items())
 
 
 def _format_row(name: str, cells: Iterable[str], width: int, widths: Sequence[int]) -> str:

@@ -102,9 +102,7 @@ def find_circles(arrows: Arrows) -> list[list[str]]:
 def find_knots(arrows: Arrows) -> list[frozenset[str]]:
     """Return the largest sets of two or more names each of which reaches every other."""
     reached = {name: _reach(arrows, name) for name in arrows}
-    knots = {
-        frozenset(other for other in reached[name] if name in reached.get(other, ())) for name in arrows
-    }
+    knots = {frozenset(other for other in reached[name] if name in reached.get(other, ())) for name in arrows}
     return sorted((knot for knot in knots if len(knot) > 1), key=min)
 
 

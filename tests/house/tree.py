@@ -48,9 +48,7 @@ class Checkout:
 
 def read_checkout(root: Path) -> Checkout:
     """Read every Python file of a checkout. Raises FileNotFoundError where there is no package."""
-    packages = tuple(
-        sorted(folder.parent.name for folder in root.glob("*/__init__.py") if folder.parent.name != TESTS)
-    )
+    packages = tuple(sorted(folder.parent.name for folder in root.glob("*/__init__.py") if folder.parent.name != TESTS))
     if not packages:
         raise FileNotFoundError(f"{root}: no folder with an __init__.py")
     product = tuple(source for package in packages for source in _read_below(root, package))
