@@ -32,7 +32,7 @@ from flchain.messages import Ask, Want
 from flchain.packets import PacketType, Topics, encode_packet
 from flchain.wire import seal
 from flchain_edge.chain_files import load_genesis, load_model_file
-from flchain_edge.checks_broker import BROKERS_TIMEOUT_S, check_endpoints, check_login
+from flchain_edge.checks_broker import BROKERS_TIMEOUT_S, LOGIN_CHECK_TIMEOUT_S, check_endpoints, check_login
 from flchain_edge.checks_clock import check_clock
 from flchain_edge.checks_keys import check_key, check_membership, check_tls_files, open_identity
 from flchain_edge.checks_machine import check_disk, check_memory, check_unit
@@ -44,7 +44,6 @@ from flchain_edge.plain_words import format_span
 MODEL_TIMEOUT_S = 150.0
 """A slow board tries a model for up to two minutes."""
 DATA_TIMEOUT_S = 30.0
-LOGIN_TIMEOUT_S = 30.0
 RECEIPT_OLD_S = 3_600.0
 OUTBOX_MANY = 8
 
@@ -72,7 +71,7 @@ def list_checks(settings: AgentSettings) -> tuple[Check, ...]:
         Check("chain", lambda: check_membership(settings, "device", _get_devices)),
         Check("tls", lambda: check_tls_files(settings.mqtt, own, settings.enrolment.endpoint is not None)),
         Check("broker", lambda: check_endpoints(settings.mqtt), BROKERS_TIMEOUT_S),
-        Check("publish", lambda: check_publish(settings, view), LOGIN_TIMEOUT_S),
+        Check("publish", lambda: check_publish(settings, view), LOGIN_CHECK_TIMEOUT_S),
         Check("model", lambda: check_model(settings), MODEL_TIMEOUT_S),
         Check("sensors", lambda: check_sensors(settings, view)),
         Check("data", lambda: check_data(settings), DATA_TIMEOUT_S),

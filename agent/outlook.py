@@ -21,7 +21,7 @@ from agent.values import AgentState
 from flchain.light import LightState
 from flchain.messages import Phase
 from flchain.params import ChainParams
-from flchain.types import Millis
+from flchain.types import SHARE_ALL, Millis
 
 LEFT_CORE_S_MIN = 0.02
 """Of a training that runs: its last step is not its end."""
@@ -118,7 +118,7 @@ def _estimate_left(params: ChainParams, experience: Experience, measured: Measur
 def expect_round_of_scores(light: LightState) -> float:
     """Coins for all scores of a round, if every device of the chain mines: `docs/mining.md`, "What it earns"."""
     params = light.params
-    part = params.mining_weight_bp / (10_000 + params.mining_weight_bp)
+    part = params.mining_weight_bp / (SHARE_ALL + params.mining_weight_bp)
     return params.reward_for_scores * part / max(1, len(light.homes))
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from flchain.consensus.bft_types import VoteType
 from flchain.errors import BadCertificate
 from flchain.messages import Certificate, Vote
 from flchain.state import Validator
 from flchain.types import Address, Hash, Height, View
 from flchain.wire import CERTIFICATE_BYTES_MAX, decode_struct, encode_struct, verify_detached
 
-PRECOMMIT = 2
+PRECOMMIT = int(VoteType.PRECOMMIT)
+"""Of the votes, those that a certificate is made of."""
 
 
 def build_certificate(

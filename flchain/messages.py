@@ -8,11 +8,11 @@ from typing import Annotated, ClassVar, TypeAlias
 import msgspec
 
 from flchain.crypto import hash_tagged
-from flchain.params import SAMPLES_CAP_MAX
-from flchain.types import ADDRESS_BYTES, HASH_BYTES, Address, Hash
+from flchain.params import SAMPLES_CAP_MAX, VALIDATORS_MAX
+from flchain.types import ADDRESS_BYTES, HASH_BYTES, SHARE_ALL, Address, Hash
 
 SALT_BYTES = 16
-SCORE_MAX = 10_000
+SCORE_MAX = SHARE_ALL
 RANGES_MAX = 8
 """Ranges of chunks in one question for them."""
 
@@ -24,7 +24,7 @@ Counter = Annotated[int, msgspec.Meta(ge=0, le=COUNTER_MAX)]
 Score = Annotated[int, msgspec.Meta(ge=0, le=SCORE_MAX)]
 PositiveCounter = Annotated[int, msgspec.Meta(ge=1, le=COUNTER_MAX)]
 Amount = Annotated[int, msgspec.Meta(ge=1, le=COUNTER_MAX)]
-CommissionShare = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
+CommissionShare = Annotated[int, msgspec.Meta(ge=0, le=SHARE_ALL)]
 
 
 class Kind(IntEnum):
@@ -325,7 +325,7 @@ class Certificate(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     view: Counter
     signatures: tuple[
         tuple[
-            Annotated[int, msgspec.Meta(ge=0, le=63)],
+            Annotated[int, msgspec.Meta(ge=0, le=VALIDATORS_MAX - 1)],
             Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)],
         ],
         ...,

@@ -44,7 +44,7 @@ from flchain.state import (
     find_candidate,
     get_delegation,
 )
-from flchain.types import Address, BasisPoints, Height, Power, Round, Stake, UnixMillis
+from flchain.types import MS_PER_S, Address, BasisPoints, Height, Power, Round, Stake, UnixMillis
 from flchain.wire import Envelope, open_envelope, verify_envelope
 
 ACCOUNTS_MAX = 4_096
@@ -53,7 +53,6 @@ DELEGATIONS_MAX = 4_096
 """Beyond these an order is refused; what is there already can always be taken back or spent."""
 UNBONDINGS_PER_ACCOUNT_MAX = 8
 """Counted by account and not in all: else who fills the table with dust keeps everybody's stake bonded."""
-MS_PER_S = 1_000
 NO_POWER = Power(0)
 
 OrderKey = tuple[Address, int, Kind, bytes]

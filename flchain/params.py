@@ -6,24 +6,24 @@ from typing import Annotated
 
 import msgspec
 
-from flchain.aggregation import AGGREGATION_RULES
+from flchain.aggregation import AGGREGATION_RULES, UPDATES_MAX, WEIGHT_LIMIT
 from flchain.codecs import CODECS, DOWNSTREAM_RULES
 from flchain.consensus import CONSENSUS_RULES, PROPOSER_RULES
 from flchain.errors import ConfigError
 from flchain.incentives import REWARD_RULES
 from flchain.privacy import MECHANISMS
-from flchain.types import HASH_BYTES
+from flchain.types import HASH_BYTES, SHARE_ALL
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=32, pattern="^[a-z0-9-]+$")]
 Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 CountOrZero = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
-Share = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
+Share = Annotated[int, msgspec.Meta(ge=0, le=SHARE_ALL)]
 Digest = Annotated[bytes, msgspec.Meta(min_length=HASH_BYTES, max_length=HASH_BYTES)]
 
-UPDATES_MAX = 1024
-"""Most devices on one chain: an int64 sum of so many capped updates cannot overflow (see `aggregation`)."""
+DEVICES_MAX = UPDATES_MAX
+"""Most devices on one chain: each has one update in a round, and `limits` says which messages must carry them."""
 VALIDATORS_MAX = 64
-SAMPLES_CAP_MAX = 2**20 - 1
+SAMPLES_CAP_MAX = WEIGHT_LIMIT - 1
 
 
 class ChainParams(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True):
@@ -80,7 +80,7 @@ class ChainParams(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     """So many candidates, those with the most stake, are validators."""
     epoch_rounds: Count
     """The validators are elected anew when every so many rounds have been settled."""
-    power_cap_bp: Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+    power_cap_bp: Annotated[int, msgspec.Meta(ge=1, le=SHARE_ALL)]
     """Largest share of the voting power of one validator; where too few share it, all are equal."""
     bond_min: Count
     """Least stake of its own with which a candidate can be elected."""

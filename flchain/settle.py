@@ -26,7 +26,7 @@ from flchain.state import (
     hash_carried,
     hash_model,
 )
-from flchain.types import Address, BasisPoints, Hash, ModelVector, Round
+from flchain.types import SHARE_ALL, Address, BasisPoints, Hash, ModelVector, Round
 
 WEIGHT_SCALE = 1_000_000
 """A scorer's weight is a validator's power times this, so that the small weights of devices are still integers."""
@@ -73,7 +73,7 @@ def get_scorer_weights(state: ChainState, judged: Address | None = None) -> dict
     # Where validators with s of all power have spoken, a third of it and devices with s - 2/3 are still not half. Who
     # is judged is not among those: where others hold the rest, less is left for devices, which cost nothing to make.
     room = max(0, sum(weights.values()) + -2 * total // 3)
-    share = min(total * state.params.mining_weight_bp // 10_000, room)
+    share = min(total * state.params.mining_weight_bp // SHARE_ALL, room)
     weights |= {device.address: share * device.reputation // reputation for device in mining if reputation}
     return {address: weight for address, weight in weights.items() if weight}
 
@@ -277,7 +277,7 @@ def _split_scoring_reward(state: ChainState, outliers: frozenset[Address]) -> di
     reputations |= {candidate.address: candidate.reputation for candidate in state.candidates}
     weights = get_scorer_weights(state)
     of_validators = sum(v.power for v in state.validators) * WEIGHT_SCALE
-    of_devices = of_validators * state.params.mining_weight_bp // 10_000
+    of_devices = of_validators * state.params.mining_weight_bp // SHARE_ALL
     whole = (of_validators + of_devices) * REPUTATION_MAX
     purse = state.params.reward_for_scores
     return {

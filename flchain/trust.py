@@ -24,10 +24,9 @@ from flchain.errors import (
 from flchain.messages import Bytes20, Bytes32, Certificate, Header, PositiveCounter
 from flchain.params import VALIDATORS_MAX
 from flchain.state import ChainState, Validator, compute_validators_hash, list_validators
-from flchain.types import Address, Hash, Height, Power, UnixMillis
+from flchain.types import MS_PER_S, Address, Hash, Height, Power, UnixMillis
 from flchain.wire import HEADER_BYTES_MAX, SETS_BYTES_MAX, decode_struct, encode
 
-MS_PER_S = 1_000
 Listed = tuple[tuple[Bytes20, Bytes32, PositiveCounter], ...]
 Validators = tuple[Validator, ...]
 

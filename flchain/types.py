@@ -23,7 +23,10 @@ UnixMillis = NewType("UnixMillis", int)
 """An instant of the world's clock: milliseconds since 1970-01-01 UTC. Blocks carry it."""
 EARLIEST = UnixMillis(0)
 BasisPoints = NewType("BasisPoints", int)
-"""A share of one in ten-thousandths: 0 to 10,000."""
+"""A share of one in ten-thousandths: 0 to SHARE_ALL."""
+SHARE_ALL = 10_000
+"""The whole, in basis points."""
+MS_PER_S = 1_000
 
 Address = NewType("Address", bytes)
 """20 bytes that name a node: the head of its public key's tagged hash."""

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from flchain.consensus import CONSENSUS_RULES
 from flchain.errors import ConfigError
-from flchain.genesis import Genesis, decode_genesis
+from flchain.genesis import GENESIS_BYTES_MAX, Genesis, decode_genesis
 from flchain_edge.model_files import read_file, read_model_file
 
 
 def load_genesis(path: Path) -> Genesis:
     """Read and check a genesis file. Raises ConfigError."""
     try:
-        genesis = decode_genesis(read_file(path, "genesis", 1_000_000))
+        genesis = decode_genesis(read_file(path, "genesis", GENESIS_BYTES_MAX))
     except ConfigError as error:
         raise ConfigError(tuple(p if str(path) in p else f"{path}: {p}" for p in error.problems)) from error
     if not CONSENSUS_RULES[genesis.params.consensus].is_final_at_once:

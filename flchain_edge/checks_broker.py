@@ -23,6 +23,9 @@ from flchain_edge.tls_errors import describe_tls_error
 CONNECT_TIMEOUT_S = 5.0
 LOGIN_TIMEOUT_S = 8.0
 ANSWER_TIMEOUT_S = 8.0
+LOGIN_CHECK_TIMEOUT_S = 30.0
+"""For `check_login` as a whole."""
+assert LOGIN_CHECK_TIMEOUT_S >= LOGIN_TIMEOUT_S + ANSWER_TIMEOUT_S, "the check says what is wrong before it is ended"
 BROKERS_TIMEOUT_S = 60.0
 """For all of a list of brokers."""
 SERVER_SOON_S = 14 * 86_400.0

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from flchain.crypto import Identity
 from flchain.errors import ConfigError, TryAgain
-from flchain.genesis import Genesis
+from flchain.genesis import GENESIS_BYTES_MAX, Genesis
 from flchain_edge.chain_files import load_genesis, load_model_file
 from flchain_edge.enrolment_messages import (
     EnrolAnswer,
@@ -35,7 +35,6 @@ from flchain_edge.tls_key import build_request, load_or_create_tls_key, read_val
 
 KEY_FILE, TLS_KEY_FILE, CA_FILE, TLS_FILE = "key.pem", "tls-key.pem", "ca.pem", "tls.pem"
 GENESIS_FILE, MODEL_FILE = "genesis.cbor", "model.tflite"
-GENESIS_BYTES_MAX = 1_000_000
 
 
 @dataclass(frozen=True)

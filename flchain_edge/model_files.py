@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from flchain.errors import ConfigError, FlchainError
 from flchain.fixedpoint import to_fixed, to_float
+from flchain.types import SHARE_ALL
 
 if TYPE_CHECKING:
     from flchain.types import ModelVector
@@ -85,7 +86,7 @@ def compute_score_bp(
         on_batch()
         rows = slice(start, start + SCORE_BATCH)
         correct += model.evaluate(examples.x[rows], examples.y[rows])[0]
-    return 10_000 * correct // len(examples)
+    return SHARE_ALL * correct // len(examples)
 
 
 def hold_out(examples: Examples, percent: int) -> tuple[Examples, Examples]:

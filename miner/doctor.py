@@ -10,7 +10,7 @@ from flchain.errors import ConfigError
 from flchain.messages import Header
 from flchain.wire import HEADER_BYTES_MAX, decode_struct
 from flchain_edge.chain_files import load_genesis, load_model_file
-from flchain_edge.checks_broker import BROKERS_TIMEOUT_S, check_endpoints, check_login
+from flchain_edge.checks_broker import BROKERS_TIMEOUT_S, LOGIN_CHECK_TIMEOUT_S, check_endpoints, check_login
 from flchain_edge.checks_clock import check_clock
 from flchain_edge.checks_keys import check_key, check_membership, check_tls_files, open_identity
 from flchain_edge.checks_machine import check_disk, check_memory, check_unit
@@ -23,7 +23,6 @@ from miner.edge.ledger_file import open_ledger_file
 from miner.settings import UNIT, MinerSettings
 
 MODEL_TIMEOUT_S = 150.0
-LOGIN_TIMEOUT_S = 30.0
 LEDGER_TIMEOUT_S = 60.0
 
 
@@ -47,7 +46,7 @@ def list_checks(settings: MinerSettings) -> tuple[Check, ...]:
         Check("chain", lambda: check_membership(settings, "validator", None)),
         Check("tls", lambda: check_tls_files(settings.mqtt, own, settings.enrolment.endpoint is not None)),
         Check("broker", lambda: check_endpoints(settings.mqtt), BROKERS_TIMEOUT_S),
-        Check("login", lambda: check_miner_login(settings, ledger), LOGIN_TIMEOUT_S),
+        Check("login", lambda: check_miner_login(settings, ledger), LOGIN_CHECK_TIMEOUT_S),
         Check("model", lambda: check_model(settings), MODEL_TIMEOUT_S),
     )
 

@@ -10,7 +10,7 @@ from flchain.state import ChainState, find_account
 from flchain.types import Hash
 from flchain.wire import Envelope, open_envelope
 
-ORDERS_MAX = 1_024
+WAITING_ORDERS_MAX = 1_024
 ORDERS_PER_SENDER_MAX = 16
 
 OrderPool = dict[Hash, bytes]
@@ -28,9 +28,9 @@ def insert(pool: OrderPool, state: ChainState, envelope: Envelope) -> OrderPool:
     own = sum(open_envelope(raw, state.chain).sender == envelope.sender for raw in pool.values())
     if own >= ORDERS_PER_SENDER_MAX:
         raise PoolFull("too many orders of this sender wait already")
-    if len(pool) >= ORDERS_MAX and is_ready:
+    if len(pool) >= WAITING_ORDERS_MAX and is_ready:
         pool = _drop_unready(pool, state)
-    if len(pool) >= ORDERS_MAX:
+    if len(pool) >= WAITING_ORDERS_MAX:
         raise PoolFull("too many orders wait already")
     return {**pool, envelope.digest(): envelope.raw}
 

@@ -19,7 +19,7 @@ from miner.values import Effect, MinerState, Publish, SendChunks
 
 ASK_AGAIN_MS = 1_000
 """How often at most one device is asked for what is missing of its update."""
-ANSWER_AGAIN_MS = 20
+CHUNKS_AGAIN_MS = 20
 """How often at most one node gets chunks that it asks for."""
 PATIENCE_EXTENSIONS_MAX = 8
 """So many times the usual patience at most for updates that are still coming in."""
@@ -82,7 +82,7 @@ def on_resume(state: MinerState, envelope: Envelope) -> Transition:
     if not isinstance(message, messages.Resume) or message.to != me:
         return state, ()
     before_ms = state.resumed_ms.get(envelope.sender)
-    if before_ms is not None and state.now_ms - before_ms < ANSWER_AGAIN_MS:
+    if before_ms is not None and state.now_ms - before_ms < CHUNKS_AGAIN_MS:
         return state, ()
     state = replace(state, resumed_ms={**state.resumed_ms, envelope.sender: state.now_ms})
     return state, (SendChunks(state.topics.miner_to(me, envelope.sender), message.digest, message.ranges),)

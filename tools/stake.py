@@ -20,7 +20,7 @@ from flchain.errors import ConfigError, InvalidMessage
 from flchain.messages import AnyMessage, Delegate, Register, Transfer, Undelegate, Unjail
 from flchain.orders import process_order
 from flchain.state import find_account
-from flchain.types import ADDRESS_BYTES, HASH_BYTES, Address
+from flchain.types import ADDRESS_BYTES, HASH_BYTES, SHARE_ALL, Address
 from flchain.wire import open_envelope, seal
 from flchain_edge.chain_files import load_genesis
 from flchain_edge.config import load_config
@@ -118,7 +118,7 @@ def _read_percent(text: str) -> int:
         share = round(float(text) * 100)
     except (ValueError, OverflowError):
         share = -1
-    if not 0 <= share <= 10_000:
+    if not 0 <= share <= SHARE_ALL:
         raise argparse.ArgumentTypeError(f"{text!r} is no percentage from 0 to 100")
     return share
 

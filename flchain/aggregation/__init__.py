@@ -21,6 +21,7 @@ from flchain.types import Address, ModelVector
 WEIGHT_LIMIT = 1 << 20
 """Weights are below this."""
 UPDATES_MAX = 1 << 10
+assert UPDATES_MAX * WEIGHT_LIMIT << 31 <= 1 << 61, "a sum of products stays far inside int64"
 TRIM_DIVISOR = 5
 """The trimmed mean drops n // 5 of n values at each end: up to a fifth of the senders may lie."""
 

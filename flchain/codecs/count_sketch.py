@@ -26,7 +26,7 @@ from flchain.codecs.draws import draw_uniform
 from flchain.codecs.selection import check_level
 from flchain.codecs.settled import Carried, Settled
 from flchain.errors import MalformedUpdate
-from flchain.types import ModelVector
+from flchain.types import SHARE_ALL, ModelVector
 
 ROWS = 5
 COLUMNS_PER_KEPT = 10
@@ -166,7 +166,7 @@ def settle(table: ModelVector, carried: Carried, parameters_count: int, level: i
 
 
 def _scale(values: ModelVector, share_bp: int) -> Wide:
-    return fixedpoint.divide_rounded(values.astype(np.int64) * share_bp, 10_000)
+    return fixedpoint.divide_rounded(values.astype(np.int64) * share_bp, SHARE_ALL)
 
 
 def _take_out(table: ModelVector, parameters_count: int, level: int) -> Settled:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from flchain.types import Address, BasisPoints
+from flchain.types import SHARE_ALL, Address, BasisPoints
 
 RewardRule: TypeAlias = Callable[[tuple[tuple[Address, int], ...], int], Mapping[Address, int]]
 """(accepted devices with their capped samples, reward per update) -> what each earns, in the chain's smallest unit."""
 
-REPUTATION_MAX = 10_000
+REPUTATION_MAX = SHARE_ALL
 
 
 def reward_per_update(accepted: tuple[tuple[Address, int], ...], reward: int) -> Mapping[Address, int]:

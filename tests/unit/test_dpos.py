@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from flchain.chain import build_block
 from flchain.consensus.dpos import (
-    SHARE_ALL,
     STAKE_BITS_MAX,
     cap_powers,
     compute_slashed,
@@ -22,7 +21,7 @@ from flchain.consensus.dpos import (
 from flchain.consensus.proposer import Priorities, advance, compute_pok_weight
 from flchain.state import ChainState, Delegation, Validator, compute_elected, compute_validators_hash
 from flchain.trust import decode_sets, encode_sets
-from flchain.types import Address, BasisPoints, Power, Round, Stake
+from flchain.types import SHARE_ALL, Address, BasisPoints, Power, Round, Stake
 from tests.support.chain_builder import build_chain
 
 STAKES = st.lists(st.integers(1, 2**40) | st.integers(1, 20), min_size=1, max_size=64)

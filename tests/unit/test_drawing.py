@@ -209,7 +209,7 @@ def test_only_the_miner_that_is_asked_sends_chunks_and_not_without_end() -> None
     """A question to another, or the next within a moment, gets nothing."""
     state, topic = build_miner(make_driver()), TOPICS.device_up(ME.address)
     sent = []
-    for to, now_ms in ((CHAIN.miners[1], 0), (HOME, 0), (HOME, resume.ANSWER_AGAIN_MS - 1), (HOME, 100)):
+    for to, now_ms in ((CHAIN.miners[1], 0), (HOME, 0), (HOME, resume.CHUNKS_AGAIN_MS - 1), (HOME, 100)):
         raw = seal(Resume(1, to.address, b"d" * 32, ((0, 9),)), CHAIN.id, ME)
         event = mv.PacketReceived(topic, encode_packet(PacketType.MESSAGE, raw))
         state, effects = miner_step(state, event, Millis(now_ms), NO_CLOCK)

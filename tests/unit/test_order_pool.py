@@ -120,7 +120,7 @@ def test_one_sender_has_few_places() -> None:
 
 def test_a_full_pool_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """With no place left nothing is dropped for a newcomer: it may try again later."""
-    monkeypatch.setattr(order_pool, "ORDERS_MAX", 2)
+    monkeypatch.setattr(order_pool, "WAITING_ORDERS_MAX", 2)
     pool = put(
         put({}, CHAIN.state, transfer(CHAIN.state, RICH, OTHER, 1)), CHAIN.state, transfer(CHAIN.state, OTHER, RICH, 1)
     )
@@ -203,7 +203,7 @@ def test_an_order_is_nobody_elses_to_send() -> None:
 def test_orders_that_cannot_be_carried_out_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """Orders ahead of their turn or without money cost nothing: of a full pool they go for one that a block can carry,
     the furthest ahead first; among themselves none goes for another."""
-    monkeypatch.setattr(order_pool, "ORDERS_MAX", 3)
+    monkeypatch.setattr(order_pool, "WAITING_ORDERS_MAX", 3)
     state = CHAIN.state
     poor, near, far = (
         transfer(state, RICH, OTHER, 2_000),

@@ -14,7 +14,7 @@ from flchain.aggregation import AGGREGATION_RULES
 from flchain.codecs import CODECS, DOWNSTREAM_RULES
 from flchain.codecs.codec import LEVEL_MAX
 from flchain.errors import ConfigError
-from flchain.params import UPDATES_MAX, VALIDATORS_MAX
+from flchain.params import DEVICES_MAX, VALIDATORS_MAX
 from flchain_edge.tflite import TfliteModel, probe_model
 from tools.broker import BrokerKind
 from tools.datasets import DATASETS, Dataset, load_dataset, load_npz
@@ -44,7 +44,7 @@ Number = TypeVar("Number", int, float)
 NUMBER_NAMES: dict[type[int | float], str] = {int: "whole number", float: "number"}
 ROUNDS = 8
 FOLLOW = ("full", "light")
-ALL = str(UPDATES_MAX)
+ALL = str(DEVICES_MAX)
 BROKERS: tuple[BrokerKind, ...] = ("nats", "mosquitto")
 
 EXAMPLES = """\
@@ -133,14 +133,14 @@ def read_options(argv: list[str]) -> Options:
     numbers = {
         key: _read_number(problems, key, getattr(given, key), low, high)
         for key, low, high in (
-            ("devices", 1, UPDATES_MAX),
+            ("devices", 1, DEVICES_MAX),
             ("miners", 1, VALIDATORS_MAX),
             ("rounds", 1, 1_000_000),
             ("seed", 0, 2**32 - 1),
             ("codec_level", 1, LEVEL_MAX),
             ("downstream_level", 1, LEVEL_MAX),
             ("local_epochs", 1, 1_000),
-            ("mining", 0, UPDATES_MAX),
+            ("mining", 0, DEVICES_MAX),
         )
     }
     rate = _read_number(problems, "learning_rate", given.learning_rate, 1e-6, 10.0)

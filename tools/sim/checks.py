@@ -14,7 +14,7 @@ from flchain.messages import Body, Certificate, Header, Kind, Phase
 from flchain.packets import PacketType, decode_packet
 from flchain.state import ChainState, get_owned, hash_carried, hash_model
 from flchain.state_tree import compute_state_root
-from flchain.types import Height, View
+from flchain.types import SHARE_ALL, Height, View
 from flchain.wire import BODY_BYTES_MAX, CERTIFICATE_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, open_envelope
 from tools.sim.world import Disk
 
@@ -92,7 +92,7 @@ class Checker:
         state = self._states[-1]
         self.elections += header.validators_hash != header.next_validators_hash
         powers, cap_bp = [v.power for v in state.validators], state.params.power_cap_bp
-        if not powers or (len(powers) * cap_bp > 10_000 and max(powers) * 10_000 > sum(powers) * cap_bp):
+        if not powers or (len(powers) * cap_bp > SHARE_ALL and max(powers) * SHARE_ALL > sum(powers) * cap_bp):
             self.violations.append(f"powers {powers} after height {header.height}")
         for candidate in state.candidates:
             if candidate.is_jailed and candidate.address not in self.guilty:
