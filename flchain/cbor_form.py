@@ -11,7 +11,7 @@ from typing import NoReturn
 from flchain.errors import MalformedMessage, NotCanonical, TruncatedMessage
 
 ITEMS_MAX = 16_384
-"""Most items in one encoding; the largest message, the scores of 1024 updates, has about 3,100."""
+"""Most items in one encoding; the largest message, the scores of 1024 updates, has about 3,300 (see `limits`)."""
 DEPTH_MAX = 8
 COSE_SIGN1_TAG = 18
 """The one tag, and only around everything else."""

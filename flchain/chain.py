@@ -19,7 +19,7 @@ from flchain.errors import (
     UnknownSender,
     WrongRound,
 )
-from flchain.limits import TRANSACTION_FRAME_BYTES, TRANSACTIONS_BYTES_MAX
+from flchain.limits import ORDERS_MAX, TRANSACTION_FRAME_BYTES, TRANSACTIONS_BYTES_MAX
 from flchain.messages import (
     AnyMessage,
     Body,
@@ -59,8 +59,6 @@ from flchain.wire import (
     verify_envelope,
 )
 
-ORDERS_MAX = 128
-"""Most orders in one block; the others wait for a later one."""
 DEVICE_KINDS = frozenset({Kind.COMMIT, Kind.REVEAL})
 SCORE_KINDS = frozenset({Kind.SCORE_COMMIT, Kind.SCORE_REVEAL})
 """Validators score, and devices that mine."""

@@ -6,18 +6,22 @@ from typing import Annotated
 
 import msgspec
 
+from flchain.cbor_form import ITEMS_MAX
 from flchain.crypto import compute_address, hash_tagged, is_public_key
 from flchain.errors import ConfigError, InvalidMessage
 from flchain.fixedpoint import VALUE_BYTES
 from flchain.limits import compute_reveal_bodies, compute_update_bytes_max
 from flchain.messages import Counter, DeviceEntry, HolderEntry, ValidatorEntry
-from flchain.params import UPDATES_MAX, VALIDATORS_MAX, ChainParams, check_params
+from flchain.params import DEVICES_MAX, VALIDATORS_MAX, ChainParams, check_params
 from flchain.types import Hash
 from flchain.wire import UPDATE_BYTES_MAX, decode_struct, encode_struct
 
 GENESIS_BYTES_MAX = 1_000_000
 HOLDERS_MAX = 1_024
 """Accounts with money at genesis that are neither miner nor device."""
+ENTRY_ITEMS = 4
+"""CBOR items of an entry of the longest kind, a validator's, with the array around it."""
+assert ENTRY_ITEMS * (VALIDATORS_MAX + DEVICES_MAX + HOLDERS_MAX) < ITEMS_MAX, "a genesis with all of them can be read"
 
 
 class Genesis(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -28,7 +32,8 @@ class Genesis(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     time_ms: Counter
     params: ChainParams
     validators: Annotated[tuple[ValidatorEntry, ...], msgspec.Meta(min_length=1, max_length=VALIDATORS_MAX)]
-    devices: Annotated[tuple[DeviceEntry, ...], msgspec.Meta(max_length=UPDATES_MAX)]
+    devices: tuple[DeviceEntry, ...]
+    """At most DEVICES_MAX."""
     holders: Annotated[tuple[HolderEntry, ...], msgspec.Meta(max_length=HOLDERS_MAX)]
 
     def chain_id(self) -> Hash:
@@ -74,6 +79,11 @@ def decode_genesis(data: bytes) -> Genesis:
 def _find_size_problems(params: ChainParams, devices_count: int) -> list[str]:
     """A chain whose updates or model no message can carry would open and then stand still; one whose updates do not fit
     into the blocks of a phase would lose the rest of them every round."""
+    if devices_count > DEVICES_MAX:
+        return [
+            f"genesis: {devices_count} devices, one chain has at most {DEVICES_MAX}: no message carries the scores of "
+            "more updates in a round; make a second chain"
+        ]
     sizes = (("an update", compute_update_bytes_max(params)), ("the model", VALUE_BYTES * params.parameters_count))
     problems = [
         f"genesis: {what} of {params.parameters_count} parameters takes {size} bytes, messages carry {UPDATE_BYTES_MAX}"

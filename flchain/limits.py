@@ -6,10 +6,13 @@ thousand times smaller.
 
 from __future__ import annotations
 
+from flchain.cbor_form import ITEMS_MAX
 from flchain.codecs import CODECS, DOWNSTREAM_RULES, count_carried_bytes
+from flchain.crypto import SIGNATURE_BYTES
 from flchain.fixedpoint import VALUE_BYTES
 from flchain.messages import Kind
-from flchain.params import VALIDATORS_MAX, ChainParams
+from flchain.params import DEVICES_MAX, VALIDATORS_MAX, ChainParams
+from flchain.types import ADDRESS_BYTES, HASH_BYTES
 from flchain.wire import (
     BODY_BYTES_MAX,
     CERTIFICATE_BYTES_MAX,
@@ -28,13 +31,42 @@ TRANSACTION_FRAME_BYTES = 5
 """What a body adds to a transaction: the head of a byte string of up to 2**32 bytes."""
 TRANSACTIONS_BYTES_MAX = BODY_BYTES_MAX - SETTLEMENT_BYTES_MAX - ORDERS_BYTES_MAX
 """A body's room for its phase's messages."""
-SCORE_ENTRY_BYTES = 32
-"""One (address, score) in a message."""
+INT_BYTES_MAX = 9
+"""A number in CBOR, and the head of a string or an array."""
 SCORE_BYTES = 3
+"""A score in CBOR: up to 10,000."""
+ADDRESS_ENTRY_BYTES = 1 + ADDRESS_BYTES
+SCORE_ENTRY_BYTES = 1 + ADDRESS_ENTRY_BYTES + SCORE_BYTES
+"""One (address, score) in a message."""
+SIGNATURE_ENTRY_BYTES = 1 + 2 + 2 + SIGNATURE_BYTES
+"""One (index, signature) in a certificate."""
+VALIDATOR_ENTRY_BYTES = 1 + ADDRESS_ENTRY_BYTES + 2 + HASH_BYTES + INT_BYTES_MAX
+"""One (address, public key, power) beside a header."""
+SCORES_MAX = DEVICES_MAX + VALIDATORS_MAX
+"""In one message: of each device's update, and of what the devices of each miner come to together."""
+SCORERS_MAX = DEVICES_MAX + VALIDATORS_MAX
+"""Who sends one: every validator, and every device that mines."""
+ORDERS_MAX = 128
+"""Most orders in one block; the others wait for a later one."""
 DELTAS_MAX = 1_024
 """Most settled rounds whose changes are kept and sent in the place of a model."""
 STATE_TABLES_BYTES_MAX = 4_000_000
 """Accounts, devices, candidates, delegations and unbondings, each as many as there may be (see `orders`)."""
+
+# How these depend on each other. A round with DEVICES_MAX updates must be able to end: where one message of it cannot
+# be as long as it has to be, all miners wait for that message for ever.
+assert MESSAGE_BYTES_MAX[Kind.SCORE_REVEAL] >= SCORES_MAX * SCORE_ENTRY_BYTES + SMALL_BYTES_MAX, "a score for each"
+assert SETTLEMENT_BYTES_MAX >= DEVICES_MAX * ADDRESS_ENTRY_BYTES + 3 * INT_BYTES_MAX, "an update of each accepted"
+assert MESSAGE_BYTES_MAX[Kind.REVEAL] + TRANSACTION_FRAME_BYTES <= TRANSACTIONS_BYTES_MAX, "a longest update in a body"
+assert SCORERS_MAX * (MESSAGE_BYTES_MAX[Kind.SCORE_REVEAL] + TRANSACTION_FRAME_BYTES) <= TRANSACTIONS_BYTES_MAX, (
+    "all scores in one body"
+)
+assert ITEMS_MAX >= 3 * SCORES_MAX + SMALL_BYTES_MAX, "the longest scores can be read"
+assert ITEMS_MAX >= SCORERS_MAX + ORDERS_MAX + DEVICES_MAX + SMALL_BYTES_MAX, "the longest body can be read"
+assert ORDERS_BYTES_MAX >= ORDERS_MAX * SMALL_BYTES_MAX, "a block's orders"
+assert MESSAGE_BYTES_MAX[Kind.EVIDENCE] >= 2 * MESSAGE_BYTES_MAX[Kind.VOTE] + SMALL_BYTES_MAX, "two votes in evidence"
+assert CERTIFICATE_BYTES_MAX >= VALIDATORS_MAX * SIGNATURE_ENTRY_BYTES + 3 * INT_BYTES_MAX, "every validator signs"
+assert SETS_BYTES_MAX >= 2 * (VALIDATORS_MAX * VALIDATOR_ENTRY_BYTES + INT_BYTES_MAX) + 1, "two full sets"
 
 
 def compute_update_bytes_max(params: ChainParams) -> int:

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 
 import paho.mqtt.client as paho
 
-from flchain.chunks import DEVICE_CHUNK_BYTES, Ranges
+from flchain.chunks import CHUNK_BYTES, DEVICE_CHUNK_BYTES, PUSHED_CHUNKS_MAX, Ranges
 from flchain.errors import ConfigError
-from flchain.packets import PAYLOAD_BYTES_MAX
+from flchain.limits import FRAME_BYTES
+from flchain.packets import PACKET_BYTES_MAX, PAYLOAD_BYTES_MAX
+from flchain.params import DEVICES_MAX, VALIDATORS_MAX
 from flchain_edge.broker_choice import BrokerChoice, is_listening
 from flchain_edge.inbox import INBOX_BYTES_MAX, INBOX_MESSAGES_MAX, Connected, Disconnected, Inbox, LinkEvent, Received
 from flchain_edge.link_rate import LinkRate
@@ -45,6 +47,13 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 STOP_TIMEOUT_S = 2.0
+
+assert CHUNK_BYTES + FRAME_BYTES <= PAYLOAD_BYTES_MAX, "a chunk fits into a message"
+assert OUTGOING_MESSAGES_MAX * CHUNK_BYTES >= PACKET_BYTES_MAX, "the longest packet can be under way at once"
+assert OUTGOING_BYTES_MAX >= 2 * PAYLOAD_BYTES_MAX, "a message in the way of the longest does not refuse it"
+assert INBOX_MESSAGES_MAX >= 2 * (DEVICES_MAX + VALIDATORS_MAX), "everybody's message of a phase, and its repetition"
+assert INBOX_MESSAGES_MAX * CHUNK_BYTES >= PACKET_BYTES_MAX, "the longest packet can wait for its reader"
+assert INBOX_BYTES_MAX >= PUSHED_CHUNKS_MAX * CHUNK_BYTES, "what is pushed in as few pieces as can be, too"
 
 
 @dataclass

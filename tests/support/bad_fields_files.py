@@ -126,7 +126,7 @@ GENESIS_LINES: list[Line] = [
     ("validators", "none", (), "", STOP, "$[4]"),
     ("validators", "65 of them", lambda g: g.validators[:1] * 65, "", STOP, "$[4]"),
     ("validators", "one twice", lambda g: (*g.validators, g.validators[0]), "", STOP, "appears twice"),
-    ("devices", "1025 of them", lambda g: g.devices[:1] * 1_025, "", STOP, "$[5]"),
+    ("devices", "1025 of them", lambda g: g.devices[:1] * 1_025, "", STOP, "1025 devices, one chain has at most 1024"),
     ("devices", "also a validator", lambda g: (_as_device(g),), "", STOP, "appears twice"),
     ("holders", "1025 of them", lambda g: g.holders[:1] * 1_025, "", STOP, "$[6]"),
     ("holders", "one twice", lambda g: g.holders[:1] * 2, "", STOP, "appears twice"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from flchain.crypto import Identity
 from flchain.errors import ConfigError
 from flchain.genesis import decode_genesis, encode_genesis
 from tests.support.chain_builder import build_chain
@@ -29,6 +30,20 @@ def test_chain_whose_updates_do_not_fit_into_the_blocks_of_a_phase_is_refused() 
     assert decode_genesis(encode_genesis(genesis)) == genesis
     with pytest.raises(ConfigError, match="take up to 2 blocks, a phase has 1"):
         decode_genesis(encode_genesis(msgspec.structs.replace(genesis, devices=chain.genesis.devices)))
+
+
+def test_a_chain_of_more_devices_than_a_round_can_score_is_refused() -> None:
+    """1,400 devices would stand still in SCORE, for no message carries their scores; 1,024 are taken."""
+
+    def build(devices: int) -> bytes:
+        keys = (Identity.from_seed(number.to_bytes(32, "big")).public_key for number in range(devices))
+        entries = tuple(msgspec.structs.replace(CHAIN.genesis.devices[0], public_key=key) for key in keys)
+        return encode_genesis(msgspec.structs.replace(CHAIN.genesis, devices=entries))
+
+    assert len(decode_genesis(build(1_024)).devices) == 1_024
+    for count in (1_025, 1_400):
+        with pytest.raises(ConfigError, match=f"{count} devices, one chain has at most 1024: no message carries"):
+            decode_genesis(build(count))
 
 
 def test_all_problems_are_told_at_once() -> None:

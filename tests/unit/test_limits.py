@@ -15,6 +15,7 @@ from flchain.errors import MalformedUpdate, OversizedMessage
 from flchain.light import build_light_state, process_body
 from flchain.light_body import LightBody
 from flchain.limits import (
+    SCORE_ENTRY_BYTES,
     STATE_TABLES_BYTES_MAX,
     compute_body_bytes_max,
     compute_device_packet_bytes_max,
@@ -23,16 +24,25 @@ from flchain.limits import (
     compute_packet_bytes_max,
     compute_state_bytes_max,
 )
-from flchain.messages import Ask, Phase, Proposal, Reveal, Settlement, Vote, Want
+from flchain.messages import Ask, Body, Certificate, Phase, Proposal, Reveal, ScoreReveal, Settlement, Vote, Want
 from flchain.orders import ACCOUNTS_MAX, CANDIDATES_MAX, DELEGATIONS_MAX, UNBONDINGS_PER_ACCOUNT_MAX
 from flchain.packets import PacketType, Topics, encode_packet
-from flchain.params import UPDATES_MAX
+from flchain.params import DEVICES_MAX
 from flchain.snapshot import PROOF_BYTES_MAX
-from flchain.state import Account, ChainState, Delegation, Device, Unbonding
+from flchain.state import Account, ChainState, Delegation, Device, Unbonding, Validator
 from flchain.state_tree import get_leaves
-from flchain.trust import Head
+from flchain.trust import Head, encode_sets
 from flchain.types import Address, BasisPoints, Millis, Power, Stake, UnixMillis, View
-from flchain.wire import encode_struct, open_envelope, seal
+from flchain.wire import (
+    CERTIFICATE_BYTES_MAX,
+    SETS_BYTES_MAX,
+    SETTLEMENT_BYTES_MAX,
+    SMALL_BYTES_MAX,
+    decode_struct,
+    encode_struct,
+    open_envelope,
+    seal,
+)
 from miner import agreement, mempool
 from miner.machine import EARLY_MAX, build_miner_state, step
 from miner.tip import Standing, Tip
@@ -142,13 +152,39 @@ def test_a_full_state_fits_into_its_limit() -> None:
     state = replace(
         CHAIN.state,
         accounts=(Account(address, key, Stake(much), 2**53),) * ACCOUNTS_MAX,
-        devices=(Device(address, key, address, BasisPoints(10_000), 2**31),) * UPDATES_MAX,
+        devices=(Device(address, key, address, BasisPoints(10_000), 2**31),) * DEVICES_MAX,
         candidates=(CHAIN.state.candidates[0],) * CANDIDATES_MAX,
         delegations=(Delegation(address, address, Stake(much)),) * DELEGATIONS_MAX,
         unbondings=(Unbonding(address, address, Stake(much), UnixMillis(2**53)),)
         * (ACCOUNTS_MAX * UNBONDINGS_PER_ACCOUNT_MAX),
     )
     assert sum(map(len, get_leaves(state))) + 8 * len(get_leaves(state)) < STATE_TABLES_BYTES_MAX
+
+
+def test_a_round_of_as_many_devices_as_there_may_be_fits_into_its_messages() -> None:
+    """The longest scores, settlement, certificate and sets of validators are read again within their limits.
+
+    1,024 devices with an update each and 64 miners; every number as long as it can be.
+    """
+    miner, chain, much = CHAIN.miners[0], CHAIN.id, 2**53
+    scores, aggregates = ((((b"a" * 20, 10_000)),) * count for count in (1_024, 64))
+    raw = seal(ScoreReveal(much, SALT, 10_000, scores, aggregates), chain, miner)
+    assert len(open_envelope(raw, chain).fields[3]) == 1_024
+    accepted = Body((), (), Settlement((b"a" * 20,) * 1_024))
+    empty = Body((), (), Settlement(()))
+    assert len(encode_struct(accepted)) - len(encode_struct(empty)) < SETTLEMENT_BYTES_MAX
+    certificate = encode_struct(Certificate(much, tuple((index, b"s" * 64) for index in range(64))))
+    assert len(decode_struct(certificate, Certificate, CERTIFICATE_BYTES_MAX).signatures) == 64
+    validators = tuple(Validator(Address(b"a" * 20), b"k" * 32, Power(much)) for _ in range(64))
+    assert len(encode_sets(validators, validators)) <= SETS_BYTES_MAX
+
+
+@pytest.mark.parametrize("count", [0, 1, 1_088])
+def test_a_score_takes_no_more_than_the_limits_reckon_with(count: int) -> None:
+    """Each (address, score) adds at most SCORE_ENTRY_BYTES to a message, and what is around them is small."""
+    scores = ((b"a" * 20, 10_000),) * count
+    raw = seal(ScoreReveal(2**53, SALT, 10_000, scores, ()), CHAIN.id, CHAIN.miners[0])
+    assert len(raw) <= count * SCORE_ENTRY_BYTES + SMALL_BYTES_MAX
 
 
 def test_the_block_of_who_has_no_seat_is_not_kept() -> None:

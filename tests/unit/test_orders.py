@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from flchain import orders
-from flchain.chain import ORDERS_MAX, apply_block, build_block, compute_body_root, select_orders
+from flchain.chain import apply_block, build_block, compute_body_root, select_orders
 from flchain.errors import InvalidBlock, InvalidMessage
+from flchain.limits import ORDERS_MAX
 from flchain.messages import Body, Commit, Delegate, Phase, Register, Transfer, Undelegate
 from flchain.orders import UNBONDINGS_PER_ACCOUNT_MAX, process_election, process_matured, process_order, verify_order
 from flchain.state import (
