@@ -19,6 +19,9 @@ from tests.support.chain_builder import NO_CLOCK, Driver, build_chain, certify, 
 GARBAGE = encode_struct(Certificate(0, ()))
 
 
+ROUNDS = 3
+
+
 def build_three_rounds() -> Driver:
     """A chain of three rounds; in the second one device is absent."""
     made = Driver(build_chain())

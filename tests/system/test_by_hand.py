@@ -12,14 +12,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from tests.support.made_by_hand import MODEL, make_node, run
 from tools.broker import Broker, BrokerKind, start_broker
 
 ROUNDS = 2
+UNTIL = f"until_round = {ROUNDS}\n"
 DEADLINE_S = 120.0
-MODEL = Path(__file__).parents[2] / "tools" / "models" / "mlp.tflite"
 
 
 @pytest.fixture(params=["nats", "mosquitto"])
@@ -29,28 +29,6 @@ def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
         pytest.skip("mosquitto is not installed: apt install mosquitto")
     with start_broker(kind, tmp_path / "broker") as started:
         yield started
-
-
-def run(*command: str) -> str:
-    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def make_node(folder: Path, role: str, broker: Broker, seed: int) -> str:
-    """Configuration, data and key of one node; returns its public key as `key` prints it."""
-    folder.mkdir()
-    rng = np.random.default_rng(seed)
-    y = rng.integers(0, 10, 64)
-    x = rng.random((64, 784), np.float32) * 0.2
-    x[np.arange(64), y * 50] += 0.8
-    np.savez(folder / "examples.npz", x=x, y=y.astype(np.int32))
-    (folder / f"{role}.toml").write_text(
-        f'genesis = "../genesis.cbor"\nmodel = "../model.tflite"\nexamples = "examples.npz"\ndata_dir = "data"\n'
-        f'until_round = {ROUNDS}\n[key]\nfile = "key.pem"\n[mqtt]\nhost = "{broker.host}"\nport = {broker.port}\n'
-    )
-    printed = run(f"{role}.cli", "key", "--config", str(folder / f"{role}.toml"))
-    return next(word for word in printed.split() if len(word) == 64)
 
 
 def read_hashes(tmp_path: Path, agents: int) -> list[bytes]:
@@ -71,8 +49,8 @@ def read_hashes(tmp_path: Path, agents: int) -> list[bytes]:
 @pytest.mark.timeout(200)
 def test_a_network_set_up_by_hand_learns_and_its_ledger_passes_the_audit(tmp_path: Path, broker: Broker) -> None:
     """Keys, genesis, check, run: two miners and two agents settle two rounds on one model."""
-    miners = [make_node(tmp_path / f"miner-{index}", "miner", broker, index) for index in range(2)]
-    agents = [make_node(tmp_path / f"agent-{index}", "agent", broker, 10 + index) for index in range(2)]
+    miners = [make_node(tmp_path / f"miner-{index}", "miner", broker, index, UNTIL) for index in range(2)]
+    agents = [make_node(tmp_path / f"agent-{index}", "agent", broker, 10 + index, UNTIL) for index in range(2)]
     shutil.copyfile(MODEL, tmp_path / "model.tflite")
     lines = ['name = "by-hand"', 'model = "model.tflite"', 'preset = "minimal"']
     lines += [f'[[validators]]\npublic_key = "{key}"' for key in miners]

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from flchain.crypto import compute_address
@@ -24,35 +23,13 @@ from flchain.messages import Body, Certificate, Header, Kind
 from flchain.wire import BODY_BYTES_MAX, CERTIFICATE_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, open_envelope
 from miner.edge.ledger import replay_block
 from miner.edge.ledger_file import open_ledger_file
+from tests.support.made_by_hand import MODEL, make_node, run
 from tools.broker import Broker, start_broker
 from tools.stake_view import LedgerView
 
-MODEL = Path(__file__).parents[2] / "tools" / "models" / "mlp.tflite"
 MINERS, AGENTS = 5, 2
 DEADLINE_S = 150.0
 pytestmark = pytest.mark.timeout(400)
-
-
-def run(*command: str) -> str:
-    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def make_node(folder: Path, role: str, broker: Broker, seed: int) -> str:
-    """Configuration, data and key of one node; its public key."""
-    folder.mkdir()
-    rng = np.random.default_rng(seed)
-    y = rng.integers(0, 10, 64)
-    x = rng.random((64, 784), np.float32) * 0.2
-    x[np.arange(64), y * 50] += 0.8
-    np.savez(folder / "examples.npz", x=x, y=y.astype(np.int32))
-    (folder / f"{role}.toml").write_text(
-        f'genesis = "../genesis.cbor"\nmodel = "../model.tflite"\nexamples = "examples.npz"\ndata_dir = "data"\n'
-        f'[key]\nfile = "key.pem"\n[mqtt]\nhost = "{broker.host}"\nport = {broker.port}\n'
-    )
-    printed = run(f"{role}.cli", "key", "--config", str(folder / f"{role}.toml"))
-    return next(word for word in printed.split() if len(word) == 64)
 
 
 class Network:

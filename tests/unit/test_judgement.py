@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from flchain import chain as chain_rules
 from flchain.chain import build_block
-from flchain.messages import Phase
+from flchain.crypto import Identity
+from flchain.messages import Phase, ScoreReveal
 from flchain.packets import PacketType, encode_packet
 from flchain.state import ChainState, find_device
 from flchain.types import Millis, UnixMillis
@@ -20,6 +22,7 @@ from miner.tip import Standing
 from miner.values import Candidate, Connected, Effect, Event, MinerConfig, MinerState, PacketReceived, StartTimer, Timer
 from tests.support.chain_builder import (
     NO_CLOCK,
+    BuiltChain,
     make_reveal,
     make_scores,
     seal_commit,
@@ -133,25 +136,33 @@ def test_a_block_that_closes_a_phase_may_leave_nobody_out_either() -> None:
     assert is_timely(some, propose(state, others[1])), "somebody is missing anyway, and the heights are used up"
 
 
-@pytest.mark.parametrize("phase", [Phase.SCORE, Phase.SETTLE])
-def test_a_block_leaves_out_no_devices_scores_that_are_waited_for(phase: Phase) -> None:
-    """Nor may a proposer leave out the scores of a device that has pledged them, or committed to them."""
+def check_that_a_mining_device_is_waited_for(state: ChainState, own: bytes, of_miners: list[bytes]) -> None:
+    """A miner that has everybody's scores votes for a block with the device's only; a miner's own may be missing."""
+    miner = build_miner(state, own, *of_miners[1:])
+    pool, _ = mempool.insert(miner.mempool, state, open_envelope(of_miners[0], CHAIN.id))
+    miner = replace(miner, mempool=pool)
+    assert not is_timely(miner, propose(state, *of_miners))
+    assert is_timely(miner, propose(state, own, *of_miners))
+    assert is_timely(miner, propose(state, own, *of_miners[1:])), "a miner can speak for itself"
+
+
+def seal_scores(
+    state: ChainState, seal_of: Callable[[BuiltChain, Identity, ScoreReveal], bytes]
+) -> tuple[bytes, list[bytes]]:
+    """The same scores of the first device and of four miners."""
+    word = make_scores(state)
+    return seal_of(CHAIN, CHAIN.devices[0], word), [seal_of(CHAIN, miner, word) for miner in CHAIN.miners[:4]]
+
+
+def test_a_block_leaves_out_no_devices_scores_that_are_waited_for() -> None:
+    """Nor may a proposer leave out the scores of a device that has pledged them, and then those it has committed to."""
     driver = StakeDriver(CHAIN)
     driver.go_to(Phase.SCORE, pledged=(0,))
-    for here in (Phase.SCORE, Phase.SETTLE):
-        word = make_scores(driver.state)
-        sealer = seal_score_commit_of if here is Phase.SCORE else seal_score_reveal_of
-        own = sealer(CHAIN, CHAIN.devices[0], word)
-        of_miners = [sealer(CHAIN, miner, word) for miner in CHAIN.miners[:4]]
-        miner = build_miner(driver.state, own, *of_miners[1:])
-        pool, _ = mempool.insert(miner.mempool, driver.state, open_envelope(of_miners[0], CHAIN.id))
-        miner = replace(miner, mempool=pool)
-        if here is phase:
-            assert not is_timely(miner, propose(driver.state, *of_miners))
-            assert is_timely(miner, propose(driver.state, own, *of_miners))
-            assert is_timely(miner, propose(driver.state, own, *of_miners[1:])), "a miner can speak for itself"
-            return
-        driver.extend([own, *of_miners])
+    own, of_miners = seal_scores(driver.state, seal_score_commit_of)
+    check_that_a_mining_device_is_waited_for(driver.state, own, of_miners)
+    driver.extend([own, *of_miners])
+    assert driver.state.round.phase is Phase.SETTLE
+    check_that_a_mining_device_is_waited_for(driver.state, *seal_scores(driver.state, seal_score_reveal_of))
 
 
 def test_orders_do_not_hurry_scorers() -> None:

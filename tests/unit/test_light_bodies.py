@@ -21,6 +21,7 @@ from flchain.wire import BODY_BYTES_MAX, decode_struct, encode_struct
 from miner.tip import DELTA_FRAME_BYTES, Deltas, add_delta
 from tests.support.chain_builder import NO_CLOCK, Driver, build_chain
 from tests.support.light_driver import (
+    ROUNDS,
     as_value,
     build_three_rounds,
     end_of_round,
@@ -33,13 +34,7 @@ from tests.support.light_driver import (
     snapshot_of,
 )
 
-ROUNDS = 3
-
-
-@pytest.fixture(scope="module")
-def driver() -> Driver:
-    """A chain of three rounds; in the second one device is absent."""
-    return build_three_rounds()
+driver = pytest.fixture(scope="module")(build_three_rounds)
 
 
 @pytest.fixture

@@ -18,11 +18,7 @@ from flchain.wire import decode_struct, encode_struct
 from tests.support.chain_builder import NO_CLOCK, Driver, build_chain, certify, replace_header
 from tests.support.light_driver import build_three_rounds, certify_header, feed_head
 
-
-@pytest.fixture(scope="module")
-def driver() -> Driver:
-    """A chain of three rounds; in the second one device is absent."""
-    return build_three_rounds()
+driver = pytest.fixture(scope="module")(build_three_rounds)
 
 
 @pytest.fixture

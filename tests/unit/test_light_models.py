@@ -22,6 +22,7 @@ from flchain.trust import Head
 from tests.support.chain_builder import NO_CLOCK, BuiltChain, Driver, build_chain
 from tests.support.light_driver import (
     GARBAGE,
+    ROUNDS,
     as_value,
     build_three_rounds,
     certify_header,
@@ -33,13 +34,7 @@ from tests.support.light_driver import (
     snapshot_of,
 )
 
-ROUNDS = 3
-
-
-@pytest.fixture(scope="module")
-def driver() -> Driver:
-    """A chain of three rounds; in the second one device is absent."""
-    return build_three_rounds()
+driver = pytest.fixture(scope="module")(build_three_rounds)
 
 
 @pytest.fixture

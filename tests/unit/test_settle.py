@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from flchain.consensus.pok import KNOWLEDGE_MIN, compute_weighted_median
-from flchain.incentives import REPUTATION_MAX, REWARD_RULES, compute_reputation
+from flchain.incentives import REWARD_RULES, compute_reputation
 from flchain.messages import Phase, ScoreReveal, Settlement
 from flchain.settle import compute_settlement, compute_step, process_settlement
 from flchain.state import KNOWLEDGE_START, REPUTATION_START, ChainState, RevealedScores, find_device
@@ -214,24 +214,32 @@ def test_a_scorer_that_is_silent_is_absent(driver: Driver) -> None:
     assert [v.absent for v in after.validators] == [0, 0, 0, 1]
 
 
-def test_reputation_stays_in_its_range() -> None:
-    """Reputation rises with acceptance and falls with refusal, and never leaves 0 to 10,000."""
-    top = bottom = BasisPoints(5_000)
-    for _ in range(200):
-        above, below = compute_reputation(top, True), compute_reputation(bottom, False)
-        assert top <= above <= REPUTATION_MAX
-        assert 0 <= below <= bottom
-        top, bottom = above, below
-    assert top > 9_900
-    assert bottom < 100
+@pytest.mark.parametrize(
+    ("before", "accepted", "refused"),
+    [
+        (0, 1_000, 0),
+        (4, 1_003, 4),
+        (5, 1_004, 4),
+        (5_000, 5_500, 4_000),
+        (9_000, 9_100, 7_200),
+        (9_990, 9_991, 7_992),
+        (9_991, 9_991, 7_993),
+        (10_000, 10_000, 8_000),
+    ],
+)
+def test_reputation_rises_by_a_tenth_of_what_is_missing_and_falls_by_a_fifth(
+    before: int, accepted: int, refused: int
+) -> None:
+    """Both steps are rounded down, so that reputation never leaves 0 to 10,000: it comes to rest at 9,991 and at 4."""
+    assert compute_reputation(BasisPoints(before), True) == accepted
+    assert compute_reputation(BasisPoints(before), False) == refused
 
 
 @pytest.mark.parametrize("rule", REWARD_RULES)
-def test_rewards_never_exceed_the_purse(rule: str) -> None:
-    """Every rule pays only whom it was given, nothing negative, and at most the reward times the updates."""
+def test_a_purse_is_shared_as_its_rule_says(rule: str) -> None:
+    """Four updates of 1, 7, 1,000 and 3 samples, 100 each: the same for all, or 400 * samples / 1,011 rounded down."""
+    expected = {"per-update": (100, 100, 100, 100), "by-samples": (0, 2, 395, 1)}[rule]
     accepted = tuple((Address(bytes((i,)) * 20), samples) for i, samples in enumerate((1, 7, 1_000, 3)))
     rewards = REWARD_RULES[rule](accepted, 100)
-    assert set(rewards) == {address for address, _ in accepted}
-    assert min(rewards.values()) >= 0
-    assert sum(rewards.values()) <= 400
+    assert rewards == {address: paid for (address, _), paid in zip(accepted, expected, strict=True)}
     assert REWARD_RULES[rule]((), 100) == {}
