@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from agent.edge.worker_spawn import WorkerProcess
     from flchain.genesis import Genesis
-    from flchain_edge.command import NodeCommand
+    from flchain_edge.process.command import NodeCommand
 
 DEFAULT_CONFIG = Path("/var/lib/flchain-agent/agent.toml")
 """Of the unit in systemd/."""
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `flchain-agent`."""
     arguments = sys.argv[1:] if argv is None else argv
     spares = _fork_spares() if arguments[:1] == ["run"] else ()
-    from flchain_edge.command import run_command
+    from flchain_edge.process.command import run_command
 
     try:
         return run_command(build_command(spares), arguments)
@@ -56,8 +56,8 @@ def build_command(spares: Sequence[WorkerProcess] = ()) -> NodeCommand:
     from agent.sensing_commands import SENSING_ACTIONS, find_data_problems
     from agent.settings import AgentSettings
     from agent.upkeep import ACTIONS
-    from flchain_edge.command import NodeCommand
-    from flchain_edge.enrolment_actions import build_enrolment_actions
+    from flchain_edge.enrolment.actions import build_enrolment_actions
+    from flchain_edge.process.command import NodeCommand
 
     return NodeCommand(
         program="flchain-agent",

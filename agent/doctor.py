@@ -31,15 +31,15 @@ from flchain.genesis import Genesis
 from flchain.messages import Ask, Want
 from flchain.packets import PacketType, Topics, encode_packet
 from flchain.wire import seal
-from flchain_edge.chain_files import load_genesis, load_model_file
-from flchain_edge.checks_broker import BROKERS_TIMEOUT_S, LOGIN_CHECK_TIMEOUT_S, check_endpoints, check_login
-from flchain_edge.checks_clock import check_clock
-from flchain_edge.checks_keys import check_key, check_membership, check_tls_files, open_identity
-from flchain_edge.checks_machine import check_disk, check_memory, check_unit
-from flchain_edge.checkup import Check, Finding, fail, ok, run_checkup, warn
-from flchain_edge.model_files import load_examples
-from flchain_edge.mqtt_settings import with_client_id
-from flchain_edge.plain_words import format_span
+from flchain_edge.checks.broker import BROKERS_TIMEOUT_S, LOGIN_CHECK_TIMEOUT_S, check_endpoints, check_login
+from flchain_edge.checks.checkup import Check, Finding, fail, ok, run_checkup, warn
+from flchain_edge.checks.clock import check_clock
+from flchain_edge.checks.keys import check_key, check_membership, check_tls_files, open_identity
+from flchain_edge.checks.machine import check_disk, check_memory, check_unit
+from flchain_edge.formatting import format_span
+from flchain_edge.model.model_files import load_examples
+from flchain_edge.mqtt.settings import with_client_id
+from flchain_edge.process.chain_files import load_genesis, load_model_file
 
 MODEL_TIMEOUT_S = 150.0
 """A slow board tries a model for up to two minutes."""
@@ -233,7 +233,7 @@ def _quietly(reason: str, advice: str) -> Finding:
 
 def check_model(settings: AgentSettings) -> Iterator[Finding]:
     """The model file is the chain's, and this machine's runtime loads it and trains with it, in a child process."""
-    from flchain_edge.tflite import RUNTIME_NAME, TfliteModel, probe_model, read_runtime_version
+    from flchain_edge.model.tflite import RUNTIME_NAME, TfliteModel, probe_model, read_runtime_version
 
     data = load_model_file(settings.model, load_genesis(settings.genesis))
     probe_model(data)
@@ -263,7 +263,7 @@ def check_sensors(settings: AgentSettings, view: dict[str, Any]) -> Iterator[Fin
 
 def check_data(settings: AgentSettings) -> Iterator[Finding]:
     """Whether there is enough to train on."""
-    from flchain_edge.tflite import TfliteModel
+    from flchain_edge.model.tflite import TfliteModel
 
     model = TfliteModel(load_model_file(settings.model, load_genesis(settings.genesis)))
     if not settings.dataset.channels:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from agent.settings import UNIT, AgentSettings
-from flchain_edge.command import NodeAction
-from flchain_edge.log_actions import build_log_action
+from flchain_edge.process.command import NodeAction
+from flchain_edge.process.log_actions import build_log_action
 
 
 def _status(settings: AgentSettings, arguments: argparse.Namespace) -> int:

@@ -63,14 +63,14 @@ from flchain.packets import PacketType, encode_packet
 from flchain.types import Address, UnixMillis
 from flchain.wire import seal
 from flchain_edge.allocator import return_memory
-from flchain_edge.chain_files import load_genesis
-from flchain_edge.event_loop import EventQueue, RefusalCounter, on_reload, read_clocks
-from flchain_edge.mqtt import Connected as LinkConnected
-from flchain_edge.mqtt import LinkEvent, MqttLink, Received
-from flchain_edge.mqtt_settings import with_client_id
-from flchain_edge.node_settings import load_identity
-from flchain_edge.notify import Notifier, ServiceReport
-from flchain_edge.renewal import RenewalKeeper
+from flchain_edge.enrolment.renewal import RenewalKeeper
+from flchain_edge.mqtt.link import Connected as LinkConnected
+from flchain_edge.mqtt.link import LinkEvent, MqttLink, Received
+from flchain_edge.mqtt.settings import with_client_id
+from flchain_edge.process.chain_files import load_genesis
+from flchain_edge.process.event_loop import EventQueue, RefusalCounter, on_reload, read_clocks
+from flchain_edge.process.notify import Notifier, ServiceReport
+from flchain_edge.settings.node import load_identity
 
 log = logging.getLogger("agent")
 

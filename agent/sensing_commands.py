@@ -15,12 +15,12 @@ from agent.edge.sensors.source import Clock
 from agent.sensing.samples import Sample
 from agent.settings import AgentSettings
 from flchain.errors import ConfigError, FlchainError
-from flchain_edge.chain_files import load_genesis, load_model_file
-from flchain_edge.command import NodeAction
-from flchain_edge.model_files import NoWindows
+from flchain_edge.model.model_files import NoWindows
+from flchain_edge.process.chain_files import load_genesis, load_model_file
+from flchain_edge.process.command import NodeAction
 
 if TYPE_CHECKING:
-    from flchain_edge.tflite import TfliteModel
+    from flchain_edge.model.tflite import TfliteModel
 
 
 def find_data_problems(settings: AgentSettings, model: TfliteModel | None) -> tuple[str, ...]:
@@ -44,7 +44,7 @@ def find_data_problems(settings: AgentSettings, model: TfliteModel | None) -> tu
 
 def run_data(settings: AgentSettings, arguments: argparse.Namespace) -> None:
     """`data`: print the dataset card. Raises ConfigError where there are no samples yet."""
-    from flchain_edge.tflite import TfliteModel  # not on top: an agent that runs never holds the runtime itself
+    from flchain_edge.model.tflite import TfliteModel  # not on top: an agent that runs never holds the runtime itself
 
     model = None
     try:

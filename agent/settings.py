@@ -9,7 +9,7 @@ from agent.edge.data_settings import DatasetSettings, SampleSettings
 from agent.edge.sensors import SensorSettings
 from agent.power_settings import PowerSettings
 from agent.scheduler_settings import SchedulerSettings
-from flchain_edge.node_settings import NodeSettings
+from flchain_edge.settings.node import NodeSettings
 
 UNIT = "flchain-agent.service"
 """The systemd unit that runs the agent."""

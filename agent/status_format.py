@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flchain_edge.plain_words import format_bytes, format_moment, format_share, format_span, format_table
+from flchain_edge.formatting import format_bytes, format_moment, format_share, format_span, format_table
 
 STALE_S = 30.0
 """An agent that writes its status every few seconds is older than this only if it hangs, or writes to a card."""

@@ -19,7 +19,7 @@ from agent.settings import AgentSettings
 from flchain.errors import InvalidMessage
 from flchain.messages import Header
 from flchain.wire import HEADER_BYTES_MAX, decode_struct
-from flchain_edge.kernel_clock import read_boot_key
+from flchain_edge.process.kernel_clock import read_boot_key
 
 ROUNDS_SHOWN = 5
 DISK_SPAN_S_MIN = 600.0

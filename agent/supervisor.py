@@ -49,8 +49,8 @@ from agent.values import (
 )
 from flchain.messages import Phase
 from flchain.types import Millis, UnixMillis
-from flchain_edge.event_loop import read_clocks
-from flchain_edge.kernel_clock import is_clock_synchronised
+from flchain_edge.process.event_loop import read_clocks
+from flchain_edge.process.kernel_clock import is_clock_synchronised
 
 log = logging.getLogger("agent.supervisor")
 

@@ -12,11 +12,11 @@ from agent.edge.store import STORE_FILE, Store
 from agent.settings import AgentSettings
 from flchain.errors import ConfigError, LedgerCorrupt
 from flchain.light import build_light_state
-from flchain_edge.chain_files import load_genesis, load_model_file
-from flchain_edge.command import NodeAction
-from flchain_edge.database_files import move_aside, refuse_if_open
-from flchain_edge.model_files import compute_initial_model
-from flchain_edge.node_settings import load_identity
+from flchain_edge.model.model_files import compute_initial_model
+from flchain_edge.process.chain_files import load_genesis, load_model_file
+from flchain_edge.process.command import NodeAction
+from flchain_edge.settings.node import load_identity
+from flchain_edge.storage.database_files import move_aside, refuse_if_open
 
 
 def run_resync(settings: AgentSettings, arguments: argparse.Namespace) -> None:
@@ -39,7 +39,7 @@ def run_resync(settings: AgentSettings, arguments: argparse.Namespace) -> None:
 def _find_fault(settings: AgentSettings, path: Path) -> str | None:
     """What a start would find."""
     # Not on top: an agent that runs never holds the runtime itself (docs/decisions/0011).
-    from flchain_edge.tflite import TfliteModel, probe_model
+    from flchain_edge.model.tflite import TfliteModel, probe_model
 
     identity, genesis = load_identity(settings), load_genesis(settings.genesis)
     model_file = load_model_file(settings.model, genesis)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from flchain.types import ModelVector
-from flchain_edge.model_files import Examples, compute_score_bp
-from flchain_edge.tflite import TfliteModel
+from flchain_edge.model.model_files import Examples, compute_score_bp
+from flchain_edge.model.tflite import TfliteModel
 
 
 class Scorer:

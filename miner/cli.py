@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from flchain_edge.command import NodeCommand, run_command
-from flchain_edge.enrolment_actions import build_enrolment_actions
+from flchain_edge.enrolment.actions import build_enrolment_actions
+from flchain_edge.process.command import NodeCommand, run_command
 from miner.operating import OPERATING_ACTIONS
 from miner.runner import run_miner
 from miner.settings import MinerSettings

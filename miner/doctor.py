@@ -9,15 +9,15 @@ from pathlib import Path
 from flchain.errors import ConfigError
 from flchain.messages import Header
 from flchain.wire import HEADER_BYTES_MAX, decode_struct
-from flchain_edge.chain_files import load_genesis, load_model_file
-from flchain_edge.checks_broker import BROKERS_TIMEOUT_S, LOGIN_CHECK_TIMEOUT_S, check_endpoints, check_login
-from flchain_edge.checks_clock import check_clock
-from flchain_edge.checks_keys import check_key, check_membership, check_tls_files, open_identity
-from flchain_edge.checks_machine import check_disk, check_memory, check_unit
-from flchain_edge.checkup import Check, Finding, fail, ok, run_checkup, warn
-from flchain_edge.database_files import is_open
-from flchain_edge.model_files import load_examples
-from flchain_edge.mqtt_settings import with_client_id
+from flchain_edge.checks.broker import BROKERS_TIMEOUT_S, LOGIN_CHECK_TIMEOUT_S, check_endpoints, check_login
+from flchain_edge.checks.checkup import Check, Finding, fail, ok, run_checkup, warn
+from flchain_edge.checks.clock import check_clock
+from flchain_edge.checks.keys import check_key, check_membership, check_tls_files, open_identity
+from flchain_edge.checks.machine import check_disk, check_memory, check_unit
+from flchain_edge.model.model_files import load_examples
+from flchain_edge.mqtt.settings import with_client_id
+from flchain_edge.process.chain_files import load_genesis, load_model_file
+from flchain_edge.storage.database_files import is_open
 from miner.edge.ledger import LEDGER_FILE
 from miner.edge.ledger_file import open_ledger_file
 from miner.settings import UNIT, MinerSettings
@@ -101,7 +101,7 @@ def check_miner_login(settings: MinerSettings, ledger: Path) -> Iterator[Finding
 
 def check_model(settings: MinerSettings) -> Iterator[Finding]:
     """The chain's model loads here, and there is data to score on."""
-    from flchain_edge.tflite import RUNTIME_NAME, TfliteModel, probe_model, read_runtime_version
+    from flchain_edge.model.tflite import RUNTIME_NAME, TfliteModel, probe_model, read_runtime_version
 
     data = load_model_file(settings.model, load_genesis(settings.genesis))
     probe_model(data)

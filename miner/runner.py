@@ -12,18 +12,18 @@ from flchain.limits import compute_miner_packet_bytes_max, compute_packet_bytes_
 from flchain.packets import PacketType, encode_packet, read_topic_channel
 from flchain.state import find_validator
 from flchain.types import Height
-from flchain_edge.chain_files import load_genesis, load_model_file
-from flchain_edge.event_loop import EventQueue, RefusalCounter, on_reload, read_clocks
-from flchain_edge.model_files import compute_initial_model, load_examples
-from flchain_edge.mqtt import OUTGOING_BYTES_MAX, LinkEvent, MqttLink, Received
-from flchain_edge.mqtt import Connected as LinkConnected
-from flchain_edge.mqtt_settings import with_client_id
-from flchain_edge.node_settings import load_identity
-from flchain_edge.notify import Notifier, ServiceReport
-from flchain_edge.renewal import RenewalKeeper
+from flchain_edge.enrolment.renewal import RenewalKeeper
+from flchain_edge.model.model_files import compute_initial_model, load_examples
+from flchain_edge.model.tflite import TfliteModel, probe_model
+from flchain_edge.mqtt.link import OUTGOING_BYTES_MAX, LinkEvent, MqttLink, Received
+from flchain_edge.mqtt.link import Connected as LinkConnected
+from flchain_edge.mqtt.settings import with_client_id
+from flchain_edge.process.chain_files import load_genesis, load_model_file
+from flchain_edge.process.event_loop import EventQueue, RefusalCounter, on_reload, read_clocks
+from flchain_edge.process.notify import Notifier, ServiceReport
 from flchain_edge.scorer_tflite import Scorer
 from flchain_edge.sent_packets import SentPackets
-from flchain_edge.tflite import TfliteModel, probe_model
+from flchain_edge.settings.node import load_identity
 from miner import catch_up
 from miner.edge.ledger import LEDGER_FILE, Ledger, replay
 from miner.machine import build_miner_state, step

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flchain_edge.node_settings import NodeSettings
+from flchain_edge.settings.node import NodeSettings
 
 UNIT = "flchain-miner.service"
 """The systemd unit that runs the miner."""

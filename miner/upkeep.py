@@ -10,12 +10,12 @@ from pathlib import Path
 from flchain.errors import ConfigError
 from flchain.genesis import Genesis
 from flchain.types import Height, ModelVector
-from flchain_edge.chain_files import load_genesis, load_model_file
-from flchain_edge.command import NodeAction
-from flchain_edge.database_files import refuse_if_open
-from flchain_edge.model_files import compute_initial_model
-from flchain_edge.node_settings import load_identity
-from flchain_edge.tflite import TfliteModel, probe_model
+from flchain_edge.model.model_files import compute_initial_model
+from flchain_edge.model.tflite import TfliteModel, probe_model
+from flchain_edge.process.chain_files import load_genesis, load_model_file
+from flchain_edge.process.command import NodeAction
+from flchain_edge.settings.node import load_identity
+from flchain_edge.storage.database_files import refuse_if_open
 from miner.edge.ledger import LEDGER_FILE, Ledger
 from miner.edge.ledger_export import export_ledger, import_file
 from miner.edge.ledger_prune import prune_ledger

@@ -23,8 +23,8 @@ from flchain.messages import Body, Certificate, Header
 from flchain.state import ChainState
 from flchain.types import Height
 from flchain.wire import BODY_BYTES_MAX, CERTIFICATE_BYTES_MAX, HEADER_BYTES_MAX, decode_struct
-from flchain_edge.chain_files import load_genesis
-from flchain_edge.command import EXIT_FAULT
+from flchain_edge.process.chain_files import load_genesis
+from flchain_edge.process.command import EXIT_FAULT
 from miner.edge.ledger import LEDGER_FILE, StoredBlock, replay_block
 from miner.edge.ledger_file import LedgerFile, open_ledger_file
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from flchain.errors import FlchainError
-from flchain_edge.command import EXIT_CONFIG, EXIT_FAULT, EXIT_IO, end_unread
+from flchain_edge.process.command import EXIT_CONFIG, EXIT_FAULT, EXIT_IO, end_unread
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("tools.demo.cli", "run a whole network on this machine: miners, agents, broker"),

@@ -21,10 +21,10 @@ from flchain.messages import DeviceEntry, HolderEntry, ValidatorEntry
 from flchain.params import PRESETS, SAMPLES_CAP_MAX, VALIDATORS_MAX, ChainParams
 from flchain.privacy import MECHANISMS
 from flchain.state import hash_model
-from flchain_edge.chain_files import load_genesis
-from flchain_edge.config import load_config, render_example
-from flchain_edge.model_files import compute_initial_model
-from flchain_edge.tflite import TfliteModel, probe_model
+from flchain_edge.model.model_files import compute_initial_model
+from flchain_edge.model.tflite import TfliteModel, probe_model
+from flchain_edge.process.chain_files import load_genesis
+from flchain_edge.settings.config import load_config, render_example
 
 KEY_PATTERN = "[0-9a-f]{64}"
 

@@ -19,7 +19,7 @@ from flchain.crypto import Identity
 from flchain.errors import ConfigError
 from flchain.genesis import Genesis, decode_genesis, encode_genesis
 from flchain.types import Address
-from flchain_edge.keystore import load_or_create_identity
+from flchain_edge.keys.keystore import load_or_create_identity
 from tools.datasets import Dataset
 from tools.genesis import DeviceLine, NetworkSettings, TrainingRules, UpdateRules, ValidatorLine, build_genesis
 from tools.splits import Part, Split, split

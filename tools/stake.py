@@ -22,10 +22,10 @@ from flchain.orders import process_order
 from flchain.state import find_account
 from flchain.types import ADDRESS_BYTES, HASH_BYTES, SHARE_ALL, Address
 from flchain.wire import open_envelope, seal
-from flchain_edge.chain_files import load_genesis
-from flchain_edge.config import load_config
-from flchain_edge.keystore import load_or_create_identity, load_passphrase
-from flchain_edge.mqtt_settings import MqttSettings
+from flchain_edge.keys.keystore import load_or_create_identity, load_passphrase
+from flchain_edge.mqtt.settings import MqttSettings
+from flchain_edge.process.chain_files import load_genesis
+from flchain_edge.settings.config import load_config
 from miner.edge.ledger import LEDGER_FILE
 from tools.audit import find_ledgers
 from tools.stake_send import Access, OrderFailed, judge, publish, wait_until_final

@@ -14,9 +14,9 @@ from flchain.packets import PacketType, Topics, decode_packet, encode_packet, re
 from flchain.state import find_account
 from flchain.types import Address
 from flchain.wire import open_envelope, verify_envelope
-from flchain_edge.inbox import Received
-from flchain_edge.mqtt import MqttLink
-from flchain_edge.mqtt_settings import MqttSettings, with_client_id
+from flchain_edge.mqtt.inbox import Received
+from flchain_edge.mqtt.link import MqttLink
+from flchain_edge.mqtt.settings import MqttSettings, with_client_id
 from tools.stake_view import LedgerView
 
 POLL_S = 0.25

@@ -36,7 +36,7 @@ from agent.sensing.resampling import (
 from agent.sensing.selection import HOLD_OUT, NEITHER, TRAIN, assign_parts, select_newest
 from agent.sensing.timeline import Boot
 from flchain.errors import ConfigError
-from flchain_edge.model_files import Examples, NoWindows, load_part
+from flchain_edge.model.model_files import Examples, NoWindows, load_part
 
 GRID_POINTS_MAX = 500_000
 """Of one boot, the newest: 2.8 hours at 50 Hz."""

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from agent.experience import EXPERIENCE_BYTES_MAX, Experience, decode_experience, encode_experience
-from flchain_edge.private_files import replace_private
+from flchain_edge.keys.private_files import replace_private
 
 log = logging.getLogger("agent.supervisor")
 

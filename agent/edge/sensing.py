@@ -18,8 +18,8 @@ from agent.edge.sensors import SENSORS, SensorSettings
 from agent.edge.sensors.source import Clock, SourceContext, SourceFailed
 from agent.sensing.samples import Sample
 from flchain.errors import FlchainError
-from flchain_edge.broker_choice import compute_backoff_s
-from flchain_edge.kernel_clock import is_clock_synchronised, read_boot_key
+from flchain_edge.mqtt.broker_choice import compute_backoff_s
+from flchain_edge.process.kernel_clock import is_clock_synchronised, read_boot_key
 
 log = logging.getLogger("agent.sensing")
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.snapshot import SNAPSHOT_VERSION
-from flchain_edge.kernel_clock import read_boot_key
-from flchain_edge.mounts import IN_MEMORY, find_mount
+from flchain_edge.process.kernel_clock import read_boot_key
+from flchain_edge.storage.mounts import IN_MEMORY, find_mount
 
 log = logging.getLogger(__name__)
 

@@ -38,7 +38,7 @@ from flchain.state import start_carried
 from flchain.trust import Head
 from flchain.types import Hash, ModelVector, Round
 from flchain.wire import hash_message, open_envelope, verify_envelope
-from flchain_edge.sqlite import DiskFailed, StoreFull, open_database, store_errors, transaction
+from flchain_edge.storage.sqlite import DiskFailed, StoreFull, open_database, store_errors, transaction
 
 STORE_FILE = "agent.db"
 CHECKPOINT_PAGES = 2_048

@@ -36,7 +36,7 @@ from agent.edge.worker_frames import (
 from flchain.errors import ConfigError, FlchainError
 from flchain.fixedpoint import to_float
 from flchain_edge.allocator import keep_heap_small, return_memory
-from flchain_edge.model_files import (
+from flchain_edge.model.model_files import (
     MODEL_BYTES_MAX,
     Examples,
     NoWindows,
@@ -48,7 +48,7 @@ from flchain_edge.model_files import (
 
 if TYPE_CHECKING:
     from flchain.types import ModelVector
-    from flchain_edge.tflite import TfliteModel
+    from flchain_edge.model.tflite import TfliteModel
 
 BEAT_S = 1.0
 LOAD_AGAIN_S = 2.0
@@ -191,7 +191,7 @@ def _read_inherited_bytes() -> int:
 def _open_files(spec: WorkerSpec, channel: Channel) -> Tools:
     """Raises ConfigError with every problem, also for a model that aborts its process."""
     # Not before now, so that nothing but a worker ever holds the runtime.
-    from flchain_edge.tflite import ModelRefused, TfliteModel, probe_model
+    from flchain_edge.model.tflite import ModelRefused, TfliteModel, probe_model
 
     model_file = read_model_file(Path(spec.model), bytes.fromhex(spec.model_digest))
     try:

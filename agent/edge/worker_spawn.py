@@ -17,8 +17,8 @@ import traceback
 from dataclasses import dataclass
 
 from agent.edge import worker_process
-from flchain_edge.apart import is_one_thread
-from flchain_edge.process_ends import ProcessEnd, build_end
+from flchain_edge.children.apart import is_one_thread
+from flchain_edge.children.ends import ProcessEnd, build_end
 
 KILL_TIMEOUT_S = 5.0
 END_GRACE_S = 1.0

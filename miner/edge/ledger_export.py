@@ -19,7 +19,7 @@ from flchain.genesis import Genesis, encode_genesis
 from flchain.messages import Header
 from flchain.types import Height, ModelVector
 from flchain.wire import BODY_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, encode
-from flchain_edge.database_files import sync_folder
+from flchain_edge.storage.database_files import sync_folder
 from miner.edge.ledger import REPLAY_BLOCKS, Ledger, StoredBlock, replay, replay_block
 from miner.edge.ledger_file import open_ledger_file
 

@@ -15,7 +15,7 @@ from flchain.errors import ConfigError, LedgerCorrupt
 from flchain.genesis import Genesis, decode_genesis
 from flchain.state import ChainState, build_genesis_state
 from flchain.types import Height
-from flchain_edge.sqlite import explain
+from flchain_edge.storage.sqlite import explain
 from miner.edge.ledger import BLOCK_COLUMNS, MIGRATIONS, StoredBlock, read_initial_model, read_row
 from miner.edge.ledger_base import BASE_QUERY, StoredBase, read_base, restore_base
 from miner.tip import Standing

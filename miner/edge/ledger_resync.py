@@ -20,7 +20,7 @@ from flchain.genesis import Genesis, encode_genesis
 from flchain.state import ChainState, build_genesis_state, find_validator
 from flchain.types import Height, ModelVector
 from flchain.wire import open_envelope, verify_envelope
-from flchain_edge.database_files import SIDE_FILES, move_aside, refuse_if_open, remove_database, sync_folder
+from flchain_edge.storage.database_files import SIDE_FILES, move_aside, refuse_if_open, remove_database, sync_folder
 from miner.edge.ledger import Ledger, StoredBlock, get_resynced_path, replay_block
 from miner.edge.ledger_base import restore_base
 from miner.edge.ledger_file import LedgerFile, OwnWords, open_ledger_file

@@ -15,8 +15,8 @@ from typing import cast
 
 import pytest
 
-from flchain_edge.inbox import Received
-from flchain_edge.mqtt import MqttLink, MqttSettings
+from flchain_edge.mqtt.inbox import Received
+from flchain_edge.mqtt.link import MqttLink, MqttSettings
 from tests.support.mqtt_link import DEADLINE_S, started, until
 from tests.support.registrar import Member, Registrar, enrol_member, make_registrar
 from tools.broker import Broker, BrokerError, BrokerKind, find_program

@@ -12,7 +12,7 @@ import pytest
 from cryptography import x509
 
 from flchain.errors import ConfigError
-from flchain_edge.mqtt_settings import Endpoint
+from flchain_edge.mqtt.settings import Endpoint
 from tests.support.registrar import Registrar, enrol_member, make_registrar
 from tools.cli import main
 from tools.registrar.broker_files import BrokerPlan, find_data_folder, render_broker

@@ -23,15 +23,15 @@ from agent.edge.cpu_values import CpuBoard
 from agent.status_view import is_alive
 from flchain.crypto import Identity
 from flchain.errors import ConfigError
-from flchain_edge import checks_clock
-from flchain_edge.checks_broker import check_endpoint, check_endpoints, check_login
-from flchain_edge.checks_clock import check_clock
-from flchain_edge.checks_keys import check_tls_files
-from flchain_edge.checks_machine import check_disk, check_memory, judge_unit
-from flchain_edge.checkup import Check, Finding, Level, fail, ok, run_check, run_checkup, warn
-from flchain_edge.mounts import find_mount
-from flchain_edge.mqtt_settings import Endpoint, MqttSettings
-from flchain_edge.tls_key import read_common_name
+from flchain_edge.checks import clock
+from flchain_edge.checks.broker import check_endpoint, check_endpoints, check_login
+from flchain_edge.checks.checkup import Check, Finding, Level, fail, ok, run_check, run_checkup, warn
+from flchain_edge.checks.clock import check_clock
+from flchain_edge.checks.keys import check_tls_files
+from flchain_edge.checks.machine import check_disk, check_memory, judge_unit
+from flchain_edge.keys.tls_key import read_common_name
+from flchain_edge.mqtt.settings import Endpoint, MqttSettings
+from flchain_edge.storage.mounts import find_mount
 from tests.support.board_trees import plant
 
 QUIET, AS_JSON = argparse.Namespace(json=False), argparse.Namespace(json=True)
@@ -79,12 +79,12 @@ def test_a_check_that_hangs_raises_or_lies_costs_only_itself(capsys: pytest.Capt
 def test_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind the chain or beyond its trust is a failure; no time server, or an own clock that is off, a warning."""
     now_ms = time.time_ns() // 1_000_000
-    monkeypatch.setattr(checks_clock, "is_clock_synchronised", lambda: True)
+    monkeypatch.setattr(clock, "is_clock_synchronised", lambda: True)
     assert levels(check_clock(now_ms, 3_600, tmp_path)) == ["OK", "OK", "OK"]
     assert levels(check_clock(now_ms + 300_000, 3_600, tmp_path))[0] == "FAIL"
     assert levels(check_clock(now_ms - 7_200_000, 3_600, tmp_path))[0] == "FAIL"
     assert levels(check_clock(None, 3_600, tmp_path)) == ["OK", "OK"]
-    monkeypatch.setattr(checks_clock, "is_clock_synchronised", lambda: False)
+    monkeypatch.setattr(clock, "is_clock_synchronised", lambda: False)
     plant(tmp_path, {"class/rtc/rtc0/since_epoch": f"{now_ms // 1000 - 4_000}"})
     found = list(check_clock(now_ms, 3_600, tmp_path))
     assert levels(found) == ["OK", "WARN", "WARN"] and "1 h 6 min off" in found[2].reason
@@ -167,7 +167,7 @@ def test_brokers_that_are_not_there() -> None:
 
 def test_a_login_that_is_refused_or_answered_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nobody listens the login fails in its time, with the reason."""
-    monkeypatch.setattr("flchain_edge.checks_broker.LOGIN_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("flchain_edge.checks.broker.LOGIN_TIMEOUT_S", 0.5)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flchain.errors import ConfigError
-from flchain_edge.config import load_config, render_example
-from flchain_edge.mqtt_settings import MqttSettings
-from flchain_edge.node_settings import EnrolmentSettings
+from flchain_edge.mqtt.settings import MqttSettings
+from flchain_edge.settings.config import load_config, render_example
+from flchain_edge.settings.node import EnrolmentSettings
 from tests.support.floats import floats
 
 

@@ -14,7 +14,7 @@ from agent.edge.data_settings import DatasetSettings, LabelSettings, find_datase
 from agent.edge.dataset import build_source, decode_source, encode_source, load_dataset
 from agent.sensing.samples import Sample
 from flchain.errors import ConfigError
-from flchain_edge.model_files import NoWindows
+from flchain_edge.model.model_files import NoWindows
 from tests.support.ring_builder import SECOND, WALL_US, FakeTime, fill_ring, make_sample, make_source
 
 T0 = 1000 * SECOND

@@ -19,13 +19,11 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-import flchain_edge.enrolment as enrolment_module
+import flchain_edge.enrolment.enrol as enrolment_module
 import tools.registrar.authority as authority_module
 from agent.cli import main as agent
 from flchain.types import UnixMillis
-from flchain_edge.command import EXIT_CONFIG, EXIT_TRY_AGAIN
-from flchain_edge.config import load_config
-from flchain_edge.enrolment_messages import (
+from flchain_edge.enrolment.messages import (
     REQUEST_BYTES_MAX,
     Refusal,
     Token,
@@ -33,10 +31,12 @@ from flchain_edge.enrolment_messages import (
     format_token,
     parse_token,
 )
-from flchain_edge.keystore import load_or_create_identity
-from flchain_edge.mqtt_settings import build_tls_context
-from flchain_edge.renewal import RenewalKeeper
-from flchain_edge.tls_key import build_request, load_or_create_tls_key, read_validity
+from flchain_edge.enrolment.renewal import RenewalKeeper
+from flchain_edge.keys.keystore import load_or_create_identity
+from flchain_edge.keys.tls_key import build_request, load_or_create_tls_key, read_validity
+from flchain_edge.mqtt.settings import build_tls_context
+from flchain_edge.process.command import EXIT_CONFIG, EXIT_TRY_AGAIN
+from flchain_edge.settings.config import load_config
 from miner.cli import main as miner
 from miner.settings import MinerSettings
 from tests.support.registrar import HOST, Registrar, run_command, started_registrar
@@ -344,7 +344,7 @@ def test_by_hand_where_the_registrar_cannot_be_reached(
 
 def test_an_authority_that_brings_a_second_certificate_brings_nothing(registrar: Registrar, tmp_path: Path) -> None:
     """Behind the pinned certificate another one may follow in the same text: it must not be believed."""
-    from flchain_edge.registrar_client import check_authority
+    from flchain_edge.enrolment.client import check_authority
 
     genuine = (registrar.folder / "ca.pem").read_text()
     with started_registrar(tmp_path / "other") as other:

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flchain.errors import ConfigError
-from flchain_edge.broker_choice import BACKOFF_MAX_S, BrokerChoice
-from flchain_edge.config import load_config
-from flchain_edge.inbox import Connected
-from flchain_edge.mqtt import MqttLink, MqttSettings
-from flchain_edge.mqtt_settings import Endpoint
+from flchain_edge.mqtt.broker_choice import BACKOFF_MAX_S, BrokerChoice
+from flchain_edge.mqtt.inbox import Connected
+from flchain_edge.mqtt.link import MqttLink, MqttSettings
+from flchain_edge.mqtt.settings import Endpoint
+from flchain_edge.settings.config import load_config
 from tests.support.floats import floats
 from tests.support.mqtt_link import until, wait_for
 from tools.broker import Broker, start_broker

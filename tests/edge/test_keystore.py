@@ -11,8 +11,8 @@ import pytest
 from Crypto.PublicKey import ECC
 
 from flchain.errors import ConfigError
-from flchain_edge.keystore import load_or_create_identity, load_passphrase
-from flchain_edge.private_files import create_private
+from flchain_edge.keys.keystore import load_or_create_identity, load_passphrase
+from flchain_edge.keys.private_files import create_private
 
 
 @pytest.mark.parametrize("passphrase", [None, "correct horse ü"])

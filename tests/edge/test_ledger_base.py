@@ -11,7 +11,7 @@ import pytest
 from flchain.errors import ConfigError, LedgerCorrupt
 from flchain.snapshot import encode_state
 from flchain.types import Height
-from flchain_edge.sqlite import StoreFull
+from flchain_edge.storage.sqlite import StoreFull
 from miner.edge.ledger import Ledger, replay
 from miner.edge.ledger_export import export_ledger, import_file
 from miner.edge.ledger_prune import prune_ledger

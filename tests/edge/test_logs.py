@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from flchain.errors import ConfigError
-from flchain_edge.log_actions import build_log_action
-from flchain_edge.log_file import BoundedFile
-from flchain_edge.log_lines import parse_line
-from flchain_edge.log_reader import Wanted, read_file, read_journal, run_logs
-from flchain_edge.logs import LineFormatter, setup_logging
-from flchain_edge.node_settings import KeySettings, LogSettings, NodeSettings
+from flchain_edge.logs.file import BoundedFile
+from flchain_edge.logs.lines import parse_line
+from flchain_edge.logs.reader import Wanted, read_file, read_journal, run_logs
+from flchain_edge.logs.setup import LineFormatter, setup_logging
+from flchain_edge.process.log_actions import build_log_action
+from flchain_edge.settings.node import KeySettings, LogSettings, NodeSettings
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_a_log_file_is_bounded_read_and_filtered(
     tmp_path: Path, root_kept: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file and the one before it, the newest N of what is wanted; nothing to read is said."""
-    monkeypatch.setattr("flchain_edge.log_file.FILE_BYTES_MAX", 20_000)
+    monkeypatch.setattr("flchain_edge.logs.file.FILE_BYTES_MAX", 20_000)
     key = KeySettings(tmp_path / "k")
     node = NodeSettings(tmp_path, tmp_path, tmp_path, tmp_path, key, log=LogSettings("info", tmp_path / "node.log"))
     with pytest.raises(ConfigError, match="no such file"):

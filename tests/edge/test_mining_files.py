@@ -15,8 +15,8 @@ from agent.settings import AgentSettings
 from flchain.errors import ConfigError
 from flchain.messages import Phase
 from flchain.wire import seal
-from flchain_edge.config import load_config, render_example
-from flchain_edge.model_files import Examples, hold_out, load_examples
+from flchain_edge.model.model_files import Examples, hold_out, load_examples
+from flchain_edge.settings.config import load_config, render_example
 from tests.support.chain_builder import (
     Driver,
     build_chain,
@@ -30,7 +30,7 @@ from tools.demo.earnings import sum_mined
 from tools.demo.options import read_options
 
 if TYPE_CHECKING:
-    from flchain_edge.tflite import TfliteModel
+    from flchain_edge.model.tflite import TfliteModel
 
 
 def make_npy() -> bytes:

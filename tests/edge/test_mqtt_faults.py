@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from flchain_edge import mqtt_session
-from flchain_edge.inbox import Connected, Disconnected, LinkEvent, Received
-from flchain_edge.mqtt import PAYLOAD_BYTES_MAX, MqttLink, MqttSettings
+from flchain_edge.mqtt import session as mqtt_session
+from flchain_edge.mqtt.inbox import Connected, Disconnected, LinkEvent, Received
+from flchain_edge.mqtt.link import PAYLOAD_BYTES_MAX, MqttLink, MqttSettings
 from tests.support.mqtt_link import DEADLINE_S, settings_for, started, until, wait_for
 from tools.broker import Broker, find_free_port, start_broker
 
@@ -49,7 +49,7 @@ def test_killed_broker_is_survived(tmp_path: Path) -> None:
 
 def test_dead_broker_is_tried_quietly(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """A broker that is down at the start costs one log line over many attempts, no traceback, and stop is prompt."""
-    monkeypatch.setattr("flchain_edge.broker_choice.BACKOFF_MAX_S", 0.01)
+    monkeypatch.setattr("flchain_edge.mqtt.broker_choice.BACKOFF_MAX_S", 0.01)
     attempts = 0
     connect = mqtt_session.Session.open
 
@@ -79,7 +79,7 @@ def test_broker_that_talks_nonsense_cannot_stop_the_link(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever bytes the other end sends, the link drops that connection and tries the next."""
-    monkeypatch.setattr("flchain_edge.broker_choice.BACKOFF_MAX_S", 0.01)
+    monkeypatch.setattr("flchain_edge.mqtt.broker_choice.BACKOFF_MAX_S", 0.01)
     answers = [b"", b"\x20\x02\x00\x05", b"\xff" * 64, b"\x20\x00", b"\x20\x02\x00\x00\x30\x00", b"\x30\x05\x00\xff"]
     answers += [b"\x20\x02\x00\x00\x30\x04\x00\x02\xff\xfe", b"\x20\x02\x00\x00\x90\x01\x00\x40\x00"]
     server = socket.create_server(("127.0.0.1", 0))

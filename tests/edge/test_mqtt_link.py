@@ -17,15 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flchain.errors import ConfigError
-from flchain_edge.broker_choice import BACKOFF_MAX_S, compute_backoff_s
-from flchain_edge.inbox import Connected, Disconnected, Inbox, Received
-from flchain_edge.mqtt import (
-    PAYLOAD_BYTES_MAX,
-    MqttLink,
-    MqttSettings,
-    Will,
-    compute_publish_bytes,
-)
+from flchain_edge.mqtt.broker_choice import BACKOFF_MAX_S, compute_backoff_s
+from flchain_edge.mqtt.inbox import Connected, Disconnected, Inbox, Received
+from flchain_edge.mqtt.link import PAYLOAD_BYTES_MAX, MqttLink, MqttSettings, Will, compute_publish_bytes
 from tests.support.floats import floats
 from tests.support.mqtt_link import settings_for, started, until, wait_for
 from tools.broker import Broker, start_broker

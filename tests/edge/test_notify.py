@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from flchain_edge.event_loop import EventQueue
-from flchain_edge.inbox import Connected, Disconnected
-from flchain_edge.notify import STATUS_BYTES_MAX, Notifier, ServiceReport
+from flchain_edge.mqtt.inbox import Connected, Disconnected
+from flchain_edge.process.event_loop import EventQueue
+from flchain_edge.process.notify import STATUS_BYTES_MAX, Notifier, ServiceReport
 
 
 class Manager:

@@ -18,10 +18,10 @@ from flchain.messages import Kind, Vote
 from flchain.packets import PacketType, Topics, decode_packet, encode_packet
 from flchain.types import Height
 from flchain.wire import decode, seal
-from flchain_edge.database_files import refuse_if_open
-from flchain_edge.event_loop import EventQueue
-from flchain_edge.mqtt import MqttLink
+from flchain_edge.mqtt.link import MqttLink
+from flchain_edge.process.event_loop import EventQueue
 from flchain_edge.scorer_tflite import Scorer
+from flchain_edge.storage.database_files import refuse_if_open
 from miner.edge import ledger_resync
 from miner.edge.ledger import Ledger, StoredBlock, get_resynced_path
 from miner.edge.ledger_file import LedgerFile

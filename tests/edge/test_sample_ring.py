@@ -22,7 +22,7 @@ from agent.edge.ring_reader import list_channels, open_ring, read_boots, read_ch
 from agent.edge.sample_ring import SampleRing
 from agent.edge.sensors.source import Clock
 from flchain.errors import ConfigError
-from flchain_edge.sqlite import StoreFull
+from flchain_edge.storage.sqlite import StoreFull
 from tests.support.ring_builder import SECOND, WALL_US, FakeTime, fill_ring, make_sample
 
 DAY_S = 86_400

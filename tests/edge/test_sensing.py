@@ -25,7 +25,7 @@ from agent.edge.sensors.source import Samples, SourceContext
 from agent.sensing.samples import Sample
 from agent.settings import AgentSettings
 from flchain.errors import ConfigError
-from flchain_edge.config import load_config, render_example
+from flchain_edge.settings.config import load_config, render_example
 from tests.support.mqtt_link import until
 from tools.datasets import load_watch
 from tools.emulators.iio_tree import write_tree

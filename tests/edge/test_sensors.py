@@ -16,8 +16,8 @@ from agent.edge.sensors.iio import IioSettings
 from agent.edge.sensors.mqtt import Messages, MqttSensorSettings
 from agent.edge.sensors.replay import ReplaySettings, load_recording
 from agent.edge.sensors.source import ChannelSettings, Clock, SourceContext, SourceFailed
-from flchain_edge.inbox import Received
-from flchain_edge.mqtt_settings import MqttSettings
+from flchain_edge.mqtt.inbox import Received
+from flchain_edge.mqtt.settings import MqttSettings
 from tests.support.sensor_source import DEADLINE_S, get_values, take
 from tools.broker import Broker, start_broker
 from tools.emulators.iio_tree import BufferNode, encode_record, read_layout, write_tree

@@ -11,7 +11,7 @@ import aiosqlite
 import pytest
 
 from flchain.errors import ConfigError, LedgerCorrupt
-from flchain_edge.sqlite import (
+from flchain_edge.storage.sqlite import (
     DiskFailed,
     StoreFull,
     explain,

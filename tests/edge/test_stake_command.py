@@ -17,11 +17,11 @@ from flchain.genesis import encode_genesis
 from flchain.messages import Receipt, Register, Undelegate
 from flchain.packets import PacketType, Topics, decode_packet, encode_packet
 from flchain.wire import open_envelope, seal
-from flchain_edge import keystore
-from flchain_edge.inbox import Received
-from flchain_edge.keystore import load_or_create_identity
-from flchain_edge.mqtt import MqttLink
-from flchain_edge.mqtt_settings import MqttSettings
+from flchain_edge.keys import keystore
+from flchain_edge.keys.keystore import load_or_create_identity
+from flchain_edge.mqtt.inbox import Received
+from flchain_edge.mqtt.link import MqttLink
+from flchain_edge.mqtt.settings import MqttSettings
 from tests.support.chain_builder import build_identity
 from tests.support.ledger_builder import write_ledger
 from tests.support.mqtt_link import settings_for, started

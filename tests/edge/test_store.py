@@ -23,7 +23,7 @@ from flchain.state import hash_carried, hash_model
 from flchain.trust import Head
 from flchain.types import Hash, Height, Round
 from flchain.wire import hash_message
-from flchain_edge.sqlite import StoreFull, open_database, transaction
+from flchain_edge.storage.sqlite import StoreFull, open_database, transaction
 from tests.support.chain_builder import NO_CLOCK, Driver, make_reveal, seal_commit
 from tests.support.crash import kill_after
 from tests.support.ledger_builder import change, drive, flip

@@ -17,10 +17,10 @@ import pytest
 from numpy.typing import NDArray
 
 from flchain.errors import ConfigError
-from flchain_edge import tflite
-from flchain_edge.native_lines import leave_out
-from flchain_edge.process_ends import ProcessEnd
-from flchain_edge.tflite import EVALUATE_BATCH, SIGNATURES, ModelRefused, TfliteModel, probe_model
+from flchain_edge.children.ends import ProcessEnd
+from flchain_edge.children.native_lines import leave_out
+from flchain_edge.model import tflite
+from flchain_edge.model.tflite import EVALUATE_BATCH, SIGNATURES, ModelRefused, TfliteModel, probe_model
 from tools.modelbuilder.cli import main
 from tools.modelbuilder.reference import build_inputs
 
@@ -314,7 +314,7 @@ def probe(kind: str, patch: str, options: str = "") -> tuple[str, bool]:
     In a new interpreter with one thread, so that it forks, or with two, so that it starts a program. There a warning is
     an error, and what is written to stderr is one too.
     """
-    program = f"import os, pathlib, signal, threading\nfrom flchain_edge import tflite\n{patch}\n"
+    program = f"import os, pathlib, signal, threading\nfrom flchain_edge.model import tflite\n{patch}\n"
     script = (
         f"{program}tflite.PROBE_PROGRAM = {program + 'tflite.run_probe_program()'!r}\n"
         f"if {kind == 'program'}: threading.Thread(target=signal.pause, daemon=True).start()\n"
@@ -428,7 +428,7 @@ def test_only_the_empty_line_is_left_out(capfd):
 def test_a_model_says_nothing_by_itself():
     """Loading, training and scoring in a new process write nothing to stderr, and a closed stderr is no fault."""
     script = (
-        "import pathlib, numpy as np\nfrom flchain_edge.tflite import TfliteModel\n"
+        "import pathlib, numpy as np\nfrom flchain_edge.model.tflite import TfliteModel\n"
         f"model = TfliteModel(pathlib.Path({str(MODELS['cnn1d'])!r}).read_bytes())\n"
         "x, y = np.zeros((2, 100, 6), np.float32), np.zeros(2, np.int32)\n"
         "model.train_step(x, y, 0.1)\nmodel.evaluate(x, y)\nprint('done')"

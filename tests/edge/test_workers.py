@@ -31,8 +31,8 @@ from agent.readings import Shares
 from flchain.errors import ConfigError
 from flchain.fixedpoint import to_fixed
 from flchain.types import Round
-from flchain_edge.model_files import MODEL_BYTES_MAX, Examples, compute_score_bp, hold_out, read_file
-from flchain_edge.tflite import ModelRefused, TfliteModel
+from flchain_edge.model.model_files import MODEL_BYTES_MAX, Examples, compute_score_bp, hold_out, read_file
+from flchain_edge.model.tflite import ModelRefused, TfliteModel
 
 MODEL = Path(__file__).resolve().parents[2] / "tools" / "models" / "cnn1d.tflite"
 PARAMETERS, ROWS = 12_519, 200
@@ -301,7 +301,7 @@ def test_memory_is_blamed_for_what_it_can_explain(
         assert memory_bytes_max == limit_mb * MEGABYTE
         raise ModelRefused(("model: it kills the process",), may_lack_memory=may_lack_memory)
 
-    monkeypatch.setattr("flchain_edge.tflite.probe_model", fall_over)
+    monkeypatch.setattr("flchain_edge.model.tflite.probe_model", fall_over)
     ours, theirs = socket.socketpair()
     with ours, theirs, pytest.raises(ConfigError) as refused:
         _open_files(replace(spec, memory_bytes_max=limit_mb * MEGABYTE), Channel(ours))
@@ -411,7 +411,7 @@ def test_an_agent_never_loads_the_runtime() -> None:
     """Everything that a running agent imports leaves the TFLite runtime out: it is in the workers alone."""
     script = (
         "import sys\nfrom agent.cli import build_command\nbuild_command()\n"
-        "kinds = ('tflite_runtime', 'ai_edge_litert', 'flchain_edge.tflite')\n"
+        "kinds = ('tflite_runtime', 'ai_edge_litert', 'flchain_edge.model.tflite')\n"
         "print([name for name in sys.modules if name.startswith(kinds)])"
     )
     done = subprocess.run((sys.executable, "-c", script), capture_output=True, text=True, check=True)

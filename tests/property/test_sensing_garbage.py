@@ -25,7 +25,7 @@ from agent.sensing.json_values import read_json
 from agent.sensing.labels import parse_intervals
 from agent.sensing.samples import InvalidReading
 from agent.sensing.text_lines import LINE_BYTES_MAX, LineSplitter
-from flchain_edge.inbox import Received
+from flchain_edge.mqtt.inbox import Received
 from tests.support.floats import floats
 from tools.emulators.iio_tree import encode_record
 

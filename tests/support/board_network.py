@@ -17,8 +17,8 @@ from typing import Any
 
 from agent.settings import AgentSettings
 from agent.status_view import build_view
-from flchain_edge.config import load_config
-from flchain_edge.keystore import load_or_create_identity
+from flchain_edge.keys.keystore import load_or_create_identity
+from flchain_edge.settings.config import load_config
 from tests.support.board_trees import plant
 from tests.support.field_network import save_levels
 from tests.support.registrar import run_command

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from flchain.packets import Topics, read_topic_channel
 from flchain.types import Address
-from flchain_edge.inbox import LinkEvent, Received
-from flchain_edge.mqtt import MqttLink
-from flchain_edge.mqtt_settings import MqttSettings
+from flchain_edge.mqtt.inbox import LinkEvent, Received
+from flchain_edge.mqtt.link import MqttLink
+from flchain_edge.mqtt.settings import MqttSettings
 
 RETAINED_CHANNELS = frozenset({"head", "status"})
 

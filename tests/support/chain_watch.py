@@ -16,9 +16,9 @@ from flchain.messages import Header, Kind, Proposal, Vote
 from flchain.packets import Packet, PacketType, Topics, decode_packet, read_topic_channel, read_topic_owner
 from flchain.types import Address
 from flchain.wire import HEADER_BYTES_MAX, decode_struct, open_envelope, verify_envelope
-from flchain_edge.inbox import LinkEvent, Received
-from flchain_edge.mqtt import MqttLink
-from flchain_edge.mqtt_settings import MqttSettings
+from flchain_edge.mqtt.inbox import LinkEvent, Received
+from flchain_edge.mqtt.link import MqttLink
+from flchain_edge.mqtt.settings import MqttSettings
 
 AGREEMENT_KINDS = frozenset({Kind.VOTE, Kind.PROPOSAL})
 

@@ -8,8 +8,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
-from flchain_edge.inbox import LinkEvent
-from flchain_edge.mqtt import MqttLink, MqttSettings
+from flchain_edge.mqtt.inbox import LinkEvent
+from flchain_edge.mqtt.link import MqttLink, MqttSettings
 from tools.broker import Broker
 
 DEADLINE_S = 30.0

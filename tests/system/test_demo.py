@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from flchain.genesis import decode_genesis
-from flchain_edge.model_files import compute_initial_model
-from flchain_edge.tflite import TfliteModel
+from flchain_edge.model.model_files import compute_initial_model
+from flchain_edge.model.tflite import TfliteModel
 from tools.demo.processes import PIDS_FILE
 from tools.demo.results import iterate_models
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from agent.cli import main as agent_main
-from flchain_edge.tflite import TfliteModel
+from flchain_edge.model.tflite import TfliteModel
 from miner.cli import main as miner_main
 from tools.cli import main as flchain
 from tools.network import get_model_file

@@ -19,7 +19,7 @@ import pytest
 from agent.edge.cpu import count_cores
 from agent.edge.status_file import STATUS_FILE
 from agent.status_view import read_history
-from flchain_edge.command import EXIT_UNREAD
+from flchain_edge.process.command import EXIT_UNREAD
 from tests.support.board_network import ROOT, SCHEDULER, BoardNetwork, board_network
 
 pytestmark = pytest.mark.timeout(240)

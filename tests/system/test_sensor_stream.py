@@ -18,10 +18,10 @@ from agent.edge.data_settings import RING_FILE
 from agent.edge.dataset import load_dataset
 from agent.edge.ring_reader import open_ring, read_rows
 from agent.settings import AgentSettings
-from flchain_edge.config import load_config
-from flchain_edge.inbox import Received
-from flchain_edge.model_files import NoWindows
-from flchain_edge.mqtt import MqttLink
+from flchain_edge.model.model_files import NoWindows
+from flchain_edge.mqtt.inbox import Received
+from flchain_edge.mqtt.link import MqttLink
+from flchain_edge.settings.config import load_config
 from tests.support.mqtt_link import settings_for
 from tools.broker import Broker, start_broker
 from tools.datasets import load_watch

@@ -18,8 +18,8 @@ import pytest
 
 from agent.cli import main as agent_command
 from flchain.messages import Phase
-from flchain_edge.command import EXIT_TRY_AGAIN
-from flchain_edge.keystore import load_or_create_identity
+from flchain_edge.keys.keystore import load_or_create_identity
+from flchain_edge.process.command import EXIT_TRY_AGAIN
 from miner.cli import main as miner_command
 from tests.support.field_network import FieldNetwork, make_node, save_levels
 from tests.support.registrar import Registrar, make_registrar, run_command, serving

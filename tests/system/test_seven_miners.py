@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from flchain.packets import Topics
-from flchain_edge.mqtt_settings import MqttSettings
+from flchain_edge.mqtt.settings import MqttSettings
 from tests.support.broker_bridge import BrokerBridge, build_filter
 from tests.support.chain_watch import ChainWatch
 from tests.support.cuttable_proxy import CuttableProxy, started_proxy

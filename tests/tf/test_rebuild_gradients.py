@@ -12,7 +12,7 @@ import pytest
 from keras import layers
 
 from flchain.errors import ConfigError
-from flchain_edge.tflite import TfliteModel
+from flchain_edge.model.tflite import TfliteModel
 from tools.modelbuilder import ops
 from tools.modelbuilder.build import build_tflite, verify_built
 from tools.modelbuilder.chain import read_chain

@@ -20,8 +20,8 @@ from flchain.messages import Ask, Kind, Phase, Resume, Want
 from flchain.packets import PacketType, Topics, decode_packet, encode_packet
 from flchain.types import Millis
 from flchain.wire import Envelope, open_envelope, seal, verify_envelope
+from flchain_edge.mqtt.transfers import PROBE_S, Transfers
 from flchain_edge.sent_packets import SentPackets
-from flchain_edge.transfers import PROBE_S, Transfers
 from miner import resume
 from miner import values as mv
 from miner.machine import build_miner_state
@@ -48,7 +48,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model of these tests is short: so are the pieces."""
     for module in (chunks, drawing):
         monkeypatch.setattr(module, "DEVICE_CHUNK_BYTES", PIECE)
-    monkeypatch.setattr("flchain_edge.transfers.DEVICE_CHUNK_BYTES", PIECE)
+    monkeypatch.setattr("flchain_edge.mqtt.transfers.DEVICE_CHUNK_BYTES", PIECE)
 
 
 def make_driver(rounds: int = 2) -> Driver:

@@ -105,7 +105,7 @@ def test_a_runtime_that_switches_them_off_changes_nothing_here(tmp_path: Path) -
     script = (
         f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nimport numpy as np\n"
         "np.__version__ = '1.26.4'\n"  # a newer one is no reason to look for another runtime here
-        "from flchain_edge import tflite\nfrom tests.support.flush_to_zero import are_subnormals_on\n"
+        "from flchain_edge.model import tflite\nfrom tests.support.flush_to_zero import are_subnormals_on\n"
         "assert tflite._INTERPRETER.__module__ == 'tflite_runtime.interpreter'\n"
         "np.finfo(np.float32).smallest_subnormal\nprint(sys.modules['tflite_runtime'].__file__, are_subnormals_on())"
     )

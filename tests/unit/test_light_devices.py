@@ -19,7 +19,7 @@ from flchain.packets import PacketType, Topics, decode_packet, encode_packet
 from flchain.snapshot import encode_carried
 from flchain.types import Height, Millis
 from flchain.wire import CERTIFICATE_BYTES_MAX, decode_struct, encode_struct, open_envelope
-from flchain_edge.node_settings import KeySettings
+from flchain_edge.settings.node import KeySettings
 from miner import news
 from miner import values as mv
 from miner.machine import build_miner_state

@@ -225,7 +225,7 @@ def test_wrong_settings_are_refused_with_their_key(field: str, value: object, tm
     """A wrong hour, policy or share in agent.toml is a ConfigError that names section and key."""
     from agent.settings import AgentSettings
     from flchain.errors import ConfigError
-    from flchain_edge.config import load_config
+    from flchain_edge.settings.config import load_config
 
     file = tmp_path / "agent.toml"
     shown = f'"{value}"' if isinstance(value, str) else value

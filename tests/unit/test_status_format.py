@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent.status_format import format_view
-from flchain_edge.plain_words import format_bytes, format_moment, format_span, format_table
+from flchain_edge.formatting import format_bytes, format_moment, format_span, format_table
 
 BOARD = {
     "free_memory_bytes": 512_000_000,

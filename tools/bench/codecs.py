@@ -24,7 +24,7 @@ from flchain.fixedpoint import VALUE_BYTES, FloatVector, add, to_fixed, to_float
 from flchain.messages import SALT_BYTES, Certificate, Commit, Header, Phase, Reveal
 from flchain.types import Address, Hash, ModelVector, Round
 from flchain.wire import encode_struct, seal
-from flchain_edge.tflite import TfliteModel
+from flchain_edge.model.tflite import TfliteModel
 from tools.datasets import MODEL_SHAPES, Dataset, load_dataset, load_npz
 from tools.network import get_model_file
 from tools.splits import Part, split

@@ -32,8 +32,8 @@ from flchain.packets import PacketType, Topics, decode_packet, encode_packet
 from flchain.state import build_genesis_state
 from flchain.types import Hash, Height, ModelVector
 from flchain.wire import HEADER_BYTES_MAX, decode_struct, seal
-from flchain_edge.event_loop import EventQueue
-from flchain_edge.mqtt import MqttLink, MqttSettings, Received
+from flchain_edge.mqtt.link import MqttLink, MqttSettings, Received
+from flchain_edge.process.event_loop import EventQueue
 from flchain_edge.scorer_tflite import Scorer
 from miner.edge.ledger import LEDGER_FILE, Ledger, StoredBlock
 from miner.machine import build_miner_state

@@ -29,8 +29,8 @@ from flchain.fixedpoint import to_float
 from flchain.genesis import decode_genesis
 from flchain.messages import Header, Phase
 from flchain.wire import HEADER_BYTES_MAX, decode_struct
-from flchain_edge.model_files import compute_initial_model, load_examples
-from flchain_edge.tflite import TfliteModel
+from flchain_edge.model.model_files import compute_initial_model, load_examples
+from flchain_edge.model.tflite import TfliteModel
 from tools.bench.machine import describe_machine, read_commit
 from tools.demo.processes import PIDS_FILE
 from tools.demo.results import query

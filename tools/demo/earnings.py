@@ -11,8 +11,8 @@ from flchain.messages import Body
 from flchain.state import ChainState, build_genesis_state
 from flchain.types import Address, Height, ModelVector
 from flchain.wire import BODY_BYTES_MAX, decode_struct
-from flchain_edge.model_files import compute_initial_model
-from flchain_edge.tflite import TfliteModel
+from flchain_edge.model.model_files import compute_initial_model
+from flchain_edge.model.tflite import TfliteModel
 from miner.edge.ledger import StoredBlock, replay_block
 from tools.demo.results import query, read_end
 from tools.network import Network

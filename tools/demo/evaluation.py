@@ -10,8 +10,8 @@ import numpy as np
 
 from flchain.fixedpoint import to_float
 from flchain.types import ModelVector
-from flchain_edge.model_files import compute_initial_model, load_examples
-from flchain_edge.tflite import TfliteModel
+from flchain_edge.model.model_files import compute_initial_model, load_examples
+from flchain_edge.model.tflite import TfliteModel
 
 
 class Evaluator:

@@ -19,10 +19,10 @@ from flchain.packets import Packet, PacketType, Topics, decode_packet, read_topi
 from flchain.trust import Head
 from flchain.types import Address, ModelVector
 from flchain.wire import HEADER_BYTES_MAX, decode_struct, open_envelope, verify_envelope
-from flchain_edge.event_loop import read_clocks
-from flchain_edge.inbox import LinkEvent, Received
-from flchain_edge.mqtt import MqttLink
-from flchain_edge.mqtt_settings import MqttSettings
+from flchain_edge.mqtt.inbox import LinkEvent, Received
+from flchain_edge.mqtt.link import MqttLink
+from flchain_edge.mqtt.settings import MqttSettings
+from flchain_edge.process.event_loop import read_clocks
 from tools.network import Network, Node
 
 

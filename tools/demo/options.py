@@ -15,7 +15,7 @@ from flchain.codecs import CODECS, DOWNSTREAM_RULES
 from flchain.codecs.codec import LEVEL_MAX
 from flchain.errors import ConfigError
 from flchain.params import DEVICES_MAX, VALIDATORS_MAX
-from flchain_edge.tflite import TfliteModel, probe_model
+from flchain_edge.model.tflite import TfliteModel, probe_model
 from tools.broker import BrokerKind
 from tools.datasets import DATASETS, Dataset, load_dataset, load_npz
 from tools.demo.measures import load_measures

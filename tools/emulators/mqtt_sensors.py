@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flchain_edge.inbox import Connected
-from flchain_edge.mqtt import MqttLink
-from flchain_edge.mqtt_settings import MqttSettings
+from flchain_edge.mqtt.inbox import Connected
+from flchain_edge.mqtt.link import MqttLink
+from flchain_edge.mqtt.settings import MqttSettings
 from tools.datasets import WATCH_RATE_HZ
 from tools.emulators.pacing import pace
 from tools.emulators.recordings import iter_steps

@@ -6,7 +6,7 @@ import tempfile
 from typing import Any
 
 from flchain.errors import ConfigError
-from flchain_edge.tflite import RUNTIME_NAME, probe_model, read_runtime_version
+from flchain_edge.model.tflite import RUNTIME_NAME, probe_model, read_runtime_version
 from tools.modelbuilder.keras_models import require_tensorflow
 from tools.modelbuilder.reference import measure_errors
 
@@ -31,7 +31,7 @@ def verify_built(model: Any, content: bytes) -> None:
 
 
 def build_tflite(model: Any) -> bytes:
-    """The .tflite file of a Keras model; see `flchain_edge.tflite` for its signatures.
+    """The .tflite file of a Keras model; see `flchain_edge.model.tflite` for its signatures.
 
     Raises ConfigError with every unsupported layer, or what the converter says.
     """

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flchain.errors import ConfigError
-from flchain_edge.tflite import RUNTIME_NAME, SIGNATURES, TfliteModel, probe_model, read_runtime_version
+from flchain_edge.model.tflite import RUNTIME_NAME, SIGNATURES, TfliteModel, probe_model, read_runtime_version
 from tools.modelbuilder.zoo import ARCHITECTURES
 
 

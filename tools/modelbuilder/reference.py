@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flchain_edge.tflite import TfliteModel
+from flchain_edge.model.tflite import TfliteModel
 from tools.modelbuilder.keras_models import load_keras
 from tools.modelbuilder.zoo import ARCHITECTURES
 

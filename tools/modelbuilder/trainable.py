@@ -1,4 +1,4 @@
-"""A chain of layers as a TensorFlow module with the signatures that `flchain_edge.tflite` calls."""
+"""A chain of layers as a TensorFlow module with the signatures that `flchain_edge.model.tflite` calls."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from flchain.errors import ConfigError
-from flchain_edge.private_files import create_private
+from flchain_edge.keys.private_files import create_private
 
 CA_KEY_FILE, CA_FILE = "ca-key.pem", "ca.pem"
 AUTHORITY_YEARS = 20

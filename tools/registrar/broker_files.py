@@ -12,9 +12,9 @@ from string import Template
 from flchain.errors import ConfigError
 from flchain.genesis import Genesis
 from flchain.packets import Topics
-from flchain_edge.chain_files import load_genesis
-from flchain_edge.mqtt_settings import Endpoint
-from flchain_edge.private_files import replace_private
+from flchain_edge.keys.private_files import replace_private
+from flchain_edge.mqtt.settings import Endpoint
+from flchain_edge.process.chain_files import load_genesis
 from tools.registrar.authority import SERVER_DAYS, read_server
 from tools.registrar.desk import DAY_S, FILE_NAMES, RENEW_FRACTION, Desk
 

@@ -17,15 +17,15 @@ import msgspec
 
 from flchain.errors import ConfigError
 from flchain.types import ADDRESS_BYTES
-from flchain_edge.config import load_config
-from flchain_edge.enrolment import format_time
-from flchain_edge.enrolment_messages import REQUEST_BYTES_MAX, ROLES, EnrolRequest, format_token, read_hex
-from flchain_edge.event_loop import run_until_signal
-from flchain_edge.keystore import load_passphrase
-from flchain_edge.logs import setup_logging
-from flchain_edge.mqtt_settings import parse_endpoint
-from flchain_edge.notify import Notifier
-from flchain_edge.private_files import create_private
+from flchain_edge.enrolment.enrol import format_time
+from flchain_edge.enrolment.messages import REQUEST_BYTES_MAX, ROLES, EnrolRequest, format_token, read_hex
+from flchain_edge.keys.keystore import load_passphrase
+from flchain_edge.keys.private_files import create_private
+from flchain_edge.logs.setup import setup_logging
+from flchain_edge.mqtt.settings import parse_endpoint
+from flchain_edge.process.event_loop import run_until_signal
+from flchain_edge.process.notify import Notifier
+from flchain_edge.settings.config import load_config
 from tools.registrar.authority import Authority
 from tools.registrar.broker_files import KINDS, BrokerPlan, read_clock_s, render_broker
 from tools.registrar.desk import FILE_NAMES, SETTINGS_FILE, Desk, RegistrarSettings, find_registrar

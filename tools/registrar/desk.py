@@ -12,8 +12,7 @@ from typing import NoReturn
 
 from flchain.crypto import PUBLIC_KEY_BYTES, compute_address, is_public_key
 from flchain.errors import ConfigError, FlchainError
-from flchain_edge.config import load_config
-from flchain_edge.enrolment_messages import (
+from flchain_edge.enrolment.messages import (
     FILES,
     ROLES,
     SECRET_BYTES,
@@ -31,7 +30,8 @@ from flchain_edge.enrolment_messages import (
     read_base64,
     read_hex,
 )
-from flchain_edge.mqtt_settings import HOST_PATTERN, parse_endpoint
+from flchain_edge.mqtt.settings import HOST_PATTERN, parse_endpoint
+from flchain_edge.settings.config import load_config
 from tools.registrar.authority import Authority, encode_public_key
 from tools.registrar.register import CertificateRecord, NodeRecord, Register, TokenRecord
 

@@ -23,7 +23,7 @@ from typing import TypeVar
 
 import msgspec
 
-from flchain_edge.enrolment_messages import REQUEST_BYTES_MAX, EnrolRequest, FileRequest, Refusal, RenewRequest
+from flchain_edge.enrolment.messages import REQUEST_BYTES_MAX, EnrolRequest, FileRequest, Refusal, RenewRequest
 from tools.registrar.desk import Desk, RequestRefused
 
 T = TypeVar("T")

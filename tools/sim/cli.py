@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from flchain_edge.command import EXIT_FAULT
+from flchain_edge.process.command import EXIT_FAULT
 from tools.sim.faults import FAULTS
 from tools.sim.run import KINDS, MINING, Options, Summary, run
 from tools.sim.shrink import shrink

@@ -19,9 +19,9 @@ from agent.sensing.json_values import follow, parse_path, read_json, to_number
 from agent.sensing.samples import CHANNELS_MAX, InvalidReading, Sample
 from agent.sensing.timestamps import SenderClock
 from flchain.errors import ConfigError
-from flchain_edge.inbox import Disconnected, LinkEvent, Received
-from flchain_edge.mqtt import MqttLink
-from flchain_edge.mqtt_settings import MqttSettings, build_tls_context
+from flchain_edge.mqtt.inbox import Disconnected, LinkEvent, Received
+from flchain_edge.mqtt.link import MqttLink
+from flchain_edge.mqtt.settings import MqttSettings, build_tls_context
 
 INBOX_MESSAGES_MAX, INBOX_BYTES_MAX = 2048, 4 * 1024 * 1024
 BATCH_MAX = 256

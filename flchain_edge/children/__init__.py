@@ -1,0 +1,1 @@
+"""Child processes: what they answered, how they ended, and what their libraries write."""

@@ -1,0 +1,1 @@
+"""A node gets its certificate from the registrar, and renews it."""

@@ -1,0 +1,140 @@
+"""The node's side of the registrar's HTTPS: pinned by a fingerprint, then by the authority's certificate."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+import time
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TypeVar
+
+import msgspec
+
+from flchain.errors import ConfigError, TryAgain
+from flchain_edge.enrolment.messages import (
+    ANSWER_BYTES_MAX,
+    EnrolAnswer,
+    EnrolRequest,
+    FileRequest,
+    Refusal,
+    RenewRequest,
+    Token,
+)
+from flchain_edge.mqtt.tls_errors import describe_tls_error
+
+TIMEOUT_S = 15.0
+RETRY_STATUSES = (429, 500, 502, 503)
+RETRY_CODES = ("not-yet",)
+T = TypeVar("T")
+
+
+def fetch_authority(token: Token) -> str:
+    """The authority's certificate (PEM), from a stranger, believed because it has the token's fingerprint.
+
+    Nothing secret is said on this connection. Raises ConfigError, TryAgain.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    status, body = _ask(Server(token.host, token.port, context), "GET", "/v1/ca", b"")
+    try:
+        return check_authority(body.decode("ascii"), token)
+    except ValueError as error:
+        raise TryAgain(f"{token.host}:{token.port} is no registrar (HTTP status {status})") from error
+
+
+def check_authority(pem: str, token: Token) -> str:
+    """The certificate, if it is the one that the token names. Raises ConfigError, ValueError for what is none."""
+    der = ssl.PEM_cert_to_DER_cert(pem)
+    found = hashlib.sha256(der).digest()
+    if found != token.fingerprint:
+        raise ConfigError(
+            (
+                f"registrar {token.host}:{token.port}: its authority's fingerprint is {found.hex()[:16]}, the token's "
+                f"{token.fingerprint.hex()[:16]}: somebody stands between, or the token is old; nothing was sent",
+            )
+        )
+    # Encoded anew: a text that goes on after the certificate could bring a second one that nobody has checked.
+    return ssl.DER_cert_to_PEM_cert(der)
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where to ask, and whom to believe."""
+
+    host: str
+    port: int
+    context: ssl.SSLContext
+
+    def __str__(self) -> str:
+        return f"registrar {self.host}:{self.port}"
+
+
+class RegistrarClient:
+    """Talks to a registrar whose authority is known. Every call blocks, TIMEOUT_S a step.
+
+    Calls raise ConfigError if refused for good, else TryAgain.
+    """
+
+    def __init__(self, host: str, port: int, ca_pem: str) -> None:
+        try:
+            context = ssl.create_default_context(cadata=ca_pem)
+        except (ssl.SSLError, ValueError) as error:
+            raise ConfigError((f"the authority's certificate cannot be used: {error}",)) from error
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._server = Server(host, port, context)
+
+    def enrol(self, request: EnrolRequest) -> EnrolAnswer:
+        """The first certificate."""
+        return self._post("/v1/enroll", request)
+
+    def renew(self, request: RenewRequest) -> EnrolAnswer:
+        """The next certificate."""
+        return self._post("/v1/renew", request)
+
+    def get_file(self, request: FileRequest, bytes_max: int) -> bytes:
+        """Genesis or model."""
+        return self._ask("/v1/file", request, bytes_max)
+
+    def _post(self, path: str, request: EnrolRequest | RenewRequest) -> EnrolAnswer:
+        return self._decode(self._ask(path, request, ANSWER_BYTES_MAX), EnrolAnswer)
+
+    def _ask(self, path: str, request: msgspec.Struct, bytes_max: int) -> bytes:
+        body = msgspec.json.encode(request)
+        status, answer = _ask(self._server, "POST", path, body, bytes_max=bytes_max)
+        if status == HTTPStatus.OK:
+            return answer
+        refusal = self._decode(answer, Refusal)
+        text = f"{self._server}: {refusal.detail} ({refusal.code})"
+        if status in RETRY_STATUSES or refusal.code in RETRY_CODES:
+            raise TryAgain(text)
+        raise ConfigError((text,))
+
+    def _decode(self, answer: bytes, kind: type[T]) -> T:
+        try:
+            return msgspec.json.decode(answer, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise TryAgain(f"{self._server}: not a registrar's answer ({error})") from error
+
+
+def _ask(
+    server: Server, method: str, path: str, body: bytes, *, bytes_max: int = ANSWER_BYTES_MAX
+) -> tuple[int, bytes]:
+    """Status and body. Raises TryAgain with what to do."""
+    import http.client  # 3 MB that a running agent needs once a month
+
+    connection = http.client.HTTPSConnection(server.host, server.port, timeout=TIMEOUT_S, context=server.context)
+    try:
+        connection.request(method, path, body or None, {"Content-Type": "application/json"} if body else {})
+        response = connection.getresponse()
+        data = response.read(bytes_max + 1)
+    except ssl.SSLError as error:
+        raise TryAgain(f"{server}: {describe_tls_error(error, time.time())}") from error
+    except (OSError, http.client.HTTPException) as error:
+        hint = "is there a network, is the address right, does the registrar run?"
+        raise TryAgain(f"{server}: {str(error) or type(error).__name__}; {hint}") from error
+    finally:
+        connection.close()
+    if len(data) > bytes_max:
+        raise TryAgain(f"{server}: an answer of more than {bytes_max} bytes")
+    return response.status, data

@@ -1,0 +1,181 @@
+"""Enrol a node with its operator's registrar: keys are made here and stay, all else comes over a connection pinned by
+the token. Every step can be repeated: after a crash, or a second call, the same keys get the same certificate.
+
+The folder's files, each mode 600 and whole or absent; the configuration comes last, so a folder with one is complete:
+
+    key.pem  tls-key.pem  ca.pem  tls.pem  genesis.cbor  model.tflite  agent.toml (or miner.toml)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from flchain.crypto import Identity
+from flchain.errors import ConfigError, TryAgain
+from flchain.genesis import GENESIS_BYTES_MAX, Genesis
+from flchain_edge.enrolment.client import RegistrarClient, check_authority, fetch_authority
+from flchain_edge.enrolment.messages import (
+    EnrolAnswer,
+    EnrolRequest,
+    Token,
+    build_enrol_request,
+    build_file_request,
+    build_renew_request,
+)
+from flchain_edge.keys.keystore import load_or_create_identity
+from flchain_edge.keys.private_files import create_private, replace_private
+from flchain_edge.keys.tls_key import build_request, load_or_create_tls_key, read_validity
+from flchain_edge.model.model_files import MODEL_BYTES_MAX
+from flchain_edge.mqtt.settings import Endpoint, MqttSettings, parse_endpoint
+from flchain_edge.process.chain_files import load_genesis, load_model_file
+
+KEY_FILE, TLS_KEY_FILE, CA_FILE, TLS_FILE = "key.pem", "tls-key.pem", "ca.pem", "tls.pem"
+GENESIS_FILE, MODEL_FILE = "genesis.cbor", "model.tflite"
+
+
+@dataclass(frozen=True)
+class Newcomer:
+    """Who enrols, and where its files go. `role` is device or miner."""
+
+    folder: Path
+    role: str
+    config_name: str
+    passphrase: str | None = None
+    passphrase_file: Path | None = None
+    get_members: Callable[[Genesis], Iterable[bytes]] | None = None
+    """The public keys that the genesis must know; None where a node may come later."""
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """What became of it."""
+
+    identity: Identity
+    config: Path
+    is_new: bool
+
+
+def enrol(token: Token, node: Newcomer, answer: EnrolAnswer | None = None) -> Enrolled:
+    """Make keys, get the certificate and the chain's files, write the configuration.
+
+    With an `answer` that was carried here nothing is asked: genesis and model must be in the folder then. Raises
+    ConfigError (the token or this folder is wrong), TryAgain.
+    """
+    folder, config = node.folder, node.folder / node.config_name
+    try:
+        identity, csr = _make_keys(node)
+        if config.exists():
+            return Enrolled(identity, config, False)
+        client: RegistrarClient | None = None
+        if answer is None:
+            ca = fetch_authority(token)
+            client = RegistrarClient(token.host, token.port, ca)
+            answer = client.enrol(build_enrol_request(identity, token, node.role, csr))
+        else:
+            ca = check_authority(answer.ca, token)
+        replace_private(folder / CA_FILE, ca.encode())
+        replace_private(folder / TLS_FILE, answer.certificate.encode())
+        for wanted in (
+            ("genesis", GENESIS_FILE, answer.genesis_sha256, GENESIS_BYTES_MAX),
+            ("model", MODEL_FILE, answer.model_sha256, MODEL_BYTES_MAX),
+        ):
+            _bring_file(client, token, node, identity, wanted)
+        _check_files(node, identity)
+        create_private(config, _render_config(answer, token, node.passphrase_file).encode())
+    except OSError as error:
+        raise ConfigError((f"{error.filename or folder}: {error.strerror or error}",)) from error
+    except ValueError as error:
+        raise ConfigError((f"the registrar's answer: {error}",)) from error
+    return Enrolled(identity, config, True)
+
+
+def build_request_file(token: Token, node: Newcomer) -> EnrolRequest:
+    """What to carry to a registrar that this node cannot reach, for `flchain registrar sign`. Raises ConfigError."""
+    try:
+        identity, csr = _make_keys(node)
+    except OSError as error:
+        raise ConfigError((f"{error.filename or node.folder}: {error.strerror or error}",)) from error
+    return build_enrol_request(identity, token, node.role, csr)
+
+
+def _make_keys(node: Newcomer) -> tuple[Identity, bytes]:
+    """The node's identity and its certificate request, the same whenever it is asked. Raises OSError, ConfigError."""
+    node.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    identity = load_or_create_identity(node.folder / KEY_FILE, node.passphrase)
+    tls_key = load_or_create_tls_key(node.folder / TLS_KEY_FILE)
+    return identity, build_request(tls_key, identity.address.hex())
+
+
+def _bring_file(
+    client: RegistrarClient | None, token: Token, node: Newcomer, identity: Identity, wanted: tuple[str, str, str, int]
+) -> None:
+    name, file, digest, bytes_max = wanted
+    path = node.folder / file
+    if not digest:
+        raise TryAgain(
+            f"enrolled as {identity.address.hex()}; the network's {name} is not there yet: run this again "
+            "once the operator has made it (flchain registrar network)"
+        )
+    if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == digest:
+        return
+    if client is None:
+        raise ConfigError((f"{path}: copy the network's {name} there, the one with SHA-256 {digest}",))
+    data = client.get_file(build_file_request(identity, token.fingerprint, name), bytes_max)
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise TryAgain(f"{name}: came damaged or was just changed; run this again")
+    replace_private(path, data)
+
+
+def _check_files(node: Newcomer, identity: Identity) -> None:
+    genesis = load_genesis(node.folder / GENESIS_FILE)
+    load_model_file(node.folder / MODEL_FILE, genesis)
+    if node.get_members is not None and identity.public_key not in node.get_members(genesis):
+        raise TryAgain(
+            f"enrolled as {identity.address.hex()}, but the genesis of {genesis.name} was made without this device: "
+            "run this again once the operator has made one with it"
+        )
+
+
+def _render_config(answer: EnrolAnswer, token: Token, passphrase_file: Path | None) -> str:
+    # Read before it is written: a registrar's answer must not add lines of its own to the configuration.
+    brokers = ", ".join(f'"{parse_endpoint(broker)}"' for broker in answer.brokers)
+    protected = f'passphrase_file = "{passphrase_file.resolve()}"\n' if passphrase_file else ""
+    return (
+        f'genesis = "{GENESIS_FILE}"\nmodel = "{MODEL_FILE}"\n'
+        '# This node\'s own data, arrays x and y: put them there, they never leave it.\nexamples = "examples.npz"\n'
+        f'data_dir = "data"\n\n[key]\nfile = "{KEY_FILE}"\n{protected}\n'
+        f'[mqtt]\nbrokers = [{brokers}]\ntls_ca = "{CA_FILE}"\ntls_certificate = "{TLS_FILE}"\n'
+        f'tls_key = "{TLS_KEY_FILE}"\n\n[enrolment]\nregistrar = "{Endpoint(token.host, token.port)}"\n'
+        f'fingerprint = "{token.fingerprint.hex()}"\n'
+    )
+
+
+def renew(mqtt: MqttSettings, registrar: Endpoint, fingerprint: bytes, identity: Identity) -> int:
+    """Get a new certificate for the TLS key that is there; when it ends, seconds since 1970. Blocks.
+
+    Raises ConfigError (refused, files that cannot be used), TryAgain.
+    """
+    if mqtt.tls_ca is None or mqtt.tls_certificate is None or mqtt.tls_key is None:
+        raise ConfigError(("[mqtt]: there is no certificate to renew",))
+    try:
+        ca = mqtt.tls_ca.read_text()
+        csr = build_request(load_or_create_tls_key(mqtt.tls_key), identity.address.hex())
+        answer = RegistrarClient(registrar.host, registrar.port, ca).renew(
+            build_renew_request(identity, fingerprint, csr)
+        )
+        ends_s = read_validity(answer.certificate).not_after_s
+        replace_private(mqtt.tls_certificate, answer.certificate.encode())
+    except OSError as error:
+        raise ConfigError((f"{error.filename}: {error.strerror or error}",)) from error
+    except ValueError as error:
+        raise ConfigError((f"registrar: answered with {error}",)) from error
+    return ends_s
+
+
+def format_time(seconds: int) -> str:
+    """For people, UTC."""
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))

@@ -1,0 +1,164 @@
+"""What a node and the registrar say to each other when the node enrols: tokens, requests, answers, what is signed."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from dataclasses import dataclass, field
+
+import msgspec
+
+from flchain.crypto import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, Identity, hash_tagged, verify
+from flchain.errors import ConfigError
+from flchain_edge.mqtt.settings import Endpoint, parse_endpoint
+
+REQUEST_BYTES_MAX = 16_384
+ANSWER_BYTES_MAX = 262_144
+SECRET_BYTES = 16
+ROLES = ("device", "miner")
+FILES = ("genesis", "model")
+TOKEN_FORM = "flchain1/HOST:PORT/FINGERPRINT/SECRET"
+_TOKEN = re.compile(r"flchain1/(?P<where>[^/]{1,264})/(?P<fp>[\w-]{43})/(?P<secret>[\w-]{22})", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Token:
+    """Where the registrar is, the SHA-256 of its authority's certificate (DER), and a secret that works once."""
+
+    host: str
+    port: int
+    fingerprint: bytes
+    secret: bytes = field(repr=False)
+
+
+def format_token(token: Token) -> str:
+    """One word that a person can paste."""
+    return f"flchain1/{Endpoint(token.host, token.port)}/{_encode(token.fingerprint)}/{_encode(token.secret)}"
+
+
+def parse_token(text: str) -> Token:
+    """Raises ConfigError that does not repeat the token."""
+    found = _TOKEN.fullmatch(text.strip())
+    try:
+        where = parse_endpoint(found["where"]) if found else None
+    except ValueError:
+        where = None
+    if found is None or where is None:
+        raise ConfigError((f"token: is not whole: it looks like {TOKEN_FORM} (flchain registrar token)",))
+    fingerprint, secret = (
+        base64.urlsafe_b64decode(found[name] + "=" * (-len(found[name]) % 4)) for name in ("fp", "secret")
+    )
+    return Token(where.host, where.port, fingerprint, secret)
+
+
+def _encode(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def hash_secret(secret: bytes) -> bytes:
+    """What the registrar keeps of a token."""
+    return bytes(hash_tagged("enrolment-token", secret))
+
+
+class EnrolRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A node asks for its first certificate. `csr` is PKCS#10 in DER, base64; the rest is in hexadecimal."""
+
+    role: str
+    public_key: str
+    csr: str
+    secret: str
+    signature: str
+
+
+class RenewRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An enrolled node asks for a new certificate; its Ed25519 key says that it is the one, whatever has expired."""
+
+    public_key: str
+    csr: str
+    signature: str
+
+
+class FileRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An enrolled node asks for the genesis or the model."""
+
+    name: str
+    public_key: str
+    signature: str
+
+
+class EnrolAnswer(msgspec.Struct, frozen=True):
+    """The certificate and where to go. Digests are empty until the operator has made the genesis."""
+
+    certificate: str
+    ca: str
+    brokers: list[str]
+    home: str = ""
+    """Public key of the miner that a device belongs to."""
+    genesis_sha256: str = ""
+    model_sha256: str = ""
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why not: a code for programs and a sentence for people."""
+
+    code: str
+    detail: str
+
+
+def compute_enrol_statement(fingerprint: bytes, role: str, csr: bytes, secret: bytes) -> bytes:
+    """What the node's Ed25519 key signs: this request, with this token, at this registrar."""
+    parts = fingerprint + hash_secret(secret) + hashlib.sha256(csr).digest() + role.encode()
+    return bytes(hash_tagged("enrolment/enrol", parts))
+
+
+def compute_renew_statement(fingerprint: bytes, csr: bytes) -> bytes:
+    """The same for a renewal. Said again by another it brings a certificate for a key that the other does not have."""
+    return bytes(hash_tagged("enrolment/renew", fingerprint + hashlib.sha256(csr).digest()))
+
+
+def compute_file_statement(fingerprint: bytes, name: str) -> bytes:
+    """The same for a file."""
+    return bytes(hash_tagged("enrolment/file", fingerprint + name.encode()))
+
+
+def build_enrol_request(identity: Identity, token: Token, role: str, csr: bytes) -> EnrolRequest:
+    """Signed by both keys: `csr` by the TLS key, all of it by the node's own."""
+    statement = compute_enrol_statement(token.fingerprint, role, csr, token.secret)
+    signature = identity.sign(statement).hex()
+    return EnrolRequest(role, identity.public_key.hex(), base64.b64encode(csr).decode(), token.secret.hex(), signature)
+
+
+def build_renew_request(identity: Identity, fingerprint: bytes, csr: bytes) -> RenewRequest:
+    """As `build_enrol_request`, without a token."""
+    signature = identity.sign(compute_renew_statement(fingerprint, csr)).hex()
+    return RenewRequest(identity.public_key.hex(), base64.b64encode(csr).decode(), signature)
+
+
+def build_file_request(identity: Identity, fingerprint: bytes, name: str) -> FileRequest:
+    """For one of FILES."""
+    signature = identity.sign(compute_file_statement(fingerprint, name)).hex()
+    return FileRequest(name, identity.public_key.hex(), signature)
+
+
+def is_signed(public_key: bytes, statement: bytes, signature: str) -> bool:
+    """False for anything that is no signature by this key."""
+    return len(public_key) == PUBLIC_KEY_BYTES and verify(public_key, statement, read_hex(signature, SIGNATURE_BYTES))
+
+
+def read_hex(text: str, count: int) -> bytes:
+    """So many bytes, or none at all if the text is anything else."""
+    try:
+        data = bytes.fromhex(text)
+    except ValueError:
+        return b""
+    return data if len(data) == count and len(text) == 2 * count else b""
+
+
+def read_base64(text: str) -> bytes:
+    """The bytes, or none at all if the text is anything else."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return b""

@@ -1,0 +1,1 @@
+"""Log lines, log files, and reading them again."""

@@ -1,0 +1,121 @@
+"""What a node has said, read from the journal or from its log file, and filtered."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import shutil
+import subprocess
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flchain.errors import ConfigError
+from flchain_edge.logs.lines import LogLine, parse_line
+from flchain_edge.settings.node import NodeSettings
+
+SYSTEMD_RUNS = Path("/run/systemd/system")
+POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which lines; a line that is not one of ours is shown only if all are."""
+
+    level: int = logging.DEBUG
+    fields: dict[str, str] = field(default_factory=dict)
+
+    def has(self, line: LogLine | None) -> bool:
+        """Whether it is to be shown."""
+        if line is None:
+            return self.level <= logging.DEBUG and not self.fields
+        return line.level >= self.level and all(line.fields.get(name) == value for name, value in self.fields.items())
+
+    def filter(self, lines: Iterable[str]) -> Iterator[str]:
+        """Those that are wanted, without line ends."""
+        for raw in lines:
+            text = raw.rstrip("\n")
+            if self.has(parse_line(text)):
+                yield text
+
+
+def run_logs(settings: NodeSettings, arguments: argparse.Namespace, unit: str, systemd: Path = SYSTEMD_RUNS) -> None:
+    """Print them. Raises ConfigError where nothing keeps what the node says."""
+    fields = dict(arguments.field) | ({} if arguments.round is None else {"round": str(arguments.round)})
+    wanted = Wanted(getattr(logging, arguments.level.upper()), fields)
+    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
+        for text in _choose_source(settings, unit, systemd, arguments.lines, arguments.follow, wanted=wanted):
+            print(text, flush=True)
+
+
+def _choose_source(
+    settings: NodeSettings, unit: str, systemd: Path, count: int, follow: bool, *, wanted: Wanted
+) -> Iterator[str]:
+    file = settings.log.file
+    if file is not None and (file.exists() or not systemd.is_dir()):
+        if not file.exists():
+            raise ConfigError((f"[log] file {file}: no such file; the node has said nothing yet",))
+        return read_file(file, count, wanted, follow=follow)
+    if systemd.is_dir() and shutil.which("journalctl"):
+        return read_journal(unit, count, wanted, follow=follow)
+    raise ConfigError(
+        (
+            "logs: nothing keeps what this node says: there is no systemd journal here, and [log] file is not set; "
+            "the node speaks on stderr",
+        )
+    )
+
+
+def read_journal(unit: str, count: int, wanted: Wanted, *, follow: bool) -> Iterator[str]:
+    """The newest `count` that are wanted, then what comes."""
+    command = ("journalctl", "--no-pager", "--quiet", "--output=cat", f"--unit={unit}")
+    newest: deque[str] = deque()
+    if count:
+        with subprocess.Popen((*command, "--reverse"), stdout=subprocess.PIPE, text=True, errors="replace") as process:
+            assert process.stdout is not None
+            for text in wanted.filter(process.stdout):
+                newest.appendleft(text)
+                if len(newest) >= count:
+                    break
+            process.kill()
+    yield from newest
+    if follow:
+        yield from _follow_journal((*command, "--follow", "--lines=0"), wanted)
+
+
+def _follow_journal(command: tuple[str, ...], wanted: Wanted) -> Iterator[str]:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace") as process:
+        try:
+            assert process.stdout is not None
+            yield from wanted.filter(process.stdout)
+        finally:
+            process.kill()
+
+
+def read_file(path: Path, count: int, wanted: Wanted, *, follow: bool) -> Iterator[str]:
+    """The newest `count` that are wanted, of the file and the one before it; then what comes, over its rotation too."""
+    newest: deque[str] = deque(maxlen=count)
+    with contextlib.suppress(FileNotFoundError), Path(f"{path}.1").open(encoding="utf-8", errors="replace") as older:
+        newest.extend(wanted.filter(older))
+    stream = path.open(encoding="utf-8", errors="replace")
+    try:
+        newest.extend(wanted.filter(stream))
+        yield from newest
+        rest = ""
+        while follow:
+            chunk = stream.read()
+            if not chunk:
+                time.sleep(POLL_S)
+                with contextlib.suppress(FileNotFoundError):
+                    if path.stat().st_ino != os.fstat(stream.fileno()).st_ino:
+                        stream.close()
+                        stream = path.open(encoding="utf-8", errors="replace")
+                continue
+            *whole, rest = (rest + chunk).split("\n")
+            yield from wanted.filter(whole)
+    finally:
+        stream.close()

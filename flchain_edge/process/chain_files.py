@@ -1,0 +1,29 @@
+"""The genesis file and the model that it names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flchain.consensus import CONSENSUS_RULES
+from flchain.errors import ConfigError
+from flchain.genesis import GENESIS_BYTES_MAX, Genesis, decode_genesis
+from flchain_edge.model.model_files import read_file, read_model_file
+
+
+def load_genesis(path: Path) -> Genesis:
+    """Read and check a genesis file. Raises ConfigError."""
+    try:
+        genesis = decode_genesis(read_file(path, "genesis", GENESIS_BYTES_MAX))
+    except ConfigError as error:
+        raise ConfigError(tuple(p if str(path) in p else f"{path}: {p}" for p in error.problems)) from error
+    if not CONSENSUS_RULES[genesis.params.consensus].is_final_at_once:
+        hint = "nodes and their devices need final blocks; compare the rules with: flchain bench consensus"
+        raise ConfigError(
+            (f"{path}: genesis: consensus: {genesis.params.consensus!r} runs in simulations only: {hint}",)
+        )
+    return genesis
+
+
+def load_model_file(path: Path, genesis: Genesis) -> bytes:
+    """Read the .tflite file that the genesis names by its SHA-256. Raises ConfigError for another file."""
+    return read_model_file(path, genesis.params.model_digest)

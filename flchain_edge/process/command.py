@@ -1,0 +1,223 @@
+"""What `flchain-agent` and `flchain-miner` share as commands: run, check the configuration, show the key and more."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from flchain.crypto import Identity
+from flchain.errors import ConfigError, FlchainError, LedgerCorrupt, TryAgain
+from flchain.genesis import Genesis
+from flchain_edge.logs.setup import setup_logging
+from flchain_edge.model.model_files import load_examples
+from flchain_edge.mqtt.settings import build_tls_context
+from flchain_edge.process.chain_files import load_genesis, load_model_file
+from flchain_edge.process.event_loop import run_until_signal
+from flchain_edge.settings.config import load_config, render_example
+from flchain_edge.settings.node import NodeSettings, load_identity
+from flchain_edge.storage.sqlite import StoreFull
+
+if TYPE_CHECKING:
+    from flchain_edge.model.tflite import TfliteModel
+
+T = TypeVar("T")
+
+EXIT_FAULT, EXIT_IO, EXIT_TRY_AGAIN, EXIT_CONFIG = 1, 74, 75, 78
+"""As sysexits.h names them: systemd units restart after the first three, never after a configuration error."""
+EXIT_UNREAD = 141
+"""What a shell says of a program whose reader went away."""
+
+
+@dataclass(frozen=True)
+class NodeAction:
+    """One more thing that a program does with its settings. `act` raises what `run` may raise; it may return an exit
+    code."""
+
+    name: str
+    help: str
+    act: Callable[[Any, argparse.Namespace], int | None]
+    add_arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
+    has_config: bool = True
+    """False for what comes before there is a configuration: `act` gets None for its settings."""
+
+
+@dataclass(frozen=True)
+class NodeCommand:
+    """One program: its name, its settings' class, and what it does with them."""
+
+    program: str
+    description: str
+    role: str
+    """What the genesis calls its nodes: "validator" or "device"."""
+    settings_type: type[NodeSettings]
+    run: Callable[[Any], Coroutine[Any, Any, None]]
+    get_members: Callable[[Genesis], Iterable[bytes]] | None = None
+    """The public keys that the genesis knows in this role; None where it can be won later (docs/staking.md)."""
+    find_data_problems: Callable[[Any, TfliteModel | None], Iterable[str]] | None = None
+    """What is wrong with the data of a node that has more than the file `examples`; None: that file is all."""
+    default_config: Path | None = None
+    """Where the system's own node has its file: taken if none is named and this one can be read."""
+    actions: tuple[NodeAction, ...] = ()
+    """What this program does besides run, check, key and example; `resync` mends its database."""
+
+
+def _build_parser(command: NodeCommand) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=command.program, description=command.description)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="COMMAND")
+    has_default = command.default_config is not None and os.access(command.default_config, os.R_OK)
+
+    def add_config(action: argparse.ArgumentParser) -> None:
+        default = f" (default: {command.default_config})" if has_default else ""
+        action.add_argument(
+            "--config",
+            type=Path,
+            required=not has_default,
+            default=command.default_config,
+            metavar="FILE",
+            help=f"configuration file (TOML){default}",
+        )
+
+    for name, text in (
+        ("run", "run until stopped by a signal"),
+        ("check", "say everything that is wrong with the configuration and the files it names; changes nothing"),
+        ("key", "print this node's lines for the network file; makes the key file if there is none"),
+    ):
+        add_config(actions.add_parser(name, help=text, description=text))
+    for extra in command.actions:
+        action = actions.add_parser(extra.name, help=extra.help, description=extra.help)
+        if extra.has_config:
+            add_config(action)
+        extra.add_arguments(action)
+    actions.add_parser("example", help="print a commented configuration file")
+    return parser
+
+
+def run_command(command: NodeCommand, argv: Sequence[str] | None = None) -> int:
+    """Parse, run, and turn errors into one line each and an exit code."""
+    arguments = _build_parser(command).parse_args(argv)
+    if arguments.action == "example":
+        print(render_example(command.settings_type), end="")
+        return 0
+    try:
+        settings = load_config(arguments.config, command.settings_type) if "config" in arguments else None
+        file = settings.log.file if settings is not None and arguments.action == "run" else None
+        setup_logging(settings.log.level if settings is not None else "info", times=True, file=file)
+        return _act(command, settings, arguments)
+    except BrokenPipeError:
+        return end_unread()
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        return EXIT_CONFIG
+    except LedgerCorrupt as error:
+        print(
+            f"error: the database is damaged at {error}; mend it with: "
+            f"{command.program} resync --config {arguments.config}",
+            file=sys.stderr,
+        )
+        return EXIT_FAULT
+    except StoreFull as error:
+        print(f"error: {error}; make room and start again, nothing was lost", file=sys.stderr)
+        return EXIT_IO
+    except FlchainError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_TRY_AGAIN if isinstance(error, TryAgain) else EXIT_FAULT
+
+
+def end_unread() -> int:
+    """The exit code when the reader, `head` say, has seen enough; what Python still flushes goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_UNREAD
+
+
+def _act(command: NodeCommand, settings: Any, arguments: argparse.Namespace) -> int:
+    action = arguments.action
+    if extra := next((extra for extra in command.actions if extra.name == action), None):
+        return extra.act(settings, arguments) or 0
+    if action == "key":
+        print(format_key(command, load_identity(settings)))
+    elif action == "check":
+        if problems := find_problems(command, settings):
+            raise ConfigError(problems)
+        print(f"{arguments.config}: no problem found")
+    else:
+        try:
+            asyncio.run(_run(command, settings))
+        except ConfigError as error:
+            # A start stops at the first file that is wrong; who has to mend it wants to hear of all.
+            raise ConfigError(tuple(dict.fromkeys((*error.problems, *find_problems(command, settings))))) from error
+    return 0
+
+
+async def _run(command: NodeCommand, settings: Any) -> None:
+    await run_until_signal(asyncio.create_task(command.run(settings)))
+    logging.getLogger(command.program).info("stopped")
+
+
+def format_key(command: NodeCommand, identity: Identity) -> str:
+    """The lines to paste into the network file that `flchain genesis make` reads."""
+    public_key = identity.public_key.hex()
+    entry = {
+        "validator": f'[[validators]]\npublic_key = "{public_key}"',
+        "device": f'[[devices]]\npublic_key = "{public_key}"\n# home = "the public key of the miner it belongs to"',
+    }
+    return f"# address    {identity.address.hex()}\n# public key {public_key}\n{entry[command.role]}"
+
+
+def find_problems(command: NodeCommand, settings: Any) -> tuple[str, ...]:
+    """All that is wrong with the files that a configuration names; a file that depends on a bad one is only looked for.
+
+    Makes nothing: a key file that is not there is a problem, since the genesis cannot know the key.
+    """
+    problems: list[str] = []
+    genesis = _attempt(problems, load_genesis, settings.genesis)
+    model = None
+    if genesis is None:
+        _look_for(problems, "model", settings.model)
+    else:
+        model = _attempt(problems, _load_model, settings.model, genesis)
+    if command.find_data_problems is not None:
+        problems += command.find_data_problems(settings, model)
+    elif model is None:
+        _look_for(problems, "data", settings.examples)
+    else:
+        _attempt(problems, load_examples, settings.examples, model)
+    _attempt(problems, build_tls_context, settings.mqtt)
+    if not settings.key.file.exists():
+        problems.append(f"key file {settings.key.file}: No such file or directory; make it with: {command.program} key")
+        return tuple(problems)
+    identity = _attempt(problems, load_identity, settings)
+    if genesis is None or identity is None or command.get_members is None:
+        return tuple(problems)
+    if identity.public_key not in command.get_members(genesis):
+        problems.append(f"key {settings.key.file}: {identity.address.hex()} is no {command.role} of this chain")
+    return tuple(problems)
+
+
+def _load_model(path: Path, genesis: Genesis) -> TfliteModel:
+    # Not on top: an agent that runs never holds the runtime itself (docs/decisions/0011).
+    from flchain_edge.model.tflite import TfliteModel, probe_model
+
+    data = load_model_file(path, genesis)
+    probe_model(data)
+    return TfliteModel(data)
+
+
+def _look_for(problems: list[str], what: str, path: Path) -> None:
+    if not path.is_file():
+        problems.append(f"{what} {path}: No such file or directory")
+
+
+def _attempt(problems: list[str], load: Callable[..., T], *arguments: Any) -> T | None:
+    try:
+        return load(*arguments)
+    except ConfigError as error:
+        problems += error.problems
+        return None

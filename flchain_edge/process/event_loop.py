@@ -1,0 +1,115 @@
+"""What both runners stand on: one queue of events, timers by key, and the signals that end a process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+from flchain.types import Millis, UnixMillis
+from flchain_edge.mqtt.inbox import Inbox, LinkEvent
+
+log = logging.getLogger(__name__)
+
+
+def read_clocks() -> tuple[Millis, UnixMillis]:
+    """Now, by the monotonic clock and by the world's: what both machines are told with every event."""
+    return Millis(time.monotonic_ns() // 1_000_000), UnixMillis(time.time_ns() // 1_000_000)
+
+
+EventT = TypeVar("EventT")
+
+
+class EventQueue(Generic[EventT]):
+    """Link events (bounded) and the node's own events (timers, results: bounded by what was asked for), in one wait.
+
+    The node's own come first: a result that is there must not wait behind a burst of messages.
+    """
+
+    def __init__(self) -> None:
+        self._own: deque[EventT] = deque()
+        self._inbox = Inbox()
+        self._wake = asyncio.Event()
+        self._timers: dict[Hashable, asyncio.TimerHandle] = {}
+        self.dropped = 0
+        self.taken = 0
+        """Events that the owner has taken."""
+        self.is_awaited = False
+        """True while the owner waits for an event: it has done all that it was asked."""
+
+    def post(self, event: EventT) -> None:
+        """Add an event of the node's own, from the loop's thread."""
+        self._own.append(event)
+        self._wake.set()
+
+    def on_link_event(self, event: LinkEvent) -> None:
+        """Add an event of the MQTT link; counted as dropped if the inbox is full."""
+        if not self._inbox.put(event):
+            self.dropped += 1
+        self._wake.set()
+
+    def start_timer(self, key: Hashable, delay_ms: int, event: EventT) -> None:
+        """Post `event` after `delay_ms`; a timer of the same key is replaced."""
+        if (running := self._timers.pop(key, None)) is not None:
+            running.cancel()
+        loop = asyncio.get_running_loop()
+        self._timers[key] = loop.call_later(delay_ms / 1000, self._fire, key, event)
+
+    def _fire(self, key: Hashable, event: EventT) -> None:
+        self._timers.pop(key, None)
+        self.post(event)
+
+    def stop_timers(self) -> None:
+        """Forget all timers."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    async def get(self) -> EventT | LinkEvent:
+        """The next event, waiting for one if there is none."""
+        while (event := self._take()) is None:
+            self._wake.clear()
+            self.is_awaited = True
+            try:
+                await self._wake.wait()
+            finally:
+                self.is_awaited = False
+        self.taken += 1
+        return event
+
+    def _take(self) -> EventT | LinkEvent | None:
+        return self._own.popleft() if self._own else self._inbox.get_nowait()
+
+
+class RefusalCounter:
+    """Counts refused messages by reason; says the first and then every tenfold, so that a flood is no log flood."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def add(self, code: str, detail: str) -> None:
+        """Count one refusal."""
+        self.counts[code] += 1
+        count = self.counts[code]
+        level = logging.WARNING if count == 10 ** (len(str(count)) - 1) else logging.DEBUG
+        log.log(level, "message refused", extra={"reason": code, "count": count, "detail": detail})
+
+
+def on_reload(act: Callable[[], None]) -> None:
+    """Call `act` on every SIGHUP (`systemctl reload`) from now on; without, a SIGHUP ends the process."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, act)
+
+
+async def run_until_signal(main: asyncio.Task[None]) -> None:
+    """Wait for `main`; SIGINT and SIGTERM cancel it, which ends it cleanly. Passes on what it raises."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, main.cancel)
+    try:
+        await main
+    except asyncio.CancelledError:
+        log.info("stopping on a signal")

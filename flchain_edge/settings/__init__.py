@@ -1,0 +1,1 @@
+"""TOML settings: reading, checking, and the example file."""

@@ -1,0 +1,1 @@
+"""SQLite and the file systems below it."""
