@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from agent.edge.worker_spawn import WorkerProcess
+    from agent.edge.workers.spawn import WorkerProcess
     from flchain.genesis import Genesis
     from flchain_edge.process.command import NodeCommand
 
@@ -36,8 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _fork_spares() -> tuple[WorkerProcess, ...]:
     """Workers, before anything else is imported: they share what is there now, and have nothing of what comes later."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start a thread for each core
-    from agent.edge.worker_spawn import fork_worker
-    from flchain_edge.allocator import keep_heap_small, return_memory
+    from agent.edge.workers.allocator import keep_heap_small, return_memory
+    from agent.edge.workers.spawn import fork_worker
 
     keep_heap_small()
     return_memory()
@@ -51,11 +51,11 @@ def get_members(genesis: Genesis) -> list[bytes]:
 
 def build_command(spares: Sequence[WorkerProcess] = ()) -> NodeCommand:
     """The command, for whom the worker processes are there already or not."""
-    from agent.operating import OPERATING_ACTIONS
+    from agent.commands.operating import OPERATING_ACTIONS
+    from agent.commands.resync import ACTIONS
+    from agent.commands.sensing import SENSING_ACTIONS, find_data_problems
     from agent.runner import run_agent
-    from agent.sensing_commands import SENSING_ACTIONS, find_data_problems
     from agent.settings import AgentSettings
-    from agent.upkeep import ACTIONS
     from flchain_edge.enrolment.actions import build_enrolment_actions
     from flchain_edge.process.command import NodeCommand
 

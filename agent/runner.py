@@ -11,21 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from agent.chain_time import compute_time
-from agent.edge.disk_writes import read_disk_bytes
-from agent.edge.power.board import Board
-from agent.edge.sensing import Sensing
-from agent.edge.sensor_checks import find_sensor_problems
-from agent.edge.status_file import StatusFile
-from agent.edge.store import STORE_FILE, Change, RoundLine, Store
-from agent.edge.worker import WorkerFailed
-from agent.edge.worker_spawn import WorkerProcess
-from agent.edge.workers import Workers, build_workers
-from agent.machine import build_agent_state, step
-from agent.settings import AgentSettings
-from agent.snapshot import LifeTimes, build_snapshot
-from agent.supervisor import Supervisor
-from agent.values import (
+from agent.core.chain_time import compute_time
+from agent.core.machine import build_agent_state, step
+from agent.core.values import (
     AgentConfig,
     AgentState,
     ComputeScore,
@@ -54,6 +42,19 @@ from agent.values import (
     TrainingFailed,
     WorkHeld,
 )
+from agent.edge.data.sensing import Sensing
+from agent.edge.data.sensor_checks import find_sensor_problems
+from agent.edge.power.board import Board
+from agent.edge.store.disk_writes import read_disk_bytes
+from agent.edge.store.status_file import StatusFile
+from agent.edge.store.store import STORE_FILE, Change, RoundLine, Store
+from agent.edge.workers.allocator import return_memory
+from agent.edge.workers.spawn import WorkerProcess
+from agent.edge.workers.worker import WorkerFailed
+from agent.edge.workers.workers import Workers, build_workers
+from agent.settings import AgentSettings
+from agent.status_snapshot import LifeTimes, build_snapshot
+from agent.supervisor import Supervisor
 from flchain.crypto import Identity, compute_address
 from flchain.errors import ConfigError
 from flchain.genesis import Genesis
@@ -62,7 +63,6 @@ from flchain.messages import Status
 from flchain.packets import PacketType, encode_packet
 from flchain.types import Address, UnixMillis
 from flchain.wire import seal
-from flchain_edge.allocator import return_memory
 from flchain_edge.enrolment.renewal import RenewalKeeper
 from flchain_edge.mqtt.link import Connected as LinkConnected
 from flchain_edge.mqtt.link import LinkEvent, MqttLink, Received

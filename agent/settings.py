@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from agent.edge.cpu_settings import CpuSettings
-from agent.edge.data_settings import DatasetSettings, SampleSettings
+from agent.edge.cpu.settings import CpuSettings
+from agent.edge.data.settings import DatasetSettings, SampleSettings
+from agent.edge.power.settings import PowerSettings
 from agent.edge.sensors import SensorSettings
-from agent.power_settings import PowerSettings
-from agent.scheduler_settings import SchedulerSettings
+from agent.scheduling.settings import SchedulerSettings
 from flchain_edge.settings.node import NodeSettings
 
 UNIT = "flchain-agent.service"

@@ -17,25 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from agent import mining
-from agent.edge.experience_file import load_experience, save_experience
-from agent.edge.power.board import Board
-from agent.edge.workers import MINE, TRAIN, Workers
-from agent.energy import UNKNOWN, Energy, compute_energy, compute_share
-from agent.experience import (
-    Experience,
-    build_experience,
-    observe_score,
-    observe_scored_round,
-    observe_settled,
-    observe_training,
-)
-from agent.outlook import LOADS_MAX, Measured, Watch, build_inputs, describe_load, expect_round_of_scores, watch_round
-from agent.readings import BoardReading, Shares
-from agent.scheduler import REST, build_scheduler_state, decide
-from agent.scheduler_settings import SchedulerSettings
-from agent.scheduler_values import UNKNOWN_BOARD, CpuOutlook, Decision, compute_core_second_cost
-from agent.values import (
+from agent.core import scoring
+from agent.core.values import (
     AgentState,
     ComputeScore,
     Effect,
@@ -47,6 +30,31 @@ from agent.values import (
     TrainingDone,
     WorkHeld,
 )
+from agent.edge.power.board import Board
+from agent.edge.store.history_file import load_experience, save_experience
+from agent.edge.workers.workers import MINE, TRAIN, Workers
+from agent.scheduling.decide import REST, build_scheduler_state, decide
+from agent.scheduling.energy import UNKNOWN, Energy, compute_energy, compute_share
+from agent.scheduling.history import (
+    Experience,
+    build_experience,
+    observe_score,
+    observe_scored_round,
+    observe_settled,
+    observe_training,
+)
+from agent.scheduling.inputs import (
+    LOADS_MAX,
+    Measured,
+    Watch,
+    build_inputs,
+    describe_load,
+    expect_round_of_scores,
+    watch_round,
+)
+from agent.scheduling.readings import BoardReading, Shares
+from agent.scheduling.settings import SchedulerSettings
+from agent.scheduling.values import UNKNOWN_BOARD, CpuOutlook, Decision, compute_core_second_cost
 from flchain.messages import Phase
 from flchain.types import Millis, UnixMillis
 from flchain_edge.process.event_loop import read_clocks
@@ -159,7 +167,7 @@ class Supervisor:
         self._state, now_ms = state, self._clocks()[0]
         self._watch, self._experience = watch_round(self._watch, self._experience, state, now_ms)
         self._learn(event, effects)
-        turn = (state.light.round, state.light.phase, state.is_training, mining.count_due(state) > 0)
+        turn = (state.light.round, state.light.phase, state.is_training, scoring.count_due(state) > 0)
         if turn != self._turn:
             self._turn = turn
             self._decide()

@@ -112,7 +112,7 @@ async def open_database(
     `migrations[n]` is the SQL script from version n to n + 1; each runs in a transaction of its own. Published ones
     are never edited. `synchronous` FULL survives a power cut with every commit; NORMAL may lose the latest ones.
     `checkpoint_pages`: length of the write-ahead log from which on it is copied into the database.
-    `journal` PERSIST is for a database that must go on when the disk is full: see agent.edge.sample_ring.
+    `journal` PERSIST is for a database that must go on when the disk is full: see agent.edge.data.sample_ring.
     Raises ConfigError (unusable path, or a schema newer than this program), LedgerCorrupt(0, ...) and StoreFull.
     The connection is in autocommit mode: write inside `transaction`.
     """

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import agent.edge.store
-from agent.edge.disk_writes import read_disk_bytes
-from agent.edge.store import ROUNDS_DROPPED, RoundLine, Store
-from agent.edge.store_schema import MIGRATIONS
-from agent.edge.store_view import read_position
-from agent.energy import Energy
-from agent.packing import accumulate, pack, subtract, unpack
-from agent.values import DropOutbox, Report, SaveOutbox, SaveWork
+import agent.edge.store.store
+from agent.core.values import DropOutbox, Report, SaveOutbox, SaveWork
+from agent.edge.store.disk_writes import read_disk_bytes
+from agent.edge.store.packing import accumulate, pack, subtract, unpack
+from agent.edge.store.schema import MIGRATIONS
+from agent.edge.store.store import ROUNDS_DROPPED, RoundLine, Store
+from agent.edge.store.view import read_position
+from agent.scheduling.energy import Energy
 from flchain.fixedpoint import LIMIT, vector_bytes
 from flchain.types import Hash, Round
 from flchain.wire import hash_message
@@ -172,7 +172,7 @@ def test_what_has_its_receipt_leaves_with_the_next_write(tmp_path: Path, driver:
 
 def test_history_is_bounded(tmp_path: Path, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a device that runs for ever ROUNDS_KEPT_MAX lines are kept, and at most ROUNDS_DROPPED more."""
-    monkeypatch.setattr(agent.edge.store, "ROUNDS_KEPT_MAX", 50)
+    monkeypatch.setattr(agent.edge.store.store, "ROUNDS_KEPT_MAX", 50)
 
     async def scenario(store: Store) -> None:
         reports = [Report(Round(number), Hash(b"h" * 32), False, False, None) for number in range(1, 1_000)]

@@ -18,9 +18,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from agent.edge.cpu_probe import probe
-from agent.edge.cpu_values import CpuBoard
-from agent.status_view import is_alive
+from agent.commands.status_view import is_alive
+from agent.edge.cpu.probe import probe
+from agent.edge.cpu.values import CpuBoard
 from flchain.crypto import Identity
 from flchain.errors import ConfigError
 from flchain_edge.checks import clock

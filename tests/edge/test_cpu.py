@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.edge.cpu import MECHANISMS, CpuControl, count_cores, open_cpu_control
-from agent.edge.cpu_cgroup import compute_quota_us, open_cgroup1, open_cgroup2
-from agent.edge.cpu_duty import Budget, DutyCycle, read_cpu_s
-from agent.edge.cpu_values import CpuBoard, Unusable
+from agent.edge.cpu.cgroup import compute_quota_us, open_cgroup1, open_cgroup2
+from agent.edge.cpu.control import MECHANISMS, CpuControl, count_cores, open_cpu_control
+from agent.edge.cpu.duty import Budget, DutyCycle, read_cpu_s
+from agent.edge.cpu.values import CpuBoard, Unusable
 from flchain.errors import ConfigError
 from tools.bench.shares import GAP_POINTS_MAX, burning, outweighing
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.edge.data_settings import DatasetSettings, LabelSettings, find_dataset_problems
-from agent.edge.dataset import build_source, decode_source, encode_source, load_dataset
+from agent.edge.data.dataset import build_source, decode_source, encode_source, load_dataset
+from agent.edge.data.settings import DatasetSettings, LabelSettings, find_dataset_problems
 from agent.sensing.samples import Sample
 from flchain.errors import ConfigError
 from flchain_edge.model.model_files import NoWindows

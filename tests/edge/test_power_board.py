@@ -15,10 +15,10 @@ from agent.edge.power import SOURCES
 from agent.edge.power.board import Board
 from agent.edge.power.files import SensorFiles
 from agent.edge.power.profiles import INSTALLED_DIRS, choose_profile, load_profiles
+from agent.edge.power.settings import PowerSettings
 from agent.edge.power.source import Look
-from agent.energy import Energy, EnergySource, compute_energy
-from agent.power_settings import PowerSettings
-from agent.readings import BoardReading
+from agent.scheduling.energy import Energy, EnergySource, compute_energy
+from agent.scheduling.readings import BoardReading
 from flchain.errors import ConfigError
 from tests.support.board_trees import PROC, TREES, Tree, plant
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import agent.edge.store
+import agent.edge.store.store
 from flchain.messages import Kind
 from tests.support.chain_builder import Driver
 from tests.support.crash import kill_after
@@ -33,7 +33,7 @@ def driver() -> Driver:
 
 @pytest.fixture(autouse=True)
 def checkpoint_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agent.edge.store, "CHECKPOINT_PAGES", CHECKPOINT_PAGES)
+    monkeypatch.setattr(agent.edge.store.store, "CHECKPOINT_PAGES", CHECKPOINT_PAGES)
 
 
 def assert_said_once(said: Said) -> None:

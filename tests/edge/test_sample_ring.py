@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.edge import sample_ring
-from agent.edge.data_settings import RING_FILE, SampleSettings
-from agent.edge.ring_reader import list_channels, open_ring, read_boots, read_channels
-from agent.edge.sample_ring import SampleRing
+from agent.edge.data import sample_ring
+from agent.edge.data.ring_reader import list_channels, open_ring, read_boots, read_channels
+from agent.edge.data.sample_ring import SampleRing
+from agent.edge.data.settings import RING_FILE, SampleSettings
 from agent.edge.sensors.source import Clock
 from flchain.errors import ConfigError
 from flchain_edge.storage.sqlite import StoreFull
@@ -172,8 +172,8 @@ FULL_DISK = """
 import asyncio, sys
 import numpy as np
 from pathlib import Path
-from agent.edge.data_settings import RING_FILE, SampleSettings
-from agent.edge.sample_ring import SampleRing
+from agent.edge.data.settings import RING_FILE, SampleSettings
+from agent.edge.data.sample_ring import SampleRing
 from tests.support.ring_builder import FakeTime, make_sample
 
 async def main():
@@ -254,8 +254,8 @@ def test_a_peer_that_invents_names_fills_no_disk(tmp_path: Path, monkeypatch: py
 WRITER = """
 import asyncio, sys
 from pathlib import Path
-from agent.edge.data_settings import RING_FILE, SampleSettings
-from agent.edge.sample_ring import SampleRing
+from agent.edge.data.settings import RING_FILE, SampleSettings
+from agent.edge.data.sample_ring import SampleRing
 from tests.support.ring_builder import FakeTime, make_sample
 
 async def main():

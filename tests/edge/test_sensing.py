@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from agent.cli import main
-from agent.edge import sensing
-from agent.edge.data_settings import RING_FILE, SampleSettings, fits_model
-from agent.edge.dataset import load_dataset
-from agent.edge.ring_reader import open_ring, read_channels, read_rows
-from agent.edge.sensing import Sensing
-from agent.edge.sensor_checks import find_sensor_problems
+from agent.edge.data import sensing
+from agent.edge.data.dataset import load_dataset
+from agent.edge.data.ring_reader import open_ring, read_channels, read_rows
+from agent.edge.data.sensing import Sensing
+from agent.edge.data.sensor_checks import find_sensor_problems
+from agent.edge.data.settings import RING_FILE, SampleSettings, fits_model
 from agent.edge.sensors import SENSORS, SensorSettings
 from agent.edge.sensors.gpsd import GpsdSettings
 from agent.edge.sensors.iio import IioSettings

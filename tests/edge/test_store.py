@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.edge.store import RoundLine, Store
-from agent.edge.store_schema import MIGRATIONS
-from agent.energy import Energy, EnergySource
-from agent.values import DropOutbox, Report, SaveOutbox, SaveScores, SaveWork
+from agent.core.values import DropOutbox, Report, SaveOutbox, SaveScores, SaveWork
+from agent.edge.store.schema import MIGRATIONS
+from agent.edge.store.store import RoundLine, Store
+from agent.scheduling.energy import Energy, EnergySource
 from flchain.errors import ConfigError, LedgerCorrupt
 from flchain.fixedpoint import vector_bytes
 from flchain.light import process_body, process_head

@@ -15,20 +15,29 @@ import numpy as np
 import psutil
 import pytest
 
-from agent.edge.cpu import CpuControl, Unlimited
-from agent.edge.cpu_settings import CpuSettings
-from agent.edge.experience_file import EXPERIENCE_FILE
+from agent.core.machine import build_agent_state, step
+from agent.core.values import (
+    AgentConfig,
+    AgentState,
+    Event,
+    MiningAllowed,
+    PacketReceived,
+    Train,
+    TrainingDone,
+    WorkHeld,
+)
+from agent.edge.cpu.control import CpuControl, Unlimited
+from agent.edge.cpu.settings import CpuSettings
 from agent.edge.power.board import Board
-from agent.edge.worker import Worker
-from agent.edge.worker_frames import WorkerSpec
-from agent.edge.workers import TRAIN, Workers
-from agent.machine import build_agent_state, step
-from agent.policies.learned import LearnedMemory
-from agent.power_settings import PowerSettings
-from agent.readings import Shares
-from agent.scheduler_settings import SchedulerSettings
+from agent.edge.power.settings import PowerSettings
+from agent.edge.store.history_file import EXPERIENCE_FILE
+from agent.edge.workers.frames import WorkerSpec
+from agent.edge.workers.worker import Worker
+from agent.edge.workers.workers import TRAIN, Workers
+from agent.scheduling.policies.learned import LearnedMemory
+from agent.scheduling.readings import Shares
+from agent.scheduling.settings import SchedulerSettings
 from agent.supervisor import Supervisor
-from agent.values import AgentConfig, AgentState, Event, MiningAllowed, PacketReceived, Train, TrainingDone, WorkHeld
 from flchain.light import build_light_state
 from flchain.packets import PacketType, Topics, encode_packet
 from flchain.types import Millis, Round, UnixMillis

@@ -20,14 +20,14 @@ import numpy as np
 import psutil
 import pytest
 
-from agent.edge.cpu import CpuControl, Unlimited
-from agent.edge.cpu_settings import CpuSettings
-from agent.edge.worker import Worker, WorkerFailed
-from agent.edge.worker_frames import WorkerSpec
-from agent.edge.worker_process import Channel, _open_files
-from agent.edge.worker_spawn import WorkerProcess, fork_worker
-from agent.edge.workers import MEGABYTE, MINE, TRAIN, Workers
-from agent.readings import Shares
+from agent.edge.cpu.control import CpuControl, Unlimited
+from agent.edge.cpu.settings import CpuSettings
+from agent.edge.workers.frames import WorkerSpec
+from agent.edge.workers.process import Channel, _open_files
+from agent.edge.workers.spawn import WorkerProcess, fork_worker
+from agent.edge.workers.worker import Worker, WorkerFailed
+from agent.edge.workers.workers import MEGABYTE, MINE, TRAIN, Workers
+from agent.scheduling.readings import Shares
 from flchain.errors import ConfigError
 from flchain.fixedpoint import to_fixed
 from flchain.types import Round
@@ -328,7 +328,7 @@ async def nothing(scene: Scene, initial: np.ndarray) -> None:
 def test_a_worker_does_not_outlive_its_agent(tmp_path: Path) -> None:
     """kill -9 of an agent ends its forked worker too, even one that is stopped and could read no end of file."""
     script = (
-        "import os, signal, sys\nfrom agent.edge.worker_spawn import fork_worker\n"
+        "import os, signal, sys\nfrom agent.edge.workers.workers.spawn import fork_worker\n"
         "process = fork_worker()\nprint(process.pid, flush=True)\nsignal.pause()\n"
     )
     command = (sys.executable, "-c", script)
@@ -348,10 +348,10 @@ spare, other = _fork_spares()
 
 import asyncio, json, os, pathlib, sys
 import psutil
-from agent.edge.cpu import CpuControl, Unlimited
-from agent.edge.worker import Worker
-from agent.edge.worker_frames import WorkerSpec
-from agent.edge.workers import TRAIN, Workers
+from agent.edge.cpu.control.control import CpuControl, Unlimited
+from agent.edge.workers.workers.worker import Worker
+from agent.edge.workers.workers.frames import WorkerSpec
+from agent.edge.workers.workers.workers import TRAIN, Workers
 from agent.settings import CpuSettings
 from flchain.types import Round
 
@@ -399,7 +399,7 @@ def test_a_process_with_threads_is_not_copied() -> None:
     try:
         process = fork_worker()
         try:
-            assert "agent.edge.worker_process" in psutil.Process(process.pid).cmdline()
+            assert "agent.edge.workers.process" in psutil.Process(process.pid).cmdline()
         finally:
             process.kill()
     finally:

@@ -7,9 +7,9 @@ from functools import lru_cache
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-import agent.values as av
+import agent.core.values as av
 import miner.values as mv
-from agent import machine as agent_machine
+from agent.core import machine as agent_machine
 from flchain.errors import InvalidMessage
 from flchain.packets import FIELD_TYPES, PacketType, encode_packet
 from flchain.types import Millis

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.policies import POLICIES
-from agent.policies.profit import choose_profit
-from agent.readings import BoardReading
-from agent.scheduler import EXPLANATION_CHARS_MAX, build_scheduler_state, build_situation, decide
-from agent.scheduler_limits import HEAT_GUARD_C, Limits, find_lowest_wh
-from agent.scheduler_settings import SchedulerSettings
-from agent.scheduler_values import UNKNOWN_BOARD, CpuOutlook, MiningOffer, RoundOutlook, SchedulerInputs, Situation
+from agent.scheduling.decide import EXPLANATION_CHARS_MAX, build_scheduler_state, build_situation, decide
+from agent.scheduling.limits import HEAT_GUARD_C, Limits, find_lowest_wh
+from agent.scheduling.policies import POLICIES
+from agent.scheduling.policies.profit import choose_profit
+from agent.scheduling.readings import BoardReading
+from agent.scheduling.settings import SchedulerSettings
+from agent.scheduling.values import UNKNOWN_BOARD, CpuOutlook, MiningOffer, RoundOutlook, SchedulerInputs, Situation
 from flchain.messages import Phase
 from flchain.types import Millis
 from tests.support.floats import floats

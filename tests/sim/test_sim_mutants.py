@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import msgspec
 import pytest
 
-from agent import machine as agent_machine
-from agent import values as av
+from agent.core import machine as agent_machine
+from agent.core import values as av
 from flchain import certificate, chain, light, messages, orders, settle
 from flchain import scoring as scores_of_all
 from flchain.consensus import bft, message_log

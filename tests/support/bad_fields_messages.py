@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache, partial
 
-from agent import values as av
+from agent.core import values as av
 from flchain.crypto import Identity
 from flchain.messages import (
     AnyMessage,

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from agent import values as av
-from agent.machine import build_agent_state
-from agent.machine import step as agent_step
+from agent.core import values as av
+from agent.core.machine import build_agent_state
+from agent.core.machine import step as agent_step
 from flchain.crypto import Identity
 from flchain.light import build_light_state
 from flchain.messages import AnyMessage, Kind, Phase, Receipt, ScoreCommit, Vote, compute_score_commitment

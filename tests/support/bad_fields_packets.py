@@ -7,8 +7,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from agent import values as av
-from agent.machine import step as agent_step
+from agent.core import values as av
+from agent.core.machine import step as agent_step
 from flchain.chunks import CHUNK_BYTES, DEVICE_CHUNK_BYTES
 from flchain.fixedpoint import vector_bytes
 from flchain.limits import compute_packet_bytes_max

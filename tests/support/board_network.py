@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agent.commands.status_view import build_view
 from agent.settings import AgentSettings
-from agent.status_view import build_view
 from flchain_edge.keys.keystore import load_or_create_identity
 from flchain_edge.settings.config import load_config
 from tests.support.board_trees import plant

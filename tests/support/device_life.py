@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from agent.edge.store import RoundLine, Store
-from agent.machine import build_agent_state, step
-from agent.values import (
+from agent.core.machine import build_agent_state, step
+from agent.core.values import (
     AgentConfig,
     AgentState,
     Connected,
@@ -29,6 +28,7 @@ from agent.values import (
     Train,
     TrainingDone,
 )
+from agent.edge.store.store import RoundLine, Store
 from flchain.light import build_light_state
 from flchain.messages import Kind, Receipt
 from flchain.packets import PacketType, Topics, decode_packet, encode_packet

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agent.edge.data_settings import RING_FILE, DatasetSettings, SampleSettings
-from agent.edge.dataset import DataSource
-from agent.edge.sample_ring import Moment, SampleRing
+from agent.edge.data.dataset import DataSource
+from agent.edge.data.sample_ring import Moment, SampleRing
+from agent.edge.data.settings import RING_FILE, DatasetSettings, SampleSettings
 from agent.sensing.samples import Sample
 
 SECOND = 1_000_000

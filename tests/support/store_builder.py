@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from agent.edge.store import Store, Stored
-from agent.values import SavePosition, Scores, Work
+from agent.core.values import SavePosition, Scores, Work
+from agent.edge.store.store import Store, Stored
 from flchain.light import LightState, build_light_state, process_body, process_head
 from flchain.messages import ScoreReveal
 from flchain.scoring import build_score_commit

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from agent.readings import Shares
+from agent.scheduling.readings import Shares
 from tools.bench import agent as bench
 from tools.bench.agent_cli import PLOT_FILE, RESULT_FILE, run
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from agent.policies import POLICIES
-from agent.readings import Shares
-from agent.scheduler_values import Decision
+from agent.scheduling.policies import POLICIES
+from agent.scheduling.readings import Shares
+from agent.scheduling.values import Decision
 from tools.bench import board_model, scheduler_cli, scheduler_sim
 from tools.bench.board_model import Board
 from tools.bench.scheduler import QUICK, build_traces, compare, scale_mining

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from agent.edge.cpu import count_cores
-from agent.edge.status_file import STATUS_FILE
-from agent.status_view import read_history
+from agent.commands.status_view import read_history
+from agent.edge.cpu.control import count_cores
+from agent.edge.store.status_file import STATUS_FILE
 from flchain_edge.process.command import EXIT_UNREAD
 from tests.support.board_network import ROOT, SCHEDULER, BoardNetwork, board_network
 

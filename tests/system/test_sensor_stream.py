@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.edge.data_settings import RING_FILE
-from agent.edge.dataset import load_dataset
-from agent.edge.ring_reader import open_ring, read_rows
+from agent.edge.data.dataset import load_dataset
+from agent.edge.data.ring_reader import open_ring, read_rows
+from agent.edge.data.settings import RING_FILE
 from agent.settings import AgentSettings
 from flchain_edge.model.model_files import NoWindows
 from flchain_edge.mqtt.inbox import Received

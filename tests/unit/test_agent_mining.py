@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from agent.machine import build_agent_state, step
-from agent.values import (
+from agent.core.machine import build_agent_state, step
+from agent.core.values import (
     AgentConfig,
     AgentState,
     ComputeScore,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from agent.machine import build_agent_state, step
-from agent.values import AgentConfig, AgentState, PacketReceived, Refuse
+from agent.core.machine import build_agent_state, step
+from agent.core.values import AgentConfig, AgentState, PacketReceived, Refuse
 from flchain.light import build_light_state
 from flchain.messages import Phase
 from flchain.packets import PacketType, Topics, encode_packet

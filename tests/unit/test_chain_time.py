@@ -8,9 +8,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.chain_time import ChainTime, compute_time
-from agent.machine import build_agent_state, step
-from agent.values import (
+from agent.core.chain_time import ChainTime, compute_time
+from agent.core.machine import build_agent_state, step
+from agent.core.values import (
     AgentConfig,
     AgentState,
     Connected,

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent import drawing
-from agent import values as av
-from agent.drawing import STALLED_MS, STALLS_MAX, WINDOW_MS
-from agent.machine import build_agent_state
-from agent.machine import step as agent_step
+from agent.core import downloads
+from agent.core import values as av
+from agent.core.downloads import STALLED_MS, STALLS_MAX, WINDOW_MS
+from agent.core.machine import build_agent_state
+from agent.core.machine import step as agent_step
 from flchain import chunks
 from flchain.chunks import FIRST_CHUNKS, Ranges, count_chunks, split_packet
 from flchain.fixedpoint import vector_bytes
@@ -46,7 +46,7 @@ PIECE = 64
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model of these tests is short: so are the pieces."""
-    for module in (chunks, drawing):
+    for module in (chunks, downloads):
         monkeypatch.setattr(module, "DEVICE_CHUNK_BYTES", PIECE)
     monkeypatch.setattr("flchain_edge.mqtt.transfers.DEVICE_CHUNK_BYTES", PIECE)
 

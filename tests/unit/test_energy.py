@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.energy import (
+from agent.scheduling.energy import (
     GAP_MAX_S,
     UNKNOWN,
     BoardProfile,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.estimates import (
+from agent.scheduling.estimates import (
     AcceptanceForecast,
     estimate_work_left,
     guess_duration,
@@ -12,7 +12,7 @@ from agent.estimates import (
     observe_verdict,
     observe_work,
 )
-from agent.scheduler_values import DEADLINES_MAX
+from agent.scheduling.values import DEADLINES_MAX
 
 
 def test_durations_seen_take_the_place_of_the_guess() -> None:

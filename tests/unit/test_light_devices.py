@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent.machine import build_agent_state, step
+from agent.core.machine import build_agent_state, step
+from agent.core.values import AgentConfig, AgentState, Effect, PacketReceived, Publish, Report, SavePosition
 from agent.settings import AgentSettings, MiningSettings
-from agent.values import AgentConfig, AgentState, Effect, PacketReceived, Publish, Report, SavePosition
 from flchain.certificate import trim_certificate, verify_certificate
 from flchain.errors import BadCertificate
 from flchain.fixedpoint import vector_bytes

@@ -7,7 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent.experience import (
+from agent.core.machine import build_agent_state, step
+from agent.core.update import is_waiting
+from agent.core.values import AgentConfig, AgentState, Event, PacketReceived, Train, TrainingDone, WorkHeld
+from agent.scheduling.decide import build_scheduler_state, decide
+from agent.scheduling.history import (
     VERDICTS_MAX,
     build_experience,
     decode_experience,
@@ -17,8 +21,7 @@ from agent.experience import (
     observe_settled,
     observe_training,
 )
-from agent.machine import build_agent_state, step
-from agent.outlook import (
+from agent.scheduling.inputs import (
     LEFT_CORE_S_MIN,
     Measured,
     build_inputs,
@@ -26,12 +29,9 @@ from agent.outlook import (
     expect_round_of_scores,
     watch_round,
 )
-from agent.readings import BoardReading
-from agent.scheduler import build_scheduler_state, decide
-from agent.scheduler_settings import SchedulerSettings
-from agent.scheduler_values import CpuOutlook
-from agent.values import AgentConfig, AgentState, Event, PacketReceived, Train, TrainingDone, WorkHeld
-from agent.work import is_waiting
+from agent.scheduling.readings import BoardReading
+from agent.scheduling.settings import SchedulerSettings
+from agent.scheduling.values import CpuOutlook
 from flchain.light import build_light_state
 from flchain.messages import Phase
 from flchain.packets import PacketType, Topics, encode_packet

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.policies import POLICIES
-from agent.policies.economics import compute_block_rate, expect_smaller, expect_units
-from agent.policies.learned import ACTIONS, D, LearnedMemory
-from agent.readings import BoardReading, Shares
-from agent.scheduler import SchedulerState, build_scheduler_state, decide
-from agent.scheduler_settings import SchedulerSettings
-from agent.scheduler_values import CpuOutlook, MiningOffer, RoundOutlook, SchedulerInputs
+from agent.scheduling.decide import SchedulerState, build_scheduler_state, decide
+from agent.scheduling.policies import POLICIES
+from agent.scheduling.policies.economics import compute_block_rate, expect_smaller, expect_units
+from agent.scheduling.policies.learned import ACTIONS, D, LearnedMemory
+from agent.scheduling.readings import BoardReading, Shares
+from agent.scheduling.settings import SchedulerSettings
+from agent.scheduling.values import CpuOutlook, MiningOffer, RoundOutlook, SchedulerInputs
 from flchain.messages import Phase
 from flchain.types import Millis
 

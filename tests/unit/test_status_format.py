@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.status_format import format_view
+from agent.commands.status_format import format_view
 from flchain_edge.formatting import format_bytes, format_moment, format_span, format_table
 
 BOARD = {

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent.machine import build_agent_state, step
-from agent.values import AgentConfig, AgentState, PacketReceived, Publish
+from agent.core.machine import build_agent_state, step
+from agent.core.values import AgentConfig, AgentState, PacketReceived, Publish
 from flchain.certificate import PRECOMMIT, build_certificate
 from flchain.chain import hash_header
 from flchain.errors import (

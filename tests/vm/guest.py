@@ -8,8 +8,8 @@ import time
 
 sys.path.insert(0, os.getcwd())
 
-from agent.edge.cpu_cgroup import open_cgroup2
-from agent.edge.cpu_values import CpuBoard
+from agent.edge.cpu.cgroup import open_cgroup2
+from agent.edge.cpu.values import CpuBoard
 
 LIMIT_BYTES = 64_000_000
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.edge.cpu import MECHANISMS
+from agent.edge.cpu.control import MECHANISMS
 from flchain.errors import FlchainError
 from tools.bench.machine import describe_machine, read_commit
 from tools.bench.process_tree import Memory, list_tree, read_cpu_s, read_memory

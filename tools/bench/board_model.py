@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent.energy import BoardProfile
+from agent.scheduling.energy import BoardProfile
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from agent.edge import cpu_duty
+from agent.edge.cpu import duty
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def read_memory(pid: int) -> Memory:
 
 def read_cpu_s(pid: int) -> float:
     """Of all processes of the tree that live now, in the kernel's finest measure."""
-    return sum(cpu_duty.read_cpu_s(each) for each in list_tree(pid))
+    return sum(duty.read_cpu_s(each) for each in list_tree(pid))
 
 
 def _read_rollup(pid: int) -> tuple[int, int] | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from agent.policies import POLICIES
+from agent.scheduling.policies import POLICIES
 from tools.bench.machine import describe_machine, read_commit
 from tools.bench.scheduler_sim import (
     Run,

@@ -7,12 +7,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from agent.estimates import AcceptanceForecast, DurationForecast, guess_duration, observe_duration, observe_verdict
-from agent.policies.economics import SEND_S
-from agent.readings import BoardReading, Shares
-from agent.scheduler import REST, SchedulerState, build_scheduler_state, decide
-from agent.scheduler_settings import SchedulerSettings
-from agent.scheduler_values import CpuOutlook, MiningOffer, RoundOutlook, SchedulerInputs, compute_core_second_cost
+from agent.scheduling.decide import REST, SchedulerState, build_scheduler_state, decide
+from agent.scheduling.estimates import (
+    AcceptanceForecast,
+    DurationForecast,
+    guess_duration,
+    observe_duration,
+    observe_verdict,
+)
+from agent.scheduling.policies.economics import SEND_S
+from agent.scheduling.readings import BoardReading, Shares
+from agent.scheduling.settings import SchedulerSettings
+from agent.scheduling.values import CpuOutlook, MiningOffer, RoundOutlook, SchedulerInputs, compute_core_second_cost
 from flchain.messages import Phase
 from flchain.types import Millis
 from tools.bench import board_model

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.scheduler_settings import SchedulerSettings
-from agent.scheduler_values import compute_core_second_cost
+from agent.scheduling.settings import SchedulerSettings
+from agent.scheduling.values import compute_core_second_cost
 from tools.bench.board_model import Board
 
 FOLDER = Path(__file__).parent / "traces"

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from agent.edge.cpu import MECHANISMS, CpuControl, count_cores
-from agent.edge.cpu_cgroup import read_own_group
-from agent.edge.cpu_duty import read_cpu_s
-from agent.edge.cpu_values import CpuBoard, Unusable
-from agent.readings import Shares
+from agent.edge.cpu.cgroup import read_own_group
+from agent.edge.cpu.control import MECHANISMS, CpuControl, count_cores
+from agent.edge.cpu.duty import read_cpu_s
+from agent.edge.cpu.values import CpuBoard, Unusable
+from agent.scheduling.readings import Shares
 
 SPLITS = (
     Shares(0.64, 0.36),

@@ -14,10 +14,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from agent.edge.disk_writes import read_disk_bytes
-from agent.edge.store import STORE_FILE, Change, RoundLine, Store
-from agent.packing import pack
-from agent.values import DropOutbox, Report, SaveOutbox, SavePosition, SaveWork, Work
+from agent.core.values import DropOutbox, Report, SaveOutbox, SavePosition, SaveWork, Work
+from agent.edge.store.disk_writes import read_disk_bytes
+from agent.edge.store.packing import pack
+from agent.edge.store.store import STORE_FILE, Change, RoundLine, Store
 from flchain.codecs import CODECS, DOWNSTREAM_RULES
 from flchain.fixedpoint import VALUE_BYTES, add, to_fixed
 from flchain.light import LightState, build_light_state

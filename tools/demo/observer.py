@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from agent.edge.store_view import read_position
+from agent.edge.store.view import read_position
 from flchain.chain import hash_header
 from flchain.chunks import Assembly, process_chunk
 from flchain.errors import InvalidMessage, ModelMismatch, WrongRound

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.edge.store_view import read_position
+from agent.edge.store.view import read_position
 from flchain.chain import hash_header
 from flchain.genesis import Genesis
 from flchain.messages import Header

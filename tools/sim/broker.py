@@ -8,7 +8,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
 
-import agent.values as av
+import agent.core.values as av
 import miner.values as mv
 from flchain.chunks import split_packet
 from flchain.packets import Topics

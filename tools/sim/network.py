@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-import agent.values as av
+import agent.core.values as av
 import miner.values as mv
-from agent import machine as agent_machine
+from agent.core import machine as agent_machine
 from flchain.certificate import verify_certificate
 from flchain.chain import apply_block
 from flchain.codecs import carried_bytes

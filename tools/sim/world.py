@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import agent.values as av
+import agent.core.values as av
 from flchain.chain import Block
 from flchain.crypto import Identity
 from flchain.trust import Head

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 from agent.edge.power import SOURCES
 from agent.edge.power.files import ReadFile, SensorFiles, read_file
 from agent.edge.power.profiles import choose_profile
+from agent.edge.power.settings import PowerSettings
 from agent.edge.power.source import BuildSource, Look, Source
-from agent.energy import BoardProfile, EnergySample, EnergySource, Meter, process_sample
-from agent.power_settings import PowerSettings
-from agent.readings import BoardReading
+from agent.scheduling.energy import BoardProfile, EnergySample, EnergySource, Meter, process_sample
+from agent.scheduling.readings import BoardReading
 
 log = logging.getLogger(__name__)
 

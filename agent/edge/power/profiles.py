@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.edge.power.files import SensorFiles
-from agent.energy import BoardProfile
-from agent.power_settings import AUTO, PowerSettings
+from agent.edge.power.settings import AUTO, PowerSettings
+from agent.scheduling.energy import BoardProfile
 from flchain.errors import ConfigError
 
 INSTALLED_DIRS = (

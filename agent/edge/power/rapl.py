@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agent.edge.power.files import SensorFiles
 from agent.edge.power.source import NOTHING, Look
-from agent.energy import unwrap
+from agent.scheduling.energy import unwrap
 
 
 @dataclass

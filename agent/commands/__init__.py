@@ -1,0 +1,1 @@
+"""What the agent's command line does besides `run`: doctor, status, resync and the like."""

@@ -1,0 +1,32 @@
+"""`flchain-agent status`: how this device does, for a person or a program."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import time
+
+from agent.commands.status_format import format_view
+from agent.commands.status_view import build_view
+from agent.settings import AgentSettings
+
+WATCH_S = 2.0
+CLEAR = "\x1b[H\x1b[2J"
+EXIT_NOT_RUNNING = 3
+"""As `systemctl status` has it."""
+
+
+def run_status(settings: AgentSettings, arguments: argparse.Namespace) -> int:
+    """Print it once, or again and again until Ctrl-C. Exit code 0 if the agent runs, else EXIT_NOT_RUNNING."""
+    view = build_view(settings)
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            text = json.dumps(view) if arguments.json else format_view(view)
+            print((CLEAR if arguments.watch and sys.stdout.isatty() else "") + text, flush=True)
+            if not arguments.watch:
+                break
+            time.sleep(WATCH_S)
+            view = build_view(settings)
+    return 0 if view["node"]["state"] == "running" else EXIT_NOT_RUNNING

@@ -1,0 +1,1 @@
+"""The agent as a pure machine: events in, the next state and effects out."""

@@ -1,0 +1,101 @@
+"""The file in which a running agent says how it is: in memory where there is such a place, else seldom on the disk.
+
+`data_dir/status.json` is where readers look. While the agent runs that is a link to the file in $RUNTIME_DIRECTORY
+(systemd's, on tmpfs), written every few seconds; after a clean end it is a file, written once. Where there is no such
+directory and `data_dir` is on a disk, it is a file that is written every SELDOM_S only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from agent.status_snapshot import SNAPSHOT_VERSION
+from flchain_edge.process.kernel_clock import read_boot_key
+from flchain_edge.storage.mounts import IN_MEMORY, find_mount
+
+log = logging.getLogger(__name__)
+
+STATUS_FILE = "status.json"
+STATUS_BYTES_MAX = 256 * 1024
+SELDOM_S = 300.0
+RUNTIME_VARIABLE = "RUNTIME_DIRECTORY"
+
+
+class StatusFile:
+    """One agent's. Never raises: a status that cannot be written is told once and costs nothing else."""
+
+    def __init__(self, data_dir: Path, environ: Mapping[str, str] | None = None) -> None:
+        runtime = (os.environ if environ is None else environ).get(RUNTIME_VARIABLE, "").split(":")[0]
+        self._shown = data_dir / STATUS_FILE
+        # several agents may share a directory, where somebody runs a whole network under one unit
+        own = f"status-{sha256(str(data_dir.resolve()).encode()).hexdigest()[:8]}.json"
+        self._file = Path(runtime) / own if runtime else self._shown
+        mount = find_mount(self._file)
+        self._every_s = 0.0 if (mount is not None and mount.kind in IN_MEMORY) or runtime else SELDOM_S
+        self._written_s: float | None = None
+        self._is_told = False
+
+    def write(self, snapshot: Mapping[str, object]) -> None:
+        """The agent is well and says so, unless it has done so just now and every word wears the card."""
+        now_s = time.monotonic()
+        if self._written_s is not None and now_s - self._written_s < self._every_s:
+            return
+        is_first, self._written_s = self._written_s is None, now_s
+        with self._told():
+            self._put(self._file, snapshot, is_running=True)
+            if is_first and self._file != self._shown:
+                self._show_link()
+
+    def close(self, snapshot: Mapping[str, object]) -> None:
+        """The agent ends: its last state stays where readers look, also when systemd removes its directory."""
+        with self._told():
+            self._put(self._shown, snapshot, is_running=False)
+            if self._file != self._shown:
+                self._file.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _told(self) -> Any:
+        try:
+            yield
+        except OSError as error:
+            if not self._is_told:
+                self._is_told = True
+                log.warning("the status cannot be written", extra={"file": self._file, "cause": error})
+
+    def _put(self, path: Path, snapshot: Mapping[str, object], *, is_running: bool) -> None:
+        """In one piece, so that a reader meets the old or the new one. Not synced: it is worth nothing after a boot."""
+        life = {
+            "is_running": is_running,
+            "pid": os.getpid(),
+            "boot": read_boot_key(),
+            "written_boot_s": round(time.clock_gettime(time.CLOCK_BOOTTIME), 2),
+            "written_ms": time.time_ns() // 1_000_000,
+        }
+        fresh = path.with_name(f".{path.name}.{os.getpid()}")
+        fresh.write_text(json.dumps({**life, **snapshot}, default=str))
+        fresh.replace(path)
+
+    def _show_link(self) -> None:
+        fresh = self._shown.with_name(f".{self._shown.name}.{os.getpid()}")
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(self._file)
+        fresh.replace(self._shown)
+
+
+def read_status(data_dir: Path) -> dict[str, Any] | None:
+    """What an agent last said; None if there is nothing, or nothing that this version can read."""
+    try:
+        with (data_dir / STATUS_FILE).open("rb") as stream:
+            data = stream.read(STATUS_BYTES_MAX)
+        found = json.loads(data)
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.get("version") == SNAPSHOT_VERSION else None

@@ -1,0 +1,305 @@
+"""The device's database: model and place in the chain, work and scores of the open round, outbox, history. SQLite.
+
+Written so that a card lives: one transaction for all that an event changes, nothing large twice, and a write-ahead log
+that gathers many rounds before it is copied into the database (docs/power.md has the figures).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import aiosqlite
+import numpy as np
+
+from agent.core.values import DropOutbox, Report, SaveOutbox, SavePosition, SaveScores, SaveWork, Scores, Work
+from agent.edge.store.schema import MIGRATIONS
+from agent.edge.store.vectors import (
+    PACKED,
+    UNKNOWN_RESIDUAL,
+    Saved,
+    add_up,
+    drop_unused,
+    find_residual,
+    read_vector,
+    write_model,
+    write_residual,
+)
+from agent.scheduling.energy import UNKNOWN, Energy
+from flchain.crypto import Identity
+from flchain.errors import ConfigError, InvalidMessage, LedgerCorrupt, MalformedMessage
+from flchain.fixedpoint import vector_bytes
+from flchain.light import LightState, restore
+from flchain.messages import Kind
+from flchain.state import start_carried
+from flchain.trust import Head
+from flchain.types import Hash, ModelVector, Round
+from flchain.wire import hash_message, open_envelope, verify_envelope
+from flchain_edge.storage.sqlite import DiskFailed, StoreFull, open_database, store_errors, transaction
+
+STORE_FILE = "agent.db"
+CHECKPOINT_PAGES = 2_048
+"""The write-ahead log is copied into the database from 8 MiB on: a page that many rounds change is then copied once."""
+ROUNDS_KEPT_MAX = 20_000
+"""Lines of history, two weeks at a round a minute; older ones are dropped, ROUNDS_DROPPED at a time."""
+ROUNDS_DROPPED = 256
+DROPS_WAITING_MAX = 64
+
+
+@dataclass(frozen=True)
+class RoundLine:
+    """One line of history: what a round gave and what it cost. Bytes are those since the process started."""
+
+    report: Report
+    bytes_up: int
+    bytes_down: int
+    energy: Energy = UNKNOWN
+    training_energy: Energy = UNKNOWN
+    disk_bytes: int | None = None
+    """What this process and its children made the disk write; None is unmeasured."""
+
+
+Write: TypeAlias = SaveWork | SaveScores | SaveOutbox | SavePosition | RoundLine
+Change: TypeAlias = Write | DropOutbox
+
+
+def _check_message(raw: bytes, kind: Kind, number: int, chain: Hash, identity: Identity) -> None:
+    """Raises InvalidMessage unless these are the bytes of this device's own message for this round."""
+    envelope = open_envelope(raw, chain)
+    if (envelope.kind, envelope.sender, envelope.number) != (kind, identity.address, number):
+        raise MalformedMessage(f"stored work is no {kind.name} of this device for round {number}")
+    verify_envelope(envelope, chain, identity.public_key)
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """What a start finds."""
+
+    light: LightState
+    residual: ModelVector
+    work: Work | None
+    outbox: dict[Hash, tuple[Round, bytes]]
+    scores: Scores | None
+
+
+class Store:
+    """One device's database. Raises StoreFull if the disk is full; then nothing of that write is there."""
+
+    def __init__(self, db: aiosqlite.Connection) -> None:
+        self._db = db
+        self._saved = Saved()
+        self._held: dict[Hash, bytes] = {}
+        """The messages that the work on disk holds, by digest."""
+        self._dropped: tuple[Hash, ...] = ()
+        """Out of the outbox with the next write: until then a restart would only say again what has its receipt."""
+
+    @classmethod
+    async def open(cls, path: Path, chain: Hash) -> Store:
+        """Open or create. Raises ConfigError if the file belongs to another chain, LedgerCorrupt if it is damaged."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        db = await open_database(path, MIGRATIONS, checkpoint_pages=CHECKPOINT_PAGES)
+        db.text_factory = bytearray  # no column holds text: what comes as text is damage, and need not be UTF-8
+        store = cls(db)
+        try:
+            if not await store._fetch("SELECT chain FROM chain"):
+                async with transaction(db):
+                    await db.execute("INSERT OR IGNORE INTO chain (id, chain) VALUES (1, ?)", (chain,))
+            if await store._fetch("SELECT chain FROM chain") != [(chain,)]:
+                raise ConfigError((f"database {path}: belongs to another chain than the genesis file",))
+            for messages in await store._fetch("SELECT commit_raw, reveal_raw FROM work"):
+                store._held = {hash_message(raw): raw for raw in messages if type(raw) is bytes}
+        except BaseException:
+            await db.close()
+            raise
+        return store
+
+    async def close(self) -> None:
+        """Write what waits for the next write, if the disk lets it, and close the file."""
+        try:
+            if self._dropped:
+                with contextlib.suppress(StoreFull, DiskFailed):  # what is not dropped is said again, to no effect
+                    await self._write((), self._dropped)
+        finally:
+            await self._db.close()
+
+    async def load(self, genesis_light: LightState, empty: ModelVector, identity: Identity) -> Stored:
+        """What was saved, checked again; or the genesis. Raises LedgerCorrupt.
+
+        Work and outbox must be messages of this device, whole: they are sent as they are.
+        """
+        try:
+            return await self._load(genesis_light, empty, identity)
+        except (InvalidMessage, ValueError) as error:
+            code = f"{error.code}: " if isinstance(error, InvalidMessage) else ""
+            raise LedgerCorrupt(0, f"the device's database: {code}{error}") from error
+
+    async def _load(self, genesis_light: LightState, empty: ModelVector, identity: Identity) -> Stored:
+        light, residual, work, count = genesis_light, empty, None, genesis_light.params.parameters_count
+        residuals = await self._read("SELECT id, encoding, vector FROM residuals ORDER BY id", (int, int, bytes))
+        numbers = {}
+        for header, certificate, sets, number, carried_number in await self._read(
+            "SELECT header, certificate, sets, residual, carried FROM position", (bytes, bytes, bytes, int, int)
+        ):
+            model, carried = await self._load_model(count), b""
+            if carried_number != UNKNOWN_RESIDUAL:
+                carried_count = sum(part.size for part in start_carried(light.params))
+                numbers[carried_number] = find_residual(residuals, carried_number, carried_count)
+                carried = vector_bytes(numbers[carried_number])
+            light = restore(light, Head(header, certificate, sets), vector_bytes(model), carried)
+            residual = numbers[number] = find_residual(residuals, number, count)
+        query = "SELECT round, commit_raw, reveal_raw, residual, samples, training_ms, will_score FROM work"
+        for found, commit, reveal, number, samples, training_ms, will_score in await self._read(
+            query, (int, bytes, bytes, int, int, int, int)
+        ):
+            _check_message(commit, Kind.COMMIT, found, light.chain, identity)
+            _check_message(reveal, Kind.REVEAL, found, light.chain, identity)
+            numbers[number] = numbers.get(number, find_residual(residuals, number, count))
+            work = Work(Round(found), commit, reveal, numbers[number], samples, training_ms, bool(will_score))
+        known = tuple((number, vector) for number, vector in numbers.items() if number)
+        self._saved = replace(self._saved, residuals=known)
+        scores = await self._load_scores(light.chain, identity)
+        return Stored(light, residual, work, await self._load_outbox(self._held), scores)
+
+    async def _load_scores(self, chain: Hash, identity: Identity) -> Scores | None:
+        scores = None
+        query = "SELECT round, commit_raw, reveal_raw FROM scores"
+        for number, commit, reveal in await self._read(query, (int, bytes, bytes)):
+            _check_message(commit, Kind.SCORE_COMMIT, number, chain, identity)
+            _check_message(reveal, Kind.SCORE_REVEAL, number, chain, identity)
+            scores = Scores(Round(number), commit, reveal)
+        return scores
+
+    async def _load_model(self, count: int) -> ModelVector:
+        bases = await self._read("SELECT encoding, vector FROM model_base", (int, bytes))
+        if not bases:
+            raise ValueError("a position without a model")
+        encoding, data = bases[0]
+        steps = [row[0] for row in await self._read("SELECT vector FROM model_steps ORDER BY number", (bytes,))]
+        model = add_up(read_vector(encoding, data, count), steps)
+        # A base that is not packed yet is written anew with the next model.
+        base_bytes = len(data) if encoding == PACKED else 0
+        self._saved = Saved(model, base_bytes, sum(map(len, steps)), len(steps))
+        return model
+
+    async def _load_outbox(self, held: dict[Hash, bytes]) -> dict[Hash, tuple[Round, bytes]]:
+        outbox = {}
+        for digest, number, raw in await self._read("SELECT digest, round, raw FROM outbox", (bytes, int, bytes)):
+            whole = raw or held.get(Hash(digest), b"")
+            if hash_message(whole) != digest:
+                raise ValueError("a message in the outbox is not the one that was stored")
+            outbox[Hash(digest)] = (Round(number), whole)
+        return outbox
+
+    async def _read(self, query: str, types: tuple[type, ...]) -> list[tuple[Any, ...]]:
+        """All rows. Raises LedgerCorrupt: SQLite lets any type be in any column."""
+        rows = await self._fetch(query)
+        if any(type(value) is not wanted for row in rows for value, wanted in zip(row, types, strict=True)):
+            raise LedgerCorrupt(0, "the device's database: a value of another type than was stored")
+        return rows
+
+    async def _fetch(self, query: str) -> list[tuple[Any, ...]]:
+        with store_errors():
+            async with self._db.execute(query) as cursor:
+                return [tuple(row) async for row in cursor]
+
+    async def save(self, *changes: Change) -> None:
+        """All of it in one transaction, durable when this returns; nothing of it if StoreFull or DiskFailed comes.
+
+        What only leaves the outbox waits for the next write, or for `close`: DROPS_WAITING_MAX at most.
+        """
+        dropped = dict.fromkeys(self._dropped)
+        for change in changes:
+            if isinstance(change, DropOutbox):
+                dropped[change.digest] = None
+            elif isinstance(change, SaveOutbox):
+                dropped.pop(change.digest, None)
+        writes = [change for change in changes if not isinstance(change, DropOutbox)]
+        if writes or len(dropped) > DROPS_WAITING_MAX:
+            await self._write(writes, dropped)
+            dropped = {}
+        self._dropped = tuple(dropped)
+
+    async def _write(self, writes: Iterable[Write], dropped: Iterable[Hash]) -> None:
+        saved, held = self._saved, self._held
+        async with transaction(self._db):
+            for change in writes:
+                match change:
+                    case SaveWork(work):
+                        saved, held = await self._write_work(work, saved, held)
+                    case SaveScores(scores):
+                        await self._db.execute(
+                            "INSERT OR REPLACE INTO scores (id, round, commit_raw, reveal_raw) VALUES (1, ?, ?, ?)",
+                            (scores.round, scores.commit, scores.reveal),
+                        )
+                    case SaveOutbox(digest, number, raw):
+                        row = (digest, number, b"" if digest in held else raw)
+                        await self._db.execute(
+                            "INSERT OR IGNORE INTO outbox (digest, round, raw) VALUES (?, ?, ?)", row
+                        )
+                    case SavePosition():
+                        saved = await self._write_position(change, saved)
+                    case RoundLine():
+                        await self._write_line(change)
+            for digest in dropped:
+                await self._db.execute("DELETE FROM outbox WHERE digest = ?", (digest,))
+            saved = await drop_unused(self._db, saved)
+        self._saved, self._held = saved, held
+
+    async def _write_position(self, effect: SavePosition, saved: Saved) -> Saved:
+        saved = await write_model(self._db, saved, effect.light.model)
+        saved, number = await write_residual(self._db, saved, effect.residual)
+        carried, carried_number = effect.light.carried, UNKNOWN_RESIDUAL
+        if carried is not None:
+            saved, carried_number = await write_residual(self._db, saved, np.concatenate(carried))
+        await self._db.execute(
+            "INSERT OR REPLACE INTO position (id, header, certificate, sets, residual, carried)"
+            " VALUES (1, ?, ?, ?, ?, ?)",
+            (effect.head.header, effect.head.certificate, effect.head.sets, number, carried_number),
+        )
+        return saved
+
+    async def _write_work(self, work: Work, saved: Saved, held: dict[Hash, bytes]) -> tuple[Saved, dict[Hash, bytes]]:
+        holds = _get_messages(work)
+        for digest, raw in held.items():
+            if digest not in holds:  # still in the outbox, perhaps, and soon held by no work any more
+                await self._db.execute("UPDATE outbox SET raw = ? WHERE digest = ? AND raw = x''", (raw, digest))
+        saved, number = await write_residual(self._db, saved, work.residual)
+        await self._db.execute(
+            "INSERT OR REPLACE INTO work"
+            " (id, round, commit_raw, reveal_raw, residual, samples, training_ms, will_score)"
+            " VALUES (1, ?, ?, ?, ?, ?, ?, ?)",
+            (work.round, work.commit, work.reveal, number, work.samples, work.training_ms, work.will_score),
+        )
+        return saved, holds
+
+    async def _write_line(self, line: RoundLine) -> None:
+        report, work = line.report, line.report.work
+        row = (
+            report.round,
+            report.model_hash,
+            report.is_accepted,
+            work.samples if work else 0,
+            work.training_ms if work else 0,
+            line.bytes_up,
+            line.bytes_down,
+            _to_mj(line.energy),
+            _to_mj(line.training_energy),
+            line.energy.source,
+            line.disk_bytes,
+        )
+        await self._db.execute("INSERT OR REPLACE INTO rounds VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        if report.round % ROUNDS_DROPPED == 0:
+            await self._db.execute("DELETE FROM rounds WHERE round <= ?", (report.round - ROUNDS_KEPT_MAX,))
+
+
+def _get_messages(work: Work | None) -> dict[Hash, bytes]:
+    """What the work holds, by digest."""
+    return {hash_message(raw): raw for raw in (work.commit, work.reveal)} if work else {}
+
+
+def _to_mj(energy: Energy) -> int:
+    """Millijoules; 0 with EnergySource.UNMEASURED beside it says nothing."""
+    return round(1_000 * (energy.joules or 0.0))

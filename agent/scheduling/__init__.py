@@ -1,0 +1,1 @@
+"""How the CPU is split between training and mining: pure."""

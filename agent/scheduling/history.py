@@ -1,0 +1,135 @@
+"""What a device has learned of its chain's rounds and of itself: a plain value of bounded size, kept over restarts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+import msgspec
+
+from agent.scheduling.estimates import (
+    AcceptanceForecast,
+    DurationForecast,
+    guess_duration,
+    observe_duration,
+    observe_verdict,
+    observe_work,
+)
+from agent.scheduling.policies import Memory
+from agent.scheduling.policies.learned import D
+from agent.scheduling.values import DEADLINES_MAX
+
+EXPERIENCE_BYTES_MAX = 64 * 1024
+"""Of the encoded value: a hundred floats and a few counters."""
+FIRST_TRAINING_PART = 0.25
+"""Before any training was seen: it takes one core this part of the time for which the chain waits."""
+FIRST_SCORE_CORE_S = 1.0
+VERDICTS_MAX = 200.0
+"""Older verdicts fade: of more than so many half is kept."""
+
+
+@dataclass(frozen=True)
+class Experience:
+    """Counters are over all lives of the process on this disk."""
+
+    chain: str
+    """The chain's name, hexadecimal: what was learned on another one is not believed."""
+    durations: DurationForecast
+    acceptance: AcceptanceForecast = field(default_factory=AcceptanceForecast)
+    train_core_s: float | None = None
+    """What a whole training usually takes."""
+    score_core_s: float | None = None
+    """What one score usually takes."""
+    update_coins: int = 0
+    """Earned by accepted updates, as the chain's rules say."""
+    score_coins: float = 0.0
+    """By scores: expected, since a device cannot see what the others' reputations leave it."""
+    scored_rounds: int = 0
+    spent_core_s: float = 0.0
+    """CPU seconds of training and mining."""
+    policy: str = ""
+    memory: Memory = None
+    """What the policy of that name has learned."""
+
+
+def build_experience(chain: str, commit_patience_s: float) -> Experience:
+    """Before the first round."""
+    return Experience(chain, guess_duration(commit_patience_s))
+
+
+def observe_commit_phase(
+    experience: Experience, seconds: float, patience_s: float, *, has_committed: bool
+) -> Experience:
+    """After commitments were open for so long.
+
+    If this device's own was among them, the phase may have closed because of it, and would else have stayed open for
+    as long as the chain waits: how long that is was not seen, only that it is no shorter.
+    """
+    open_s = max(seconds, patience_s) if has_committed else seconds
+    return replace(experience, durations=observe_duration(experience.durations, open_s))
+
+
+def observe_settled(experience: Experience, coins: int, *, is_accepted: bool) -> Experience:
+    """After a round in which an update of this device was settled; `coins` is what an accepted one earns."""
+    known = experience.acceptance
+    if known.judged > VERDICTS_MAX:
+        known = AcceptanceForecast(known.accepted / 2, known.judged / 2)
+    earned = experience.update_coins + (coins if is_accepted else 0)
+    return replace(experience, acceptance=observe_verdict(known, is_accepted), update_coins=earned)
+
+
+def observe_training(experience: Experience, core_s: float) -> Experience:
+    """After a whole training that took so much CPU time."""
+    usual = experience.train_core_s
+    return replace(experience, train_core_s=core_s if usual is None else observe_work(usual, core_s))
+
+
+def observe_score(experience: Experience, core_s: float) -> Experience:
+    """After one score."""
+    usual = experience.score_core_s
+    return replace(experience, score_core_s=core_s if usual is None else observe_work(usual, core_s))
+
+
+def observe_scored_round(experience: Experience, coins: float) -> Experience:
+    """After a round that this device has scored; `coins` is what that is expected to earn."""
+    return replace(experience, scored_rounds=experience.scored_rounds + 1, score_coins=experience.score_coins + coins)
+
+
+def encode_experience(experience: Experience) -> bytes:
+    """JSON. A play that is open is not kept: what it earned cannot be told after a restart."""
+    memory = experience.memory
+    if memory is not None:
+        experience = replace(experience, memory=replace(memory, action=None, features=(), round=None))
+    return msgspec.json.encode(experience)
+
+
+def decode_experience(data: bytes, fresh: Experience, policy: str) -> Experience:
+    """What was encoded; `fresh` if it is of another chain. Without a memory that another policy has left.
+
+    Raises ValueError for what no `encode_experience` has written.
+    """
+    try:
+        found = msgspec.json.decode(data, type=Experience)
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error)) from error
+    if problem := _find_problem(found):
+        raise ValueError(problem)
+    if found.chain != fresh.chain:
+        return fresh
+    return replace(found, policy=policy, memory=found.memory if found.policy == policy else None)
+
+
+def _find_problem(found: Experience) -> str:
+    durations, memory = found.durations.seen_s, found.memory
+    numbers = [*durations, found.acceptance.accepted, found.acceptance.judged, found.score_coins, found.spent_core_s]
+    numbers += [value for value in (found.train_core_s, found.score_core_s) if value is not None]
+    if not 1 <= len(durations) <= DEADLINES_MAX:
+        return "no durations, or too many"
+    if not all(math.isfinite(value) and value >= 0 for value in numbers) or found.acceptance.judged <= 0:
+        return "a number out of range"
+    if memory is not None:
+        if [len(row) for row in memory.a] != [D] * D or len(memory.b) != D:
+            return "a memory of another size"
+        if not all(math.isfinite(value) for row in (*memory.a, memory.b, (memory.scale,)) for value in row):
+            return "a memory that is no number"
+    return ""

@@ -1,0 +1,146 @@
+"""What the scheduler is told: from the device's state, what it has learned, and what is measured now. Pure.
+
+The deadline is when commitments are expected to close: when they opened, and as long as in the last rounds
+(`agent.scheduling.estimates`), which begin with the chain's `commit_patience_ms`. The training that is left comes from
+the steps that it says it has done and the CPU time these took. A round's scores are one commitment, paid as a whole:
+one offer. It earns the mining devices' part of `reward_for_scores`, shared by all devices that there are: if fewer
+mine, each earns more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.core import scoring
+from agent.core.values import AgentState
+from agent.scheduling.energy import BoardProfile
+from agent.scheduling.estimates import estimate_work_left
+from agent.scheduling.history import FIRST_SCORE_CORE_S, FIRST_TRAINING_PART, Experience, observe_commit_phase
+from agent.scheduling.readings import BoardReading
+from agent.scheduling.values import CpuOutlook, MiningOffer, RoundOutlook, SchedulerInputs
+from flchain.light import LightState
+from flchain.messages import Phase
+from flchain.params import ChainParams
+from flchain.types import SHARE_ALL, Millis
+
+LEFT_CORE_S_MIN = 0.02
+"""Of a training that runs: its last step is not its end."""
+REWARD_MIN = 1e-9
+LOADS_MAX = 36
+"""Looks at the load of others that are remembered: three minutes at the usual period."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Where the round stands, and since when, by the monotonic clock."""
+
+    round: int
+    phase: Phase
+    since_ms: Millis
+    is_seen: bool = False
+    """This device saw the phase begin."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the edge has measured."""
+
+    reading: BoardReading
+    cpu: CpuOutlook
+    steps: tuple[int, int] = (0, 0)
+    """Of the training that runs: done, of how many; 0 of 0 if it has said nothing yet."""
+    training_core_s: float = 0.0
+    """CPU seconds that it has taken."""
+    minute_of_day: int | None = None
+    profile: BoardProfile | None = None
+    earned: float = 0.0
+
+
+def watch_round(
+    watch: Watch | None, experience: Experience, state: AgentState, now_ms: Millis
+) -> tuple[Watch, Experience]:
+    """After an event: a phase that has ended teaches how long commitments stay open."""
+    light = state.light
+    if watch is not None and (watch.round, watch.phase) == (light.round, light.phase):
+        return watch, experience
+    if watch is not None and watch.is_seen and watch.phase is Phase.COMMIT and watch.round == light.round:
+        seconds, patience_s = (now_ms - watch.since_ms) / 1000, light.params.commit_patience_ms / 1000
+        has_committed = state.work is not None and state.work.round == light.round
+        experience = observe_commit_phase(experience, seconds, patience_s, has_committed=has_committed)
+    return Watch(light.round, light.phase, now_ms, is_seen=watch is not None), experience
+
+
+def build_inputs(state: AgentState, watch: Watch, experience: Experience, measured: Measured) -> SchedulerInputs:
+    """All of it."""
+    due = scoring.count_due(state)
+    is_mining = state.config.is_mining
+    return SchedulerInputs(
+        reading=measured.reading,
+        cpu=measured.cpu,
+        round=_build_round(state, watch, experience, measured),
+        offers=(_build_offer(state.light, experience, due, watch),) if is_mining and due else (),
+        prospect=_build_offer(state.light, experience, _count_subjects(state.light), watch) if is_mining else None,
+        minute_of_day=measured.minute_of_day,
+        profile=measured.profile,
+        earned=measured.earned,
+    )
+
+
+def _build_round(state: AgentState, watch: Watch, experience: Experience, measured: Measured) -> RoundOutlook | None:
+    """Its number is that of the model that this device lacks: a round is over for it once it has counted the reward."""
+    light, durations = state.light, experience.durations
+    if state.is_mismatch:
+        return None
+    is_running = light.is_synced and state.is_training and state.training_round == light.round
+    left_core_s = _estimate_left(light.params, experience, measured) if is_running else 0.0
+    return RoundOutlook(
+        number=light.model_round + 1,
+        phase=light.phase,
+        training_left_core_s=left_core_s,
+        reward=float(light.params.reward_per_update),
+        acceptance=experience.acceptance.chance,
+        deadline_ms=Millis(watch.since_ms + round(1000 * durations.mean_s)) if light.phase is Phase.COMMIT else None,
+        deadline_offsets_s=durations.offsets_s,
+    )
+
+
+def _estimate_left(params: ChainParams, experience: Experience, measured: Measured) -> float:
+    """Never 0, which would say that there is nothing to train, and so would keep it from ever getting on."""
+    usual = experience.train_core_s
+    if usual is None:
+        usual = FIRST_TRAINING_PART * params.commit_patience_ms / 1000
+    done, steps = measured.steps
+    if steps <= 0:
+        return max(LEFT_CORE_S_MIN, usual - measured.training_core_s)
+    return max(LEFT_CORE_S_MIN, estimate_work_left(done, steps, measured.training_core_s, usual))
+
+
+def expect_round_of_scores(light: LightState) -> float:
+    """Coins for all scores of a round, if every device of the chain mines: `docs/mining.md`, "What it earns"."""
+    params = light.params
+    part = params.mining_weight_bp / (SHARE_ALL + params.mining_weight_bp)
+    return params.reward_for_scores * part / max(1, len(light.homes))
+
+
+def _count_subjects(light: LightState) -> int:
+    """Models to score in a full round: every other device's update, each miner's aggregate, and the base."""
+    return len(light.homes) + len(set(light.homes.values()))
+
+
+def _build_offer(light: LightState, experience: Experience, models: int, watch: Watch) -> MiningOffer:
+    """The round's scores, of which so many are still to be computed. SCORE waits for those who have pledged as COMMIT
+    does for those who train."""
+    core_s = max(1, models) * (experience.score_core_s or FIRST_SCORE_CORE_S)
+    deadline_ms = None
+    if watch.phase is Phase.SCORE:
+        deadline_ms = Millis(watch.since_ms + light.params.commit_patience_ms)
+    # Who mines where it pays nothing does so for the chain's sake; only prices would forbid it.
+    return MiningOffer(max(REWARD_MIN, expect_round_of_scores(light)), core_s, due=1, deadline_ms=deadline_ms)
+
+
+def describe_load(loads: tuple[float, ...]) -> tuple[float, float]:
+    """Mean and standard deviation of the last looks; nothing known is no load."""
+    if not loads:
+        return 0.0, 0.0
+    mean = sum(loads) / len(loads)
+    return mean, (sum((load - mean) ** 2 for load in loads) / len(loads)) ** 0.5
