@@ -7,10 +7,10 @@ from pathlib import Path
 
 from flchain_edge.enrolment.actions import build_enrolment_actions
 from flchain_edge.process.command import NodeCommand, run_command
-from miner.operating import OPERATING_ACTIONS
+from miner.commands.ledger_commands import ACTIONS
+from miner.commands.operating import OPERATING_ACTIONS
 from miner.runner import run_miner
 from miner.settings import MinerSettings
-from miner.upkeep import ACTIONS
 
 COMMAND = NodeCommand(
     program="flchain-miner",

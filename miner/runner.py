@@ -21,15 +21,11 @@ from flchain_edge.mqtt.settings import with_client_id
 from flchain_edge.process.chain_files import load_genesis, load_model_file
 from flchain_edge.process.event_loop import EventQueue, RefusalCounter, on_reload, read_clocks
 from flchain_edge.process.notify import Notifier, ServiceReport
-from flchain_edge.scorer_tflite import Scorer
-from flchain_edge.sent_packets import SentPackets
 from flchain_edge.settings.node import load_identity
-from miner import catch_up
-from miner.edge.ledger import LEDGER_FILE, Ledger, replay
-from miner.machine import build_miner_state, step
-from miner.settings import MinerSettings
-from miner.tip import Standing
-from miner.values import (
+from miner.core import catch_up
+from miner.core.machine import build_miner_state, step
+from miner.core.tip import Standing
+from miner.core.values import (
     ComputeScore,
     Connected,
     Effect,
@@ -49,6 +45,10 @@ from miner.values import (
     StartTimer,
     TimerFired,
 )
+from miner.edge.ledger.ledger import LEDGER_FILE, Ledger, replay
+from miner.edge.scorer_tflite import Scorer
+from miner.edge.sent_packets import SentPackets
+from miner.settings import MinerSettings
 
 log = logging.getLogger("miner")
 NEVER_SILENT = Height(0)

@@ -1,7 +1,7 @@
 """`flchain audit`: walk ledgers from genesis with nothing but their files, and trust nothing that is in them.
 
-Every rule is the miners' own (`miner.edge.ledger.replay_block`); this adds what only a whole file has: its pages, its
-genesis, and whether the ledgers of one network agree.
+Every rule is the miners' own (`miner.edge.ledger.ledger.replay_block`); this adds what only a whole file has: its
+pages, its genesis, and whether the ledgers of one network agree.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from flchain.types import Height
 from flchain.wire import BODY_BYTES_MAX, CERTIFICATE_BYTES_MAX, HEADER_BYTES_MAX, decode_struct
 from flchain_edge.process.chain_files import load_genesis
 from flchain_edge.process.command import EXIT_FAULT
-from miner.edge.ledger import LEDGER_FILE, StoredBlock, replay_block
-from miner.edge.ledger_file import LedgerFile, open_ledger_file
+from miner.edge.ledger.file import LedgerFile, open_ledger_file
+from miner.edge.ledger.ledger import LEDGER_FILE, StoredBlock, replay_block
 
 PROGRESS_BLOCKS_MIN = 200
 """Shorter ledgers are done before anybody reads a progress bar."""

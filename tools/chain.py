@@ -32,8 +32,8 @@ from flchain.wire import (
     open_envelope,
     verify_envelope,
 )
-from miner.edge.ledger import StoredBlock
-from miner.edge.ledger_file import LedgerFile, open_ledger_file
+from miner.edge.ledger.file import LedgerFile, open_ledger_file
+from miner.edge.ledger.ledger import StoredBlock
 from tools.audit import find_ledgers
 
 POLL_S = 0.25

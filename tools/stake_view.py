@@ -10,8 +10,8 @@ from flchain.messages import Body
 from flchain.state import Candidate, ChainState, find_account, get_delegation, get_stake
 from flchain.types import MS_PER_S, Address
 from flchain.wire import BODY_BYTES_MAX, decode_struct
-from miner.edge.ledger import replay_block
-from miner.edge.ledger_file import open_ledger_file
+from miner.edge.ledger.file import open_ledger_file
+from miner.edge.ledger.ledger import replay_block
 
 
 class LedgerView:

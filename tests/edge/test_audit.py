@@ -16,7 +16,7 @@ import pytest
 from flchain.errors import ConfigError, LedgerCorrupt
 from flchain.genesis import encode_genesis
 from flchain.messages import Phase
-from miner.edge.ledger_file import LedgerFile
+from miner.edge.ledger.file import LedgerFile
 from tests.support.chain_builder import Driver, certify, make_scores
 from tests.support.ledger_builder import change, drive, flip, get_row, read_rows, write_ledger
 from tools.audit import audit_file, audit_rows, compare, find_ledgers, main

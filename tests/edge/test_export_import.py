@@ -14,8 +14,8 @@ from flchain.fixedpoint import vector_bytes
 from flchain.genesis import encode_genesis
 from flchain.types import Height
 from flchain.wire import encode
-from miner.edge.ledger import Ledger
-from miner.edge.ledger_export import END, FORMAT, ImportFault, export_ledger, import_file
+from miner.edge.ledger.export import END, FORMAT, ImportFault, export_ledger, import_file
+from miner.edge.ledger.ledger import Ledger
 from tests.support.chain_builder import BuiltChain, Driver
 from tests.support.crash import kill_after
 from tests.support.ledger_builder import change, drive, flip, get_row, read_rows, write_ledger

@@ -17,7 +17,7 @@ from flchain.state_tree import compute_state_root
 from flchain.types import Height
 from flchain.wire import seal
 from flchain_edge.storage.sqlite import StoreFull
-from miner.edge.ledger import Ledger, replay
+from miner.edge.ledger.ledger import Ledger, replay
 from tests.support.chain_builder import BuiltChain, Driver, build_chain
 from tests.support.crash import kill_after
 from tests.support.ledger_builder import change, drive, flip, read_rows, write_ledger

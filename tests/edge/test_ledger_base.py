@@ -12,11 +12,11 @@ from flchain.errors import ConfigError, LedgerCorrupt
 from flchain.snapshot import encode_state
 from flchain.types import Height
 from flchain_edge.storage.sqlite import StoreFull
-from miner.edge.ledger import Ledger, replay
-from miner.edge.ledger_export import export_ledger, import_file
-from miner.edge.ledger_prune import prune_ledger
-from miner.edge.ledger_resync import resync_ledger
-from miner.tip import Standing
+from miner.core.tip import Standing
+from miner.edge.ledger.export import export_ledger, import_file
+from miner.edge.ledger.ledger import Ledger, replay
+from miner.edge.ledger.prune import prune_ledger
+from miner.edge.ledger.resync import resync_ledger
 from tests.support.chain_builder import Driver
 from tests.support.crash import kill_after
 from tests.support.ledger_builder import change, drive, flip, get_row, read_rows, write_ledger

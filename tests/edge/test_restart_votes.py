@@ -18,9 +18,8 @@ from flchain.messages import Proposal, Vote
 from flchain.packets import PacketType, Topics, decode_packet, encode_packet
 from flchain.types import Height, Millis, View
 from flchain.wire import open_envelope, seal, verify_envelope
-from miner.edge.ledger import Ledger, replay
-from miner.machine import build_miner_state, step
-from miner.values import (
+from miner.core.machine import build_miner_state, step
+from miner.core.values import (
     Connected,
     Event,
     MinerConfig,
@@ -32,6 +31,7 @@ from miner.values import (
     StartTimer,
     TimerFired,
 )
+from miner.edge.ledger.ledger import Ledger, replay
 from tests.support.chain_builder import NO_CLOCK, BuiltChain, Driver, build_chain, make_reveal, seal_commit
 from tests.support.ledger_builder import change
 

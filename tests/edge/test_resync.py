@@ -20,16 +20,16 @@ from flchain.types import Height
 from flchain.wire import decode, seal
 from flchain_edge.mqtt.link import MqttLink
 from flchain_edge.process.event_loop import EventQueue
-from flchain_edge.scorer_tflite import Scorer
 from flchain_edge.storage.database_files import refuse_if_open
-from miner.edge import ledger_resync
-from miner.edge.ledger import Ledger, StoredBlock, get_resynced_path
-from miner.edge.ledger_file import LedgerFile
-from miner.edge.ledger_resync import Resynced, VotesLost, resync_ledger
-from miner.machine import build_miner_state
+from miner.core.machine import build_miner_state
+from miner.core.tip import Standing
+from miner.core.values import Connected, Event, MinerConfig, PacketReceived, Timer, TimerFired
+from miner.edge.ledger import resync as ledger_resync
+from miner.edge.ledger.file import LedgerFile
+from miner.edge.ledger.ledger import Ledger, StoredBlock, get_resynced_path
+from miner.edge.ledger.resync import Resynced, VotesLost, resync_ledger
+from miner.edge.scorer_tflite import Scorer
 from miner.runner import MinerRunner
-from miner.tip import Standing
-from miner.values import Connected, Event, MinerConfig, PacketReceived, Timer, TimerFired
 from tests.support.chain_builder import Driver, build_chain
 from tests.support.crash import kill_after
 from tests.support.ledger_builder import change, drive, flip, get_row, read_rows, write_ledger
@@ -196,7 +196,7 @@ def test_a_crash_at_any_step_is_finished_by_the_next(
     damage_block(path, driver)
     for step in ("move_aside", "os.replace"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"miner.edge.ledger_resync.{step}", _crash)
+            patch.setattr(f"miner.edge.ledger.resync.{step}", _crash)
             with pytest.raises(KeyboardInterrupt):
                 resync(path, driver)
         with pytest.raises(ConfigError, match="broken off"):

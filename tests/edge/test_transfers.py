@@ -8,7 +8,7 @@ from flchain.chunks import DEVICE_CHUNK_BYTES, Assembly, process_chunk
 from flchain.packets import PacketType, decode_packet, encode_packet
 from flchain_edge.mqtt.link_rate import QUEUE_S, WINDOW_BYTES_MAX, WINDOW_BYTES_MIN, LinkRate
 from flchain_edge.mqtt.transfers import AGAIN_S, PROBE_S, TRANSFERS_MAX, Chunk, Transfers
-from flchain_edge.sent_packets import CHUNKS_PER_ANSWER_MAX, SENT_PACKETS_MAX, SentPackets
+from miner.edge.sent_packets import CHUNKS_PER_ANSWER_MAX, SENT_PACKETS_MAX, SentPackets
 
 COUNT = 10
 PACKET = encode_packet(PacketType.MESSAGE, random.Random(1).randbytes(COUNT * DEVICE_CHUNK_BYTES - 100))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from flchain.packets import PacketType, encode_packet
 from flchain.types import Millis
-from miner.values import PacketReceived, Refuse
+from miner.core.values import PacketReceived, Refuse
 from tests.support.pow_builder import count_stale
 from tools.sim import pow as pow_machine
 from tools.sim.pow import SealFound

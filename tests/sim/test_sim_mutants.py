@@ -23,9 +23,9 @@ from flchain.messages import Header, Phase
 from flchain.state import find_validator
 from flchain.types import Address
 from flchain.wire import HEADER_BYTES_MAX, decode_struct, verify_envelope
-from miner import agreement, scoring
-from miner import machine as miner_machine
-from miner import values as mv
+from miner.core import agreement, scoring
+from miner.core import machine as miner_machine
+from miner.core import values as mv
 from tools.sim.faults import FAULTS
 from tools.sim.run import Options, run
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from miner import state_sync
+from miner.core import state_sync
 from tools.sim.byzantine import Equivocate, make_byzantine
 from tools.sim.network import Network
 

@@ -17,7 +17,7 @@ from flchain.wire import (
     encode_struct,
     seal,
 )
-from miner import values as mv
+from miner.core import values as mv
 from tests.support.bad_fields import (
     OTHER_20,
     OTHER_32,

@@ -17,8 +17,8 @@ from flchain.genesis import Genesis, decode_genesis, encode_genesis
 from flchain.messages import DeviceEntry, HolderEntry, ValidatorEntry
 from flchain.params import ChainParams
 from flchain.wire import encode
-from miner.edge.ledger import Ledger
-from miner.edge.ledger_export import END, FORMAT, ImportFault, import_file
+from miner.edge.ledger.export import END, FORMAT, ImportFault, import_file
+from miner.edge.ledger.ledger import Ledger
 from tests.support.bad_fields import (
     OTHER_20,
     Bench,

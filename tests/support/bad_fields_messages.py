@@ -34,7 +34,7 @@ from flchain.messages import (
 from flchain.state import Delegation
 from flchain.types import Round, Stake
 from flchain.wire import open_envelope, seal, verify_envelope
-from miner import values as mv
+from miner.core import values as mv
 from tests.support.bad_fields import OTHER_20, OTHER_32, Bench, Effect, Line, Outcome, Row, attempt, build_rows
 from tests.support.bad_fields import build_shape_rows as shape_rows
 from tests.support.bad_fields_nodes import (

@@ -18,10 +18,10 @@ from flchain.messages import AnyMessage, Kind, Phase, Receipt, ScoreCommit, Vote
 from flchain.packets import PacketType, Topics, decode_packet, encode_packet
 from flchain.types import Millis
 from flchain.wire import open_envelope, seal
-from miner import values as mv
-from miner.machine import build_miner_state
-from miner.machine import step as miner_step
-from miner.tip import Standing, extend
+from miner.core import values as mv
+from miner.core.machine import build_miner_state
+from miner.core.machine import step as miner_step
+from miner.core.tip import Standing, extend
 from tests.support.bad_fields import Effect, Outcome
 from tests.support.chain_builder import (
     NO_CLOCK,

@@ -17,10 +17,10 @@ from flchain.packets import PacketType, encode_packet
 from flchain.snapshot import encode_carried, encode_state
 from flchain.types import Height
 from flchain.wire import encode, seal
-from miner import values as mv
-from miner.machine import build_miner_state
-from miner.tip import Standing
-from miner.values import MinerConfig
+from miner.core import values as mv
+from miner.core.machine import build_miner_state
+from miner.core.tip import Standing
+from miner.core.values import MinerConfig
 from tests.support.bad_fields import OTHER_32, SHAPES, Bench, Effect, Outcome, Row, always
 from tests.support.bad_fields_blocks import get_first, get_follower, get_leader, get_settling
 from tests.support.bad_fields_envelopes import UP_TOPIC, get_commit

@@ -9,9 +9,9 @@ from flchain.consensus.pow import NONCE_BYTES, TARGET_MAX, verify_seal
 from flchain.messages import Commit, Evidence, Kind, Phase, Transfer, Vote
 from flchain.types import Hash, Height
 from flchain.wire import seal
-from miner import values as mv
-from miner.machine import step
-from miner.order_pool import ORDERS_PER_SENDER_MAX
+from miner.core import values as mv
+from miner.core.machine import step
+from miner.core.order_pool import ORDERS_PER_SENDER_MAX
 from tests.support.bad_fields import OTHER_32, Bench, Effect, Outcome, Row, always, attempt
 from tests.support.bad_fields_messages import get_round_message, get_stake_miner
 from tests.support.bad_fields_nodes import CHAIN, DEVICE, HOLDER, MINER, NOW, TOPICS, ask_miner, build_miner, say

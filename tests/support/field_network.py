@@ -13,7 +13,7 @@ import numpy as np
 from flchain.messages import Body, Header, Kind, Phase
 from flchain.types import Address
 from flchain.wire import BODY_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, open_envelope
-from miner.edge.ledger_file import open_ledger_file
+from miner.edge.ledger.file import open_ledger_file
 from tools.demo.processes import Processes
 from tools.demo.results import query
 from tools.network import Node

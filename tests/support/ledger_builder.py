@@ -8,7 +8,7 @@ import sqlite3
 from pathlib import Path
 
 from flchain.types import Height
-from miner.edge.ledger import BLOCK_COLUMNS, Ledger, StoredBlock, read_row
+from miner.edge.ledger.ledger import BLOCK_COLUMNS, Ledger, StoredBlock, read_row
 from tests.support.chain_builder import Driver, build_chain
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from flchain.messages import Header
 from flchain.types import Address
 from flchain.wire import HEADER_BYTES_MAX, decode_struct
-from miner.edge.ledger_file import open_ledger_file
+from miner.edge.ledger.file import open_ledger_file
 from tests.support.chain_watch import ChainWatch
 from tools.audit import Audit, audit_file, compare
 from tools.datasets import load_npz

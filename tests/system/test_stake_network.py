@@ -21,8 +21,8 @@ from flchain.crypto import compute_address
 from flchain.errors import LedgerCorrupt
 from flchain.messages import Body, Certificate, Header, Kind
 from flchain.wire import BODY_BYTES_MAX, CERTIFICATE_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, open_envelope
-from miner.edge.ledger import replay_block
-from miner.edge.ledger_file import open_ledger_file
+from miner.edge.ledger.file import open_ledger_file
+from miner.edge.ledger.ledger import replay_block
 from tests.support.made_by_hand import MODEL, make_node, run
 from tools.broker import Broker, start_broker
 from tools.stake_view import LedgerView

@@ -21,12 +21,12 @@ from flchain.packets import PacketType, Topics, decode_packet, encode_packet
 from flchain.types import Millis
 from flchain.wire import Envelope, open_envelope, seal, verify_envelope
 from flchain_edge.mqtt.transfers import PROBE_S, Transfers
-from flchain_edge.sent_packets import SentPackets
-from miner import resume
-from miner import values as mv
-from miner.machine import build_miner_state
-from miner.machine import step as miner_step
-from miner.tip import Standing, extend
+from miner.core import missing_chunks
+from miner.core import values as mv
+from miner.core.machine import build_miner_state
+from miner.core.machine import step as miner_step
+from miner.core.tip import Standing, extend
+from miner.edge.sent_packets import SentPackets
 from tests.support.chain_builder import (
     NO_CLOCK,
     PARAMETERS_COUNT,
@@ -209,7 +209,7 @@ def test_only_the_miner_that_is_asked_sends_chunks_and_not_without_end() -> None
     """A question to another, or the next within a moment, gets nothing."""
     state, topic = build_miner(make_driver()), TOPICS.device_up(ME.address)
     sent = []
-    for to, now_ms in ((CHAIN.miners[1], 0), (HOME, 0), (HOME, resume.CHUNKS_AGAIN_MS - 1), (HOME, 100)):
+    for to, now_ms in ((CHAIN.miners[1], 0), (HOME, 0), (HOME, missing_chunks.CHUNKS_AGAIN_MS - 1), (HOME, 100)):
         raw = seal(Resume(1, to.address, b"d" * 32, ((0, 9),)), CHAIN.id, ME)
         event = mv.PacketReceived(topic, encode_packet(PacketType.MESSAGE, raw))
         state, effects = miner_step(state, event, Millis(now_ms), NO_CLOCK)
@@ -294,11 +294,11 @@ def test_a_miner_waits_longer_for_an_update_that_is_coming_in_but_not_for_ever()
     miner, _ = miner_step(miner, mv.Connected(), Millis(0), NO_CLOCK)
     assert miner.is_patience_running
     patience, now_ms = mv.TimerFired(mv.Timer.PATIENCE), 0
-    for index in range(resume.PATIENCE_EXTENSIONS_MAX + 1):
+    for index in range(missing_chunks.PATIENCE_EXTENSIONS_MAX + 1):
         miner, _ = bring(miner, payloads[index], now_ms + 1)
         now_ms += params.patience_ms
         miner, _ = miner_step(miner, patience, Millis(now_ms), NO_CLOCK)
-        assert miner.is_patience_over == (index == resume.PATIENCE_EXTENSIONS_MAX)
+        assert miner.is_patience_over == (index == missing_chunks.PATIENCE_EXTENSIONS_MAX)
     idle = build_miner(in_reveal())
     idle, _ = miner_step(idle, mv.Connected(), Millis(0), NO_CLOCK)
     idle, _ = bring(idle, payloads[0], 1)
@@ -325,7 +325,7 @@ def test_a_miner_does_not_wait_for_what_came_in_a_round_that_is_over() -> None:
     """Blocks may bring it from the last piece of one round into the next within a moment: what is forgotten, or whole,
     is not coming in, however lately it came."""
     miner = replace(build_miner(in_reveal()), now_ms=Millis(0), arrived_ms={ME.address: Millis(0)})
-    assert not resume.is_update_arriving(miner)
+    assert not missing_chunks.is_update_arriving(miner)
     for payload in split_packet(seal_update(), PIECE):
         miner, _ = bring(miner, payload, 0)
-    assert ME.address in miner.assemblies and not resume.is_update_arriving(miner)
+    assert ME.address in miner.assemblies and not missing_chunks.is_update_arriving(miner)

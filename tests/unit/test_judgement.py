@@ -15,11 +15,21 @@ from flchain.packets import PacketType, encode_packet
 from flchain.state import ChainState, find_device
 from flchain.types import Millis, UnixMillis
 from flchain.wire import open_envelope
-from miner import mempool
-from miner.judgement import CLOCK_AHEAD_MAX_MS, is_timely
-from miner.machine import build_miner_state, step
-from miner.tip import Standing
-from miner.values import Candidate, Connected, Effect, Event, MinerConfig, MinerState, PacketReceived, StartTimer, Timer
+from miner.core import mempool
+from miner.core.machine import build_miner_state, step
+from miner.core.timeliness import CLOCK_AHEAD_MAX_MS, is_timely
+from miner.core.tip import Standing
+from miner.core.values import (
+    Candidate,
+    Connected,
+    Effect,
+    Event,
+    MinerConfig,
+    MinerState,
+    PacketReceived,
+    StartTimer,
+    Timer,
+)
 from tests.support.chain_builder import (
     NO_CLOCK,
     BuiltChain,

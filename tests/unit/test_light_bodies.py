@@ -18,7 +18,7 @@ from flchain.limits import DELTAS_MAX
 from flchain.settle import apply_delta, compute_delta, compute_step
 from flchain.types import Round
 from flchain.wire import BODY_BYTES_MAX, decode_struct, encode_struct
-from miner.tip import DELTA_FRAME_BYTES, Deltas, add_delta
+from miner.core.tip import DELTA_FRAME_BYTES, Deltas, add_delta
 from tests.support.chain_builder import NO_CLOCK, Driver, build_chain
 from tests.support.light_driver import (
     ROUNDS,

@@ -20,10 +20,10 @@ from flchain.snapshot import encode_carried
 from flchain.types import Height, Millis
 from flchain.wire import CERTIFICATE_BYTES_MAX, decode_struct, encode_struct, open_envelope
 from flchain_edge.settings.node import KeySettings
-from miner import news
-from miner import values as mv
-from miner.machine import build_miner_state
-from miner.tip import Standing, extend
+from miner.core import announce
+from miner.core import values as mv
+from miner.core.machine import build_miner_state
+from miner.core.tip import Standing, extend
 from tests.support.chain_builder import NO_CLOCK, PARAMETERS_COUNT, Driver, build_chain, certify
 
 MINERS, DEVICES, ROUNDS = 7, 8, 3
@@ -47,7 +47,7 @@ def tell(driver: Driver, height: int, *, is_again: bool = False) -> list[mv.Publ
     standing = Standing(driver.states[height - 1])
     block, certificate = driver.blocks[height - 1], driver.certificates[height - 1]
     state = build_miner_state(mv.MinerConfig(HOME), extend(standing, block, certificate, driver.states[height]))
-    return [effect for effect in news.publish_tip(state, is_again) if isinstance(effect, mv.Publish)]
+    return [effect for effect in announce.publish_tip(state, is_again) if isinstance(effect, mv.Publish)]
 
 
 def build_agent(light: LightState) -> AgentState:

@@ -43,10 +43,10 @@ from flchain.wire import (
     open_envelope,
     seal,
 )
-from miner import agreement, mempool
-from miner.machine import EARLY_MAX, build_miner_state, step
-from miner.tip import Standing, Tip
-from miner.values import MinerConfig, MinerState, PacketReceived, Publish, Refuse
+from miner.core import agreement, mempool
+from miner.core.machine import EARLY_MAX, build_miner_state, step
+from miner.core.tip import Standing, Tip
+from miner.core.values import MinerConfig, MinerState, PacketReceived, Publish, Refuse
 from tests.support.chain_builder import NO_CLOCK, SALT, BuiltChain, Driver, build_chain, make_reveal, seal_commit
 
 CHAIN = build_chain()

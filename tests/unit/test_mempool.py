@@ -11,8 +11,8 @@ from flchain.messages import Commit, Kind, Phase
 from flchain.state import ChainState
 from flchain.types import BasisPoints, Round
 from flchain.wire import Envelope, open_envelope, seal
-from miner import mempool
-from miner.mempool import Mempool
+from miner.core import mempool
+from miner.core.mempool import Mempool
 from tests.support.chain_builder import Driver, build_chain, make_reveal, seal_commit, seal_reveal
 
 CHAIN = build_chain(devices=4)

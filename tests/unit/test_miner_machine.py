@@ -13,9 +13,9 @@ from flchain.packets import PacketType, Topics, decode_packet, encode_packet
 from flchain.state import ChainState
 from flchain.types import Height, Millis, View
 from flchain.wire import hash_message, open_envelope, seal, verify_envelope
-from miner.machine import build_miner_state, step
-from miner.tip import Standing
-from miner.values import (
+from miner.core.machine import build_miner_state, step
+from miner.core.tip import Standing
+from miner.core.values import (
     Connected,
     Effect,
     Event,

@@ -8,9 +8,9 @@ from flchain.messages import Commit, Phase
 from flchain.packets import PacketType, Topics, encode_packet
 from flchain.types import Millis
 from flchain.wire import seal
-from miner.machine import build_miner_state, step
-from miner.tip import Standing
-from miner.values import MinerConfig, MinerState, PacketReceived, Refuse
+from miner.core.machine import build_miner_state, step
+from miner.core.tip import Standing
+from miner.core.values import MinerConfig, MinerState, PacketReceived, Refuse
 from tests.support.chain_builder import (
     NO_CLOCK,
     Driver,

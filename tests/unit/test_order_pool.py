@@ -11,11 +11,11 @@ from flchain.packets import PacketType, Topics, decode_packet, encode_packet
 from flchain.state import ChainState
 from flchain.types import Address, Hash, Millis
 from flchain.wire import open_envelope, verify_envelope
-from miner import order_pool
-from miner.machine import build_miner_state, step
-from miner.order_pool import ORDERS_PER_SENDER_MAX, OrderPool, insert, prune
-from miner.tip import Standing
-from miner.values import Effect, MinerConfig, MinerState, PacketReceived, Publish, Refuse
+from miner.core import order_pool
+from miner.core.machine import build_miner_state, step
+from miner.core.order_pool import ORDERS_PER_SENDER_MAX, OrderPool, insert, prune
+from miner.core.tip import Standing
+from miner.core.values import Effect, MinerConfig, MinerState, PacketReceived, Publish, Refuse
 from tests.support.chain_builder import NO_CLOCK, build_identity
 from tests.support.stake_builder import (
     StakeDriver,

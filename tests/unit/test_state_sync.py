@@ -10,10 +10,10 @@ from flchain.snapshot import encode_state
 from flchain.state import compute_validators_hash
 from flchain.types import Hash, Height, Millis, UnixMillis
 from flchain.wire import open_envelope, seal
-from miner import state_sync
-from miner.machine import build_miner_state, step
-from miner.tip import Standing, extend
-from miner.values import (
+from miner.core import state_sync
+from miner.core.machine import build_miner_state, step
+from miner.core.tip import Standing, extend
+from miner.core.values import (
     Effect,
     MinerConfig,
     MinerState,

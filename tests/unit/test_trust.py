@@ -26,9 +26,9 @@ from flchain.state import Validator
 from flchain.trust import Head, Trust, build_trust, encode_sets, verify_final
 from flchain.types import Millis, UnixMillis, View
 from flchain.wire import get_signature, open_envelope, seal
-from miner import machine as miner_machine
-from miner import values as mv
-from miner.tip import Standing, extend
+from miner.core import machine as miner_machine
+from miner.core import values as mv
+from miner.core.tip import Standing, extend
 from tests.support.chain_builder import NO_CLOCK, PARAMETERS_COUNT, BuiltChain, replace_header
 from tests.support.stake_builder import StakeDriver, accuse, build_stake_chain, register
 

@@ -17,7 +17,7 @@ from flchain.messages import Body, Certificate
 from flchain.trust import Head
 from flchain.types import EARLIEST
 from flchain.wire import BODY_BYTES_MAX, CERTIFICATE_BYTES_MAX, decode_struct
-from miner.edge.ledger import StoredBlock
+from miner.edge.ledger.ledger import StoredBlock
 from tools.bench.machine import describe_machine, read_commit
 from tools.bench.network import BenchChain, Clock, Measured, Plan, run_network
 

@@ -34,12 +34,12 @@ from flchain.types import Hash, Height, ModelVector
 from flchain.wire import HEADER_BYTES_MAX, decode_struct, seal
 from flchain_edge.mqtt.link import MqttLink, MqttSettings, Received
 from flchain_edge.process.event_loop import EventQueue
-from flchain_edge.scorer_tflite import Scorer
-from miner.edge.ledger import LEDGER_FILE, Ledger, StoredBlock
-from miner.machine import build_miner_state
+from miner.core.machine import build_miner_state
+from miner.core.tip import Standing
+from miner.core.values import Event, MinerConfig
+from miner.edge.ledger.ledger import LEDGER_FILE, Ledger, StoredBlock
+from miner.edge.scorer_tflite import Scorer
 from miner.runner import MinerRunner
-from miner.tip import Standing
-from miner.values import Event, MinerConfig
 from tools.broker import Broker, start_broker
 from tools.sim.chain import build_small_params
 

@@ -13,7 +13,7 @@ from flchain.types import Address, Height, ModelVector
 from flchain.wire import BODY_BYTES_MAX, decode_struct
 from flchain_edge.model.model_files import compute_initial_model
 from flchain_edge.model.tflite import TfliteModel
-from miner.edge.ledger import StoredBlock, replay_block
+from miner.edge.ledger.ledger import StoredBlock, replay_block
 from tools.demo.results import query, read_end
 from tools.network import Network
 

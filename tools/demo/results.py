@@ -18,7 +18,7 @@ from flchain.messages import Header
 from flchain.state import build_genesis_state, hash_model
 from flchain.types import Height, ModelVector
 from flchain.wire import HEADER_BYTES_MAX, decode_struct
-from miner.edge.ledger import StoredBlock, replay_block
+from miner.edge.ledger.ledger import StoredBlock, replay_block
 from tools.demo.measures import Measures
 from tools.network import Network, Node, Plan
 

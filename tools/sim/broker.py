@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import Any
 
 import agent.core.values as av
-import miner.values as mv
+import miner.core.values as mv
 from flchain.chunks import split_packet
 from flchain.packets import Topics
 from tools.sim.checks import Checker

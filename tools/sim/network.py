@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 import agent.core.values as av
-import miner.values as mv
+import miner.core.values as mv
 from agent.core import machine as agent_machine
 from flchain.certificate import verify_certificate
 from flchain.chain import apply_block
@@ -29,9 +29,9 @@ from flchain.messages import Header
 from flchain.packets import PacketType, Topics, encode_packet
 from flchain.types import Height, ModelVector, Round
 from flchain.wire import HEADER_BYTES_MAX, decode_struct
-from miner import machine as miner_machine
-from miner.edge.ledger_base import StoredBase, restore_base
-from miner.tip import extend
+from miner.core import machine as miner_machine
+from miner.core.tip import extend
+from miner.edge.ledger.base import StoredBase, restore_base
 from tools.sim.broker import Broker, describe_event
 from tools.sim.chain import PARAMETERS_COUNT, BuiltChain, build_chain
 from tools.sim.checks import Checker

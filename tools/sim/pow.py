@@ -1,7 +1,7 @@
 """A miner under proof of work, as a pure machine: step(state, event, now_ms) -> (state, effects).
 
 It runs the rounds of the real chain: the same messages, mempool, scoring, `build_block` and `apply_block` as
-`miner/machine.py`; only agreement differs. Searching is the world's: `Mine` asks for it and `SealFound` ends it. A
+`miner/core/machine.py`; only agreement differs. Searching is the world's: `Mine` asks for it and `SealFound` ends it. A
 search is memoryless, so the block may change while it lasts: it is put together at the moment the seal is found.
 
 A block travels as a BLOCK packet in which the seal stands where the certificate would.
@@ -42,11 +42,11 @@ from flchain.phases import PHASE_KINDS
 from flchain.state import ChainState, find_validator
 from flchain.types import NO_HASH, Address, Hash, Millis, UnixMillis
 from flchain.wire import BODY_BYTES_MAX, Envelope, decode_struct, open_envelope, seal, verify_envelope
-from miner import mempool, scoring
-from miner.machine import build_miner_state
-from miner.tip import Standing
-from miner.values import Connected, MinerConfig, MinerState, PacketReceived, Publish, Refuse, ScoreComputed
-from miner.values import Effect as MinerEffect
+from miner.core import mempool, scoring
+from miner.core.machine import build_miner_state
+from miner.core.tip import Standing
+from miner.core.values import Connected, MinerConfig, MinerState, PacketReceived, Publish, Refuse, ScoreComputed
+from miner.core.values import Effect as MinerEffect
 
 FUTURE_MS_MAX = 2_000
 """A block whose time is further ahead of this miner's clock is refused."""

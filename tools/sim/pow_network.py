@@ -1,8 +1,8 @@
 """The same rounds, seeds and links under any rule of agreement: what `flchain bench consensus` measures.
 
-Miners are machines: `miner/machine.py` itself under "bft", `tools/sim/pow.py` under "pow". Devices train for a while,
-commit when their home's tip lets them and reveal when it holds their commitment. Time is virtual and one seed decides
-everything. Hashing is not done: the wait for a seal is drawn from the exponential distribution that it has.
+Miners are machines: `miner/core/machine.py` itself under "bft", `tools/sim/pow.py` under "pow". Devices train for a
+while, commit when their home's tip lets them and reveal when it holds their commitment. Time is virtual and one seed
+decides everything. Hashing is not done: the wait for a seal is drawn from the exponential distribution that it has.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-import miner.values as mv
+import miner.core.values as mv
 from flchain import crypto, wire
 from flchain.chain import Block, hash_header
 from flchain.codecs import CODECS, compute_codec_seed
@@ -38,8 +38,8 @@ from flchain.packets import PacketType, Topics, decode_packet, encode_packet
 from flchain.state import ChainState
 from flchain.types import Address, Hash, Height, Millis, Round, UnixMillis
 from flchain.wire import BODY_BYTES_MAX, HEADER_BYTES_MAX, decode_struct
-from miner import machine
-from miner.tip import Standing
+from miner.core import machine
+from miner.core.tip import Standing
 from tools.sim import pow as pow_machine
 from tools.sim.chain import CODEC_LEVEL, PARAMETERS_COUNT, BuiltChain, build_chain
 from tools.sim.pow_values import Device, Node, Record, Setting

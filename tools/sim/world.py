@@ -10,7 +10,7 @@ from flchain.chain import Block
 from flchain.crypto import Identity
 from flchain.trust import Head
 from flchain.types import Address, Hash, Height, Millis, Round
-from miner.edge.ledger_base import StoredBase
+from miner.edge.ledger.base import StoredBase
 
 Out = list[tuple[bytes, set[str] | None]]
 """Packets, each with the names of the nodes that get it (None for all)."""

@@ -16,9 +16,9 @@ from flchain.genesis import Genesis, decode_genesis
 from flchain.state import ChainState, build_genesis_state
 from flchain.types import Height
 from flchain_edge.storage.sqlite import explain
-from miner.edge.ledger import BLOCK_COLUMNS, MIGRATIONS, StoredBlock, read_initial_model, read_row
-from miner.edge.ledger_base import BASE_QUERY, StoredBase, read_base, restore_base
-from miner.tip import Standing
+from miner.core.tip import Standing
+from miner.edge.ledger.base import BASE_QUERY, StoredBase, read_base, restore_base
+from miner.edge.ledger.ledger import BLOCK_COLUMNS, MIGRATIONS, StoredBlock, read_initial_model, read_row
 
 BATCH_BLOCKS = 64
 BUSY_TIMEOUT_S = 5.0

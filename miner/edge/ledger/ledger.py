@@ -20,8 +20,8 @@ from flchain.trust import Head
 from flchain.types import HASH_BYTES, Hash, Height, ModelVector
 from flchain.wire import HEADER_BYTES_MAX, decode_struct
 from flchain_edge.storage.sqlite import open_database, store_errors, transaction
-from miner.edge.ledger_base import BASE_COLUMNS, BASE_QUERY, StoredBase, read_base, restore_base
-from miner.tip import Standing, extend
+from miner.core.tip import Standing, extend
+from miner.edge.ledger.base import BASE_COLUMNS, BASE_QUERY, StoredBase, read_base, restore_base
 
 LEDGER_FILE = "ledger.db"
 

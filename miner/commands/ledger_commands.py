@@ -16,10 +16,10 @@ from flchain_edge.process.chain_files import load_genesis, load_model_file
 from flchain_edge.process.command import NodeAction
 from flchain_edge.settings.node import load_identity
 from flchain_edge.storage.database_files import refuse_if_open
-from miner.edge.ledger import LEDGER_FILE, Ledger
-from miner.edge.ledger_export import export_ledger, import_file
-from miner.edge.ledger_prune import prune_ledger
-from miner.edge.ledger_resync import resync_ledger
+from miner.edge.ledger.export import export_ledger, import_file
+from miner.edge.ledger.ledger import LEDGER_FILE, Ledger
+from miner.edge.ledger.prune import prune_ledger
+from miner.edge.ledger.resync import resync_ledger
 from miner.settings import MinerSettings
 
 PROGRESS_BLOCKS = 500

@@ -18,8 +18,8 @@ from flchain_edge.model.model_files import load_examples
 from flchain_edge.mqtt.settings import with_client_id
 from flchain_edge.process.chain_files import load_genesis, load_model_file
 from flchain_edge.storage.database_files import is_open
-from miner.edge.ledger import LEDGER_FILE
-from miner.edge.ledger_file import open_ledger_file
+from miner.edge.ledger.file import open_ledger_file
+from miner.edge.ledger.ledger import LEDGER_FILE
 from miner.settings import UNIT, MinerSettings
 
 MODEL_TIMEOUT_S = 150.0

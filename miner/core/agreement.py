@@ -24,10 +24,10 @@ from flchain.phases import get_expected, get_present
 from flchain.state import ChainState, find_account, find_validator
 from flchain.types import Address, Hash, Height, Millis, View
 from flchain.wire import Envelope, get_signature, seal, verify_envelope
-from miner import mempool, news, order_pool, scoring
-from miner.judgement import accuse, get_candidates, is_timely
-from miner.tip import Tip, add_change, add_delta, build_tip
-from miner.values import (
+from miner.core import announce, mempool, order_pool, scoring
+from miner.core.timeliness import accuse, get_candidates, is_timely
+from miner.core.tip import Tip, add_change, add_delta, build_tip
+from miner.core.values import (
     Candidate,
     Effect,
     MinerConfig,
@@ -236,7 +236,7 @@ def stand_at(state: MinerState, after: ChainState, tip: Tip, save: Effect, note:
         scores={} if is_new_round else state.scores,
         scores_asked=frozenset() if is_new_round else state.scores_asked,
     )
-    effects: tuple[Effect, ...] = (save, *news.publish_tip(state), note)
+    effects: tuple[Effect, ...] = (save, *announce.publish_tip(state), note)
     effects += tuple(Refuse(error.code, str(error)) for error in refused)
     state, more = scoring.process_phase(state)
     state, begun = consider(state)

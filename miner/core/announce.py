@@ -7,7 +7,7 @@ from flchain.messages import Header, Phase
 from flchain.packets import PacketType, encode_packet
 from flchain.trust import decode_sets
 from flchain.wire import HEADER_BYTES_MAX, decode_struct
-from miner.values import Effect, MinerState, Publish
+from miner.core.values import Effect, MinerState, Publish
 
 
 def publish_tip(state: MinerState, is_again: bool = False) -> tuple[Effect, ...]:

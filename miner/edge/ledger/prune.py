@@ -10,9 +10,9 @@ from flchain.genesis import Genesis
 from flchain.snapshot import encode_state
 from flchain.state import build_genesis_state
 from flchain.types import Height, ModelVector
-from miner.edge.ledger import REPLAY_BLOCKS, Ledger, replay_block
-from miner.edge.ledger_base import restore_base
-from miner.tip import Standing, extend
+from miner.core.tip import Standing, extend
+from miner.edge.ledger.base import restore_base
+from miner.edge.ledger.ledger import REPLAY_BLOCKS, Ledger, replay_block
 
 
 async def prune_ledger(path: Path, genesis: Genesis, initial_model: ModelVector, keep: int) -> Height | None:

@@ -14,8 +14,8 @@ from flchain.phases import get_expected, get_present
 from flchain.state import ChainState, find_candidate, find_device
 from flchain.types import Address, Millis
 from flchain.wire import Envelope, seal
-from miner import agreement
-from miner.values import Effect, MinerState, Publish, SendChunks
+from miner.core import agreement
+from miner.core.values import Effect, MinerState, Publish, SendChunks
 
 ASK_AGAIN_MS = 1_000
 """How often at most one device is asked for what is missing of its update."""

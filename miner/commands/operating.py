@@ -10,7 +10,7 @@ from miner.settings import UNIT, MinerSettings
 
 
 def _doctor(settings: MinerSettings, arguments: argparse.Namespace) -> int:
-    from miner.doctor import run_doctor
+    from miner.commands.doctor import run_doctor
 
     return run_doctor(settings, arguments)
 

@@ -15,9 +15,9 @@ from flchain.packets import PacketType, Topics, encode_packet
 from flchain.state import NO_HEIGHT, ChainState
 from flchain.trust import Head, Trust
 from flchain.types import EARLIEST, Address, Hash, Height, Millis, ModelVector, Round, UnixMillis, View
-from miner.mempool import Mempool
-from miner.order_pool import OrderPool
-from miner.tip import Changes, Deltas, Tip
+from miner.core.mempool import Mempool
+from miner.core.order_pool import OrderPool
+from miner.core.tip import Changes, Deltas, Tip
 
 BEFORE_ANYTHING = Millis(0)
 

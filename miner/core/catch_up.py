@@ -10,7 +10,7 @@ from flchain.messages import Kind
 from flchain.packets import PacketType, decode_packet, read_topic_channel
 from flchain.types import Hash
 from flchain.wire import open_envelope
-from miner.values import (
+from miner.core.values import (
     Effect,
     Event,
     Note,

@@ -33,9 +33,9 @@ from flchain.phases import PHASE_KINDS
 from flchain.state import Device, find_candidate, find_device
 from flchain.types import Address, Height, Millis, UnixMillis
 from flchain.wire import Envelope, open_envelope, seal, verify_envelope
-from miner import agreement, answers, mempool, news, order_pool, resume, scoring, state_sync
-from miner.tip import Standing
-from miner.values import (
+from miner.core import agreement, announce, answers, mempool, missing_chunks, order_pool, scoring, state_sync
+from miner.core.tip import Standing
+from miner.core.values import (
     Connected,
     Early,
     Effect,
@@ -138,7 +138,7 @@ def _on_event(state: MinerState, event: Event) -> Transition:
 
 def _on_patience_over(state: MinerState) -> Transition:
     """Who is missing now is left out; but not while a slow link still brings what is awaited, which has an end, too."""
-    if state.is_patience_running and resume.is_update_arriving(state):
+    if state.is_patience_running and missing_chunks.is_update_arriving(state):
         state = replace(state, patience_extensions=state.patience_extensions + 1)
         return state, (StartTimer(Timer.PATIENCE, state.chain.params.patience_ms),)
     return agreement.consider(replace(state, is_patience_over=state.is_patience_running))
@@ -146,11 +146,11 @@ def _on_patience_over(state: MinerState) -> Transition:
 
 def _on_connected(state: MinerState) -> Transition:
     repeated = scoring.repeat_scores(state)
-    tip = news.publish_tip(state, is_again=True)
+    tip = announce.publish_tip(state, is_again=True)
     state, scored = scoring.process_phase(state)
     state, said = agreement.on_gossip_timer(replace(state, gossips=0))
     state, begun = agreement.consider(state)
-    state, asked = resume.ask_all(state)
+    state, asked = missing_chunks.ask_all(state)
     return state, (*tip, *repeated, *scored, *said, *begun, *asked)
 
 
@@ -176,7 +176,7 @@ def on_packet(state: MinerState, event: PacketReceived) -> Transition:
         return state, ()  # the broker returns what this node has said
     packet = decode_packet(event.payload)
     if packet.type is PacketType.CHUNK:
-        state, whole, asked = resume.on_chunk(state, owner, packet)
+        state, whole, asked = missing_chunks.on_chunk(state, owner, packet)
         if whole is None:
             return state, asked
         packet = whole
@@ -260,7 +260,7 @@ def _on_device_message(state: MinerState, owner: Address, packet: Packet) -> Tra
     if envelope.kind is Kind.ASK:
         return answers.on_ask(state, envelope)
     if envelope.kind is Kind.RESUME:
-        return resume.on_resume(state, envelope)
+        return missing_chunks.on_resume(state, envelope)
     if envelope.kind in ORDER_KINDS:
         return _on_order(state, envelope)
     if envelope.kind not in DEVICE_KINDS | SCORE_KINDS:

@@ -2,7 +2,7 @@
 
 A miner that has lost blocks stands at a height where it has voted before, and those votes were forgotten when the
 height became final. So the mended ledger also says up to where the miner is silent: it takes blocks from its peers up
-to there, and only then takes part again, beginning with what it has said at the height after (see miner.catch_up).
+to there, and only then takes part again, beginning with what it has said at the height after (see miner.core.catch_up).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from flchain.state import ChainState, build_genesis_state, find_validator
 from flchain.types import Height, ModelVector
 from flchain.wire import open_envelope, verify_envelope
 from flchain_edge.storage.database_files import SIDE_FILES, move_aside, refuse_if_open, remove_database, sync_folder
-from miner.edge.ledger import Ledger, StoredBlock, get_resynced_path, replay_block
-from miner.edge.ledger_base import restore_base
-from miner.edge.ledger_file import LedgerFile, OwnWords, open_ledger_file
+from miner.edge.ledger.base import restore_base
+from miner.edge.ledger.file import LedgerFile, OwnWords, open_ledger_file
+from miner.edge.ledger.ledger import Ledger, StoredBlock, get_resynced_path, replay_block
 
 COPY_BLOCKS = 64
 

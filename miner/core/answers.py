@@ -15,8 +15,8 @@ from flchain.state import compute_validators_hash, find_candidate, find_device
 from flchain.trust import Head
 from flchain.types import Address, Height
 from flchain.wire import HEADER_BYTES_MAX, Envelope, decode_struct
-from miner import agreement, news, state_sync
-from miner.values import Effect, MinerState, Publish, SendBlocks, StartTimer, Timer
+from miner.core import agreement, announce, state_sync
+from miner.core.values import Effect, MinerState, Publish, SendBlocks, StartTimer, Timer
 
 BLOCKS_PER_ANSWER_MAX = 64
 CHANGES_PER_ANSWER_MAX = 16
@@ -142,4 +142,4 @@ def tell_tip_again(state: MinerState) -> Transition:
     """A peer votes on what is final here: the header that would have told it may be lost."""
     if state.now_ms - state.tip_told_ms < TIP_AGAIN_MS:
         return state, ()  # a late vote of the last height, mostly
-    return replace(state, tip_told_ms=state.now_ms), news.publish_tip(state)[:1]
+    return replace(state, tip_told_ms=state.now_ms), announce.publish_tip(state)[:1]

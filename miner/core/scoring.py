@@ -18,8 +18,8 @@ from flchain.scoring import (
 from flchain.settle import get_home_of
 from flchain.state import RevealedUpdate, find_validator
 from flchain.wire import open_envelope, seal
-from miner import mempool
-from miner.values import ComputeScore, Effect, MinerState
+from miner.core import mempool
+from miner.core.values import ComputeScore, Effect, MinerState
 
 Transition = tuple[MinerState, tuple[Effect, ...]]
 

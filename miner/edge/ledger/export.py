@@ -20,8 +20,8 @@ from flchain.messages import Header
 from flchain.types import Height, ModelVector
 from flchain.wire import BODY_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, encode
 from flchain_edge.storage.database_files import sync_folder
-from miner.edge.ledger import REPLAY_BLOCKS, Ledger, StoredBlock, replay, replay_block
-from miner.edge.ledger_file import open_ledger_file
+from miner.edge.ledger.file import open_ledger_file
+from miner.edge.ledger.ledger import REPLAY_BLOCKS, Ledger, StoredBlock, replay, replay_block
 
 FORMAT, END = b"flchain-export-1", b"end"
 ARRAY_OF_3, BYTES_MAJOR = 0x83, 2

@@ -13,8 +13,8 @@ from flchain.phases import PHASE_KINDS, get_expected, get_present
 from flchain.state import ChainState, find_device
 from flchain.types import Address
 from flchain.wire import BODY_BYTES_MAX, decode_struct, open_envelope, seal
-from miner import mempool, order_pool
-from miner.values import Candidate, Effect, MinerState, Note
+from miner.core import mempool, order_pool
+from miner.core.values import Candidate, Effect, MinerState, Note
 
 CLOCK_AHEAD_MAX_MS = 300_000
 """A new block's time may be so far ahead of this node's clock."""

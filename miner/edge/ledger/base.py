@@ -14,7 +14,7 @@ from flchain.state import ChainState
 from flchain.trust import Head, decode_sets
 from flchain.types import Height
 from flchain.wire import HEADER_BYTES_MAX, decode_struct
-from miner.tip import Standing, Tip
+from miner.core.tip import Standing, Tip
 
 BASE_COLUMNS = "header, certificate, sets, state"
 BASE_QUERY = f"SELECT {BASE_COLUMNS} FROM base"

@@ -18,9 +18,9 @@ from flchain.snapshot import decode_state, encode_state
 from flchain.trust import Head, Trust, build_trust, verify_final
 from flchain.types import Address
 from flchain.wire import HEADER_BYTES_MAX, decode_struct, seal
-from miner.agreement import stand_at
-from miner.tip import Tip, add_change
-from miner.values import Effect, MinerState, Note, Publish, SaveState
+from miner.core.agreement import stand_at
+from miner.core.tip import Tip, add_change
+from miner.core.values import Effect, MinerState, Note, Publish, SaveState
 
 BEHIND_HEIGHTS = 1_000
 """A miner that is further behind asks for a state, not for blocks."""

@@ -1,0 +1,1 @@
+"""What the miner's command line does besides `run`: doctor, export, import, prune, resync."""

@@ -1,0 +1,1 @@
+"""The miner as a pure machine: events in, the next state and effects out."""

@@ -1,0 +1,1 @@
+"""The ledger on disk: blocks, certificates, and this node's own votes."""
