@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agent.edge.workers.spawn import WorkerProcess
-    from flchain.genesis import Genesis
+    from flchain.ledger.genesis import Genesis
     from flchain_edge.process.command import NodeCommand
 
 DEFAULT_CONFIG = Path("/var/lib/flchain-agent/agent.toml")

@@ -55,14 +55,14 @@ from agent.edge.workers.workers import Workers, build_workers
 from agent.settings import AgentSettings
 from agent.status_snapshot import LifeTimes, build_snapshot
 from agent.supervisor import Supervisor
-from flchain.crypto import Identity, compute_address
-from flchain.errors import ConfigError
-from flchain.genesis import Genesis
-from flchain.light import build_light_state
-from flchain.messages import Status
-from flchain.packets import PacketType, encode_packet
-from flchain.types import Address, UnixMillis
-from flchain.wire import seal
+from flchain.base.crypto import Identity, compute_address
+from flchain.base.errors import ConfigError
+from flchain.base.types import Address, UnixMillis
+from flchain.ledger.genesis import Genesis
+from flchain.light.follow import build_light_state
+from flchain.wire.envelope import seal
+from flchain.wire.messages import Status
+from flchain.wire.packets import PacketType, encode_packet
 from flchain_edge.enrolment.renewal import RenewalKeeper
 from flchain_edge.mqtt.link import Connected as LinkConnected
 from flchain_edge.mqtt.link import LinkEvent, MqttLink, Received

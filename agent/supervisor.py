@@ -55,8 +55,8 @@ from agent.scheduling.inputs import (
 from agent.scheduling.readings import BoardReading, Shares
 from agent.scheduling.settings import SchedulerSettings
 from agent.scheduling.values import UNKNOWN_BOARD, CpuOutlook, Decision, compute_core_second_cost
-from flchain.messages import Phase
-from flchain.types import Millis, UnixMillis
+from flchain.base.types import Millis, UnixMillis
+from flchain.wire.messages import Phase
 from flchain_edge.process.event_loop import read_clocks
 from flchain_edge.process.kernel_clock import is_clock_synchronised
 

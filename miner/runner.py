@@ -6,12 +6,18 @@ import asyncio
 import logging
 from pathlib import Path
 
-from flchain.chunks import CHUNK_BYTES, DEVICE_CHUNK_BYTES, FIRST_CHUNKS, compute_pushed_chunk_bytes, split_packet
-from flchain.genesis import Genesis
-from flchain.limits import compute_miner_packet_bytes_max, compute_packet_bytes_max
-from flchain.packets import PacketType, encode_packet, read_topic_channel
-from flchain.state import find_validator
-from flchain.types import Height
+from flchain.base.types import Height
+from flchain.ledger.genesis import Genesis
+from flchain.ledger.limits import compute_miner_packet_bytes_max, compute_packet_bytes_max
+from flchain.ledger.state import find_validator
+from flchain.wire.chunks import (
+    CHUNK_BYTES,
+    DEVICE_CHUNK_BYTES,
+    FIRST_CHUNKS,
+    compute_pushed_chunk_bytes,
+    split_packet,
+)
+from flchain.wire.packets import PacketType, encode_packet, read_topic_channel
 from flchain_edge.enrolment.renewal import RenewalKeeper
 from flchain_edge.model.model_files import compute_initial_model, load_examples
 from flchain_edge.model.tflite import TfliteModel, probe_model

@@ -16,13 +16,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from flchain.chain import hash_header
-from flchain.errors import ConfigError, InvalidMessage, LedgerCorrupt
-from flchain.genesis import Genesis, encode_genesis
-from flchain.messages import Body, Certificate, Header
-from flchain.state import ChainState
-from flchain.types import Height
-from flchain.wire import BODY_BYTES_MAX, CERTIFICATE_BYTES_MAX, HEADER_BYTES_MAX, decode_struct
+from flchain.base.errors import ConfigError, InvalidMessage, LedgerCorrupt
+from flchain.base.types import Height
+from flchain.ledger.genesis import Genesis, encode_genesis
+from flchain.ledger.state import ChainState
+from flchain.rules.blocks import hash_header
+from flchain.wire.envelope import BODY_BYTES_MAX, CERTIFICATE_BYTES_MAX, HEADER_BYTES_MAX, decode_struct
+from flchain.wire.messages import Body, Certificate, Header
 from flchain_edge.process.chain_files import load_genesis
 from flchain_edge.process.command import EXIT_FAULT
 from miner.edge.ledger.file import LedgerFile, open_ledger_file

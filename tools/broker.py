@@ -31,8 +31,8 @@ from typing import Literal, Self
 
 import psutil
 
-from flchain.errors import FlchainError
-from flchain.packets import PAYLOAD_BYTES_MAX
+from flchain.base.errors import FlchainError
+from flchain.wire.packets import PAYLOAD_BYTES_MAX
 
 BrokerKind = Literal["nats", "mosquitto"]
 

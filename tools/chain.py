@@ -17,13 +17,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flchain.errors import ConfigError, InvalidMessage, LedgerCorrupt
-from flchain.genesis import Genesis
+from flchain.base.errors import ConfigError, InvalidMessage, LedgerCorrupt
+from flchain.base.types import Address
 from flchain.incentives import REWARD_RULES
-from flchain.messages import Body, Certificate, Header, Kind, Phase, Reveal, Settlement
-from flchain.state import ChainState, compute_validators_hash, find_device
-from flchain.types import Address
-from flchain.wire import (
+from flchain.ledger.genesis import Genesis
+from flchain.ledger.state import ChainState, compute_validators_hash, find_device
+from flchain.wire.envelope import (
     BODY_BYTES_MAX,
     CERTIFICATE_BYTES_MAX,
     HEADER_BYTES_MAX,
@@ -32,6 +31,7 @@ from flchain.wire import (
     open_envelope,
     verify_envelope,
 )
+from flchain.wire.messages import Body, Certificate, Header, Kind, Phase, Reveal, Settlement
 from miner.edge.ledger.file import LedgerFile, open_ledger_file
 from miner.edge.ledger.ledger import StoredBlock
 from tools.audit import find_ledgers

@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from flchain.errors import FlchainError
+from flchain.base.errors import FlchainError
 from flchain_edge.process.command import EXIT_CONFIG, EXIT_FAULT, EXIT_IO, end_unread
 
 COMMANDS: dict[str, tuple[str, str]] = {

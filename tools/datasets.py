@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 
 WATCH_RATE_HZ = 50
 WATCH_WINDOW = 100  # samples, 2 s

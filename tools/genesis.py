@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flchain.aggregation import AGGREGATION_RULES
+from flchain.base.crypto import compute_address
+from flchain.base.errors import ConfigError
 from flchain.codecs import CODECS, DOWNSTREAM_RULES
 from flchain.codecs.codec import LEVEL_MAX
 from flchain.consensus import CONSENSUS_RULES, PROPOSER_RULES
-from flchain.crypto import compute_address
-from flchain.errors import ConfigError
-from flchain.genesis import Genesis, decode_genesis, encode_genesis
 from flchain.incentives import REWARD_RULES
-from flchain.messages import DeviceEntry, HolderEntry, ValidatorEntry
-from flchain.params import PRESETS, SAMPLES_CAP_MAX, VALIDATORS_MAX, ChainParams
+from flchain.ledger.genesis import Genesis, decode_genesis, encode_genesis
+from flchain.ledger.params import PRESETS, SAMPLES_CAP_MAX, VALIDATORS_MAX, ChainParams
+from flchain.ledger.state import hash_model
 from flchain.privacy import MECHANISMS
-from flchain.state import hash_model
+from flchain.wire.messages import DeviceEntry, HolderEntry, ValidatorEntry
 from flchain_edge.model.model_files import compute_initial_model
 from flchain_edge.model.tflite import TfliteModel, probe_model
 from flchain_edge.process.chain_files import load_genesis

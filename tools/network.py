@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from flchain.crypto import Identity
-from flchain.errors import ConfigError
-from flchain.genesis import Genesis, decode_genesis, encode_genesis
-from flchain.types import Address
+from flchain.base.crypto import Identity
+from flchain.base.errors import ConfigError
+from flchain.base.types import Address
+from flchain.ledger.genesis import Genesis, decode_genesis, encode_genesis
 from flchain_edge.keys.keystore import load_or_create_identity
 from tools.datasets import Dataset
 from tools.genesis import DeviceLine, NetworkSettings, TrainingRules, UpdateRules, ValidatorLine, build_genesis

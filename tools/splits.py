@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 from tools.datasets import NO_CLIENT, Dataset, Floats, Ints
 
 DIRICHLET_ALPHA = 0.5

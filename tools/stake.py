@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from agent.settings import AgentSettings
-from flchain.crypto import Identity, compute_address
-from flchain.errors import ConfigError, InvalidMessage
-from flchain.messages import AnyMessage, Delegate, Register, Transfer, Undelegate, Unjail
-from flchain.orders import process_order
-from flchain.state import find_account
-from flchain.types import ADDRESS_BYTES, HASH_BYTES, SHARE_ALL, Address
-from flchain.wire import open_envelope, seal
+from flchain.base.crypto import Identity, compute_address
+from flchain.base.errors import ConfigError, InvalidMessage
+from flchain.base.types import ADDRESS_BYTES, HASH_BYTES, SHARE_ALL, Address
+from flchain.ledger.state import find_account
+from flchain.rules.orders import process_order
+from flchain.wire.envelope import open_envelope, seal
+from flchain.wire.messages import AnyMessage, Delegate, Register, Transfer, Undelegate, Unjail
 from flchain_edge.keys.keystore import load_or_create_identity, load_passphrase
 from flchain_edge.mqtt.settings import MqttSettings
 from flchain_edge.process.chain_files import load_genesis

@@ -6,14 +6,14 @@ import asyncio
 import time
 from dataclasses import dataclass, replace
 
-from flchain.crypto import Identity, compute_address
-from flchain.errors import FlchainError, InvalidMessage
-from flchain.genesis import Genesis
-from flchain.messages import Receipt
-from flchain.packets import PacketType, Topics, decode_packet, encode_packet, read_topic_owner
-from flchain.state import find_account
-from flchain.types import Address
-from flchain.wire import open_envelope, verify_envelope
+from flchain.base.crypto import Identity, compute_address
+from flchain.base.errors import FlchainError, InvalidMessage
+from flchain.base.types import Address
+from flchain.ledger.genesis import Genesis
+from flchain.ledger.state import find_account
+from flchain.wire.envelope import open_envelope, verify_envelope
+from flchain.wire.messages import Receipt
+from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet, read_topic_owner
 from flchain_edge.mqtt.inbox import Received
 from flchain_edge.mqtt.link import MqttLink
 from flchain_edge.mqtt.settings import MqttSettings, with_client_id

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flchain.genesis import Genesis
-from flchain.messages import Body
-from flchain.state import Candidate, ChainState, find_account, get_delegation, get_stake
-from flchain.types import MS_PER_S, Address
-from flchain.wire import BODY_BYTES_MAX, decode_struct
+from flchain.base.types import MS_PER_S, Address
+from flchain.ledger.genesis import Genesis
+from flchain.ledger.state import Candidate, ChainState, find_account, get_delegation, get_stake
+from flchain.wire.envelope import BODY_BYTES_MAX, decode_struct
+from flchain.wire.messages import Body
 from miner.edge.ledger.file import open_ledger_file
 from miner.edge.ledger.ledger import replay_block
 

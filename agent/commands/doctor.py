@@ -25,12 +25,12 @@ from agent.edge.data.sensor_checks import find_sensor_problems
 from agent.edge.power.board import Board
 from agent.edge.store.store import STORE_FILE
 from agent.settings import UNIT, AgentSettings
-from flchain.crypto import compute_address
-from flchain.errors import ConfigError
-from flchain.genesis import Genesis
-from flchain.messages import Ask, Want
-from flchain.packets import PacketType, Topics, encode_packet
-from flchain.wire import seal
+from flchain.base.crypto import compute_address
+from flchain.base.errors import ConfigError
+from flchain.ledger.genesis import Genesis
+from flchain.wire.envelope import seal
+from flchain.wire.messages import Ask, Want
+from flchain.wire.packets import PacketType, Topics, encode_packet
 from flchain_edge.checks.broker import BROKERS_TIMEOUT_S, LOGIN_CHECK_TIMEOUT_S, check_endpoints, check_login
 from flchain_edge.checks.checkup import Check, Finding, fail, ok, run_checkup, warn
 from flchain_edge.checks.clock import check_clock

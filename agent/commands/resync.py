@@ -10,8 +10,8 @@ import numpy as np
 
 from agent.edge.store.store import STORE_FILE, Store
 from agent.settings import AgentSettings
-from flchain.errors import ConfigError, LedgerCorrupt
-from flchain.light import build_light_state
+from flchain.base.errors import ConfigError, LedgerCorrupt
+from flchain.light.follow import build_light_state
 from flchain_edge.model.model_files import compute_initial_model
 from flchain_edge.process.chain_files import load_genesis, load_model_file
 from flchain_edge.process.command import NodeAction

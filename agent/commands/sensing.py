@@ -14,7 +14,7 @@ from agent.edge.data.sensor_checks import find_sensor_problems
 from agent.edge.sensors.source import Clock
 from agent.sensing.samples import Sample
 from agent.settings import AgentSettings
-from flchain.errors import ConfigError, FlchainError
+from flchain.base.errors import ConfigError, FlchainError
 from flchain_edge.model.model_files import NoWindows
 from flchain_edge.process.chain_files import load_genesis, load_model_file
 from flchain_edge.process.command import NodeAction

@@ -16,9 +16,9 @@ from agent.edge.store.status_file import read_status
 from agent.edge.store.store import STORE_FILE
 from agent.scheduling.energy import EnergySource
 from agent.settings import AgentSettings
-from flchain.errors import InvalidMessage
-from flchain.messages import Header
-from flchain.wire import HEADER_BYTES_MAX, decode_struct
+from flchain.base.errors import InvalidMessage
+from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct
+from flchain.wire.messages import Header
 from flchain_edge.process.kernel_clock import read_boot_key
 
 ROUNDS_SHOWN = 5

@@ -5,14 +5,14 @@ The rule, in one place:
   a question (Ask) is the exception, as it is how a header is asked for. It holds no time and decides nothing.
 - From then on it is never earlier than that header's time and what has passed since, by the monotonic clock. A clock
   that is behind is wrong and is not asked. One that is ahead looks like a long absence: trust has expired then.
-- Ages that matter (`flchain.trust`, the renewal of certificates) are judged by this time only.
+- Ages that matter (`flchain.light.trust`, the renewal of certificates) are judged by this time only.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flchain.types import Millis, UnixMillis
+from flchain.base.types import Millis, UnixMillis
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 from agent.core.values import AgentState, Drawing, Effect, Publish, SendChunks
-from flchain.chunks import DEVICE_CHUNK_BYTES, FIRST_CHUNKS, Assembly, Partial, Ranges, list_missing, process_chunk
-from flchain.limits import compute_packet_bytes_max
-from flchain.messages import Resume
-from flchain.packets import Packet, PacketType, encode_packet
-from flchain.types import Address
-from flchain.wire import seal
+from flchain.base.types import Address
+from flchain.ledger.limits import compute_packet_bytes_max
+from flchain.wire.chunks import (
+    DEVICE_CHUNK_BYTES,
+    FIRST_CHUNKS,
+    Assembly,
+    Partial,
+    Ranges,
+    list_missing,
+    process_chunk,
+)
+from flchain.wire.envelope import seal
+from flchain.wire.messages import Resume
+from flchain.wire.packets import Packet, PacketType, encode_packet
 
 WINDOW_MS = 1_000
 """What is asked for at once takes the link about so long."""

@@ -34,9 +34,7 @@ from agent.core.values import (
     Work,
     WorkHeld,
 )
-from flchain import light
-from flchain.chain import hash_header
-from flchain.errors import (
+from flchain.base.errors import (
     InvalidMessage,
     MalformedMessage,
     ModelMismatch,
@@ -46,9 +44,14 @@ from flchain.errors import (
     UntrustedValidators,
     WrongRound,
 )
-from flchain.light import LightState
-from flchain.messages import Ask, Receipt, Resume, Want
-from flchain.packets import (
+from flchain.base.types import Address, Hash, Millis, ModelVector, Round, UnixMillis
+from flchain.light import follow
+from flchain.light.follow import LightState
+from flchain.light.trust import Head, encode_sets
+from flchain.rules.blocks import hash_header
+from flchain.wire.envelope import open_envelope, seal, verify_envelope
+from flchain.wire.messages import Ask, Receipt, Resume, Want
+from flchain.wire.packets import (
     Packet,
     PacketType,
     Topics,
@@ -57,9 +60,6 @@ from flchain.packets import (
     read_topic_channel,
     read_topic_owner,
 )
-from flchain.trust import Head, encode_sets
-from flchain.types import Address, Hash, Millis, ModelVector, Round, UnixMillis
-from flchain.wire import open_envelope, seal, verify_envelope
 
 Transition = tuple[AgentState, tuple[Effect, ...]]
 
@@ -159,7 +159,7 @@ def _on_packet(state: AgentState, event: PacketReceived, now_ms: Millis) -> Tran
 def _on_head(state: AgentState, owner: Address, packet: Packet) -> Transition:
     head = Head(*packet.fields)
     try:
-        after = light.process_head(state.light, head, state.clock_ms)
+        after = follow.process_head(state.light, head, state.clock_ms)
     except WrongRound:
         return _on_known_head(state, head)
     except ModelMismatch as error:
@@ -218,7 +218,7 @@ def _follow(state: AgentState, owner: Address) -> Transition:
 
 def _on_body(state: AgentState, owner: Address, packet: Packet) -> Transition:
     try:
-        after = light.process_body(state.light, *packet.fields)
+        after = follow.process_body(state.light, *packet.fields)
     except ModelMismatch as error:
         return _on_mismatch(state, error)
     return _follow_light(state, after)
@@ -228,7 +228,7 @@ def _on_snapshot(state: AgentState, owner: Address, packet: Packet) -> Transitio
     *parts, vector, carried = packet.fields
     head = Head(*parts)
     try:
-        after = light.process_snapshot(state.light, head, vector, carried, state.clock_ms)
+        after = follow.process_snapshot(state.light, head, vector, carried, state.clock_ms)
     except ModelMismatch as error:  # of a later round, whose bodies were waiting
         return _on_mismatch(state, error)
     return _take_model(state, head, after)
@@ -237,7 +237,7 @@ def _on_snapshot(state: AgentState, owner: Address, packet: Packet) -> Transitio
 def _on_deltas(state: AgentState, owner: Address, packet: Packet) -> Transition:
     *parts, first, deltas = packet.fields
     head = Head(*parts)
-    return _take_model(state, head, light.process_deltas(state.light, head, first, deltas, state.clock_ms))
+    return _take_model(state, head, follow.process_deltas(state.light, head, first, deltas, state.clock_ms))
 
 
 def _take_model(state: AgentState, head: Head, after: LightState) -> Transition:

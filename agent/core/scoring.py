@@ -22,9 +22,9 @@ from agent.core.values import (
     ScoringFailed,
     WorkHeld,
 )
-from flchain.errors import InvalidMessage
-from flchain.messages import Phase
-from flchain.scoring import (
+from flchain.base.errors import InvalidMessage
+from flchain.ledger.state import RevealedUpdate
+from flchain.rules.score_words import (
     Subject,
     build_score_commit,
     build_score_reveal,
@@ -32,8 +32,8 @@ from flchain.scoring import (
     derive_score_salt,
     get_subjects,
 )
-from flchain.state import RevealedUpdate
-from flchain.wire import seal
+from flchain.wire.envelope import seal
+from flchain.wire.messages import Phase
 
 Transition = tuple[AgentState, tuple[Effect, ...]]
 

@@ -18,16 +18,16 @@ from agent.core.values import (
     TrainingDone,
     Work,
 )
+from flchain.base.errors import WrongRound
+from flchain.base.fixedpoint import to_fixed
+from flchain.base.types import Hash, Round
 from flchain.codecs import CODECS, compute_codec_seed
 from flchain.codecs.adaptive import compute_bytes_wanted
-from flchain.errors import WrongRound
-from flchain.fixedpoint import to_fixed
-from flchain.messages import SALT_BYTES, Commit, Phase, Receipt, Reveal, compute_update_commitment
-from flchain.packets import PacketType, encode_packet
-from flchain.params import SAMPLES_CAP_MAX
+from flchain.ledger.params import SAMPLES_CAP_MAX
 from flchain.privacy import MECHANISMS
-from flchain.types import Hash, Round
-from flchain.wire import SMALL_BYTES_MAX, hash_message, seal
+from flchain.wire.envelope import SMALL_BYTES_MAX, hash_message, seal
+from flchain.wire.messages import SALT_BYTES, Commit, Phase, Receipt, Reveal, compute_update_commitment
+from flchain.wire.packets import PacketType, encode_packet
 
 Transition = tuple[AgentState, tuple[Effect, ...]]
 

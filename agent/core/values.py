@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from agent.core.chain_time import ChainTime
-from flchain.chunks import Assembly, Ranges
-from flchain.crypto import Identity
-from flchain.light import LightState
-from flchain.packets import Topics
-from flchain.scoring import Subject
-from flchain.trust import Head
-from flchain.types import EARLIEST, Address, Hash, ModelVector, Round, UnixMillis
+from flchain.base.crypto import Identity
+from flchain.base.types import EARLIEST, Address, Hash, ModelVector, Round, UnixMillis
+from flchain.light.follow import LightState
+from flchain.light.trust import Head
+from flchain.rules.score_words import Subject
+from flchain.wire.chunks import Assembly, Ranges
+from flchain.wire.packets import Topics
 
 
 class Timer(Enum):

@@ -31,8 +31,8 @@ from agent.scheduling.values import (
     compute_core_second_cost,
     is_number,
 )
-from flchain.messages import Phase
-from flchain.types import Millis
+from flchain.base.types import Millis
+from flchain.wire.messages import Phase
 
 DEAD_BAND = 0.05
 """A share that would change by less stays, unless it is to end."""

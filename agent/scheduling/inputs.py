@@ -18,10 +18,10 @@ from agent.scheduling.estimates import estimate_work_left
 from agent.scheduling.history import FIRST_SCORE_CORE_S, FIRST_TRAINING_PART, Experience, observe_commit_phase
 from agent.scheduling.readings import BoardReading
 from agent.scheduling.values import CpuOutlook, MiningOffer, RoundOutlook, SchedulerInputs
-from flchain.light import LightState
-from flchain.messages import Phase
-from flchain.params import ChainParams
-from flchain.types import SHARE_ALL, Millis
+from flchain.base.types import SHARE_ALL, Millis
+from flchain.ledger.params import ChainParams
+from flchain.light.follow import LightState
+from flchain.wire.messages import Phase
 
 LEFT_CORE_S_MIN = 0.02
 """Of a training that runs: its last step is not its end."""

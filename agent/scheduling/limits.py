@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from agent.scheduling.readings import BoardReading, Shares
 from agent.scheduling.settings import SchedulerSettings
 from agent.scheduling.values import HARVEST_HOURS_MAX, UNKNOWN_BOARD, SchedulerInputs, is_number
-from flchain.types import Millis
+from flchain.base.types import Millis
 
 STEP = 0.05
 """Limits that follow sensors move in such steps."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from agent.scheduling.energy import BoardProfile
 from agent.scheduling.readings import BoardReading, Shares
-from flchain.messages import Phase
-from flchain.types import Millis
+from flchain.base.types import Millis
+from flchain.wire.messages import Phase
 
 OFFERS_MAX = 4
 """Offers of mining that one decision looks at; those beyond, the worse ones, count as not made."""

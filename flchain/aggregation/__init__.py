@@ -15,8 +15,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from flchain import fixedpoint
-from flchain.types import Address, ModelVector
+from flchain.base import fixedpoint
+from flchain.base.types import Address, ModelVector
 
 WEIGHT_LIMIT = 1 << 20
 """Weights are below this."""

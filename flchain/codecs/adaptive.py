@@ -26,13 +26,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from flchain import fixedpoint
-from flchain.codecs import golomb, minifloat, sparse_integers, sparse_signs
+from flchain.base import fixedpoint
+from flchain.base.errors import MalformedUpdate
+from flchain.base.types import ModelVector
+from flchain.codecs.bits import golomb, minifloat, sparse_integers, sparse_signs
+from flchain.codecs.bits.selection import check_level, select_largest
+from flchain.codecs.bits.sparse_integers import SparseIntegers
 from flchain.codecs.codec import NO_SEED, Codec, Encoded
-from flchain.codecs.selection import check_level, select_largest
-from flchain.codecs.sparse_integers import SparseIntegers
-from flchain.errors import MalformedUpdate
-from flchain.types import ModelVector
 
 STEP_BITS_MAX = 30
 BYTES_MIN, BYTES_MAX = 16, 1 << 24

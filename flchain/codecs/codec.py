@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from flchain.crypto import hash_tagged
-from flchain.types import Address, Hash, ModelVector, Round
+from flchain.base.crypto import hash_tagged
+from flchain.base.types import Address, Hash, ModelVector, Round
 
 NO_SEED = b""
 """For codecs that draw nothing. One that does raises ValueError on it."""

@@ -19,14 +19,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from flchain import fixedpoint
+from flchain.base import fixedpoint
+from flchain.base.errors import MalformedUpdate
+from flchain.base.types import SHARE_ALL, ModelVector
 from flchain.codecs import top_k
+from flchain.codecs.bits.selection import check_level
+from flchain.codecs.bits.uniform import draw_uniform
 from flchain.codecs.codec import NO_SEED, Codec, Encoded
-from flchain.codecs.draws import draw_uniform
-from flchain.codecs.selection import check_level
-from flchain.codecs.settled import Carried, Settled
-from flchain.errors import MalformedUpdate
-from flchain.types import SHARE_ALL, ModelVector
+from flchain.codecs.downstream_values import Carried, Settled
 
 ROWS = 5
 COLUMNS_PER_KEPT = 10

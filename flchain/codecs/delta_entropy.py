@@ -18,12 +18,12 @@ import struct
 
 import numpy as np
 
-from flchain import fixedpoint
+from flchain.base import fixedpoint
+from flchain.base.errors import MalformedUpdate
+from flchain.base.types import ModelVector
+from flchain.codecs.bits.selection import check_level
+from flchain.codecs.bits.sparse_integers import SparseIntegers, build_body, compute_bits_max, read_body
 from flchain.codecs.codec import NO_SEED, Codec, Encoded
-from flchain.codecs.selection import check_level
-from flchain.codecs.sparse_integers import SparseIntegers, build_body, compute_bits_max, read_body
-from flchain.errors import MalformedUpdate
-from flchain.types import ModelVector
 
 LEVEL_MAX = 1 << 30
 """A step of 1024, half of the range: a value can still round to it without leaving the range."""

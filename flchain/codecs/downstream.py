@@ -20,10 +20,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from flchain.base.types import ModelVector
 from flchain.codecs import adaptive, count_sketch, delta_entropy, identity, sparse_ternary, top_k
 from flchain.codecs.codec import Codec
-from flchain.codecs.settled import Carried, Settled
-from flchain.types import ModelVector
+from flchain.codecs.downstream_values import Carried, Settled
 
 
 @dataclass(frozen=True)

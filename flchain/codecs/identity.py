@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from flchain import fixedpoint
+from flchain.base import fixedpoint
+from flchain.base.types import ModelVector
 from flchain.codecs.codec import NO_SEED, Codec, Encoded
-from flchain.types import ModelVector
 
 
 def encode(

@@ -23,13 +23,13 @@ import struct
 import numpy as np
 import numpy.typing as npt
 
-from flchain import fixedpoint
+from flchain.base import fixedpoint
+from flchain.base.errors import MalformedUpdate
+from flchain.base.types import ModelVector
+from flchain.codecs.bits.selection import check_level
+from flchain.codecs.bits.sparse_integers import SparseIntegers, build_body, compute_bits_max, read_body
+from flchain.codecs.bits.uniform import draw_uniform
 from flchain.codecs.codec import NO_SEED, Codec, Encoded
-from flchain.codecs.draws import draw_uniform
-from flchain.codecs.selection import check_level
-from flchain.codecs.sparse_integers import SparseIntegers, build_body, compute_bits_max, read_body
-from flchain.errors import MalformedUpdate
-from flchain.types import ModelVector
 
 BUCKET = 512
 LEVEL_MAX = 1 << 15

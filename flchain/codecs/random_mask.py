@@ -17,13 +17,13 @@ import struct
 
 import numpy as np
 
-from flchain import fixedpoint
+from flchain.base import fixedpoint
+from flchain.base.errors import MalformedUpdate
+from flchain.base.types import ModelVector
+from flchain.codecs.bits.golomb import Positions
+from flchain.codecs.bits.selection import check_level
+from flchain.codecs.bits.uniform import draw_uniform
 from flchain.codecs.codec import LEVEL_MAX, NO_SEED, Codec, Encoded
-from flchain.codecs.draws import draw_uniform
-from flchain.codecs.golomb import Positions
-from flchain.codecs.selection import check_level
-from flchain.errors import MalformedUpdate
-from flchain.types import ModelVector
 
 _HEADER = struct.Struct("<I")
 

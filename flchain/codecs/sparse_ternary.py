@@ -20,12 +20,12 @@ import struct
 import numpy as np
 import numpy.typing as npt
 
-from flchain import fixedpoint
-from flchain.codecs import golomb, sparse_signs
+from flchain.base import fixedpoint
+from flchain.base.errors import MalformedUpdate
+from flchain.base.types import ModelVector
+from flchain.codecs.bits import golomb, sparse_signs
+from flchain.codecs.bits.selection import compute_kept_max, select_largest
 from flchain.codecs.codec import NO_SEED, Codec, Encoded
-from flchain.codecs.selection import compute_kept_max, select_largest
-from flchain.errors import MalformedUpdate
-from flchain.types import ModelVector
 
 _HEADER = struct.Struct("<IIB")
 HEADER_BYTES = _HEADER.size

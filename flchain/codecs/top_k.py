@@ -16,12 +16,12 @@ import struct
 
 import numpy as np
 
-from flchain import fixedpoint
-from flchain.codecs import golomb, minifloat, sparse_signs
+from flchain.base import fixedpoint
+from flchain.base.errors import MalformedUpdate
+from flchain.base.types import ModelVector
+from flchain.codecs.bits import golomb, minifloat, sparse_signs
+from flchain.codecs.bits.selection import compute_kept_max, select_largest
 from flchain.codecs.codec import NO_SEED, Codec, Encoded
-from flchain.codecs.selection import compute_kept_max, select_largest
-from flchain.errors import MalformedUpdate
-from flchain.types import ModelVector
 
 _HEADER = struct.Struct("<I")
 HEADER_BYTES = _HEADER.size

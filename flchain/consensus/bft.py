@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from flchain.base.errors import LedgerCorrupt, MalformedMessage, UnknownSender, WrongRound
+from flchain.base.types import Hash, Height, Millis, View
 from flchain.consensus.bft_types import (
     BftConfig,
     BftState,
@@ -47,8 +49,6 @@ from flchain.consensus.message_log import (
     record_proposal,
     record_vote,
 )
-from flchain.errors import LedgerCorrupt, MalformedMessage, UnknownSender, WrongRound
-from flchain.types import Hash, Height, Millis, View
 
 __all__ = [
     "BftConfig",

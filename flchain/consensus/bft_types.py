@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeAlias
 
-from flchain.types import Address, Hash, Height, Millis, Power, View
+from flchain.base.types import Address, Hash, Height, Millis, Power, View
 
 FIRST_VIEW = View(0)
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from flchain.base.errors import DuplicateMessage, InvalidBlock, InvalidMessage, PoolFull, WrongRound
+from flchain.base.types import Hash
 from flchain.consensus.pow import PowParams, SealRule, compute_next_target, compute_work, verify_seal
-from flchain.errors import DuplicateMessage, InvalidBlock, InvalidMessage, PoolFull, WrongRound
-from flchain.types import Hash
 
 ORPHANS_MAX = 64
 """Blocks kept whose parent is unknown; the oldest is dropped for one more."""

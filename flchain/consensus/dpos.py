@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from flchain.types import SHARE_ALL, Address, BasisPoints, Power, Stake
+from flchain.base.types import SHARE_ALL, Address, BasisPoints, Power, Stake
 
 STAKE_BITS_MAX = 40
 """Powers come to about 2**40 at most, so that they and the priorities made of them are integers that travel."""

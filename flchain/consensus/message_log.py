@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from flchain.base.types import Address, Hash, View
 from flchain.consensus.bft_types import (
     BftState,
     Effect,
@@ -19,7 +20,6 @@ from flchain.consensus.bft_types import (
     Vote,
     VoteType,
 )
-from flchain.types import Address, Hash, View
 
 VIEWS_AHEAD_MAX = 16
 """Messages of views further ahead than this are not kept, but for the votes of each sender's highest view."""

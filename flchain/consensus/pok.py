@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from flchain.types import BasisPoints
+from flchain.base.types import BasisPoints
 
 KNOWLEDGE_MIN = 1
 

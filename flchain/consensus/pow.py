@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from math import isqrt
 from typing import TypeAlias
 
-from flchain.crypto import hash_tagged
-from flchain.errors import BadSeal, OversizedMessage, TruncatedMessage
-from flchain.types import Hash
+from flchain.base.crypto import hash_tagged
+from flchain.base.errors import BadSeal, OversizedMessage, TruncatedMessage
+from flchain.base.types import Hash
 
 NONCE_BYTES = 8
 HASHES = 2**256

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from flchain.types import Address, Power, View
+from flchain.base.types import Address, Power, View
 
 Priorities: TypeAlias = tuple[tuple[Address, int], ...]
 """(address, priority) ascending by address; part of the chain state, signed integers."""

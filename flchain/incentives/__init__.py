@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
-from flchain.types import SHARE_ALL, Address, BasisPoints
+from flchain.base.types import SHARE_ALL, Address, BasisPoints
 
 RewardRule: TypeAlias = Callable[[tuple[tuple[Address, int], ...], int], Mapping[Address, int]]
 """(accepted devices with their capped samples, reward per update) -> what each earns, in the chain's smallest unit."""

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from flchain.fixedpoint import FloatVector
+from flchain.base.fixedpoint import FloatVector
 
 Mechanism: TypeAlias = Callable[[FloatVector, float, float, FloatVector | None], FloatVector]
 """(delta (P,), clip_norm, noise_multiplier, standard_normals (P,) or None) -> (P,).

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 from flchain_edge.checks.checkup import Finding, Level, fail, ok, warn
 from flchain_edge.formatting import format_moment, format_span
 from flchain_edge.mqtt.inbox import Received

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
-from flchain.errors import ConfigError, FlchainError
+from flchain.base.errors import ConfigError, FlchainError
 
 TIMEOUT_S = 10.0
 NAME_WIDTH = 12

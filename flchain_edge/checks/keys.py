@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from flchain.crypto import Identity
-from flchain.errors import ConfigError
-from flchain.genesis import Genesis
+from flchain.base.crypto import Identity
+from flchain.base.errors import ConfigError
+from flchain.ledger.genesis import Genesis
 from flchain_edge.checks.checkup import Finding, fail, ok, warn
 from flchain_edge.formatting import format_moment, format_span
 from flchain_edge.keys.tls_key import read_common_name, read_validity

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from flchain.genesis import Genesis
+from flchain.ledger.genesis import Genesis
 from flchain_edge.process.command import NodeAction
 from flchain_edge.settings.node import NodeSettings
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-from flchain.errors import ConfigError, TryAgain
+from flchain.base.errors import ConfigError, TryAgain
 from flchain_edge.enrolment.messages import (
     ANSWER_BYTES_MAX,
     EnrolAnswer,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from flchain.errors import ConfigError
-from flchain.genesis import Genesis
+from flchain.base.errors import ConfigError
+from flchain.ledger.genesis import Genesis
 from flchain_edge.enrolment.enrol import Newcomer, build_request_file, enrol, format_time, renew
 from flchain_edge.enrolment.messages import ANSWER_BYTES_MAX, EnrolAnswer, EnrolRequest, parse_token
 from flchain_edge.keys.keystore import load_passphrase

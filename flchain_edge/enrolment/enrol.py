@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from flchain.crypto import Identity
-from flchain.errors import ConfigError, TryAgain
-from flchain.genesis import GENESIS_BYTES_MAX, Genesis
+from flchain.base.crypto import Identity
+from flchain.base.errors import ConfigError, TryAgain
+from flchain.ledger.genesis import GENESIS_BYTES_MAX, Genesis
 from flchain_edge.enrolment.client import RegistrarClient, check_authority, fetch_authority
 from flchain_edge.enrolment.messages import (
     EnrolAnswer,

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from flchain.crypto import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, Identity, hash_tagged, verify
-from flchain.errors import ConfigError
+from flchain.base.crypto import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, Identity, hash_tagged, verify
+from flchain.base.errors import ConfigError
 from flchain_edge.mqtt.settings import Endpoint, parse_endpoint
 
 REQUEST_BYTES_MAX = 16_384

@@ -8,9 +8,9 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable
 
-from flchain.crypto import Identity
-from flchain.errors import FlchainError
-from flchain.types import UnixMillis
+from flchain.base.crypto import Identity
+from flchain.base.errors import FlchainError
+from flchain.base.types import UnixMillis
 from flchain_edge.keys.tls_key import Validity, read_validity
 from flchain_edge.settings.node import NodeSettings
 

@@ -9,8 +9,8 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from flchain.crypto import Identity
-from flchain.errors import ConfigError
+from flchain.base.crypto import Identity
+from flchain.base.errors import ConfigError
 from flchain_edge.keys.private_files import create_private
 
 ED25519_OID = "1.3.101.112"

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 from flchain_edge.logs.lines import LogLine, parse_line
 from flchain_edge.settings.node import NodeSettings
 

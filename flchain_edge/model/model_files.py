@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from flchain.errors import ConfigError, FlchainError
-from flchain.fixedpoint import to_fixed, to_float
-from flchain.types import SHARE_ALL
+from flchain.base.errors import ConfigError, FlchainError
+from flchain.base.fixedpoint import to_fixed, to_float
+from flchain.base.types import SHARE_ALL
 
 if TYPE_CHECKING:
-    from flchain.types import ModelVector
+    from flchain.base.types import ModelVector
     from flchain_edge.model.tflite import TfliteModel
 
 MODEL_BYTES_MAX = 64_000_000

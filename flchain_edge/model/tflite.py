@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 from flchain_edge.children.apart import answer_as_program, run_apart
 from flchain_edge.children.native_lines import leave_out
 from flchain_edge.model.float_state import keep_float_state

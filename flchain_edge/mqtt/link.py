@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import paho.mqtt.client as paho
 
-from flchain.chunks import CHUNK_BYTES, DEVICE_CHUNK_BYTES, PUSHED_CHUNKS_MAX, Ranges
-from flchain.errors import ConfigError
-from flchain.limits import FRAME_BYTES
-from flchain.packets import PACKET_BYTES_MAX, PAYLOAD_BYTES_MAX
-from flchain.params import DEVICES_MAX, VALIDATORS_MAX
+from flchain.base.errors import ConfigError
+from flchain.ledger.limits import FRAME_BYTES
+from flchain.ledger.params import DEVICES_MAX, VALIDATORS_MAX
+from flchain.wire.chunks import CHUNK_BYTES, DEVICE_CHUNK_BYTES, PUSHED_CHUNKS_MAX, Ranges
+from flchain.wire.packets import PACKET_BYTES_MAX, PAYLOAD_BYTES_MAX
 from flchain_edge.mqtt.broker_choice import BrokerChoice, is_listening
 from flchain_edge.mqtt.inbox import (
     INBOX_BYTES_MAX,

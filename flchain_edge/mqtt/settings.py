@@ -7,7 +7,7 @@ import ssl
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 
 BROKERS_MAX = 16
 """Brokers that one node may know."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from flchain.chunks import DEVICE_CHUNK_BYTES, Ranges, build_chunk, count_chunks, hash_packet, iterate_indices
+from flchain.wire.chunks import DEVICE_CHUNK_BYTES, Ranges, build_chunk, count_chunks, hash_packet, iterate_indices
 
 TRANSFERS_MAX = 4
 """Packets kept to send or to send on; the oldest that is done is forgotten for a fifth, or the oldest."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from flchain.base.errors import ConfigError
 from flchain.consensus import CONSENSUS_RULES
-from flchain.errors import ConfigError
-from flchain.genesis import GENESIS_BYTES_MAX, Genesis, decode_genesis
+from flchain.ledger.genesis import GENESIS_BYTES_MAX, Genesis, decode_genesis
 from flchain_edge.model.model_files import read_file, read_model_file
 
 

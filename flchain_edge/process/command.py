@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flchain.crypto import Identity
-from flchain.errors import ConfigError, FlchainError, LedgerCorrupt, TryAgain
-from flchain.genesis import Genesis
+from flchain.base.crypto import Identity
+from flchain.base.errors import ConfigError, FlchainError, LedgerCorrupt, TryAgain
+from flchain.ledger.genesis import Genesis
 from flchain_edge.logs.setup import setup_logging
 from flchain_edge.model.model_files import load_examples
 from flchain_edge.mqtt.settings import build_tls_context

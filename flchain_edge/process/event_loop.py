@@ -10,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
-from flchain.types import Millis, UnixMillis
+from flchain.base.types import Millis, UnixMillis
 from flchain_edge.mqtt.inbox import Inbox, LinkEvent
 
 log = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 
 CONFIG_BYTES_MAX = 256 * 1024
 ENV_PREFIX = "FLCHAIN"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flchain.crypto import Identity
-from flchain.types import Hash
+from flchain.base.crypto import Identity
+from flchain.base.types import Hash
 from flchain_edge.keys.keystore import load_or_create_identity, load_passphrase
 from flchain_edge.mqtt.settings import Endpoint, MqttSettings, parse_endpoint
 

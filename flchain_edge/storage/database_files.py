@@ -6,7 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 
 SIDE_FILES = ("-wal", "-shm")
 _SHARED_FIRST, _SHARED_SIZE = 0x40000002, 510

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 import aiosqlite
 
-from flchain.errors import ConfigError, FlchainError, LedgerCorrupt
+from flchain.base.errors import ConfigError, FlchainError, LedgerCorrupt
 
 BUSY_TIMEOUT_MS = 5_000
 WORKER_TIMEOUT_S = 5.0

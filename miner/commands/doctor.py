@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from flchain.errors import ConfigError
-from flchain.messages import Header
-from flchain.wire import HEADER_BYTES_MAX, decode_struct
+from flchain.base.errors import ConfigError
+from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct
+from flchain.wire.messages import Header
 from flchain_edge.checks.broker import BROKERS_TIMEOUT_S, LOGIN_CHECK_TIMEOUT_S, check_endpoints, check_login
 from flchain_edge.checks.checkup import Check, Finding, fail, ok, run_checkup, warn
 from flchain_edge.checks.clock import check_clock

@@ -7,9 +7,9 @@ import asyncio
 import logging
 from pathlib import Path
 
-from flchain.errors import ConfigError
-from flchain.genesis import Genesis
-from flchain.types import Height, ModelVector
+from flchain.base.errors import ConfigError
+from flchain.base.types import Height, ModelVector
+from flchain.ledger.genesis import Genesis
 from flchain_edge.model.model_files import compute_initial_model
 from flchain_edge.model.tflite import TfliteModel, probe_model
 from flchain_edge.process.chain_files import load_genesis, load_model_file

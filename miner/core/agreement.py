@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from flchain import messages
-from flchain.certificate import build_certificate, verify_certificate
-from flchain.chain import (
+from flchain.base.errors import InvalidMessage, MalformedMessage, UnknownSender, WrongRound
+from flchain.base.types import Address, Hash, Height, Millis, View
+from flchain.consensus import bft
+from flchain.ledger.certificate import build_certificate, verify_certificate
+from flchain.ledger.state import ChainState, find_account, find_validator
+from flchain.rules.blocks import (
     Block,
     apply_block,
     build_block,
@@ -15,15 +18,12 @@ from flchain.chain import (
     select_orders,
     select_transactions,
 )
-from flchain.chunks import Assembly
-from flchain.consensus import bft
-from flchain.errors import InvalidMessage, MalformedMessage, UnknownSender, WrongRound
-from flchain.messages import Phase
-from flchain.packets import PacketType, encode_packet
-from flchain.phases import get_expected, get_present
-from flchain.state import ChainState, find_account, find_validator
-from flchain.types import Address, Hash, Height, Millis, View
-from flchain.wire import Envelope, get_signature, seal, verify_envelope
+from flchain.rules.phases import get_expected, get_present
+from flchain.wire import messages
+from flchain.wire.chunks import Assembly
+from flchain.wire.envelope import Envelope, get_signature, seal, verify_envelope
+from flchain.wire.messages import Phase
+from flchain.wire.packets import PacketType, encode_packet
 from miner.core import announce, mempool, order_pool, scoring
 from miner.core.timeliness import accuse, get_candidates, is_timely
 from miner.core.tip import Tip, add_change, add_delta, build_tip

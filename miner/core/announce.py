@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from flchain.certificate import trim_certificate
-from flchain.messages import Header, Phase
-from flchain.packets import PacketType, encode_packet
-from flchain.trust import decode_sets
-from flchain.wire import HEADER_BYTES_MAX, decode_struct
+from flchain.ledger.certificate import trim_certificate
+from flchain.light.trust import decode_sets
+from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct
+from flchain.wire.messages import Header, Phase
+from flchain.wire.packets import PacketType, encode_packet
 from miner.core.values import Effect, MinerState, Publish
 
 

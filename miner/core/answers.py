@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from flchain import messages
-from flchain.certificate import verify_certificate
-from flchain.chain import hash_header
-from flchain.fixedpoint import vector_bytes
-from flchain.messages import Header, Want
-from flchain.packets import Packet, PacketType, encode_packet
-from flchain.snapshot import encode_carried
-from flchain.state import compute_validators_hash, find_candidate, find_device
-from flchain.trust import Head
-from flchain.types import Address, Height
-from flchain.wire import HEADER_BYTES_MAX, Envelope, decode_struct
+from flchain.base.fixedpoint import vector_bytes
+from flchain.base.types import Address, Height
+from flchain.ledger.certificate import verify_certificate
+from flchain.ledger.snapshot import encode_carried
+from flchain.ledger.state import compute_validators_hash, find_candidate, find_device
+from flchain.light.trust import Head
+from flchain.rules.blocks import hash_header
+from flchain.wire import messages
+from flchain.wire.envelope import HEADER_BYTES_MAX, Envelope, decode_struct
+from flchain.wire.messages import Header, Want
+from flchain.wire.packets import Packet, PacketType, encode_packet
 from miner.core import agreement, announce, state_sync
 from miner.core.values import Effect, MinerState, Publish, SendBlocks, StartTimer, Timer
 

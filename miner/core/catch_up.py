@@ -5,11 +5,11 @@ It hears no votes and no proposals and its consensus has no timers, so it cannot
 
 from __future__ import annotations
 
-from flchain.errors import InvalidMessage
-from flchain.messages import Kind
-from flchain.packets import PacketType, decode_packet, read_topic_channel
-from flchain.types import Hash
-from flchain.wire import open_envelope
+from flchain.base.errors import InvalidMessage
+from flchain.base.types import Hash
+from flchain.wire.envelope import open_envelope
+from flchain.wire.messages import Kind
+from flchain.wire.packets import PacketType, decode_packet, read_topic_channel
 from miner.core.values import (
     Effect,
     Event,

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from flchain import messages
-from flchain.chain import DEVICE_KINDS, ORDER_KINDS, SCORE_KINDS, Block, get_key_for, is_in_chain, process_transaction
-from flchain.consensus import bft
-from flchain.errors import (
+from flchain.base.errors import (
     BadCommitment,
     DuplicateMessage,
     InvalidMessage,
@@ -18,9 +15,24 @@ from flchain.errors import (
     UnknownSender,
     WrongRound,
 )
-from flchain.limits import compute_update_bytes_max
-from flchain.messages import Kind, Phase
-from flchain.packets import (
+from flchain.base.types import Address, Height, Millis, UnixMillis
+from flchain.consensus import bft
+from flchain.ledger.limits import compute_update_bytes_max
+from flchain.ledger.state import Device, find_candidate, find_device
+from flchain.rules.blocks import (
+    DEVICE_KINDS,
+    ORDER_KINDS,
+    SCORE_KINDS,
+    Block,
+    get_key_for,
+    is_in_chain,
+    process_transaction,
+)
+from flchain.rules.phases import PHASE_KINDS
+from flchain.wire import messages
+from flchain.wire.envelope import Envelope, open_envelope, seal, verify_envelope
+from flchain.wire.messages import Kind, Phase
+from flchain.wire.packets import (
     Packet,
     PacketType,
     Topics,
@@ -29,10 +41,6 @@ from flchain.packets import (
     read_topic_channel,
     read_topic_owner,
 )
-from flchain.phases import PHASE_KINDS
-from flchain.state import Device, find_candidate, find_device
-from flchain.types import Address, Height, Millis, UnixMillis
-from flchain.wire import Envelope, open_envelope, seal, verify_envelope
 from miner.core import agreement, announce, answers, mempool, missing_chunks, order_pool, scoring, state_sync
 from miner.core.tip import Standing
 from miner.core.values import (

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from flchain.chain import process_transaction, verify_transaction
-from flchain.errors import DuplicateMessage, InvalidMessage, PoolFull
-from flchain.messages import Kind
-from flchain.phases import PHASE_KINDS
-from flchain.state import ChainState, find_device
-from flchain.types import Address, Hash, Round
-from flchain.wire import Envelope, open_envelope
+from flchain.base.errors import DuplicateMessage, InvalidMessage, PoolFull
+from flchain.base.types import Address, Hash, Round
+from flchain.ledger.state import ChainState, find_device
+from flchain.rules.blocks import process_transaction, verify_transaction
+from flchain.rules.phases import PHASE_KINDS
+from flchain.wire.envelope import Envelope, open_envelope
+from flchain.wire.messages import Kind
 
 POOL_BYTES_MAX = 256_000_000
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from flchain import messages
-from flchain.chunks import Assembly, Partial, list_missing, process_chunk
-from flchain.errors import UnknownSender
-from flchain.limits import compute_device_packet_bytes_max, compute_miner_packet_bytes_max
-from flchain.messages import Phase
-from flchain.packets import Packet, PacketType, encode_packet
-from flchain.phases import get_expected, get_present
-from flchain.state import ChainState, find_candidate, find_device
-from flchain.types import Address, Millis
-from flchain.wire import Envelope, seal
+from flchain.base.errors import UnknownSender
+from flchain.base.types import Address, Millis
+from flchain.ledger.limits import compute_device_packet_bytes_max, compute_miner_packet_bytes_max
+from flchain.ledger.state import ChainState, find_candidate, find_device
+from flchain.rules.phases import get_expected, get_present
+from flchain.wire import messages
+from flchain.wire.chunks import Assembly, Partial, list_missing, process_chunk
+from flchain.wire.envelope import Envelope, seal
+from flchain.wire.messages import Phase
+from flchain.wire.packets import Packet, PacketType, encode_packet
 from miner.core import agreement
 from miner.core.values import Effect, MinerState, Publish, SendChunks
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from flchain.chain import ORDER_KINDS
-from flchain.errors import InsufficientFunds, InvalidMessage, PoolFull, WrongSequence
-from flchain.messages import Kind
-from flchain.orders import process_order, verify_order
-from flchain.state import ChainState, find_account
-from flchain.types import Hash
-from flchain.wire import Envelope, open_envelope
+from flchain.base.errors import InsufficientFunds, InvalidMessage, PoolFull, WrongSequence
+from flchain.base.types import Hash
+from flchain.ledger.state import ChainState, find_account
+from flchain.rules.blocks import ORDER_KINDS
+from flchain.rules.orders import process_order, verify_order
+from flchain.wire.envelope import Envelope, open_envelope
+from flchain.wire.messages import Kind
 
 WAITING_ORDERS_MAX = 1_024
 ORDERS_PER_SENDER_MAX = 16

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from flchain.chain import verify_transaction
-from flchain.messages import AnyMessage, Kind, Phase, Reveal, ScoreReveal
-from flchain.phases import PHASE_KINDS, get_present
-from flchain.scoring import (
+from flchain.ledger.state import RevealedUpdate, find_validator
+from flchain.rules.blocks import verify_transaction
+from flchain.rules.phases import PHASE_KINDS, get_present
+from flchain.rules.score_words import (
     Subject,
     build_score_commit,
     build_score_reveal,
@@ -15,9 +15,9 @@ from flchain.scoring import (
     derive_score_salt,
     get_subjects,
 )
-from flchain.settle import get_home_of
-from flchain.state import RevealedUpdate, find_validator
-from flchain.wire import open_envelope, seal
+from flchain.rules.settle import get_home_of
+from flchain.wire.envelope import open_envelope, seal
+from flchain.wire.messages import AnyMessage, Kind, Phase, Reveal, ScoreReveal
 from miner.core import mempool
 from miner.core.values import ComputeScore, Effect, MinerState
 

@@ -1,23 +1,23 @@
 """How a miner that is far behind takes a whole state from a peer, and what it must trust for that.
 
-A state proves itself by a final header (see `flchain.snapshot`), the header by the validators that this miner trusts.
-If these have changed too much, it first follows the headers at which they changed. Its own votes are not touched: they
-are of heights above its own, and where the state is beyond them, they are of heights that are final.
+A state proves itself by a final header (see `flchain.ledger.snapshot`), the header by the validators that this miner
+trusts. If these have changed too much, it first follows the headers at which they changed. Its own votes are not
+touched: they are of heights above its own, and where the state is beyond them, they are of heights that are final.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from flchain import messages
-from flchain.errors import TrustExpired, UntrustedValidators
-from flchain.limits import compute_state_bytes_max
-from flchain.messages import Header, Want
-from flchain.packets import Packet, PacketType, encode_packet
-from flchain.snapshot import decode_state, encode_state
-from flchain.trust import Head, Trust, build_trust, verify_final
-from flchain.types import Address
-from flchain.wire import HEADER_BYTES_MAX, decode_struct, seal
+from flchain.base.errors import TrustExpired, UntrustedValidators
+from flchain.base.types import Address
+from flchain.ledger.limits import compute_state_bytes_max
+from flchain.ledger.snapshot import decode_state, encode_state
+from flchain.light.trust import Head, Trust, build_trust, verify_final
+from flchain.wire import messages
+from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct, seal
+from flchain.wire.messages import Header, Want
+from flchain.wire.packets import Packet, PacketType, encode_packet
 from miner.core.agreement import stand_at
 from miner.core.tip import Tip, add_change
 from miner.core.values import Effect, MinerState, Note, Publish, SaveState

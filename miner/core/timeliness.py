@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from flchain import messages
-from flchain.chain import Block, can_carry
+from flchain.base.errors import InvalidMessage
+from flchain.base.types import Address
 from flchain.consensus import bft
-from flchain.errors import InvalidMessage
-from flchain.messages import Body, Phase
-from flchain.phases import PHASE_KINDS, get_expected, get_present
-from flchain.state import ChainState, find_device
-from flchain.types import Address
-from flchain.wire import BODY_BYTES_MAX, decode_struct, open_envelope, seal
+from flchain.ledger.state import ChainState, find_device
+from flchain.rules.blocks import Block, can_carry
+from flchain.rules.phases import PHASE_KINDS, get_expected, get_present
+from flchain.wire import messages
+from flchain.wire.envelope import BODY_BYTES_MAX, decode_struct, open_envelope, seal
+from flchain.wire.messages import Body, Phase
 from miner.core import mempool, order_pool
 from miner.core.values import Candidate, Effect, MinerState, Note
 

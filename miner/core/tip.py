@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from flchain.chain import Block, is_body_for_devices, is_settling
-from flchain.fixedpoint import VALUE_BYTES
-from flchain.light_body import build_light_body
-from flchain.limits import DELTAS_MAX
-from flchain.messages import Body
-from flchain.state import NO_HEIGHT, ChainState
-from flchain.trust import Head, encode_sets
-from flchain.types import Height, Round
-from flchain.wire import BODY_BYTES_MAX, decode_struct
+from flchain.base.fixedpoint import VALUE_BYTES
+from flchain.base.types import Height, Round
+from flchain.ledger.limits import DELTAS_MAX
+from flchain.ledger.state import NO_HEIGHT, ChainState
+from flchain.light.body import build_light_body
+from flchain.light.trust import Head, encode_sets
+from flchain.rules.blocks import Block, is_body_for_devices, is_settling
+from flchain.wire.envelope import BODY_BYTES_MAX, decode_struct
+from flchain.wire.messages import Body
 
 CHANGES_KEPT_MAX = 256
 """A device that has missed more changes of the validators than these needs a checkpoint."""

@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
-from flchain.chain import Block
-from flchain.chunks import Assembly, Ranges
+from flchain.base.crypto import Identity
+from flchain.base.types import EARLIEST, Address, Hash, Height, Millis, ModelVector, Round, UnixMillis, View
 from flchain.consensus.bft import BftState, Proposal, Timeout, Vote
-from flchain.crypto import Identity
-from flchain.messages import Kind, Want
-from flchain.packets import PacketType, Topics, encode_packet
-from flchain.state import NO_HEIGHT, ChainState
-from flchain.trust import Head, Trust
-from flchain.types import EARLIEST, Address, Hash, Height, Millis, ModelVector, Round, UnixMillis, View
+from flchain.ledger.state import NO_HEIGHT, ChainState
+from flchain.light.trust import Head, Trust
+from flchain.rules.blocks import Block
+from flchain.wire.chunks import Assembly, Ranges
+from flchain.wire.messages import Kind, Want
+from flchain.wire.packets import PacketType, Topics, encode_packet
 from miner.core.mempool import Mempool
 from miner.core.order_pool import OrderPool
 from miner.core.tip import Changes, Deltas, Tip

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from flchain.types import ModelVector
+from flchain.base.types import ModelVector
 from flchain_edge.model.model_files import Examples, compute_score_bp
 from flchain_edge.model.tflite import TfliteModel
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from flchain.chunks import Ranges, build_chunk, count_chunks, hash_packet, iterate_indices
+from flchain.wire.chunks import Ranges, build_chunk, count_chunks, hash_packet, iterate_indices
 
 SENT_PACKETS_MAX = 32
 SENT_BYTES_MAX = 64 * 1024 * 1024

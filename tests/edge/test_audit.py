@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from flchain.errors import ConfigError, LedgerCorrupt
-from flchain.genesis import encode_genesis
-from flchain.messages import Phase
+from flchain.base.errors import ConfigError, LedgerCorrupt
+from flchain.ledger.genesis import encode_genesis
+from flchain.wire.messages import Phase
 from miner.edge.ledger.file import LedgerFile
 from tests.support.chain_builder import Driver, certify, make_scores
 from tests.support.ledger_builder import change, drive, flip, get_row, read_rows, write_ledger

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from flchain.packets import PAYLOAD_BYTES_MAX
+from flchain.wire.packets import PAYLOAD_BYTES_MAX
 from tools import broker as broker_module
 from tools.broker import Broker, BrokerError, BrokerKind, find_program, start_broker
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 from flchain_edge.mqtt.settings import Endpoint
 from tests.support.registrar import Registrar, enrol_member, make_registrar
 from tools.cli import main

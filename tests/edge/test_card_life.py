@@ -18,9 +18,9 @@ from agent.edge.store.schema import MIGRATIONS
 from agent.edge.store.store import ROUNDS_DROPPED, RoundLine, Store
 from agent.edge.store.view import read_position
 from agent.scheduling.energy import Energy
-from flchain.fixedpoint import LIMIT, vector_bytes
-from flchain.types import Hash, Round
-from flchain.wire import hash_message
+from flchain.base.fixedpoint import LIMIT, vector_bytes
+from flchain.base.types import Hash, Round
+from flchain.wire.envelope import hash_message
 from tests.support.chain_builder import PARAMETERS_COUNT, Driver
 from tests.support.ledger_builder import drive
 from tests.support.store_builder import build_position, build_work, get_residual, load, visit

@@ -21,8 +21,8 @@ from cryptography.x509.oid import NameOID
 from agent.commands.status_view import is_alive
 from agent.edge.cpu.probe import probe
 from agent.edge.cpu.values import CpuBoard
-from flchain.crypto import Identity
-from flchain.errors import ConfigError
+from flchain.base.crypto import Identity
+from flchain.base.errors import ConfigError
 from flchain_edge.checks import clock
 from flchain_edge.checks.broker import check_endpoint, check_endpoints, check_login
 from flchain_edge.checks.checkup import Check, Finding, Level, fail, ok, run_check, run_checkup, warn

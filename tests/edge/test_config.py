@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 from flchain_edge.mqtt.settings import MqttSettings
 from flchain_edge.settings.config import load_config, render_example
 from flchain_edge.settings.node import EnrolmentSettings

@@ -13,7 +13,7 @@ from agent.edge.cpu.cgroup import compute_quota_us, open_cgroup1, open_cgroup2
 from agent.edge.cpu.control import MECHANISMS, CpuControl, count_cores, open_cpu_control
 from agent.edge.cpu.duty import Budget, DutyCycle, read_cpu_s
 from agent.edge.cpu.values import CpuBoard, Unusable
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 from tools.bench.shares import GAP_POINTS_MAX, burning, outweighing
 
 ASKED = {"train": 0.24, "mine": 0.08}

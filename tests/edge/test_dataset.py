@@ -13,7 +13,7 @@ import pytest
 from agent.edge.data.dataset import build_source, decode_source, encode_source, load_dataset
 from agent.edge.data.settings import DatasetSettings, LabelSettings, find_dataset_problems
 from agent.sensing.samples import Sample
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 from flchain_edge.model.model_files import NoWindows
 from tests.support.ring_builder import SECOND, WALL_US, FakeTime, fill_ring, make_sample, make_source
 

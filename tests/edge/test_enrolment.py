@@ -22,7 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 import flchain_edge.enrolment.enrol as enrolment_module
 import tools.registrar.authority as authority_module
 from agent.cli import main as agent
-from flchain.types import UnixMillis
+from flchain.base.types import UnixMillis
 from flchain_edge.enrolment.messages import (
     REQUEST_BYTES_MAX,
     Refusal,

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from flchain.errors import ConfigError, LedgerCorrupt
-from flchain.fixedpoint import vector_bytes
-from flchain.genesis import encode_genesis
-from flchain.types import Height
-from flchain.wire import encode
+from flchain.base.errors import ConfigError, LedgerCorrupt
+from flchain.base.fixedpoint import vector_bytes
+from flchain.base.types import Height
+from flchain.ledger.genesis import encode_genesis
+from flchain.wire.envelope import encode
 from miner.edge.ledger.export import END, FORMAT, ImportFault, export_ledger, import_file
 from miner.edge.ledger.ledger import Ledger
 from tests.support.chain_builder import BuiltChain, Driver

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 from flchain_edge.mqtt.broker_choice import BACKOFF_MAX_S, BrokerChoice
 from flchain_edge.mqtt.inbox import Connected
 from flchain_edge.mqtt.link import MqttLink, MqttSettings

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from Crypto.PublicKey import ECC
 
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 from flchain_edge.keys.keystore import load_or_create_identity, load_passphrase
 from flchain_edge.keys.private_files import create_private
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from flchain.errors import ConfigError, LedgerCorrupt
-from flchain.messages import Vote
-from flchain.state import ChainState
-from flchain.state_tree import compute_state_root
-from flchain.types import Height
-from flchain.wire import seal
+from flchain.base.errors import ConfigError, LedgerCorrupt
+from flchain.base.types import Height
+from flchain.ledger.state import ChainState
+from flchain.ledger.state_tree import compute_state_root
+from flchain.wire.envelope import seal
+from flchain.wire.messages import Vote
 from flchain_edge.storage.sqlite import StoreFull
 from miner.edge.ledger.ledger import Ledger, replay
 from tests.support.chain_builder import BuiltChain, Driver, build_chain

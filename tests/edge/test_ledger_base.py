@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from flchain.errors import ConfigError, LedgerCorrupt
-from flchain.snapshot import encode_state
-from flchain.types import Height
+from flchain.base.errors import ConfigError, LedgerCorrupt
+from flchain.base.types import Height
+from flchain.ledger.snapshot import encode_state
 from flchain_edge.storage.sqlite import StoreFull
 from miner.core.tip import Standing
 from miner.edge.ledger.export import export_ledger, import_file

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 from flchain_edge.logs.file import BoundedFile
 from flchain_edge.logs.lines import parse_line
 from flchain_edge.logs.reader import Wanted, read_file, read_journal, run_logs

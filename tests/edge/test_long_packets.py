@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from flchain.chunks import split_packet
-from flchain.limits import compute_packet_bytes_max
+from flchain.ledger.limits import compute_packet_bytes_max
+from flchain.wire.chunks import split_packet
 from flchain_edge.mqtt.link import OUTGOING_BYTES_MAX, Connected, MqttLink, MqttSettings
 from miner.runner import compute_outgoing_bytes_max
 from tests.support.chain_builder import build_chain

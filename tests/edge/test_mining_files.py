@@ -12,9 +12,9 @@ import pytest
 
 from agent.runner import build_config
 from agent.settings import AgentSettings
-from flchain.errors import ConfigError
-from flchain.messages import Phase
-from flchain.wire import seal
+from flchain.base.errors import ConfigError
+from flchain.wire.envelope import seal
+from flchain.wire.messages import Phase
 from flchain_edge.model.model_files import Examples, hold_out, load_examples
 from flchain_edge.settings.config import load_config, render_example
 from tests.support.chain_builder import (

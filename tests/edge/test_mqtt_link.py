@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 from flchain_edge.mqtt.broker_choice import BACKOFF_MAX_S, compute_backoff_s
 from flchain_edge.mqtt.inbox import Connected, Disconnected, Inbox, Received
 from flchain_edge.mqtt.link import PAYLOAD_BYTES_MAX, MqttLink, MqttSettings, Will, compute_publish_bytes

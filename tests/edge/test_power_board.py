@@ -19,7 +19,7 @@ from agent.edge.power.settings import PowerSettings
 from agent.edge.power.source import Look
 from agent.scheduling.energy import Energy, EnergySource, compute_energy
 from agent.scheduling.readings import BoardReading
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 from tests.support.board_trees import PROC, TREES, Tree, plant
 
 SHIPPED = INSTALLED_DIRS[-1]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import agent.edge.store.store
-from flchain.messages import Kind
+from flchain.wire.messages import Kind
 from tests.support.chain_builder import Driver
 from tests.support.crash import kill_after
 from tests.support.device_life import DeviceLife, Said, Standing, live_once, merge_said

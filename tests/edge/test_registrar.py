@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from agent.cli import main as agent
-from flchain.crypto import Identity
+from flchain.base.crypto import Identity
 from flchain_edge.enrolment.messages import build_enrol_request, build_renew_request, parse_token
 from flchain_edge.keys.tls_key import build_request, load_or_create_tls_key
 from flchain_edge.process.command import EXIT_TRY_AGAIN

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from flchain import messages
-from flchain.certificate import PRECOMMIT
-from flchain.chain import Block, build_block, get_proposer
+from flchain.base.errors import LedgerCorrupt
+from flchain.base.types import Height, Millis, View
 from flchain.consensus.bft import Timeout
-from flchain.errors import LedgerCorrupt
-from flchain.messages import Proposal, Vote
-from flchain.packets import PacketType, Topics, decode_packet, encode_packet
-from flchain.types import Height, Millis, View
-from flchain.wire import open_envelope, seal, verify_envelope
+from flchain.ledger.certificate import PRECOMMIT
+from flchain.rules.blocks import Block, build_block, get_proposer
+from flchain.wire import messages
+from flchain.wire.envelope import open_envelope, seal, verify_envelope
+from flchain.wire.messages import Proposal, Vote
+from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet
 from miner.core.machine import build_miner_state, step
 from miner.core.values import (
     Connected,

@@ -13,11 +13,11 @@ from typing import cast
 
 import pytest
 
-from flchain.errors import ConfigError
-from flchain.messages import Kind, Vote
-from flchain.packets import PacketType, Topics, decode_packet, encode_packet
-from flchain.types import Height
-from flchain.wire import decode, seal
+from flchain.base.errors import ConfigError
+from flchain.base.types import Height
+from flchain.wire.envelope import decode, seal
+from flchain.wire.messages import Kind, Vote
+from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet
 from flchain_edge.mqtt.link import MqttLink
 from flchain_edge.process.event_loop import EventQueue
 from flchain_edge.storage.database_files import refuse_if_open

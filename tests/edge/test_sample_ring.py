@@ -21,7 +21,7 @@ from agent.edge.data.ring_reader import list_channels, open_ring, read_boots, re
 from agent.edge.data.sample_ring import SampleRing
 from agent.edge.data.settings import RING_FILE, SampleSettings
 from agent.edge.sensors.source import Clock
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 from flchain_edge.storage.sqlite import StoreFull
 from tests.support.ring_builder import SECOND, WALL_US, FakeTime, fill_ring, make_sample
 

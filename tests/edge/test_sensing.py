@@ -24,7 +24,7 @@ from agent.edge.sensors.replay import ReplaySettings
 from agent.edge.sensors.source import Samples, SourceContext
 from agent.sensing.samples import Sample
 from agent.settings import AgentSettings
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 from flchain_edge.settings.config import load_config, render_example
 from tests.support.mqtt_link import until
 from tools.datasets import load_watch

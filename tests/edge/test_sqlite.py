@@ -10,7 +10,7 @@ from pathlib import Path
 import aiosqlite
 import pytest
 
-from flchain.errors import ConfigError, LedgerCorrupt
+from flchain.base.errors import ConfigError, LedgerCorrupt
 from flchain_edge.storage.sqlite import (
     DiskFailed,
     StoreFull,

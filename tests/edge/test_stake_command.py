@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from flchain.crypto import Identity
-from flchain.genesis import encode_genesis
-from flchain.messages import Receipt, Register, Undelegate
-from flchain.packets import PacketType, Topics, decode_packet, encode_packet
-from flchain.wire import open_envelope, seal
+from flchain.base.crypto import Identity
+from flchain.ledger.genesis import encode_genesis
+from flchain.wire.envelope import open_envelope, seal
+from flchain.wire.messages import Receipt, Register, Undelegate
+from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet
 from flchain_edge.keys import keystore
 from flchain_edge.keys.keystore import load_or_create_identity
 from flchain_edge.mqtt.inbox import Received

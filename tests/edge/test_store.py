@@ -16,13 +16,13 @@ from agent.core.values import DropOutbox, Report, SaveOutbox, SaveScores, SaveWo
 from agent.edge.store.schema import MIGRATIONS
 from agent.edge.store.store import RoundLine, Store
 from agent.scheduling.energy import Energy, EnergySource
-from flchain.errors import ConfigError, LedgerCorrupt
-from flchain.fixedpoint import vector_bytes
-from flchain.light import process_body, process_head
-from flchain.state import hash_carried, hash_model
-from flchain.trust import Head
-from flchain.types import Hash, Height, Round
-from flchain.wire import hash_message
+from flchain.base.errors import ConfigError, LedgerCorrupt
+from flchain.base.fixedpoint import vector_bytes
+from flchain.base.types import Hash, Height, Round
+from flchain.ledger.state import hash_carried, hash_model
+from flchain.light.follow import process_body, process_head
+from flchain.light.trust import Head
+from flchain.wire.envelope import hash_message
 from flchain_edge.storage.sqlite import StoreFull, open_database, transaction
 from tests.support.chain_builder import NO_CLOCK, Driver, make_reveal, seal_commit
 from tests.support.crash import kill_after

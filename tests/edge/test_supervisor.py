@@ -38,9 +38,9 @@ from agent.scheduling.policies.learned import LearnedMemory
 from agent.scheduling.readings import Shares
 from agent.scheduling.settings import SchedulerSettings
 from agent.supervisor import Supervisor
-from flchain.light import build_light_state
-from flchain.packets import PacketType, Topics, encode_packet
-from flchain.types import Millis, Round, UnixMillis
+from flchain.base.types import Millis, Round, UnixMillis
+from flchain.light.follow import build_light_state
+from flchain.wire.packets import PacketType, Topics, encode_packet
 from tests.support.board_trees import plant
 from tests.support.chain_builder import NO_CLOCK, PARAMETERS_COUNT, Driver, build_chain
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 from flchain_edge.children.ends import ProcessEnd
 from flchain_edge.children.native_lines import leave_out
 from flchain_edge.model import tflite

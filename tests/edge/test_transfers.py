@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from flchain.chunks import DEVICE_CHUNK_BYTES, Assembly, process_chunk
-from flchain.packets import PacketType, decode_packet, encode_packet
+from flchain.wire.chunks import DEVICE_CHUNK_BYTES, Assembly, process_chunk
+from flchain.wire.packets import PacketType, decode_packet, encode_packet
 from flchain_edge.mqtt.link_rate import QUEUE_S, WINDOW_BYTES_MAX, WINDOW_BYTES_MIN, LinkRate
 from flchain_edge.mqtt.transfers import AGAIN_S, PROBE_S, TRANSFERS_MAX, Chunk, Transfers
 from miner.edge.sent_packets import CHUNKS_PER_ANSWER_MAX, SENT_PACKETS_MAX, SentPackets

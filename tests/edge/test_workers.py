@@ -28,9 +28,9 @@ from agent.edge.workers.spawn import WorkerProcess, fork_worker
 from agent.edge.workers.worker import Worker, WorkerFailed
 from agent.edge.workers.workers import MEGABYTE, MINE, TRAIN, Workers
 from agent.scheduling.readings import Shares
-from flchain.errors import ConfigError
-from flchain.fixedpoint import to_fixed
-from flchain.types import Round
+from flchain.base.errors import ConfigError
+from flchain.base.fixedpoint import to_fixed
+from flchain.base.types import Round
 from flchain_edge.model.model_files import MODEL_BYTES_MAX, Examples, compute_score_bp, hold_out, read_file
 from flchain_edge.model.tflite import ModelRefused, TfliteModel
 
@@ -353,7 +353,7 @@ from agent.edge.workers.workers.worker import Worker
 from agent.edge.workers.workers.frames import WorkerSpec
 from agent.edge.workers.workers.workers import TRAIN, Workers
 from agent.settings import CpuSettings
-from flchain.types import Round
+from flchain.base.types import Round
 
 def read_command(pid):
     return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()

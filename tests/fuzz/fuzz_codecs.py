@@ -14,9 +14,9 @@ import atheris
 with atheris.instrument_imports(include=["flchain"]):
     import numpy as np
 
+    from flchain.base.errors import MalformedUpdate
+    from flchain.base.fixedpoint import LIMIT
     from flchain.codecs import CODECS, DOWNSTREAM_RULES, adaptive
-    from flchain.errors import MalformedUpdate
-    from flchain.fixedpoint import LIMIT
 
 SIZES = (1, 7, 64, 513, 3_000)
 LEVELS = {"adaptive": (adaptive.pack_level(16, 0), adaptive.pack_level(400, 3), adaptive.pack_level(50_000, 0))}

@@ -14,6 +14,7 @@ from hashlib import sha256
 
 import pytest
 
+from flchain.base.types import Address, Hash, Height, Millis, Power, View
 from flchain.consensus import bft
 from flchain.consensus.bft import (
     BftConfig,
@@ -32,7 +33,6 @@ from flchain.consensus.bft import (
     VoteType,
 )
 from flchain.consensus.proposer import compute_proposer
-from flchain.types import Address, Hash, Height, Millis, Power, View
 
 HEIGHT = Height(3)
 CALM_AT_MS = 4_000  # loss, long delays and crashes end here; an equivocator goes on

@@ -9,14 +9,14 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from flchain.chain import apply_block, build_block, select_transactions
+from flchain.base.errors import InvalidMessage
 from flchain.consensus.pok import compute_weighted_median
-from flchain.errors import InvalidMessage
-from flchain.light import LightState, build_light_state, process_body, process_head
-from flchain.messages import Phase, Reveal, ScoreReveal
-from flchain.state import ChainState, build_genesis_state, get_owned, hash_model
-from flchain.state_tree import compute_state_root
-from flchain.trust import Head
+from flchain.ledger.state import ChainState, build_genesis_state, get_owned, hash_model
+from flchain.ledger.state_tree import compute_state_root
+from flchain.light.follow import LightState, build_light_state, process_body, process_head
+from flchain.light.trust import Head
+from flchain.rules.blocks import apply_block, build_block, select_transactions
+from flchain.wire.messages import Phase, Reveal, ScoreReveal
 from tests.support.chain_builder import (
     NO_CLOCK,
     BuiltChain,

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flchain.aggregation import AGGREGATION_RULES, WEIGHT_LIMIT, WeightedUpdate
-from flchain.codecs import CODECS, adaptive, golomb, sparse_ternary
-from flchain.errors import MalformedUpdate
-from flchain.fixedpoint import LIMIT
-from flchain.types import Address, ModelVector
+from flchain.base.errors import MalformedUpdate
+from flchain.base.fixedpoint import LIMIT
+from flchain.base.types import Address, ModelVector
+from flchain.codecs import CODECS, adaptive, sparse_ternary
+from flchain.codecs.bits import golomb
 
 SPARSE = CODECS["sparse-ternary"]
 LEVELS = st.one_of(st.integers(1, 12), st.sampled_from([20, 50, 500]))

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from flchain.messages import Phase
-from flchain.settle import (
+from flchain.base.types import Address, BasisPoints
+from flchain.ledger.state import KNOWLEDGE_START, ChainState, RevealedScores, find_candidate
+from flchain.rules.settle import (
     compute_round_scores,
     compute_settlement,
     get_homes,
@@ -17,8 +18,7 @@ from flchain.settle import (
     is_round_scored,
     process_settlement,
 )
-from flchain.state import KNOWLEDGE_START, ChainState, RevealedScores, find_candidate
-from flchain.types import Address, BasisPoints
+from flchain.wire.messages import Phase
 from tests.support.chain_builder import BuiltChain, Driver, build_chain
 
 SCORES = st.integers(0, 10_000)

@@ -10,9 +10,9 @@ from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 
-from flchain import trust
-from flchain.errors import UntrustedValidators
-from flchain.wire import SETS_BYTES_MAX, decode_struct
+from flchain.base.errors import UntrustedValidators
+from flchain.light import trust
+from flchain.wire.envelope import SETS_BYTES_MAX, decode_struct
 from tests.support.light_adversary import (
     FAULTS,
     ROUNDS,

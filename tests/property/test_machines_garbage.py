@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 import agent.core.values as av
 import miner.core.values as mv
 from agent.core import machine as agent_machine
-from flchain.errors import InvalidMessage
-from flchain.packets import FIELD_TYPES, PacketType, encode_packet
-from flchain.types import Millis
+from flchain.base.errors import InvalidMessage
+from flchain.base.types import Millis
+from flchain.wire.packets import FIELD_TYPES, PacketType, encode_packet
 from miner.core import machine as miner_machine
 from tests.support.chain_builder import NO_CLOCK
 from tools.sim.network import Network

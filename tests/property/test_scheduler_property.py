@@ -16,8 +16,8 @@ from agent.scheduling.policies.profit import choose_profit
 from agent.scheduling.readings import BoardReading
 from agent.scheduling.settings import SchedulerSettings
 from agent.scheduling.values import UNKNOWN_BOARD, CpuOutlook, MiningOffer, RoundOutlook, SchedulerInputs, Situation
-from flchain.messages import Phase
-from flchain.types import Millis
+from flchain.base.types import Millis
+from flchain.wire.messages import Phase
 from tests.support.floats import floats
 
 share = floats(0.0, 1.0)

@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from flchain.chain import apply_block, select_orders
-from flchain.crypto import Identity
-from flchain.messages import Delegate, Phase, Register, Transfer, Undelegate, Unjail
-from flchain.state import build_genesis_state, compute_validators_hash, get_delegation, get_owned
-from flchain.state_tree import compute_state_root
-from flchain.types import SHARE_ALL
+from flchain.base.crypto import Identity
+from flchain.base.types import SHARE_ALL
+from flchain.ledger.state import build_genesis_state, compute_validators_hash, get_delegation, get_owned
+from flchain.ledger.state_tree import compute_state_root
+from flchain.rules.blocks import apply_block, select_orders
+from flchain.wire.messages import Delegate, Phase, Register, Transfer, Undelegate, Unjail
 from tests.support.chain_builder import BuiltChain, build_identity, make_scores
 from tests.support.stake_builder import StakeDriver, accuse, build_stake_chain, seal_order
 

@@ -10,11 +10,13 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flchain.certificate import verify_certificate
-from flchain.chunks import CHUNK_BYTES, Assembly, process_chunk
-from flchain.errors import InvalidMessage
-from flchain.genesis import Genesis
-from flchain.messages import (
+from flchain.base.errors import InvalidMessage
+from flchain.base.types import Hash, Height
+from flchain.ledger.certificate import verify_certificate
+from flchain.ledger.genesis import Genesis
+from flchain.wire.chunks import CHUNK_BYTES, Assembly, process_chunk
+from flchain.wire.envelope import decode, decode_struct, encode, encode_struct, open_envelope, seal, verify_envelope
+from flchain.wire.messages import (
     SCORE_MAX,
     Body,
     Certificate,
@@ -33,9 +35,7 @@ from flchain.messages import (
     Unjail,
     Vote,
 )
-from flchain.packets import Packet, PacketType, decode_packet, encode_packet, read_topic_owner
-from flchain.types import Hash, Height
-from flchain.wire import decode, decode_struct, encode, encode_struct, open_envelope, seal, verify_envelope
+from flchain.wire.packets import Packet, PacketType, decode_packet, encode_packet, read_topic_owner
 from tests.support.floats import floats
 from tests.vectors.make_messages import CHAIN, MESSAGES, STRUCTS
 

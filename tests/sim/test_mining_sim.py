@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from flchain.messages import Kind
-from flchain.packets import decode_packet
-from flchain.state import Device, find_device
-from flchain.wire import open_envelope
+from flchain.ledger.state import Device, find_device
+from flchain.wire.envelope import open_envelope
+from flchain.wire.messages import Kind
+from flchain.wire.packets import decode_packet
 from tests.support.chain_builder import get_balances
 from tools.sim.byzantine import make_byzantine
 from tools.sim.chain import build_chain

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flchain.packets import PacketType, encode_packet
-from flchain.types import Millis
+from flchain.base.types import Millis
+from flchain.wire.packets import PacketType, encode_packet
 from miner.core.values import PacketReceived, Refuse
 from tests.support.pow_builder import count_stale
 from tools.sim import pow as pow_machine

@@ -14,15 +14,18 @@ import pytest
 
 from agent.core import machine as agent_machine
 from agent.core import values as av
-from flchain import certificate, chain, light, messages, orders, settle
-from flchain import scoring as scores_of_all
+from flchain.base.errors import BadCertificate
+from flchain.base.types import Address
 from flchain.consensus import bft, message_log
 from flchain.consensus.bft import ValidatorSet, VoteType
-from flchain.errors import BadCertificate
-from flchain.messages import Header, Phase
-from flchain.state import find_validator
-from flchain.types import Address
-from flchain.wire import HEADER_BYTES_MAX, decode_struct, verify_envelope
+from flchain.ledger import certificate
+from flchain.ledger.state import find_validator
+from flchain.light import follow
+from flchain.rules import blocks, orders, settle
+from flchain.rules import score_words as scores_of_all
+from flchain.wire import messages
+from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct, verify_envelope
+from flchain.wire.messages import Header, Phase
 from miner.core import agreement, scoring
 from miner.core import machine as miner_machine
 from miner.core import values as mv
@@ -47,11 +50,11 @@ class Mutant:
 
 def make_lenient(monkeypatch: pytest.MonkeyPatch, name: str, make: Callable[[bytes, object], object]) -> None:
     """The miners' apply_block with one part of the rules replaced; the checker keeps the true ones."""
-    true = chain.apply_block
+    true = blocks.apply_block
 
     def lenient(state, header_bytes, body_bytes):
         with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(chain, name, make(header_bytes, getattr(chain, name)))
+            inner.setattr(blocks, name, make(header_bytes, getattr(blocks, name)))
             return true(state, header_bytes, body_bytes)
 
     monkeypatch.setattr(agreement, "apply_block", lenient)
@@ -231,28 +234,28 @@ def score_what_is_there(monkeypatch):
     def has_any(state):
         return state.phase in (Phase.SCORE, Phase.SETTLE) and bool(state.updates)
 
-    monkeypatch.setattr(light.LightState, "has_all_updates", property(has_any))
+    monkeypatch.setattr(follow.LightState, "has_all_updates", property(has_any))
 
 
 def leave_the_scorer_out_of_its_commitment(monkeypatch):
     true = messages.compute_score_commitment
-    for module in (chain, scores_of_all):
+    for module in (blocks, scores_of_all):
         monkeypatch.setattr(module, "compute_score_commitment", lambda name, sender, reveal: true(name, NOBODY, reveal))
 
 
 def take_payloads_without_comparing(monkeypatch):
-    true = light._take_light_body
+    true = follow._take_light_body
 
     def take(state, header, body):
         with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(light, "hash_model", lambda model: header.model_hash)
+            inner.setattr(follow, "hash_model", lambda model: header.model_hash)
             return true(state, header, body)
 
-    monkeypatch.setattr(light, "_take_light_body", take)
+    monkeypatch.setattr(follow, "_take_light_body", take)
 
 
 def forget_what_is_carried(monkeypatch):
-    monkeypatch.setattr(light, "carried_from_bytes", lambda data, start: start)
+    monkeypatch.setattr(follow, "carried_from_bytes", lambda data, start: start)
 
 
 def take_no_answers(monkeypatch):

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from flchain.errors import ConfigError, InvalidMessage
+from flchain.base.errors import ConfigError, InvalidMessage
 
 
 class Effect(Enum):

@@ -6,17 +6,12 @@ import contextlib
 from collections.abc import Callable
 from functools import lru_cache
 
-from flchain.chain import Block, build_block, compute_body_root, get_proposer, hash_header
-from flchain.crypto import Identity
-from flchain.messages import Body, Commit, Header, Phase, Proposal, Settlement, Transfer
-from flchain.packets import PacketType, encode_packet
-from flchain.types import View
-from flchain.wire import (
-    BODY_BYTES_MAX,
-    decode_struct,
-    encode_struct,
-    seal,
-)
+from flchain.base.crypto import Identity
+from flchain.base.types import View
+from flchain.rules.blocks import Block, build_block, compute_body_root, get_proposer, hash_header
+from flchain.wire.envelope import BODY_BYTES_MAX, decode_struct, encode_struct, seal
+from flchain.wire.messages import Body, Commit, Header, Phase, Proposal, Settlement, Transfer
+from flchain.wire.packets import PacketType, encode_packet
 from miner.core import values as mv
 from tests.support.bad_fields import (
     OTHER_20,

@@ -9,10 +9,10 @@ from typing import Any
 import cbor2
 import msgspec
 
-from flchain.crypto import Identity
-from flchain.messages import AnyMessage, Ask, Commit, Kind, Phase, Proposal, Receipt, Status, Vote, Want
-from flchain.packets import PacketType, encode_packet
-from flchain.wire import encode, seal
+from flchain.base.crypto import Identity
+from flchain.wire.envelope import encode, seal
+from flchain.wire.messages import AnyMessage, Ask, Commit, Kind, Phase, Proposal, Receipt, Status, Vote, Want
+from flchain.wire.packets import PacketType, encode_packet
 from tests.support.bad_fields import OTHER_32, Bench, Effect, Outcome, Row, always
 from tests.support.bad_fields_messages import (
     BFT,

@@ -11,12 +11,12 @@ from typing import Any
 
 import msgspec
 
-from flchain.errors import ConfigError
-from flchain.fixedpoint import vector_bytes
-from flchain.genesis import Genesis, decode_genesis, encode_genesis
-from flchain.messages import DeviceEntry, HolderEntry, ValidatorEntry
-from flchain.params import ChainParams
-from flchain.wire import encode
+from flchain.base.errors import ConfigError
+from flchain.base.fixedpoint import vector_bytes
+from flchain.ledger.genesis import Genesis, decode_genesis, encode_genesis
+from flchain.ledger.params import ChainParams
+from flchain.wire.envelope import encode
+from flchain.wire.messages import DeviceEntry, HolderEntry, ValidatorEntry
 from miner.edge.ledger.export import END, FORMAT, ImportFault, import_file
 from miner.edge.ledger.ledger import Ledger
 from tests.support.bad_fields import (

@@ -7,16 +7,15 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
-from flchain.certificate import PRECOMMIT, build_certificate
-from flchain.chain import hash_header
-from flchain.crypto import Identity
-from flchain.light import LightState, build_light_state, process_body, process_head
-from flchain.light_body import LightBody
-from flchain.messages import Certificate, Header, Phase, Settlement, Vote
-from flchain.state import Validator, compute_validators_hash
-from flchain.trust import Head, encode_sets
-from flchain.types import UnixMillis, View
-from flchain.wire import (
+from flchain.base.crypto import Identity
+from flchain.base.types import UnixMillis, View
+from flchain.ledger.certificate import PRECOMMIT, build_certificate
+from flchain.ledger.state import Validator, compute_validators_hash
+from flchain.light.body import LightBody
+from flchain.light.follow import LightState, build_light_state, process_body, process_head
+from flchain.light.trust import Head, encode_sets
+from flchain.rules.blocks import hash_header
+from flchain.wire.envelope import (
     BODY_BYTES_MAX,
     CERTIFICATE_BYTES_MAX,
     decode_struct,
@@ -25,6 +24,7 @@ from flchain.wire import (
     get_signature,
     seal,
 )
+from flchain.wire.messages import Certificate, Header, Phase, Settlement, Vote
 from tests.support.bad_fields import (
     OTHER_20,
     OTHER_32,

@@ -6,8 +6,11 @@ from dataclasses import replace
 from functools import lru_cache, partial
 
 from agent.core import values as av
-from flchain.crypto import Identity
-from flchain.messages import (
+from flchain.base.crypto import Identity
+from flchain.base.types import Round, Stake
+from flchain.ledger.state import Delegation
+from flchain.wire.envelope import open_envelope, seal, verify_envelope
+from flchain.wire.messages import (
     AnyMessage,
     Ask,
     Commit,
@@ -31,9 +34,6 @@ from flchain.messages import (
     compute_score_commitment,
     compute_update_commitment,
 )
-from flchain.state import Delegation
-from flchain.types import Round, Stake
-from flchain.wire import open_envelope, seal, verify_envelope
 from miner.core import values as mv
 from tests.support.bad_fields import OTHER_20, OTHER_32, Bench, Effect, Line, Outcome, Row, attempt, build_rows
 from tests.support.bad_fields import build_shape_rows as shape_rows

@@ -12,12 +12,12 @@ import numpy as np
 from agent.core import values as av
 from agent.core.machine import build_agent_state
 from agent.core.machine import step as agent_step
-from flchain.crypto import Identity
-from flchain.light import build_light_state
-from flchain.messages import AnyMessage, Kind, Phase, Receipt, ScoreCommit, Vote, compute_score_commitment
-from flchain.packets import PacketType, Topics, decode_packet, encode_packet
-from flchain.types import Millis
-from flchain.wire import open_envelope, seal
+from flchain.base.crypto import Identity
+from flchain.base.types import Millis
+from flchain.light.follow import build_light_state
+from flchain.wire.envelope import open_envelope, seal
+from flchain.wire.messages import AnyMessage, Kind, Phase, Receipt, ScoreCommit, Vote, compute_score_commitment
+from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet
 from miner.core import values as mv
 from miner.core.machine import build_miner_state
 from miner.core.machine import step as miner_step

@@ -9,14 +9,14 @@ from typing import Any
 
 from agent.core import values as av
 from agent.core.machine import step as agent_step
-from flchain.chunks import CHUNK_BYTES, DEVICE_CHUNK_BYTES
-from flchain.fixedpoint import vector_bytes
-from flchain.limits import compute_packet_bytes_max
-from flchain.messages import Phase, Proposal
-from flchain.packets import PacketType, encode_packet
-from flchain.snapshot import encode_carried, encode_state
-from flchain.types import Height
-from flchain.wire import encode, seal
+from flchain.base.fixedpoint import vector_bytes
+from flchain.base.types import Height
+from flchain.ledger.limits import compute_packet_bytes_max
+from flchain.ledger.snapshot import encode_carried, encode_state
+from flchain.wire.chunks import CHUNK_BYTES, DEVICE_CHUNK_BYTES
+from flchain.wire.envelope import encode, seal
+from flchain.wire.messages import Phase, Proposal
+from flchain.wire.packets import PacketType, encode_packet
 from miner.core import values as mv
 from miner.core.machine import build_miner_state
 from miner.core.tip import Standing

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
+from flchain.base.types import Hash, Height
 from flchain.consensus.pow import NONCE_BYTES, TARGET_MAX, verify_seal
-from flchain.messages import Commit, Evidence, Kind, Phase, Transfer, Vote
-from flchain.types import Hash, Height
-from flchain.wire import seal
+from flchain.wire.envelope import seal
+from flchain.wire.messages import Commit, Evidence, Kind, Phase, Transfer, Vote
 from miner.core import values as mv
 from miner.core.machine import step
 from miner.core.order_pool import ORDERS_PER_SENDER_MAX

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
 
-from flchain import merkle
-from flchain.messages import Header, Phase
-from flchain.snapshot import decode_carried, decode_state, encode_carried, encode_state
-from flchain.state_tree import get_leaves
-from flchain.wire import HEADER_BYTES_MAX, decode, decode_struct, encode
+from flchain.base import merkle
+from flchain.ledger.snapshot import decode_carried, decode_state, encode_carried, encode_state
+from flchain.ledger.state_tree import get_leaves
+from flchain.wire.envelope import HEADER_BYTES_MAX, decode, decode_struct, encode
+from flchain.wire.messages import Header, Phase
 from tests.support.bad_fields import (
     OTHER_20,
     OTHER_32,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flchain.base.types import Address, Hash, Height, Millis, Power, View
 from flchain.consensus import bft
 from flchain.consensus.bft import (
     BftConfig,
@@ -16,7 +17,6 @@ from flchain.consensus.bft import (
     Vote,
     VoteType,
 )
-from flchain.types import Address, Hash, Height, Millis, Power, View
 
 HEIGHT = Height(7)
 A, B = Hash(b"A" * 32), Hash(b"B" * 32)

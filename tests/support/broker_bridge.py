@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from flchain.packets import Topics, read_topic_channel
-from flchain.types import Address
+from flchain.base.types import Address
+from flchain.wire.packets import Topics, read_topic_channel
 from flchain_edge.mqtt.inbox import LinkEvent, Received
 from flchain_edge.mqtt.link import MqttLink
 from flchain_edge.mqtt.settings import MqttSettings

@@ -8,28 +8,19 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
-from flchain.certificate import PRECOMMIT, build_certificate
-from flchain.chain import Block, apply_block, build_block
+from flchain.base.crypto import Identity
+from flchain.base.fixedpoint import to_fixed
+from flchain.base.types import Round, UnixMillis, View
 from flchain.codecs import CODECS, compute_codec_seed
-from flchain.crypto import Identity
-from flchain.fixedpoint import to_fixed
-from flchain.messages import (
-    Body,
-    Commit,
-    Header,
-    Phase,
-    Reveal,
-    ScoreReveal,
-    Vote,
-    compute_update_commitment,
-)
-from flchain.scoring import build_score_commit
-from flchain.settle import get_homes
-from flchain.state import ChainState, find_account
-from flchain.state_tree import compute_state_root
-from flchain.trust import Head, encode_sets
-from flchain.types import Round, UnixMillis, View
-from flchain.wire import encode_struct, get_signature, seal
+from flchain.ledger.certificate import PRECOMMIT, build_certificate
+from flchain.ledger.state import ChainState, find_account
+from flchain.ledger.state_tree import compute_state_root
+from flchain.light.trust import Head, encode_sets
+from flchain.rules.blocks import Block, apply_block, build_block
+from flchain.rules.score_words import build_score_commit
+from flchain.rules.settle import get_homes
+from flchain.wire.envelope import encode_struct, get_signature, seal
+from flchain.wire.messages import Body, Commit, Header, Phase, Reveal, ScoreReveal, Vote, compute_update_commitment
 from tools.sim.chain import CODEC_LEVEL, PARAMETERS_COUNT, BuiltChain, build_chain, build_identity
 
 __all__ = ["CODEC_LEVEL", "PARAMETERS_COUNT", "BuiltChain", "build_chain", "build_identity"]

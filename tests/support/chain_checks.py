@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from flchain.chain import apply_block, build_block, compute_body_root
-from flchain.messages import Body, Phase, Settlement
-from flchain.state import ChainState
-from flchain.wire import encode_struct
+from flchain.ledger.state import ChainState
+from flchain.rules.blocks import apply_block, build_block, compute_body_root
+from flchain.wire.envelope import encode_struct
+from flchain.wire.messages import Body, Phase, Settlement
 from tests.support.chain_builder import Driver, build_chain, replace_header
 
 

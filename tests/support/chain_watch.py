@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from functools import partial
 
-from flchain.chain import hash_header
-from flchain.chunks import Assembly, process_chunk
-from flchain.crypto import compute_address
-from flchain.genesis import Genesis
-from flchain.messages import Header, Kind, Proposal, Vote
-from flchain.packets import Packet, PacketType, Topics, decode_packet, read_topic_channel, read_topic_owner
-from flchain.types import Address
-from flchain.wire import HEADER_BYTES_MAX, decode_struct, open_envelope, verify_envelope
+from flchain.base.crypto import compute_address
+from flchain.base.types import Address
+from flchain.ledger.genesis import Genesis
+from flchain.rules.blocks import hash_header
+from flchain.wire.chunks import Assembly, process_chunk
+from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct, open_envelope, verify_envelope
+from flchain.wire.messages import Header, Kind, Proposal, Vote
+from flchain.wire.packets import Packet, PacketType, Topics, decode_packet, read_topic_channel, read_topic_owner
 from flchain_edge.mqtt.inbox import LinkEvent, Received
 from flchain_edge.mqtt.link import MqttLink
 from flchain_edge.mqtt.settings import MqttSettings

@@ -29,11 +29,11 @@ from agent.core.values import (
     TrainingDone,
 )
 from agent.edge.store.store import RoundLine, Store
-from flchain.light import build_light_state
-from flchain.messages import Kind, Receipt
-from flchain.packets import PacketType, Topics, decode_packet, encode_packet
-from flchain.types import Millis, Round
-from flchain.wire import Envelope, open_envelope, seal
+from flchain.base.types import Millis, Round
+from flchain.light.follow import build_light_state
+from flchain.wire.envelope import Envelope, open_envelope, seal
+from flchain.wire.messages import Kind, Receipt
+from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet
 from tests.support.chain_builder import NO_CLOCK, PARAMETERS_COUNT, Driver
 
 ME = 0

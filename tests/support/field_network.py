@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from flchain.messages import Body, Header, Kind, Phase
-from flchain.types import Address
-from flchain.wire import BODY_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, open_envelope
+from flchain.base.types import Address
+from flchain.wire.envelope import BODY_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, open_envelope
+from flchain.wire.messages import Body, Header, Kind, Phase
 from miner.edge.ledger.file import open_ledger_file
 from tools.demo.processes import Processes
 from tools.demo.results import query

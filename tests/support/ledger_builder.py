@@ -7,7 +7,7 @@ import contextlib
 import sqlite3
 from pathlib import Path
 
-from flchain.types import Height
+from flchain.base.types import Height
 from miner.edge.ledger.ledger import BLOCK_COLUMNS, Ledger, StoredBlock, read_row
 from tests.support.chain_builder import Driver, build_chain
 

@@ -15,12 +15,15 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from flchain.certificate import PRECOMMIT
-from flchain.chain import compute_body_roots, hash_header, is_settling
-from flchain.crypto import Identity
-from flchain.errors import InvalidMessage
-from flchain.fixedpoint import vector_bytes
-from flchain.light import (
+from flchain.base.crypto import Identity
+from flchain.base.errors import InvalidMessage
+from flchain.base.fixedpoint import vector_bytes
+from flchain.base.types import Address, Power, UnixMillis
+from flchain.ledger.certificate import PRECOMMIT
+from flchain.ledger.snapshot import encode_carried
+from flchain.ledger.state import Validator, compute_validators_hash, hash_carried, hash_model
+from flchain.light.body import LightBody
+from flchain.light.follow import (
     LightState,
     build_light_state,
     process_body,
@@ -28,14 +31,18 @@ from flchain.light import (
     process_head,
     process_snapshot,
 )
-from flchain.light_body import LightBody
-from flchain.messages import Body as DecodedBody
-from flchain.messages import Certificate, Register, Settlement, Undelegate, Vote
-from flchain.snapshot import encode_carried
-from flchain.state import Validator, compute_validators_hash, hash_carried, hash_model
-from flchain.trust import Head, Trust, encode_sets
-from flchain.types import Address, Power, UnixMillis
-from flchain.wire import BODY_BYTES_MAX, CERTIFICATE_BYTES_MAX, decode_struct, encode_struct, get_signature, seal
+from flchain.light.trust import Head, Trust, encode_sets
+from flchain.rules.blocks import compute_body_roots, hash_header, is_settling
+from flchain.wire.envelope import (
+    BODY_BYTES_MAX,
+    CERTIFICATE_BYTES_MAX,
+    decode_struct,
+    encode_struct,
+    get_signature,
+    seal,
+)
+from flchain.wire.messages import Body as DecodedBody
+from flchain.wire.messages import Certificate, Register, Settlement, Undelegate, Vote
 from tests.support.chain_builder import build_identity
 from tests.support.stake_builder import StakeDriver, accuse, build_stake_chain
 

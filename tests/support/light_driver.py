@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import msgspec
 
+from flchain.base.fixedpoint import vector_bytes
 from flchain.codecs import carried_bytes
-from flchain.fixedpoint import vector_bytes
-from flchain.light import LightState, process_body, process_head
-from flchain.light_body import build_light_body
-from flchain.messages import Body, Certificate
-from flchain.snapshot import encode_carried
-from flchain.trust import Head
-from flchain.wire import BODY_BYTES_MAX, decode_struct, encode_struct
+from flchain.ledger.snapshot import encode_carried
+from flchain.light.body import build_light_body
+from flchain.light.follow import LightState, process_body, process_head
+from flchain.light.trust import Head
+from flchain.wire.envelope import BODY_BYTES_MAX, decode_struct, encode_struct
+from flchain.wire.messages import Body, Certificate
 from tests.support.chain_builder import NO_CLOCK, Driver, build_chain, certify, replace_header
 
 GARBAGE = encode_struct(Certificate(0, ()))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
+from flchain.base.crypto import hash_tagged
+from flchain.base.types import Hash
 from flchain.consensus.block_tree import BlockTree, SealedHeader, build_tree, get_branch, get_next_target, grow
 from flchain.consensus.pow import (
     NONCE_BYTES,
@@ -14,8 +16,6 @@ from flchain.consensus.pow import (
     compute_target,
     compute_work,
 )
-from flchain.crypto import hash_tagged
-from flchain.types import Hash
 
 GENESIS = Hash(b"G" * 32)
 INTERVAL_MS = 1_000

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from flchain.messages import Header
-from flchain.types import Address
-from flchain.wire import HEADER_BYTES_MAX, decode_struct
+from flchain.base.types import Address
+from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct
+from flchain.wire.messages import Header
 from miner.edge.ledger.file import open_ledger_file
 from tests.support.chain_watch import ChainWatch
 from tools.audit import Audit, audit_file, compare

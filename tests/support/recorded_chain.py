@@ -16,21 +16,21 @@ from typing import Any
 
 import numpy as np
 
-from flchain.certificate import trim_certificate
-from flchain.chain import Block, apply_block, build_block, get_proposer, is_settling
+from flchain.base.crypto import Identity
+from flchain.base.fixedpoint import vector_bytes
+from flchain.base.types import ModelVector, Round, UnixMillis, View
 from flchain.codecs import CODECS, compute_codec_seed
-from flchain.crypto import Identity
-from flchain.fixedpoint import vector_bytes
-from flchain.genesis import encode_genesis
-from flchain.light_body import build_light_body
-from flchain.messages import Body, Phase, Reveal, ScoreReveal
-from flchain.settle import get_homes
-from flchain.snapshot import encode_state
-from flchain.state import ChainState
-from flchain.state_tree import compute_state_root
-from flchain.trust import encode_sets
-from flchain.types import ModelVector, Round, UnixMillis, View
-from flchain.wire import BODY_BYTES_MAX, decode_struct
+from flchain.ledger.certificate import trim_certificate
+from flchain.ledger.genesis import encode_genesis
+from flchain.ledger.snapshot import encode_state
+from flchain.ledger.state import ChainState
+from flchain.ledger.state_tree import compute_state_root
+from flchain.light.body import build_light_body
+from flchain.light.trust import encode_sets
+from flchain.rules.blocks import Block, apply_block, build_block, get_proposer, is_settling
+from flchain.rules.settle import get_homes
+from flchain.wire.envelope import BODY_BYTES_MAX, decode_struct
+from flchain.wire.messages import Body, Phase, Reveal, ScoreReveal
 from tests.support.chain_builder import (
     BASE_SCORE,
     PARAMETERS_COUNT,

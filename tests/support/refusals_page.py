@@ -33,7 +33,7 @@ INTRODUCTION = """\
 Made from the table of bad input in `tests/support/bad_fields_*.py` by `python -m tests.support.refusals_page`: do not
 edit. Every line is tested (`tests/unit/test_refusals.py`): the message is right in everything but this field, signed
 anew where the fault is not the signature, and goes into the real entry point. But for "taken" and "voted nil" the state
-is the very same afterwards. The codes are those of `flchain/errors.py`; metrics and logs count them.
+is the very same afterwards. The codes are those of `flchain/base/errors.py`; metrics and logs count them.
 
 - **dropped**: counted under its code, nothing else. **A receipt** tells the sender the code.
 - **ignored**: nobody's fault, as a repeat of what is known; not counted.

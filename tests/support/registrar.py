@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flchain.crypto import Identity
+from flchain.base.crypto import Identity
 from flchain_edge.enrolment.messages import build_enrol_request
 from flchain_edge.keys.keystore import load_or_create_identity
 from flchain_edge.keys.tls_key import build_request, load_or_create_tls_key

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from flchain.messages import Vote
-from flchain.packets import PacketType, decode_packet, encode_packet
-from flchain.wire import open_envelope, seal
+from flchain.wire.envelope import open_envelope, seal
+from flchain.wire.messages import Vote
+from flchain.wire.packets import PacketType, decode_packet, encode_packet
 from tools.sim.byzantine import Equivocate, make_byzantine
 from tools.sim.faults import draw_effects, schedule_outage
 from tools.sim.network import Network

@@ -6,9 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from flchain.chain import Block, apply_block, build_block, get_proposer
-from flchain.crypto import Identity
-from flchain.messages import (
+from flchain.base.crypto import Identity
+from flchain.base.types import Hash, UnixMillis, View
+from flchain.ledger.state import ChainState, find_account, find_validator
+from flchain.ledger.state_tree import compute_state_root
+from flchain.rules.blocks import Block, apply_block, build_block, get_proposer
+from flchain.wire.envelope import seal
+from flchain.wire.messages import (
     AnyMessage,
     Delegate,
     Evidence,
@@ -19,10 +23,6 @@ from flchain.messages import (
     Unjail,
     Vote,
 )
-from flchain.state import ChainState, find_account, find_validator
-from flchain.state_tree import compute_state_root
-from flchain.types import Hash, UnixMillis, View
-from flchain.wire import seal
 from tests.support.chain_builder import (
     BuiltChain,
     Driver,

@@ -10,12 +10,12 @@ import numpy as np
 
 from agent.core.values import SavePosition, Scores, Work
 from agent.edge.store.store import Store, Stored
-from flchain.light import LightState, build_light_state, process_body, process_head
-from flchain.messages import ScoreReveal
-from flchain.scoring import build_score_commit
-from flchain.trust import Head
-from flchain.types import ModelVector, Round
-from flchain.wire import seal
+from flchain.base.types import ModelVector, Round
+from flchain.light.follow import LightState, build_light_state, process_body, process_head
+from flchain.light.trust import Head
+from flchain.rules.score_words import build_score_commit
+from flchain.wire.envelope import seal
+from flchain.wire.messages import ScoreReveal
 from tests.support.chain_builder import NO_CLOCK, PARAMETERS_COUNT, SALT, Driver, make_reveal, seal_commit, seal_reveal
 
 ME = 0

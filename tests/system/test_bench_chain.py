@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 from tools.bench.chain import get_latencies_ms
 from tools.bench.cli import RESULT_FILE, main
 from tools.bench.network import BenchError, Clock, Plan, run_network

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flchain.base.errors import ConfigError
 from flchain.codecs import CODECS
-from flchain.errors import ConfigError
 from tools.bench import codecs
 from tools.bench.cli import main
 from tools.bench.codecs import (

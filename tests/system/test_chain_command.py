@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from flchain.messages import Phase
+from flchain.wire.messages import Phase
 from miner.edge.ledger.ledger import Ledger
 from tests.support.chain_builder import Driver, build_chain, make_reveal, make_scores
 from tests.support.crash import kill_after

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flchain.genesis import decode_genesis
+from flchain.ledger.genesis import decode_genesis
 from flchain_edge.model.model_files import compute_initial_model
 from flchain_edge.model.tflite import TfliteModel
 from tools.demo.processes import PIDS_FILE

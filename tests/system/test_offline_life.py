@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flchain.messages import Phase
+from flchain.wire.messages import Phase
 from flchain_edge.keys.keystore import load_or_create_identity
 from tests.support.field_network import FieldNetwork, make_node, save_levels
 from tests.support.registrar import run_command

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from agent.cli import main as agent_command
-from flchain.messages import Phase
+from flchain.wire.messages import Phase
 from flchain_edge.keys.keystore import load_or_create_identity
 from flchain_edge.process.command import EXIT_TRY_AGAIN
 from miner.cli import main as miner_command

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from flchain.packets import Topics
+from flchain.wire.packets import Topics
 from flchain_edge.mqtt.settings import MqttSettings
 from tests.support.broker_bridge import BrokerBridge, build_filter
 from tests.support.chain_watch import ChainWatch

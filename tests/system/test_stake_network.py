@@ -17,10 +17,16 @@ from typing import Any
 
 import pytest
 
-from flchain.crypto import compute_address
-from flchain.errors import LedgerCorrupt
-from flchain.messages import Body, Certificate, Header, Kind
-from flchain.wire import BODY_BYTES_MAX, CERTIFICATE_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, open_envelope
+from flchain.base.crypto import compute_address
+from flchain.base.errors import LedgerCorrupt
+from flchain.wire.envelope import (
+    BODY_BYTES_MAX,
+    CERTIFICATE_BYTES_MAX,
+    HEADER_BYTES_MAX,
+    decode_struct,
+    open_envelope,
+)
+from flchain.wire.messages import Body, Certificate, Header, Kind
 from miner.edge.ledger.file import open_ledger_file
 from miner.edge.ledger.ledger import replay_block
 from tests.support.made_by_hand import MODEL, make_node, run

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 from flchain_edge.model.tflite import TfliteModel
 from tools.modelbuilder import ops
 from tools.modelbuilder.build import build_tflite, verify_built

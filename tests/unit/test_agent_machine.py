@@ -29,14 +29,14 @@ from agent.core.values import (
     TrainingDone,
     TrainingFailed,
 )
+from flchain.base.fixedpoint import vector_bytes
+from flchain.base.types import Hash, Millis, Round
 from flchain.codecs import carried_bytes
-from flchain.fixedpoint import vector_bytes
-from flchain.light import build_light_state, restore
-from flchain.messages import Ask, Kind, Phase, Receipt, Want
-from flchain.packets import PacketType, Topics, decode_packet, encode_packet
-from flchain.snapshot import encode_carried
-from flchain.types import Hash, Millis, Round
-from flchain.wire import Envelope, open_envelope, seal
+from flchain.ledger.snapshot import encode_carried
+from flchain.light.follow import build_light_state, restore
+from flchain.wire.envelope import Envelope, open_envelope, seal
+from flchain.wire.messages import Ask, Kind, Phase, Receipt, Want
+from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet
 from tests.support.chain_builder import NO_CLOCK, PARAMETERS_COUNT, Driver, build_chain
 
 CHAIN = build_chain()

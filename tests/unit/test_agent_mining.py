@@ -27,13 +27,13 @@ from agent.core.values import (
     TimerFired,
     TrainingDone,
 )
-from flchain.fixedpoint import add, vector_bytes
-from flchain.light import build_light_state
-from flchain.messages import Kind, Phase, Receipt
-from flchain.packets import PacketType, Topics, decode_packet, encode_packet
-from flchain.settle import compute_delta, group_by_home
-from flchain.types import Address, Millis, Round
-from flchain.wire import Envelope, open_envelope, seal
+from flchain.base.fixedpoint import add, vector_bytes
+from flchain.base.types import Address, Millis, Round
+from flchain.light.follow import build_light_state
+from flchain.rules.settle import compute_delta, group_by_home
+from flchain.wire.envelope import Envelope, open_envelope, seal
+from flchain.wire.messages import Kind, Phase, Receipt
+from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet
 from tests.support.chain_builder import (
     NO_CLOCK,
     PARAMETERS_COUNT,

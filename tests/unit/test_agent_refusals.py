@@ -6,10 +6,10 @@ import numpy as np
 
 from agent.core.machine import build_agent_state, step
 from agent.core.values import AgentConfig, AgentState, PacketReceived, Refuse
-from flchain.light import build_light_state
-from flchain.messages import Phase
-from flchain.packets import PacketType, Topics, encode_packet
-from flchain.types import Millis
+from flchain.base.types import Millis
+from flchain.light.follow import build_light_state
+from flchain.wire.messages import Phase
+from flchain.wire.packets import PacketType, Topics, encode_packet
 from tests.support.chain_builder import (
     NO_CLOCK,
     PARAMETERS_COUNT,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from flchain.aggregation import AGGREGATION_RULES, UPDATES_MAX, WEIGHT_LIMIT, WeightedUpdate
-from flchain.fixedpoint import LIMIT
-from flchain.types import Address
+from flchain.base.fixedpoint import LIMIT
+from flchain.base.types import Address
 
 
 def build_updates(*rows: list[int], weights: list[int] | None = None) -> tuple[WeightedUpdate, ...]:

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from flchain.base.errors import LedgerCorrupt, MalformedMessage, UnknownSender, WrongRound
+from flchain.base.types import Address, Hash, Height, View
 from flchain.consensus import bft, message_log
 from flchain.consensus.bft import (
     BftState,
@@ -19,8 +21,6 @@ from flchain.consensus.bft import (
     Vote,
     VoteType,
 )
-from flchain.errors import LedgerCorrupt, MalformedMessage, UnknownSender, WrongRound
-from flchain.types import Address, Hash, Height, View
 from tests.support.bft_builder import (
     HEIGHT,
     PRECOMMIT,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from flchain.base.types import Height, Millis, Power, View
 from flchain.consensus import bft
 from flchain.consensus.bft import (
     BftState,
@@ -18,7 +19,6 @@ from flchain.consensus.bft import (
     ValidatorSet,
     VoteType,
 )
-from flchain.types import Height, Millis, Power, View
 from tests.support.bft_builder import (
     HEIGHT,
     PRECOMMIT,

@@ -7,13 +7,13 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from flchain.chain import apply_block, decode_block
-from flchain.errors import ConfigError, InvalidBlock, MalformedMessage, WrongRound
-from flchain.genesis import Genesis, decode_genesis, encode_genesis
-from flchain.messages import Body, DeviceEntry, Header, Phase, Settlement
-from flchain.state import find_device, find_validator
-from flchain.state_tree import compute_state_root
-from flchain.wire import encode_struct
+from flchain.base.errors import ConfigError, InvalidBlock, MalformedMessage, WrongRound
+from flchain.ledger.genesis import Genesis, decode_genesis, encode_genesis
+from flchain.ledger.state import find_device, find_validator
+from flchain.ledger.state_tree import compute_state_root
+from flchain.rules.blocks import apply_block, decode_block
+from flchain.wire.envelope import encode_struct
+from flchain.wire.messages import Body, DeviceEntry, Header, Phase, Settlement
 from tests.support.chain_builder import (
     BuiltChain,
     Driver,

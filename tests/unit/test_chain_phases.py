@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from flchain.chain import apply_block, get_proposer
-from flchain.messages import Phase
-from flchain.phases import get_expected, is_phase_over
-from flchain.state import ChainState, build_genesis_state, find_device, get_owned
-from flchain.state_tree import compute_state_root
-from flchain.types import View
+from flchain.base.types import View
+from flchain.ledger.state import ChainState, build_genesis_state, find_device, get_owned
+from flchain.ledger.state_tree import compute_state_root
+from flchain.rules.blocks import apply_block, get_proposer
+from flchain.rules.phases import get_expected, is_phase_over
+from flchain.wire.messages import Phase
 from tests.support.chain_builder import Driver, build_chain, get_balances, make_reveal, make_scores
 from tests.support.chain_checks import open_chain, phase_of
 

@@ -24,11 +24,11 @@ from agent.core.values import (
     Train,
     TrainingDone,
 )
-from flchain.light import build_light_state
-from flchain.messages import Kind
-from flchain.packets import PacketType, Topics, decode_packet, encode_packet
-from flchain.types import Millis, Round, UnixMillis
-from flchain.wire import open_envelope
+from flchain.base.types import Millis, Round, UnixMillis
+from flchain.light.follow import build_light_state
+from flchain.wire.envelope import open_envelope
+from flchain.wire.messages import Kind
+from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet
 from tests.support.chain_builder import PARAMETERS_COUNT, Driver, build_chain
 
 CHAIN = build_chain()

@@ -7,9 +7,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from flchain import chain as rules
-from flchain.chain import select_transactions
-from flchain.errors import (
+from flchain.base.errors import (
     BadCommitment,
     BadSignature,
     DuplicateMessage,
@@ -21,10 +19,12 @@ from flchain.errors import (
     WrongChain,
     WrongRound,
 )
-from flchain.limits import TRANSACTION_FRAME_BYTES
-from flchain.messages import Commit, Phase, ScoreCommit, Status, compute_update_commitment
-from flchain.phases import get_present, is_phase_complete
-from flchain.wire import seal
+from flchain.ledger.limits import TRANSACTION_FRAME_BYTES
+from flchain.rules import blocks as rules
+from flchain.rules.blocks import select_transactions
+from flchain.rules.phases import get_present, is_phase_complete
+from flchain.wire.envelope import seal
+from flchain.wire.messages import Commit, Phase, ScoreCommit, Status, compute_update_commitment
 from tests.support.chain_builder import (
     Driver,
     build_chain,

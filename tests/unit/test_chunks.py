@@ -7,7 +7,8 @@ import itertools
 
 import pytest
 
-from flchain.chunks import (
+from flchain.base.errors import InvalidMessage, MalformedMessage, OversizedMessage
+from flchain.wire.chunks import (
     CHUNK_BYTES,
     DEVICE_CHUNK_BYTES,
     PARTIAL_PACKETS_MAX,
@@ -20,9 +21,8 @@ from flchain.chunks import (
     process_chunk,
     split_packet,
 )
-from flchain.errors import InvalidMessage, MalformedMessage, OversizedMessage
-from flchain.messages import RANGES_MAX
-from flchain.packets import PACKET_BYTES_MAX, PAYLOAD_BYTES_MAX, Packet, PacketType, decode_packet, encode_packet
+from flchain.wire.messages import RANGES_MAX
+from flchain.wire.packets import PACKET_BYTES_MAX, PAYLOAD_BYTES_MAX, Packet, PacketType, decode_packet, encode_packet
 
 LONG = encode_packet(PacketType.BODY, 7, bytes(range(256)) * (3 * CHUNK_BYTES // 256))
 PIECE = bytes(DEVICE_CHUNK_BYTES)

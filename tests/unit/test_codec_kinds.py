@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from flchain.codecs import CODECS, DOWNSTREAM_RULES, adaptive, count_sketch, golomb, minifloat, random_mask
-from flchain.codecs.selection import select_largest
-from flchain.errors import ConfigError, MalformedUpdate
-from flchain.fixedpoint import LIMIT
-from flchain.params import check_params
-from flchain.types import ModelVector
+from flchain.base.errors import ConfigError, MalformedUpdate
+from flchain.base.fixedpoint import LIMIT
+from flchain.base.types import ModelVector
+from flchain.codecs import CODECS, DOWNSTREAM_RULES, adaptive, count_sketch, random_mask
+from flchain.codecs.bits import golomb, minifloat
+from flchain.codecs.bits.selection import select_largest
+from flchain.ledger.params import check_params
 from tests.support.chain_builder import build_chain
 from tests.vectors.make_codecs import LEVELS, PATH, SEED, SIZE, encode_case, settle_case
 

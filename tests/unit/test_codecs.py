@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flchain.codecs import CODECS, golomb, sparse_ternary
-from flchain.errors import MalformedUpdate
-from flchain.fixedpoint import LIMIT
+from flchain.base.errors import MalformedUpdate
+from flchain.base.fixedpoint import LIMIT
+from flchain.codecs import CODECS, sparse_ternary
+from flchain.codecs.bits import golomb
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parent.parent / "vectors" / "codecs.json").read_text())
 SPARSE = CODECS["sparse-ternary"]

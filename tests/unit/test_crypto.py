@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from Crypto.Signature import eddsa
 
-from flchain.crypto import Identity, compute_address, hash_tagged, is_public_key, verify
+from flchain.base.crypto import Identity, compute_address, hash_tagged, is_public_key, verify
 from tests.vectors.make_ed25519 import build_refused, find_encodings, find_torsion
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "ed25519.json").read_text())

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 from tools.datasets import NO_CLIENT, Dataset, load_dataset, load_npz
 from tools.splits import EXAMPLES_PER_DEVICE_MIN, Part, Split, split
 

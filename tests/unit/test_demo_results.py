@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flchain.types import Address
+from flchain.base.types import Address
 from tools.demo.measures import MEASURES_FILE, Measures, load_measures
 from tools.demo.results import Cost, NodeEnd, find_problems, read_costs
 from tools.demo.view import draw_bars, format_bytes

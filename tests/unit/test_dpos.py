@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flchain.chain import build_block
+from flchain.base.types import SHARE_ALL, Address, BasisPoints, Power, Round, Stake
 from flchain.consensus.dpos import (
     STAKE_BITS_MAX,
     cap_powers,
@@ -19,9 +19,9 @@ from flchain.consensus.dpos import (
     split_reward,
 )
 from flchain.consensus.proposer import Priorities, advance, compute_pok_weight
-from flchain.state import ChainState, Delegation, Validator, compute_elected, compute_validators_hash
-from flchain.trust import decode_sets, encode_sets
-from flchain.types import SHARE_ALL, Address, BasisPoints, Power, Round, Stake
+from flchain.ledger.state import ChainState, Delegation, Validator, compute_elected, compute_validators_hash
+from flchain.light.trust import decode_sets, encode_sets
+from flchain.rules.blocks import build_block
 from tests.support.chain_builder import build_chain
 
 STAKES = st.lists(st.integers(1, 2**40) | st.integers(1, 20), min_size=1, max_size=64)

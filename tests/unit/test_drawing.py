@@ -12,14 +12,14 @@ from agent.core import values as av
 from agent.core.downloads import STALLED_MS, STALLS_MAX, WINDOW_MS
 from agent.core.machine import build_agent_state
 from agent.core.machine import step as agent_step
-from flchain import chunks
-from flchain.chunks import FIRST_CHUNKS, Ranges, count_chunks, split_packet
-from flchain.fixedpoint import vector_bytes
-from flchain.light import build_light_state
-from flchain.messages import Ask, Kind, Phase, Resume, Want
-from flchain.packets import PacketType, Topics, decode_packet, encode_packet
-from flchain.types import Millis
-from flchain.wire import Envelope, open_envelope, seal, verify_envelope
+from flchain.base.fixedpoint import vector_bytes
+from flchain.base.types import Millis
+from flchain.light.follow import build_light_state
+from flchain.wire import chunks
+from flchain.wire.chunks import FIRST_CHUNKS, Ranges, count_chunks, split_packet
+from flchain.wire.envelope import Envelope, open_envelope, seal, verify_envelope
+from flchain.wire.messages import Ask, Kind, Phase, Resume, Want
+from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet
 from flchain_edge.mqtt.transfers import PROBE_S, Transfers
 from miner.core import missing_chunks
 from miner.core import values as mv

@@ -6,10 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from flchain.errors import InvalidMessage
-from flchain.messages import Evidence, Proposal, Undelegate, Unjail, Vote
-from flchain.orders import process_election, process_matured, process_order, verify_order
-from flchain.state import (
+from flchain.base.errors import InvalidMessage
+from flchain.base.types import Height, Round
+from flchain.ledger.state import (
     Candidate,
     ChainState,
     compute_elected,
@@ -18,8 +17,9 @@ from flchain.state import (
     get_owned,
     get_stake,
 )
-from flchain.types import Height, Round
-from flchain.wire import open_envelope, seal
+from flchain.rules.orders import process_election, process_matured, process_order, verify_order
+from flchain.wire.envelope import open_envelope, seal
+from flchain.wire.messages import Evidence, Proposal, Undelegate, Unjail, Vote
 from tests.support.chain_builder import build_chain, build_identity
 from tests.support.stake_builder import (
     STRANGER_HASH,

@@ -5,9 +5,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from flchain import fixedpoint
-from flchain.errors import MalformedUpdate
-from flchain.fixedpoint import LIMIT, SCALE
+from flchain.base import fixedpoint
+from flchain.base.errors import MalformedUpdate
+from flchain.base.fixedpoint import LIMIT, SCALE
 
 
 def test_one_unit_is_scale_steps() -> None:

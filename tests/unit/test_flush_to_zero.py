@@ -36,7 +36,7 @@ import sys
 import numpy as np
 from flchain.aggregation import AGGREGATION_RULES, WeightedUpdate
 from flchain.codecs import CODECS, compute_codec_seed
-from flchain.fixedpoint import add, to_fixed, to_float, vector_bytes
+from flchain.base.fixedpoint import add, to_fixed, to_float, vector_bytes
 from flchain.privacy import MECHANISMS
 from tests.support.flush_to_zero import are_subnormals_on, switch_subnormals_off
 from tests.vectors.make_codecs import LEVELS

@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from flchain.crypto import Identity
-from flchain.errors import ConfigError
-from flchain.genesis import decode_genesis, encode_genesis
+from flchain.base.crypto import Identity
+from flchain.base.errors import ConfigError
+from flchain.ledger.genesis import decode_genesis, encode_genesis
 from tests.support.chain_builder import build_chain
 
 CHAIN = build_chain(codec="identity")

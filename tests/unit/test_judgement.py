@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from flchain import chain as chain_rules
-from flchain.chain import build_block
-from flchain.crypto import Identity
-from flchain.messages import Phase, ScoreReveal
-from flchain.packets import PacketType, encode_packet
-from flchain.state import ChainState, find_device
-from flchain.types import Millis, UnixMillis
-from flchain.wire import open_envelope
+from flchain.base.crypto import Identity
+from flchain.base.types import Millis, UnixMillis
+from flchain.ledger.state import ChainState, find_device
+from flchain.rules import blocks as chain_rules
+from flchain.rules.blocks import build_block
+from flchain.wire.envelope import open_envelope
+from flchain.wire.messages import Phase, ScoreReveal
+from flchain.wire.packets import PacketType, encode_packet
 from miner.core import mempool
 from miner.core.machine import build_miner_state, step
 from miner.core.timeliness import CLOCK_AHEAD_MAX_MS, is_timely

@@ -8,16 +8,16 @@ import msgspec
 import numpy as np
 import pytest
 
+from flchain.base.errors import InvalidBlock, InvalidMessage, MalformedMessage, MalformedUpdate, OversizedMessage
+from flchain.base.fixedpoint import VALUE_BYTES, add
+from flchain.base.types import Round
 from flchain.codecs import CODECS, DOWNSTREAM_RULES
 from flchain.codecs.adaptive import pack_level
-from flchain.errors import InvalidBlock, InvalidMessage, MalformedMessage, MalformedUpdate, OversizedMessage
-from flchain.fixedpoint import VALUE_BYTES, add
-from flchain.light import LightState, build_light_state, process_body, process_deltas, process_snapshot
-from flchain.light_body import LightBody
-from flchain.limits import DELTAS_MAX
-from flchain.settle import apply_delta, compute_delta, compute_step
-from flchain.types import Round
-from flchain.wire import BODY_BYTES_MAX, decode_struct, encode_struct
+from flchain.ledger.limits import DELTAS_MAX
+from flchain.light.body import LightBody
+from flchain.light.follow import LightState, build_light_state, process_body, process_deltas, process_snapshot
+from flchain.rules.settle import apply_delta, compute_delta, compute_step
+from flchain.wire.envelope import BODY_BYTES_MAX, decode_struct, encode_struct
 from miner.core.tip import DELTA_FRAME_BYTES, Deltas, add_delta
 from tests.support.chain_builder import NO_CLOCK, Driver, build_chain
 from tests.support.light_driver import (
@@ -154,7 +154,7 @@ def test_more_changes_than_miners_keep_are_refused_unread(
 ) -> None:
     """A device that was away for long gets a model: a liar's many short payloads, each as long as the model once it is
     decoded, would keep a board busy for minutes."""
-    monkeypatch.setattr("flchain.light.apply_delta", lambda params, base, delta: pytest.fail("read"))
+    monkeypatch.setattr("flchain.light.follow.apply_delta", lambda params, base, delta: pytest.fail("read"))
     head, away = driver.get_head(len(driver.blocks)), DELTAS_MAX - ROUNDS + 1
     long_away = replace(light, model_round=Round(-away))
     empty = CODECS[light.params.downstream_codec].encode(light.model * 0, light.model * 0, 10).payload

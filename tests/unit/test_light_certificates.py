@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from flchain.certificate import build_certificate, verify_certificate
-from flchain.errors import BadCertificate, InvalidBlock, InvalidMessage, WrongRound
-from flchain.light import LightState, build_light_state, process_head
-from flchain.messages import Certificate, Phase
-from flchain.state import ChainState, compute_validators_hash
-from flchain.trust import Head
-from flchain.types import Height, Power, View
-from flchain.wire import decode_struct, encode_struct
+from flchain.base.errors import BadCertificate, InvalidBlock, InvalidMessage, WrongRound
+from flchain.base.types import Height, Power, View
+from flchain.ledger.certificate import build_certificate, verify_certificate
+from flchain.ledger.state import ChainState, compute_validators_hash
+from flchain.light.follow import LightState, build_light_state, process_head
+from flchain.light.trust import Head
+from flchain.wire.envelope import decode_struct, encode_struct
+from flchain.wire.messages import Certificate, Phase
 from tests.support.chain_builder import NO_CLOCK, Driver, build_chain, certify, replace_header
 from tests.support.light_driver import build_three_rounds, certify_header, feed_head
 

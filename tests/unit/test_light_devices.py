@@ -10,15 +10,15 @@ import pytest
 from agent.core.machine import build_agent_state, step
 from agent.core.values import AgentConfig, AgentState, Effect, PacketReceived, Publish, Report, SavePosition
 from agent.settings import AgentSettings, MiningSettings
-from flchain.certificate import trim_certificate, verify_certificate
-from flchain.errors import BadCertificate
-from flchain.fixedpoint import vector_bytes
-from flchain.light import LightState, build_light_state, restore
-from flchain.messages import Certificate, Phase, Want
-from flchain.packets import PacketType, Topics, decode_packet, encode_packet
-from flchain.snapshot import encode_carried
-from flchain.types import Height, Millis
-from flchain.wire import CERTIFICATE_BYTES_MAX, decode_struct, encode_struct, open_envelope
+from flchain.base.errors import BadCertificate
+from flchain.base.fixedpoint import vector_bytes
+from flchain.base.types import Height, Millis
+from flchain.ledger.certificate import trim_certificate, verify_certificate
+from flchain.ledger.snapshot import encode_carried
+from flchain.light.follow import LightState, build_light_state, restore
+from flchain.wire.envelope import CERTIFICATE_BYTES_MAX, decode_struct, encode_struct, open_envelope
+from flchain.wire.messages import Certificate, Phase, Want
+from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet
 from flchain_edge.settings.node import KeySettings
 from miner.core import announce
 from miner.core import values as mv

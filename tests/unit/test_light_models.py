@@ -7,9 +7,16 @@ from dataclasses import replace
 
 import pytest
 
+from flchain.base.errors import (
+    BadCertificate,
+    ConfigError,
+    InvalidBlock,
+    MalformedMessage,
+    MalformedUpdate,
+    ModelMismatch,
+)
 from flchain.codecs import CODECS
-from flchain.errors import BadCertificate, ConfigError, InvalidBlock, MalformedMessage, MalformedUpdate, ModelMismatch
-from flchain.light import (
+from flchain.light.follow import (
     BODIES_WAITING_MAX,
     LightState,
     build_light_state,
@@ -17,8 +24,8 @@ from flchain.light import (
     process_head,
     process_snapshot,
 )
-from flchain.messages import Phase
-from flchain.trust import Head
+from flchain.light.trust import Head
+from flchain.wire.messages import Phase
 from tests.support.chain_builder import NO_CLOCK, BuiltChain, Driver, build_chain
 from tests.support.light_driver import (
     GARBAGE,

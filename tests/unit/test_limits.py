@@ -8,13 +8,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from flchain.chain import Block, build_block, get_proposer
-from flchain.chunks import DEVICE_CHUNK_BYTES
+from flchain.base.errors import MalformedUpdate, OversizedMessage
+from flchain.base.types import Address, BasisPoints, Millis, Power, Stake, UnixMillis, View
 from flchain.codecs import CODECS, DOWNSTREAM_RULES, carried_bytes
-from flchain.errors import MalformedUpdate, OversizedMessage
-from flchain.light import build_light_state, process_body
-from flchain.light_body import LightBody
-from flchain.limits import (
+from flchain.ledger.limits import (
     SCORE_ENTRY_BYTES,
     STATE_TABLES_BYTES_MAX,
     compute_body_bytes_max,
@@ -24,16 +21,17 @@ from flchain.limits import (
     compute_packet_bytes_max,
     compute_state_bytes_max,
 )
-from flchain.messages import Ask, Body, Certificate, Phase, Proposal, Reveal, ScoreReveal, Settlement, Vote, Want
-from flchain.orders import ACCOUNTS_MAX, CANDIDATES_MAX, DELEGATIONS_MAX, UNBONDINGS_PER_ACCOUNT_MAX
-from flchain.packets import PacketType, Topics, encode_packet
-from flchain.params import DEVICES_MAX
-from flchain.snapshot import PROOF_BYTES_MAX
-from flchain.state import Account, ChainState, Delegation, Device, Unbonding, Validator
-from flchain.state_tree import get_leaves
-from flchain.trust import Head, encode_sets
-from flchain.types import Address, BasisPoints, Millis, Power, Stake, UnixMillis, View
-from flchain.wire import (
+from flchain.ledger.params import DEVICES_MAX
+from flchain.ledger.snapshot import PROOF_BYTES_MAX
+from flchain.ledger.state import Account, ChainState, Delegation, Device, Unbonding, Validator
+from flchain.ledger.state_tree import get_leaves
+from flchain.light.body import LightBody
+from flchain.light.follow import build_light_state, process_body
+from flchain.light.trust import Head, encode_sets
+from flchain.rules.blocks import Block, build_block, get_proposer
+from flchain.rules.orders import ACCOUNTS_MAX, CANDIDATES_MAX, DELEGATIONS_MAX, UNBONDINGS_PER_ACCOUNT_MAX
+from flchain.wire.chunks import DEVICE_CHUNK_BYTES
+from flchain.wire.envelope import (
     CERTIFICATE_BYTES_MAX,
     SETS_BYTES_MAX,
     SETTLEMENT_BYTES_MAX,
@@ -43,6 +41,8 @@ from flchain.wire import (
     open_envelope,
     seal,
 )
+from flchain.wire.messages import Ask, Body, Certificate, Phase, Proposal, Reveal, ScoreReveal, Settlement, Vote, Want
+from flchain.wire.packets import PacketType, Topics, encode_packet
 from miner.core import agreement, mempool
 from miner.core.machine import EARLY_MAX, build_miner_state, step
 from miner.core.tip import Standing, Tip

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from flchain.errors import DuplicateMessage, PoolFull
-from flchain.messages import Commit, Kind, Phase
-from flchain.state import ChainState
-from flchain.types import BasisPoints, Round
-from flchain.wire import Envelope, open_envelope, seal
+from flchain.base.errors import DuplicateMessage, PoolFull
+from flchain.base.types import BasisPoints, Round
+from flchain.ledger.state import ChainState
+from flchain.wire.envelope import Envelope, open_envelope, seal
+from flchain.wire.messages import Commit, Kind, Phase
 from miner.core import mempool
 from miner.core.mempool import Mempool
 from tests.support.chain_builder import Driver, build_chain, make_reveal, seal_commit, seal_reveal

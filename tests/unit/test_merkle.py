@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from flchain.merkle import build_proof, compute_root, hash_leaf, hash_node, verify_proof
+from flchain.base.merkle import build_proof, compute_root, hash_leaf, hash_node, verify_proof
 
 # The leaves that Certificate Transparency implementations test with, and the roots of their first n.
 CT_LEAVES = [

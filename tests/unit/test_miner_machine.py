@@ -6,13 +6,13 @@ from hashlib import sha256
 
 import pytest
 
-from flchain import chunks
-from flchain.chain import build_block, get_proposer
-from flchain.messages import Ask, Commit, Kind, Phase, Proposal, Receipt, Vote, Want
-from flchain.packets import PacketType, Topics, decode_packet, encode_packet
-from flchain.state import ChainState
-from flchain.types import Height, Millis, View
-from flchain.wire import hash_message, open_envelope, seal, verify_envelope
+from flchain.base.types import Height, Millis, View
+from flchain.ledger.state import ChainState
+from flchain.rules.blocks import build_block, get_proposer
+from flchain.wire import chunks
+from flchain.wire.envelope import hash_message, open_envelope, seal, verify_envelope
+from flchain.wire.messages import Ask, Commit, Kind, Phase, Proposal, Receipt, Vote, Want
+from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet
 from miner.core.machine import build_miner_state, step
 from miner.core.tip import Standing
 from miner.core.values import (

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from flchain.messages import Commit, Phase
-from flchain.packets import PacketType, Topics, encode_packet
-from flchain.types import Millis
-from flchain.wire import seal
+from flchain.base.types import Millis
+from flchain.wire.envelope import seal
+from flchain.wire.messages import Commit, Phase
+from flchain.wire.packets import PacketType, Topics, encode_packet
 from miner.core.machine import build_miner_state, step
 from miner.core.tip import Standing
 from miner.core.values import MinerConfig, MinerState, PacketReceived, Refuse

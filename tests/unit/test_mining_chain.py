@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from flchain.errors import BadCommitment
+from flchain.base.errors import BadCommitment
 from flchain.incentives import compute_reputation
-from flchain.messages import Phase, ScoreReveal
-from flchain.phases import get_expected
-from flchain.scoring import build_score_commit
-from flchain.snapshot import decode_state, encode_state
-from flchain.state import REPUTATION_START, Device, find_device
-from flchain.wire import seal
+from flchain.ledger.snapshot import decode_state, encode_state
+from flchain.ledger.state import REPUTATION_START, Device, find_device
+from flchain.rules.phases import get_expected
+from flchain.rules.score_words import build_score_commit
+from flchain.wire.envelope import seal
+from flchain.wire.messages import Phase, ScoreReveal
 from tests.support.chain_builder import (
     Driver,
     build_chain,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from flchain.chain import select_orders
-from flchain.errors import InvalidMessage, PoolFull
-from flchain.messages import Receipt
-from flchain.packets import PacketType, Topics, decode_packet, encode_packet
-from flchain.state import ChainState
-from flchain.types import Address, Hash, Millis
-from flchain.wire import open_envelope, verify_envelope
+from flchain.base.errors import InvalidMessage, PoolFull
+from flchain.base.types import Address, Hash, Millis
+from flchain.ledger.state import ChainState
+from flchain.rules.blocks import select_orders
+from flchain.wire.envelope import open_envelope, verify_envelope
+from flchain.wire.messages import Receipt
+from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet
 from miner.core import order_pool
 from miner.core.machine import build_miner_state, step
 from miner.core.order_pool import ORDERS_PER_SENDER_MAX, OrderPool, insert, prune

@@ -7,13 +7,10 @@ from typing import Any
 
 import pytest
 
-from flchain import orders
-from flchain.chain import apply_block, build_block, compute_body_root, select_orders
-from flchain.errors import InvalidBlock, InvalidMessage
-from flchain.limits import ORDERS_MAX
-from flchain.messages import Body, Commit, Delegate, Phase, Register, Transfer, Undelegate
-from flchain.orders import UNBONDINGS_PER_ACCOUNT_MAX, process_election, process_matured, process_order, verify_order
-from flchain.state import (
+from flchain.base.errors import InvalidBlock, InvalidMessage
+from flchain.base.types import Address, Power, Stake, UnixMillis
+from flchain.ledger.limits import ORDERS_MAX
+from flchain.ledger.state import (
     ChainState,
     Unbonding,
     find_account,
@@ -22,8 +19,17 @@ from flchain.state import (
     get_owned,
     get_stake,
 )
-from flchain.types import Address, Power, Stake, UnixMillis
-from flchain.wire import encode_struct, open_envelope, seal
+from flchain.rules import orders
+from flchain.rules.blocks import apply_block, build_block, compute_body_root, select_orders
+from flchain.rules.orders import (
+    UNBONDINGS_PER_ACCOUNT_MAX,
+    process_election,
+    process_matured,
+    process_order,
+    verify_order,
+)
+from flchain.wire.envelope import encode_struct, open_envelope, seal
+from flchain.wire.messages import Body, Commit, Delegate, Phase, Register, Transfer, Undelegate
 from tests.support.chain_builder import build_identity, replace_header
 from tests.support.stake_builder import (
     StakeDriver,

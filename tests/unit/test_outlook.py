@@ -32,10 +32,10 @@ from agent.scheduling.inputs import (
 from agent.scheduling.readings import BoardReading
 from agent.scheduling.settings import SchedulerSettings
 from agent.scheduling.values import CpuOutlook
-from flchain.light import build_light_state
-from flchain.messages import Phase
-from flchain.packets import PacketType, Topics, encode_packet
-from flchain.types import Millis, Round
+from flchain.base.types import Millis, Round
+from flchain.light.follow import build_light_state
+from flchain.wire.messages import Phase
+from flchain.wire.packets import PacketType, Topics, encode_packet
 from tests.support.chain_builder import NO_CLOCK, PARAMETERS_COUNT, Driver, build_chain
 
 CHAIN = build_chain(miners=4, devices=5, reward_per_update=500, reward_for_scores=11_000, commit_patience_ms=3_000)

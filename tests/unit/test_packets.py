@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from flchain.errors import MalformedMessage
-from flchain.packets import (
+from flchain.base.errors import MalformedMessage
+from flchain.wire.envelope import encode
+from flchain.wire.packets import (
     Packet,
     PacketType,
     Topics,
@@ -14,7 +15,6 @@ from flchain.packets import (
     read_topic_channel,
     read_topic_owner,
 )
-from flchain.wire import encode
 
 EXAMPLES: dict[PacketType, tuple[object, ...]] = {
     PacketType.MESSAGE: (b"m",),

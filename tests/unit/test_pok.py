@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from flchain.base.types import Address, BasisPoints, Power
 from flchain.consensus.pok import (
     KNOWLEDGE_MIN,
     compute_idle_knowledge,
@@ -13,8 +14,8 @@ from flchain.consensus.pok import (
     find_outliers,
 )
 from flchain.incentives import compute_reputation
-from flchain.messages import Delegate, Phase
-from flchain.settle import (
+from flchain.ledger.state import ChainState, Device, RevealedScores, find_candidate, find_device
+from flchain.rules.settle import (
     WEIGHT_SCALE,
     compute_round_scores,
     compute_settlement,
@@ -24,8 +25,7 @@ from flchain.settle import (
     is_round_scored,
     process_settlement,
 )
-from flchain.state import ChainState, Device, RevealedScores, find_candidate, find_device
-from flchain.types import Address, BasisPoints, Power
+from flchain.wire.messages import Delegate, Phase
 from tests.support.chain_builder import BASE_SCORE, BuiltChain, Driver, build_chain
 from tests.support.stake_builder import StakeDriver, accuse, build_stake_chain
 

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flchain.certificate import verify_certificate
+from flchain.base.crypto import hash_tagged
+from flchain.base.errors import BadSeal, DuplicateMessage, InvalidBlock, InvalidMessage, PoolFull, WrongRound
+from flchain.base.types import Hash, Height
 from flchain.consensus import CONSENSUS_RULES
 from flchain.consensus.block_tree import (
     BLOCKS_MAX,
@@ -34,9 +36,7 @@ from flchain.consensus.pow import (
     compute_work,
     verify_seal,
 )
-from flchain.crypto import hash_tagged
-from flchain.errors import BadSeal, DuplicateMessage, InvalidBlock, InvalidMessage, PoolFull, WrongRound
-from flchain.types import Hash, Height
+from flchain.ledger.certificate import verify_certificate
 from tests.support.chain_builder import Driver, build_chain
 from tests.support.pow_builder import (
     GENESIS,

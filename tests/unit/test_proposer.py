@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flchain.base.types import Address, Power, View
 from flchain.consensus import PROPOSER_RULES
 from flchain.consensus.proposer import KNOWLEDGE_FLOOR_BP, Priorities, Weights, advance, compute_proposer
-from flchain.types import Address, Power, View
 
 
 def name(number: int) -> Address:

@@ -8,14 +8,14 @@ from dataclasses import fields
 import msgspec
 import pytest
 
-from flchain import errors
-from flchain.errors import InvalidMessage
-from flchain.messages import MESSAGE_TYPES
-from flchain.packets import FIELD_TYPES, PacketType
-from flchain.snapshot import _Parts
-from flchain.state import Account, Candidate, Delegation, Device, Unbonding
-from flchain.state_tree import get_leaves
-from flchain.wire import decode
+from flchain.base import errors
+from flchain.base.errors import InvalidMessage
+from flchain.ledger.snapshot import _Parts
+from flchain.ledger.state import Account, Candidate, Delegation, Device, Unbonding
+from flchain.ledger.state_tree import get_leaves
+from flchain.wire.envelope import decode
+from flchain.wire.messages import MESSAGE_TYPES
+from flchain.wire.packets import FIELD_TYPES, PacketType
 from tests.support.bad_fields import Bench, Effect, Outcome, run
 from tests.support.bad_fields_messages import SHAPES
 from tests.support.bad_fields_packets import FIELDS

@@ -15,8 +15,8 @@ from agent.scheduling.policies.learned import ACTIONS, D, LearnedMemory
 from agent.scheduling.readings import BoardReading, Shares
 from agent.scheduling.settings import SchedulerSettings
 from agent.scheduling.values import CpuOutlook, MiningOffer, RoundOutlook, SchedulerInputs
-from flchain.messages import Phase
-from flchain.types import Millis
+from flchain.base.types import Millis
+from flchain.wire.messages import Phase
 
 COOL = BoardReading(10**9, temperature_c=45.0, is_throttled=False, is_undervolted=False, is_on_battery=False)
 BLOCKS = MiningOffer(reward=100.0, core_s=12 * 60, rivals_cores=12.0)
@@ -224,7 +224,7 @@ def test_expected_units_and_blocks() -> None:
 def test_wrong_settings_are_refused_with_their_key(field: str, value: object, tmp_path: Path) -> None:
     """A wrong hour, policy or share in agent.toml is a ConfigError that names section and key."""
     from agent.settings import AgentSettings
-    from flchain.errors import ConfigError
+    from flchain.base.errors import ConfigError
     from flchain_edge.settings.config import load_config
 
     file = tmp_path / "agent.toml"

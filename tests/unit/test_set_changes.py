@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from flchain.chain import apply_block, get_proposer
-from flchain.errors import BadCertificate
-from flchain.fixedpoint import vector_bytes
-from flchain.light import build_light_state, process_head, process_snapshot
-from flchain.messages import Delegate, Phase, Register, Undelegate, Unjail
-from flchain.snapshot import encode_carried
-from flchain.state import build_genesis_state, compute_validators_hash, find_candidate
-from flchain.trust import verify_final
-from flchain.types import Address, View
+from flchain.base.errors import BadCertificate
+from flchain.base.fixedpoint import vector_bytes
+from flchain.base.types import Address, View
+from flchain.ledger.snapshot import encode_carried
+from flchain.ledger.state import build_genesis_state, compute_validators_hash, find_candidate
+from flchain.light.follow import build_light_state, process_head, process_snapshot
+from flchain.light.trust import verify_final
+from flchain.rules.blocks import apply_block, get_proposer
+from flchain.wire.messages import Delegate, Phase, Register, Undelegate, Unjail
 from tests.support.chain_builder import NO_CLOCK, BuiltChain
 from tests.support.stake_builder import StakeDriver, accuse, build_stake_chain, register
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from flchain.base.types import Address, BasisPoints, Round
 from flchain.consensus.pok import KNOWLEDGE_MIN, compute_weighted_median
 from flchain.incentives import REWARD_RULES, compute_reputation
-from flchain.messages import Phase, ScoreReveal, Settlement
-from flchain.settle import compute_settlement, compute_step, process_settlement
-from flchain.state import KNOWLEDGE_START, REPUTATION_START, ChainState, RevealedScores, find_device
-from flchain.types import Address, BasisPoints, Round
+from flchain.ledger.state import KNOWLEDGE_START, REPUTATION_START, ChainState, RevealedScores, find_device
+from flchain.rules.settle import compute_settlement, compute_step, process_settlement
+from flchain.wire.messages import Phase, ScoreReveal, Settlement
 from tests.support.chain_builder import (
     BASE_SCORE,
     Driver,

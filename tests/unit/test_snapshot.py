@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flchain.base.errors import InvalidMessage, MalformedMessage, OversizedMessage
 from flchain.codecs import carried_bytes
-from flchain.errors import InvalidMessage, MalformedMessage, OversizedMessage
-from flchain.limits import compute_state_bytes_max
-from flchain.messages import Phase
-from flchain.snapshot import decode_state, encode_state
-from flchain.state import ChainState
-from flchain.wire import decode, encode
+from flchain.ledger.limits import compute_state_bytes_max
+from flchain.ledger.snapshot import decode_state, encode_state
+from flchain.ledger.state import ChainState
+from flchain.wire.envelope import decode, encode
+from flchain.wire.messages import Phase
 from tests.support.chain_builder import Driver, build_chain
 from tests.support.stake_builder import delegate, undelegate
 

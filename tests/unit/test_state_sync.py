@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from flchain.messages import Ask, Want
-from flchain.packets import PacketType, Topics, decode_packet, encode_packet
-from flchain.snapshot import encode_state
-from flchain.state import compute_validators_hash
-from flchain.types import Hash, Height, Millis, UnixMillis
-from flchain.wire import open_envelope, seal
+from flchain.base.types import Hash, Height, Millis, UnixMillis
+from flchain.ledger.snapshot import encode_state
+from flchain.ledger.state import compute_validators_hash
+from flchain.wire.envelope import open_envelope, seal
+from flchain.wire.messages import Ask, Want
+from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet
 from miner.core import state_sync
 from miner.core.machine import build_miner_state, step
 from miner.core.tip import Standing, extend

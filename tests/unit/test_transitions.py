@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from flchain.params import ChainParams
-from flchain.state import (
+from flchain.ledger.params import ChainParams
+from flchain.ledger.state import (
     Account,
     Candidate,
     ChainState,

@@ -9,9 +9,7 @@ import pytest
 
 from agent.core.machine import build_agent_state, step
 from agent.core.values import AgentConfig, AgentState, PacketReceived, Publish
-from flchain.certificate import PRECOMMIT, build_certificate
-from flchain.chain import hash_header
-from flchain.errors import (
+from flchain.base.errors import (
     BadCertificate,
     InvalidMessage,
     MalformedMessage,
@@ -19,13 +17,15 @@ from flchain.errors import (
     UnknownValidators,
     UntrustedValidators,
 )
-from flchain.light import build_light_state, process_head
-from flchain.messages import Ask, Vote, Want
-from flchain.packets import PacketType, Topics, decode_packet, encode_packet
-from flchain.state import Validator
-from flchain.trust import Head, Trust, build_trust, encode_sets, verify_final
-from flchain.types import Millis, UnixMillis, View
-from flchain.wire import get_signature, open_envelope, seal
+from flchain.base.types import Millis, UnixMillis, View
+from flchain.ledger.certificate import PRECOMMIT, build_certificate
+from flchain.ledger.state import Validator
+from flchain.light.follow import build_light_state, process_head
+from flchain.light.trust import Head, Trust, build_trust, encode_sets, verify_final
+from flchain.rules.blocks import hash_header
+from flchain.wire.envelope import get_signature, open_envelope, seal
+from flchain.wire.messages import Ask, Vote, Want
+from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet
 from miner.core import machine as miner_machine
 from miner.core import values as mv
 from miner.core.tip import Standing, extend

@@ -8,8 +8,7 @@ import cbor2
 import msgspec
 import pytest
 
-from flchain import wire
-from flchain.errors import (
+from flchain.base.errors import (
     BadSignature,
     InvalidMessage,
     MalformedMessage,
@@ -18,8 +17,17 @@ from flchain.errors import (
     UnsignedMessage,
     WrongChain,
 )
-from flchain.messages import Commit, Kind, Reveal, ScoreReveal, Vote
-from flchain.wire import MESSAGE_BYTES_MAX, decode, decode_struct, encode, open_envelope, seal, verify_envelope
+from flchain.wire import envelope as wire
+from flchain.wire.envelope import (
+    MESSAGE_BYTES_MAX,
+    decode,
+    decode_struct,
+    encode,
+    open_envelope,
+    seal,
+    verify_envelope,
+)
+from flchain.wire.messages import Commit, Kind, Reveal, ScoreReveal, Vote
 from tests.support.chain_builder import build_chain
 from tests.support.wire_builder import COMMIT, PREFIX, SENDER, read, replace_part, seal_payload
 from tests.vectors.make_messages import CHAIN, MESSAGES, PATH, STRUCTS, build_vectors

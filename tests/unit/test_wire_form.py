@@ -7,9 +7,9 @@ import tracemalloc
 import msgspec
 import pytest
 
-from flchain.errors import MalformedMessage, NotCanonical, TruncatedMessage
-from flchain.messages import MESSAGE_TYPES, Body, Certificate, Header, Kind, Receipt, Vote
-from flchain.wire import MESSAGE_BYTES_MAX, decode, decode_struct, encode, open_envelope, seal
+from flchain.base.errors import MalformedMessage, NotCanonical, TruncatedMessage
+from flchain.wire.envelope import MESSAGE_BYTES_MAX, decode, decode_struct, encode, open_envelope, seal
+from flchain.wire.messages import MESSAGE_TYPES, Body, Certificate, Header, Kind, Receipt, Vote
 from tests.support.wire_builder import COMMIT, PREFIX, SENDER, read, replace_part, seal_payload
 from tests.vectors.make_messages import CHAIN, MESSAGES, STRUCTS
 

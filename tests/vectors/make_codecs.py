@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from flchain.base.types import Address, Hash, ModelVector, Round
 from flchain.codecs import CODECS, DOWNSTREAM_RULES, compute_codec_seed
-from flchain.types import Address, Hash, ModelVector, Round
 
 PATH = Path(__file__).with_name("codec_kinds.json")
 SIZE = 600

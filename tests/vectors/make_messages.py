@@ -11,7 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from flchain.messages import (
+from flchain.wire.envelope import encode_struct, open_envelope, seal
+from flchain.wire.messages import (
     AnyMessage,
     Ask,
     Body,
@@ -36,7 +37,6 @@ from flchain.messages import (
     Vote,
     Want,
 )
-from flchain.wire import encode_struct, open_envelope, seal
 from tests.support.chain_builder import build_chain
 
 CHAIN = build_chain(miners=2, devices=2, seed=7)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from flchain.crypto import Identity
-from flchain.messages import Delegate, Evidence, Phase, Proposal, Register, Transfer, Undelegate, Unjail
-from flchain.state import get_delegation
-from flchain.wire import seal
+from flchain.base.crypto import Identity
+from flchain.ledger.state import get_delegation
+from flchain.wire.envelope import seal
+from flchain.wire.messages import Delegate, Evidence, Phase, Proposal, Register, Transfer, Undelegate, Unjail
 from tests.support.chain_builder import build_identity
 from tests.support.recorded_chain import FOLDER, ChainRecorder, Gains, RecordedChain, dump_recorded
 from tests.support.stake_builder import accuse, build_stake_chain, seal_order

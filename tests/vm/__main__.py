@@ -22,7 +22,14 @@ PACKAGES = (
     "busybox-static", "libc6", "zlib1g", "libexpat1", "libssl3", "libffi8", "python3.11-minimal",
     "libpython3.11-minimal", "libpython3.11-stdlib",
 )  # fmt: skip
-CODE = ("agent", "flchain/__init__.py", "flchain/errors.py", "tools/__init__.py", "tools/bench", "tests/vm/guest.py")
+CODE = (
+    "agent",
+    "flchain/__init__.py",
+    "flchain/base/errors.py",
+    "tools/__init__.py",
+    "tools/bench",
+    "tests/vm/guest.py",
+)
 CORES = 2
 BOOT_TIMEOUT_S = 300.0
 INIT = """#!/bin/sh

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.edge.cpu.control import MECHANISMS
-from flchain.errors import FlchainError
+from flchain.base.errors import FlchainError
 from tools.bench.machine import describe_machine, read_commit
 from tools.bench.process_tree import Memory, list_tree, read_cpu_s, read_memory
 from tools.bench.shares import QUICK_SPLITS, SPLITS, open_mechanisms, sweep

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from flchain.crypto import Identity, verify
-from flchain.light import build_light_state, process_head
-from flchain.messages import Body, Certificate
-from flchain.trust import Head
-from flchain.types import EARLIEST
-from flchain.wire import BODY_BYTES_MAX, CERTIFICATE_BYTES_MAX, decode_struct
+from flchain.base.crypto import Identity, verify
+from flchain.base.types import EARLIEST
+from flchain.light.follow import build_light_state, process_head
+from flchain.light.trust import Head
+from flchain.wire.envelope import BODY_BYTES_MAX, CERTIFICATE_BYTES_MAX, decode_struct
+from flchain.wire.messages import Body, Certificate
 from miner.edge.ledger.ledger import StoredBlock
 from tools.bench.machine import describe_machine, read_commit
 from tools.bench.network import BenchChain, Clock, Measured, Plan, run_network

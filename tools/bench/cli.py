@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 from tools.bench import agent_cli, codecs_cli, consensus_cli, scheduler_cli, store
 from tools.bench.chain import FULL, METHOD, QUICK, QUICK_SPAN_S, SPAN_S, run_bench
 from tools.bench.hand_over import hand_over

@@ -18,12 +18,12 @@ from typing import Any, Literal
 import numpy as np
 
 from flchain.aggregation import WeightedUpdate, aggregate_weighted_sum
+from flchain.base.crypto import Identity, hash_tagged
+from flchain.base.fixedpoint import VALUE_BYTES, FloatVector, add, to_fixed, to_float
+from flchain.base.types import Address, Hash, ModelVector, Round
 from flchain.codecs import CODECS, DOWNSTREAM_RULES, adaptive, compute_codec_seed
-from flchain.crypto import Identity, hash_tagged
-from flchain.fixedpoint import VALUE_BYTES, FloatVector, add, to_fixed, to_float
-from flchain.messages import SALT_BYTES, Certificate, Commit, Header, Phase, Reveal
-from flchain.types import Address, Hash, ModelVector, Round
-from flchain.wire import encode_struct, seal
+from flchain.wire.envelope import encode_struct, seal
+from flchain.wire.messages import SALT_BYTES, Certificate, Commit, Header, Phase, Reveal
 from flchain_edge.model.tflite import TfliteModel
 from tools.datasets import MODEL_SHAPES, Dataset, load_dataset, load_npz
 from tools.network import get_model_file

@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Column, Table
 
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 from tools.bench.codecs import (
     BASE,
     FILE_LEARNING_RATE,

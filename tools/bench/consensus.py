@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from flchain.crypto import Identity, verify
-from flchain.errors import FlchainError
-from flchain.types import Address
+from flchain.base.crypto import Identity, verify
+from flchain.base.errors import FlchainError
+from flchain.base.types import Address
 from tools.bench.chain import SIGNED_BYTES
 from tools.bench.machine import describe_machine, read_commit
 from tools.sim.pow_network import RoundNetwork

@@ -13,13 +13,16 @@ from typing import cast
 
 import numpy as np
 
-from flchain.chain import Block
-from flchain.chunks import split_packet
+from flchain.base.crypto import Identity
+from flchain.base.errors import FlchainError
+from flchain.base.types import Hash, Height, ModelVector
 from flchain.codecs import CODECS
-from flchain.crypto import Identity
-from flchain.errors import FlchainError
-from flchain.genesis import Genesis, decode_genesis, encode_genesis
-from flchain.messages import (
+from flchain.ledger.genesis import Genesis, decode_genesis, encode_genesis
+from flchain.ledger.state import build_genesis_state
+from flchain.rules.blocks import Block
+from flchain.wire.chunks import split_packet
+from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct, seal
+from flchain.wire.messages import (
     Commit,
     DeviceEntry,
     Header,
@@ -28,10 +31,7 @@ from flchain.messages import (
     ValidatorEntry,
     compute_update_commitment,
 )
-from flchain.packets import PacketType, Topics, decode_packet, encode_packet
-from flchain.state import build_genesis_state
-from flchain.types import Hash, Height, ModelVector
-from flchain.wire import HEADER_BYTES_MAX, decode_struct, seal
+from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet
 from flchain_edge.mqtt.link import MqttLink, MqttSettings, Received
 from flchain_edge.process.event_loop import EventQueue
 from miner.core.machine import build_miner_state

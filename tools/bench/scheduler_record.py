@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 import psutil
 
-from flchain.fixedpoint import to_float
-from flchain.genesis import decode_genesis
-from flchain.messages import Header, Phase
-from flchain.wire import HEADER_BYTES_MAX, decode_struct
+from flchain.base.fixedpoint import to_float
+from flchain.ledger.genesis import decode_genesis
+from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct
+from flchain.wire.messages import Header, Phase
 from flchain_edge.model.model_files import compute_initial_model, load_examples
 from flchain_edge.model.tflite import TfliteModel
 from tools.bench.machine import describe_machine, read_commit

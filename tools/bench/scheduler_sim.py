@@ -19,8 +19,8 @@ from agent.scheduling.policies.economics import SEND_S
 from agent.scheduling.readings import BoardReading, Shares
 from agent.scheduling.settings import SchedulerSettings
 from agent.scheduling.values import CpuOutlook, MiningOffer, RoundOutlook, SchedulerInputs, compute_core_second_cost
-from flchain.messages import Phase
-from flchain.types import Millis
+from flchain.base.types import Millis
+from flchain.wire.messages import Phase
 from tools.bench import board_model
 from tools.bench.board_model import BoardState, Used
 from tools.bench.scheduler_traces import MINUTE_S, RoundEvent, Trace

@@ -18,13 +18,13 @@ from agent.core.values import DropOutbox, Report, SaveOutbox, SavePosition, Save
 from agent.edge.store.disk_writes import read_disk_bytes
 from agent.edge.store.packing import pack
 from agent.edge.store.store import STORE_FILE, Change, RoundLine, Store
+from flchain.base.fixedpoint import VALUE_BYTES, add, to_fixed
+from flchain.base.types import Hash, ModelVector, Round
 from flchain.codecs import CODECS, DOWNSTREAM_RULES
-from flchain.fixedpoint import VALUE_BYTES, add, to_fixed
-from flchain.light import LightState, build_light_state
-from flchain.messages import SALT_BYTES, Commit, Reveal, compute_update_commitment
-from flchain.trust import Head
-from flchain.types import Hash, ModelVector, Round
-from flchain.wire import hash_message, seal
+from flchain.light.follow import LightState, build_light_state
+from flchain.light.trust import Head
+from flchain.wire.envelope import hash_message, seal
+from flchain.wire.messages import SALT_BYTES, Commit, Reveal, compute_update_commitment
 from tools.bench.hand_over import hand_over
 from tools.bench.machine import describe_machine, read_commit
 from tools.sim.chain import BuiltChain, build_chain

@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from flchain.errors import ConfigError, FlchainError
+from flchain.base.errors import ConfigError, FlchainError
 from flchain_edge.process.command import EXIT_FAULT
 from tools.datasets import Dataset
 from tools.demo.display import Display

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from flchain.genesis import Genesis
+from flchain.base.types import Address, Height, ModelVector
 from flchain.incentives import REWARD_RULES
-from flchain.messages import Body
-from flchain.state import ChainState, build_genesis_state
-from flchain.types import Address, Height, ModelVector
-from flchain.wire import BODY_BYTES_MAX, decode_struct
+from flchain.ledger.genesis import Genesis
+from flchain.ledger.state import ChainState, build_genesis_state
+from flchain.wire.envelope import BODY_BYTES_MAX, decode_struct
+from flchain.wire.messages import Body
 from flchain_edge.model.model_files import compute_initial_model
 from flchain_edge.model.tflite import TfliteModel
 from miner.edge.ledger.ledger import StoredBlock, replay_block

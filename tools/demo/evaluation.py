@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from flchain.fixedpoint import to_float
-from flchain.types import ModelVector
+from flchain.base.fixedpoint import to_float
+from flchain.base.types import ModelVector
 from flchain_edge.model.model_files import compute_initial_model, load_examples
 from flchain_edge.model.tflite import TfliteModel
 

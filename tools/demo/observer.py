@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from agent.edge.store.view import read_position
-from flchain.chain import hash_header
-from flchain.chunks import Assembly, process_chunk
-from flchain.errors import InvalidMessage, ModelMismatch, WrongRound
-from flchain.fixedpoint import vector_bytes
-from flchain.light import LightState, build_light_state, process_body, process_head, process_snapshot
-from flchain.messages import Header, Phase, Status
-from flchain.packets import Packet, PacketType, Topics, decode_packet, read_topic_channel, read_topic_owner
-from flchain.trust import Head
-from flchain.types import Address, ModelVector
-from flchain.wire import HEADER_BYTES_MAX, decode_struct, open_envelope, verify_envelope
+from flchain.base.errors import InvalidMessage, ModelMismatch, WrongRound
+from flchain.base.fixedpoint import vector_bytes
+from flchain.base.types import Address, ModelVector
+from flchain.light.follow import LightState, build_light_state, process_body, process_head, process_snapshot
+from flchain.light.trust import Head
+from flchain.rules.blocks import hash_header
+from flchain.wire.chunks import Assembly, process_chunk
+from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct, open_envelope, verify_envelope
+from flchain.wire.messages import Header, Phase, Status
+from flchain.wire.packets import Packet, PacketType, Topics, decode_packet, read_topic_channel, read_topic_owner
 from flchain_edge.mqtt.inbox import LinkEvent, Received
 from flchain_edge.mqtt.link import MqttLink
 from flchain_edge.mqtt.settings import MqttSettings

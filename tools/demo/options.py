@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from flchain.aggregation import AGGREGATION_RULES
+from flchain.base.errors import ConfigError
 from flchain.codecs import CODECS, DOWNSTREAM_RULES
 from flchain.codecs.codec import LEVEL_MAX
-from flchain.errors import ConfigError
-from flchain.params import DEVICES_MAX, VALIDATORS_MAX
+from flchain.ledger.params import DEVICES_MAX, VALIDATORS_MAX
 from flchain_edge.model.tflite import TfliteModel, probe_model
 from tools.broker import BrokerKind
 from tools.datasets import DATASETS, Dataset, load_dataset, load_npz

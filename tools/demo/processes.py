@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from flchain.errors import ConfigError, FlchainError
+from flchain.base.errors import ConfigError, FlchainError
 from flchain_edge.process.command import EXIT_CONFIG
 from tools.network import Node
 

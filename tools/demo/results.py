@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from agent.edge.store.view import read_position
-from flchain.chain import hash_header
-from flchain.genesis import Genesis
-from flchain.messages import Header
-from flchain.state import build_genesis_state, hash_model
-from flchain.types import Height, ModelVector
-from flchain.wire import HEADER_BYTES_MAX, decode_struct
+from flchain.base.types import Height, ModelVector
+from flchain.ledger.genesis import Genesis
+from flchain.ledger.state import build_genesis_state, hash_model
+from flchain.rules.blocks import hash_header
+from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct
+from flchain.wire.messages import Header
 from miner.edge.ledger.ledger import StoredBlock, replay_block
 from tools.demo.measures import Measures
 from tools.network import Network, Node, Plan

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from flchain.types import Address
+from flchain.base.types import Address
 from tools.broker import Broker, start_broker
 from tools.demo.display import Display
 from tools.demo.evaluation import Evaluator

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.sensing.home_assistant import PREFIX
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 from tools.emulators.examples import write_examples
 from tools.emulators.iio_tree import run_iio
 from tools.emulators.mqtt_sensors import Target, run_watch, run_weather

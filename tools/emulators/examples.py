@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 from tools.datasets import load_watch
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent.sensing.nmea import KNOT_M_S, compute_checksum
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 from tools.emulators.flight import Instant, compute_flight
 from tools.emulators.pacing import pace
 

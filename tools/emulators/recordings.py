@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 from tools.datasets import WATCH_RATE_HZ, Dataset, load_watch
 
 REST_S = 2.0

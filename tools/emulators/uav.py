@@ -6,7 +6,7 @@ import math
 import socket
 from typing import Any
 
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 from tools.emulators.flight import Instant, compute_flight
 from tools.emulators.pacing import pace
 

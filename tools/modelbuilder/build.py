@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from typing import Any
 
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 from flchain_edge.model.tflite import RUNTIME_NAME, probe_model, read_runtime_version
 from tools.modelbuilder.keras_models import require_tensorflow
 from tools.modelbuilder.reference import measure_errors

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 from tools.modelbuilder import ops
 
 REFUSED_OPTIONS = (

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 from flchain_edge.model.tflite import RUNTIME_NAME, SIGNATURES, TfliteModel, probe_model, read_runtime_version
 from tools.modelbuilder.zoo import ARCHITECTURES
 

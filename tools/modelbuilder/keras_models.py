@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 from tools.modelbuilder.zoo import ARCHITECTURES
 
 SEED_DEFAULT = 0

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 from flchain_edge.keys.private_files import create_private
 
 CA_KEY_FILE, CA_FILE = "ca-key.pem", "ca.pem"

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from flchain.errors import ConfigError
-from flchain.genesis import Genesis
-from flchain.packets import Topics
+from flchain.base.errors import ConfigError
+from flchain.ledger.genesis import Genesis
+from flchain.wire.packets import Topics
 from flchain_edge.keys.private_files import replace_private
 from flchain_edge.mqtt.settings import Endpoint
 from flchain_edge.process.chain_files import load_genesis

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from flchain.errors import ConfigError
-from flchain.types import ADDRESS_BYTES
+from flchain.base.errors import ConfigError
+from flchain.base.types import ADDRESS_BYTES
 from flchain_edge.enrolment.enrol import format_time
 from flchain_edge.enrolment.messages import REQUEST_BYTES_MAX, ROLES, EnrolRequest, format_token, read_hex
 from flchain_edge.keys.keystore import load_passphrase

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from flchain.crypto import PUBLIC_KEY_BYTES, compute_address, is_public_key
-from flchain.errors import ConfigError, FlchainError
+from flchain.base.crypto import PUBLIC_KEY_BYTES, compute_address, is_public_key
+from flchain.base.errors import ConfigError, FlchainError
 from flchain_edge.enrolment.messages import (
     FILES,
     ROLES,

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 
 REGISTER_FILE = "registrar.db"
 AUDIT_FILE = "audit.log"

@@ -10,8 +10,8 @@ from typing import Any
 
 import agent.core.values as av
 import miner.core.values as mv
-from flchain.chunks import split_packet
-from flchain.packets import Topics
+from flchain.wire.chunks import split_packet
+from flchain.wire.packets import Topics
 from tools.sim.checks import Checker
 from tools.sim.world import Links, Node
 

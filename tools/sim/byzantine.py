@@ -13,14 +13,22 @@ from unittest.mock import patch
 
 import msgspec
 
-from flchain import chain
-from flchain.certificate import PRECOMMIT, build_certificate
-from flchain.chain import build_block, decode_block, get_proposer, hash_header
-from flchain.light_body import LightBody
-from flchain.messages import Kind, Proposal, Settlement, Vote
-from flchain.packets import Packet, PacketType, decode_packet, encode_packet
-from flchain.types import Address, View
-from flchain.wire import BODY_BYTES_MAX, Envelope, decode_struct, encode_struct, get_signature, open_envelope, seal
+from flchain.base.types import Address, View
+from flchain.ledger.certificate import PRECOMMIT, build_certificate
+from flchain.light.body import LightBody
+from flchain.rules import blocks
+from flchain.rules.blocks import build_block, decode_block, get_proposer, hash_header
+from flchain.wire.envelope import (
+    BODY_BYTES_MAX,
+    Envelope,
+    decode_struct,
+    encode_struct,
+    get_signature,
+    open_envelope,
+    seal,
+)
+from flchain.wire.messages import Kind, Proposal, Settlement, Vote
+from flchain.wire.packets import Packet, PacketType, decode_packet, encode_packet
 from tools.sim.world import Node, Out
 
 if TYPE_CHECKING:
@@ -172,7 +180,7 @@ class Invalid(Behaviour):
     def build_bad_settlement(self, header: bytes, body: bytes) -> tuple[bytes, bytes]:
         """Nobody's update is accepted, and everything else in the block agrees with that."""
         block, read = decode_block(header, body)
-        with patch.object(chain, "compute_settlement", lambda after: Settlement(())):
+        with patch.object(blocks, "compute_settlement", lambda after: Settlement(())):
             lie, _ = build_block(self.node.state.chain, Address(block.header.proposer), read.transactions)
         if lie.header == block.header:
             return self.build_bad_root(header, body)
@@ -270,11 +278,11 @@ class LockOne(Behaviour):
 
     def plan(self, height: int, view: int, decoded: Packet, envelope: Envelope) -> Plot | None:
         """The plot for a fresh block in this view; None if there are too few to talk to."""
-        chain, honest = self.node.state.chain, self.list_honest()
-        quorum = 2 * len(chain.validators) // 3 + 1
-        if envelope.fields[2] >= 0 or chain.height + 1 != height or len(honest) < quorum - 1:
+        blocks, honest = self.node.state.chain, self.list_honest()
+        quorum = 2 * len(blocks.validators) // 3 + 1
+        if envelope.fields[2] >= 0 or blocks.height + 1 != height or len(honest) < quorum - 1:
             return None
-        leaders = {get_proposer(chain, View(view + ahead)) for ahead in (1, 2)}
+        leaders = {get_proposer(blocks, View(view + ahead)) for ahead in (1, 2)}
         quiet = [name for name in honest if self.network.nodes[name].identity.address not in leaders] or honest
         one = self.rng.choice(quiet)
         rest = [name for name in honest if name != one]

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
+from flchain.base.crypto import Identity
+from flchain.base.fixedpoint import to_fixed
+from flchain.base.types import Hash, ModelVector
 from flchain.codecs import CODECS
-from flchain.crypto import Identity
-from flchain.fixedpoint import to_fixed
-from flchain.genesis import Genesis, decode_genesis, encode_genesis
-from flchain.messages import DeviceEntry, HolderEntry, ValidatorEntry
-from flchain.params import PRESETS, VALIDATORS_MAX, ChainParams
-from flchain.state import ChainState, build_genesis_state, hash_model
-from flchain.types import Hash, ModelVector
+from flchain.ledger.genesis import Genesis, decode_genesis, encode_genesis
+from flchain.ledger.params import PRESETS, VALIDATORS_MAX, ChainParams
+from flchain.ledger.state import ChainState, build_genesis_state, hash_model
+from flchain.wire.messages import DeviceEntry, HolderEntry, ValidatorEntry
 
 PARAMETERS_COUNT = 200
 CODEC_LEVEL = 10

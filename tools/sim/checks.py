@@ -6,16 +6,22 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from flchain.certificate import PRECOMMIT, verify_certificate
-from flchain.chain import Block, apply_block, get_proposer
-from flchain.errors import InvalidMessage
-from flchain.light import LightState
-from flchain.messages import Body, Certificate, Header, Kind, Phase
-from flchain.packets import PacketType, decode_packet
-from flchain.state import ChainState, get_owned, hash_carried, hash_model
-from flchain.state_tree import compute_state_root
-from flchain.types import SHARE_ALL, Height, View
-from flchain.wire import BODY_BYTES_MAX, CERTIFICATE_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, open_envelope
+from flchain.base.errors import InvalidMessage
+from flchain.base.types import SHARE_ALL, Height, View
+from flchain.ledger.certificate import PRECOMMIT, verify_certificate
+from flchain.ledger.state import ChainState, get_owned, hash_carried, hash_model
+from flchain.ledger.state_tree import compute_state_root
+from flchain.light.follow import LightState
+from flchain.rules.blocks import Block, apply_block, get_proposer
+from flchain.wire.envelope import (
+    BODY_BYTES_MAX,
+    CERTIFICATE_BYTES_MAX,
+    HEADER_BYTES_MAX,
+    decode_struct,
+    open_envelope,
+)
+from flchain.wire.messages import Body, Certificate, Header, Kind, Phase
+from flchain.wire.packets import PacketType, decode_packet
 from tools.sim.world import Disk
 
 PREVOTE = 1

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flchain.messages import Commit, Kind, ScoreCommit, ScoreReveal
-from flchain.packets import PacketType, decode_packet, encode_packet
-from flchain.wire import Envelope, open_envelope, seal
+from flchain.wire.envelope import Envelope, open_envelope, seal
+from flchain.wire.messages import Commit, Kind, ScoreCommit, ScoreReveal
+from flchain.wire.packets import PacketType, decode_packet, encode_packet
 from tools.sim.byzantine import Behaviour
 from tools.sim.world import Node, Out
 

@@ -14,8 +14,10 @@ from functools import cache, cached_property, lru_cache
 from typing import Any
 from unittest.mock import patch
 
-from flchain import crypto, packets, wire
-from flchain.wire import Envelope
+from flchain.base import crypto
+from flchain.wire import envelope as wire
+from flchain.wire import packets
+from flchain.wire.envelope import Envelope
 
 KEPT_MAX = 50_000
 ROOMS = ("flchain", "miner", "agent", "tools")

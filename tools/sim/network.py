@@ -20,15 +20,15 @@ import numpy as np
 import agent.core.values as av
 import miner.core.values as mv
 from agent.core import machine as agent_machine
-from flchain.certificate import verify_certificate
-from flchain.chain import apply_block
+from flchain.base.fixedpoint import vector_bytes, vector_from_bytes
+from flchain.base.types import Height, ModelVector, Round
 from flchain.codecs import carried_bytes
-from flchain.fixedpoint import vector_bytes, vector_from_bytes
-from flchain.light import build_light_state, restore
-from flchain.messages import Header
-from flchain.packets import PacketType, Topics, encode_packet
-from flchain.types import Height, ModelVector, Round
-from flchain.wire import HEADER_BYTES_MAX, decode_struct
+from flchain.ledger.certificate import verify_certificate
+from flchain.light.follow import build_light_state, restore
+from flchain.rules.blocks import apply_block
+from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct
+from flchain.wire.messages import Header
+from flchain.wire.packets import PacketType, Topics, encode_packet
 from miner.core import machine as miner_machine
 from miner.core.tip import extend
 from miner.edge.ledger.base import StoredBase, restore_base

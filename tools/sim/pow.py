@@ -12,16 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from flchain.chain import (
-    DEVICE_KINDS,
-    SCORE_KINDS,
-    Block,
-    apply_block,
-    build_block,
-    decode_block,
-    get_key_for,
-    select_transactions,
-)
+from flchain.base.crypto import Identity
+from flchain.base.errors import DuplicateMessage, InvalidMessage, MalformedMessage, UnknownSender, WrongRound
+from flchain.base.types import NO_HASH, Address, Hash, Millis, UnixMillis
 from flchain.consensus.block_tree import (
     BlockTree,
     Change,
@@ -34,14 +27,28 @@ from flchain.consensus.block_tree import (
     pop_orphans,
 )
 from flchain.consensus.pow import PowParams, SealRule, verify_seal
-from flchain.crypto import Identity
-from flchain.errors import DuplicateMessage, InvalidMessage, MalformedMessage, UnknownSender, WrongRound
-from flchain.messages import Ask, Body, Kind, Phase, Want
-from flchain.packets import Packet, PacketType, decode_packet, encode_packet, read_topic_channel, read_topic_owner
-from flchain.phases import PHASE_KINDS
-from flchain.state import ChainState, find_validator
-from flchain.types import NO_HASH, Address, Hash, Millis, UnixMillis
-from flchain.wire import BODY_BYTES_MAX, Envelope, decode_struct, open_envelope, seal, verify_envelope
+from flchain.ledger.state import ChainState, find_validator
+from flchain.rules.blocks import (
+    DEVICE_KINDS,
+    SCORE_KINDS,
+    Block,
+    apply_block,
+    build_block,
+    decode_block,
+    get_key_for,
+    select_transactions,
+)
+from flchain.rules.phases import PHASE_KINDS
+from flchain.wire.envelope import BODY_BYTES_MAX, Envelope, decode_struct, open_envelope, seal, verify_envelope
+from flchain.wire.messages import Ask, Body, Kind, Phase, Want
+from flchain.wire.packets import (
+    Packet,
+    PacketType,
+    decode_packet,
+    encode_packet,
+    read_topic_channel,
+    read_topic_owner,
+)
 from miner.core import mempool, scoring
 from miner.core.machine import build_miner_state
 from miner.core.tip import Standing

@@ -9,10 +9,10 @@ from __future__ import annotations
 import random
 from math import comb
 
+from flchain.base.crypto import hash_tagged
+from flchain.base.types import Hash
 from flchain.consensus.block_tree import BlockTree, SealedHeader, build_tree, grow
 from flchain.consensus.pow import NONCE_BYTES, PowParams, compute_seal_hash, compute_target
-from flchain.crypto import hash_tagged
-from flchain.types import Hash
 from tools.sim.pow_network import RoundNetwork
 
 DEFICIT_MAX = 35

@@ -19,8 +19,11 @@ from unittest.mock import patch
 import numpy as np
 
 import miner.core.values as mv
-from flchain import crypto, wire
-from flchain.chain import Block, hash_header
+from flchain.base import crypto
+from flchain.base.crypto import Identity
+from flchain.base.errors import BadSeal
+from flchain.base.fixedpoint import to_fixed
+from flchain.base.types import Address, Hash, Height, Millis, Round, UnixMillis
 from flchain.codecs import CODECS, compute_codec_seed
 from flchain.consensus.pow import (
     NONCE_BYTES,
@@ -30,14 +33,12 @@ from flchain.consensus.pow import (
     compute_work,
     verify_seal,
 )
-from flchain.crypto import Identity
-from flchain.errors import BadSeal
-from flchain.fixedpoint import to_fixed
-from flchain.messages import Body, Commit, Header, Phase, Reveal, compute_update_commitment
-from flchain.packets import PacketType, Topics, decode_packet, encode_packet
-from flchain.state import ChainState
-from flchain.types import Address, Hash, Height, Millis, Round, UnixMillis
-from flchain.wire import BODY_BYTES_MAX, HEADER_BYTES_MAX, decode_struct
+from flchain.ledger.state import ChainState
+from flchain.rules.blocks import Block, hash_header
+from flchain.wire import envelope
+from flchain.wire.envelope import BODY_BYTES_MAX, HEADER_BYTES_MAX, decode_struct
+from flchain.wire.messages import Body, Commit, Header, Phase, Reveal, compute_update_commitment
+from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet
 from miner.core import machine
 from miner.core.tip import Standing
 from tools.sim import pow as pow_machine
@@ -155,7 +156,7 @@ class RoundNetwork:
             self.record.counts["signatures"] += self._is_counting
             return sign(identity, message)
 
-        with patch.object(wire, "verify", count_check), patch.object(Identity, "sign", count_signature):
+        with patch.object(envelope, "verify", count_check), patch.object(Identity, "sign", count_signature):
             yield
 
     # --- miners ------------------------------------------------------------------------------------------------------
@@ -347,7 +348,7 @@ class RoundNetwork:
             self._tell_miners(device, reveal)
 
     def _tell_miners(self, device: Device, message: Commit | Reveal) -> None:
-        raw = wire.seal(message, self.chain.id, device.identity)
+        raw = envelope.seal(message, self.chain.id, device.identity)
         if device.said_ms.get(raw, -REPEAT_MS) > self.now - REPEAT_MS:
             return
         device.said_ms[raw] = self.now

@@ -6,11 +6,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from flchain.chain import Block
-from flchain.crypto import Identity
-from flchain.messages import Header, Reveal
-from flchain.state import ChainState
-from flchain.types import Hash
+from flchain.base.crypto import Identity
+from flchain.base.types import Hash
+from flchain.ledger.state import ChainState
+from flchain.rules.blocks import Block
+from flchain.wire.messages import Header, Reveal
 from tools.sim.world import Links
 
 LINKS = Links(delay_ms=(20, 120), slow_ms=(120, 600), slow_share=0.02, lost_share=0.02)

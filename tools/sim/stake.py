@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from flchain.crypto import Identity
-from flchain.messages import AnyMessage, Delegate, Transfer, Undelegate
-from flchain.packets import PacketType, encode_packet
-from flchain.types import Address
-from flchain.wire import seal
+from flchain.base.crypto import Identity
+from flchain.base.types import Address
+from flchain.wire.envelope import seal
+from flchain.wire.messages import AnyMessage, Delegate, Transfer, Undelegate
+from flchain.wire.packets import PacketType, encode_packet
 from tools.sim.chain import BuiltChain, build_chain
 from tools.sim.network import Network
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import agent.core.values as av
-from flchain.chain import Block
-from flchain.crypto import Identity
-from flchain.trust import Head
-from flchain.types import Address, Hash, Height, Millis, Round
+from flchain.base.crypto import Identity
+from flchain.base.types import Address, Hash, Height, Millis, Round
+from flchain.light.trust import Head
+from flchain.rules.blocks import Block
 from miner.edge.ledger.base import StoredBase
 
 Out = list[tuple[bytes, set[str] | None]]

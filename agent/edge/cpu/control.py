@@ -16,7 +16,7 @@ from types import MappingProxyType
 from agent.edge.cpu.cgroup import open_cgroup1, open_cgroup2
 from agent.edge.cpu.duty import DutyCycle
 from agent.edge.cpu.values import CpuBoard, Mechanism, Unusable, send
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 
 log = logging.getLogger("agent.cpu")
 

@@ -35,7 +35,7 @@ from agent.sensing.resampling import (
 )
 from agent.sensing.selection import HOLD_OUT, NEITHER, TRAIN, assign_parts, select_newest
 from agent.sensing.timeline import Boot
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 from flchain_edge.model.model_files import Examples, NoWindows, load_part
 
 GRID_POINTS_MAX = 500_000

@@ -17,7 +17,7 @@ from agent.sensing.blocks import DamagedBlock, decode_block
 from agent.sensing.resampling import Series, Values, clean_series
 from agent.sensing.samples import split_channel
 from agent.sensing.timeline import Boot
-from flchain.errors import ConfigError, LedgerCorrupt
+from flchain.base.errors import ConfigError, LedgerCorrupt
 
 SAMPLES_READ_MAX = 400_000
 """Of one stream, the newest: 2.2 hours at 50 Hz, 13 MB of six channels."""

@@ -25,7 +25,7 @@ from agent.edge.data.settings import SampleSettings
 from agent.sensing.blocks import SAMPLES_PER_BLOCK_MAX, encode_block
 from agent.sensing.samples import Sample
 from agent.sensing.timeline import Boot, compute_age_cutoff_us, process_clock
-from flchain.errors import LedgerCorrupt
+from flchain.base.errors import LedgerCorrupt
 from flchain_edge.storage.database_files import move_aside, remove_database
 from flchain_edge.storage.sqlite import DiskFailed, StoreFull, open_database, store_errors, transaction
 

@@ -17,7 +17,7 @@ from agent.edge.data.settings import RING_FILE, SampleSettings
 from agent.edge.sensors import SENSORS, SensorSettings
 from agent.edge.sensors.source import Clock, SourceContext, SourceFailed
 from agent.sensing.samples import Sample
-from flchain.errors import FlchainError
+from flchain.base.errors import FlchainError
 from flchain_edge.mqtt.broker_choice import compute_backoff_s
 from flchain_edge.process.kernel_clock import is_clock_synchronised, read_boot_key
 

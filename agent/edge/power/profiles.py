@@ -10,7 +10,7 @@ from typing import Any
 from agent.edge.power.files import SensorFiles
 from agent.edge.power.settings import AUTO, PowerSettings
 from agent.scheduling.energy import BoardProfile
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 
 INSTALLED_DIRS = (
     Path("/etc/flchain/boards"),

@@ -18,7 +18,7 @@ from agent.sensing.home_assistant import Entity, get_channel, get_discovery_filt
 from agent.sensing.json_values import follow, parse_path, read_json, to_number
 from agent.sensing.samples import CHANNELS_MAX, InvalidReading, Sample
 from agent.sensing.timestamps import SenderClock
-from flchain.errors import ConfigError
+from flchain.base.errors import ConfigError
 from flchain_edge.mqtt.inbox import Disconnected, LinkEvent, Received
 from flchain_edge.mqtt.link import MqttLink
 from flchain_edge.mqtt.settings import MqttSettings, build_tls_context

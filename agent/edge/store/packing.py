@@ -6,8 +6,8 @@ import zlib
 
 import numpy as np
 
-from flchain.fixedpoint import VALUE_BYTES
-from flchain.types import ModelVector
+from flchain.base.fixedpoint import VALUE_BYTES
+from flchain.base.types import ModelVector
 
 ZLIB_LEVEL = 1
 """Run lengths and Huffman codes alone (Z_RLE): all that such bytes give, at a tenth of the search's time."""

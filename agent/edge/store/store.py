@@ -29,15 +29,15 @@ from agent.edge.store.vectors import (
     write_residual,
 )
 from agent.scheduling.energy import UNKNOWN, Energy
-from flchain.crypto import Identity
-from flchain.errors import ConfigError, InvalidMessage, LedgerCorrupt, MalformedMessage
-from flchain.fixedpoint import vector_bytes
-from flchain.light import LightState, restore
-from flchain.messages import Kind
-from flchain.state import start_carried
-from flchain.trust import Head
-from flchain.types import Hash, ModelVector, Round
-from flchain.wire import hash_message, open_envelope, verify_envelope
+from flchain.base.crypto import Identity
+from flchain.base.errors import ConfigError, InvalidMessage, LedgerCorrupt, MalformedMessage
+from flchain.base.fixedpoint import vector_bytes
+from flchain.base.types import Hash, ModelVector, Round
+from flchain.ledger.state import start_carried
+from flchain.light.follow import LightState, restore
+from flchain.light.trust import Head
+from flchain.wire.envelope import hash_message, open_envelope, verify_envelope
+from flchain.wire.messages import Kind
 from flchain_edge.storage.sqlite import DiskFailed, StoreFull, open_database, store_errors, transaction
 
 STORE_FILE = "agent.db"

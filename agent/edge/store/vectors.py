@@ -15,8 +15,8 @@ import aiosqlite
 import numpy as np
 
 from agent.edge.store.packing import accumulate, pack, subtract, unpack
-from flchain.fixedpoint import vector_from_bytes
-from flchain.types import ModelVector
+from flchain.base.fixedpoint import vector_from_bytes
+from flchain.base.types import ModelVector
 
 STEPS_MAX = 64
 """After so many steps the model is written whole again, so that a start never adds up more."""

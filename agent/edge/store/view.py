@@ -7,8 +7,8 @@ from contextlib import closing
 from pathlib import Path
 
 from agent.edge.store.vectors import add_up, read_vector
-from flchain.trust import Head
-from flchain.types import ModelVector
+from flchain.base.types import ModelVector
+from flchain.light.trust import Head
 
 BUSY_TIMEOUT_S = 10.0
 

@@ -26,8 +26,8 @@ import numpy as np
 
 from agent.edge.workers.allocator import keep_heap_small, return_memory
 from agent.edge.workers.frames import HEADER, Frame, FrameKind, WorkerSpec, decode_header, decode_meta, encode_frame
-from flchain.errors import ConfigError, FlchainError
-from flchain.fixedpoint import to_float
+from flchain.base.errors import ConfigError, FlchainError
+from flchain.base.fixedpoint import to_float
 from flchain_edge.model.model_files import (
     MODEL_BYTES_MAX,
     Examples,
@@ -39,7 +39,7 @@ from flchain_edge.model.model_files import (
 )
 
 if TYPE_CHECKING:
-    from flchain.types import ModelVector
+    from flchain.base.types import ModelVector
     from flchain_edge.model.tflite import TfliteModel
 
 BEAT_S = 1.0

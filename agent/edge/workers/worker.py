@@ -21,7 +21,7 @@ from agent.edge.workers.frames import (
     encode_spec,
 )
 from agent.edge.workers.spawn import END_GRACE_S, WorkerProcess, spawn_worker
-from flchain.errors import ConfigError, FlchainError
+from flchain.base.errors import ConfigError, FlchainError
 
 log = logging.getLogger("agent.worker")
 

@@ -19,8 +19,8 @@ from agent.edge.workers.frames import Frame, FrameKind, WorkerSpec
 from agent.edge.workers.spawn import WorkerProcess, spawn_worker
 from agent.edge.workers.worker import Worker, WorkerFailed
 from agent.scheduling.readings import Shares
-from flchain.params import ChainParams
-from flchain.types import ModelVector, Round
+from flchain.base.types import ModelVector, Round
+from flchain.ledger.params import ChainParams
 
 TRAIN, MINE = "train", "mine"
 """The jobs, and the names of their control groups."""

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from agent.scheduling.policies.economics import get_supply, get_training
 from agent.scheduling.policies.plain import lend
 from agent.scheduling.values import Situation, Wish
-from flchain.types import Millis
+from flchain.base.types import Millis
 
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 ACTIONS = tuple((train, mine) for train in LEVELS for mine in LEVELS if train + mine <= 1)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flchain.certificate import verify_certificate
-from flchain.chain import hash_header
-from flchain.errors import InvalidMessage, LedgerCorrupt
-from flchain.limits import compute_state_bytes_max
-from flchain.messages import Header
-from flchain.snapshot import decode_state
-from flchain.state import ChainState
-from flchain.trust import Head, decode_sets
-from flchain.types import Height
-from flchain.wire import HEADER_BYTES_MAX, decode_struct
+from flchain.base.errors import InvalidMessage, LedgerCorrupt
+from flchain.base.types import Height
+from flchain.ledger.certificate import verify_certificate
+from flchain.ledger.limits import compute_state_bytes_max
+from flchain.ledger.snapshot import decode_state
+from flchain.ledger.state import ChainState
+from flchain.light.trust import Head, decode_sets
+from flchain.rules.blocks import hash_header
+from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct
+from flchain.wire.messages import Header
 from miner.core.tip import Standing, Tip
 
 BASE_COLUMNS = "header, certificate, sets, state"

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-from flchain.chain import hash_header
-from flchain.errors import ConfigError, FlchainError, LedgerCorrupt
-from flchain.fixedpoint import vector_bytes
-from flchain.genesis import Genesis, encode_genesis
-from flchain.messages import Header
-from flchain.types import Height, ModelVector
-from flchain.wire import BODY_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, encode
+from flchain.base.errors import ConfigError, FlchainError, LedgerCorrupt
+from flchain.base.fixedpoint import vector_bytes
+from flchain.base.types import Height, ModelVector
+from flchain.ledger.genesis import Genesis, encode_genesis
+from flchain.rules.blocks import hash_header
+from flchain.wire.envelope import BODY_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, encode
+from flchain.wire.messages import Header
 from flchain_edge.storage.database_files import sync_folder
 from miner.edge.ledger.file import open_ledger_file
 from miner.edge.ledger.ledger import REPLAY_BLOCKS, Ledger, StoredBlock, replay, replay_block

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from flchain.errors import ConfigError, LedgerCorrupt
-from flchain.genesis import Genesis, decode_genesis
-from flchain.state import ChainState, build_genesis_state
-from flchain.types import Height
+from flchain.base.errors import ConfigError, LedgerCorrupt
+from flchain.base.types import Height
+from flchain.ledger.genesis import Genesis, decode_genesis
+from flchain.ledger.state import ChainState, build_genesis_state
 from flchain_edge.storage.sqlite import explain
 from miner.core.tip import Standing
 from miner.edge.ledger.base import BASE_QUERY, StoredBase, read_base, restore_base

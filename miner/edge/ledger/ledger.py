@@ -9,16 +9,16 @@ from typing import cast
 
 import aiosqlite
 
-from flchain.certificate import verify_certificate
-from flchain.chain import Block, apply_block, decode_block, hash_header
-from flchain.errors import ConfigError, InvalidMessage, LedgerCorrupt
-from flchain.fixedpoint import vector_bytes, vector_from_bytes
-from flchain.genesis import Genesis, encode_genesis
-from flchain.messages import Header
-from flchain.state import ChainState, build_genesis_state
-from flchain.trust import Head
-from flchain.types import HASH_BYTES, Hash, Height, ModelVector
-from flchain.wire import HEADER_BYTES_MAX, decode_struct
+from flchain.base.errors import ConfigError, InvalidMessage, LedgerCorrupt
+from flchain.base.fixedpoint import vector_bytes, vector_from_bytes
+from flchain.base.types import HASH_BYTES, Hash, Height, ModelVector
+from flchain.ledger.certificate import verify_certificate
+from flchain.ledger.genesis import Genesis, encode_genesis
+from flchain.ledger.state import ChainState, build_genesis_state
+from flchain.light.trust import Head
+from flchain.rules.blocks import Block, apply_block, decode_block, hash_header
+from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct
+from flchain.wire.messages import Header
 from flchain_edge.storage.sqlite import open_database, store_errors, transaction
 from miner.core.tip import Standing, extend
 from miner.edge.ledger.base import BASE_COLUMNS, BASE_QUERY, StoredBase, read_base, restore_base

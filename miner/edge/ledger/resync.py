@@ -13,13 +13,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from flchain.chain import decode_block
-from flchain.crypto import Identity
-from flchain.errors import ConfigError, FlchainError, InvalidMessage, LedgerCorrupt
-from flchain.genesis import Genesis, encode_genesis
-from flchain.state import ChainState, build_genesis_state, find_validator
-from flchain.types import Height, ModelVector
-from flchain.wire import open_envelope, verify_envelope
+from flchain.base.crypto import Identity
+from flchain.base.errors import ConfigError, FlchainError, InvalidMessage, LedgerCorrupt
+from flchain.base.types import Height, ModelVector
+from flchain.ledger.genesis import Genesis, encode_genesis
+from flchain.ledger.state import ChainState, build_genesis_state, find_validator
+from flchain.rules.blocks import decode_block
+from flchain.wire.envelope import open_envelope, verify_envelope
 from flchain_edge.storage.database_files import SIDE_FILES, move_aside, refuse_if_open, remove_database, sync_folder
 from miner.edge.ledger.base import restore_base
 from miner.edge.ledger.file import LedgerFile, OwnWords, open_ledger_file

@@ -6,10 +6,11 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from flchain import chain, wire
-from flchain.crypto import Identity
-from flchain.messages import Delegate, Evidence, Phase, Register, Settlement, Transfer, Undelegate
-from flchain.state import ChainState
+from flchain.base.crypto import Identity
+from flchain.ledger.state import ChainState
+from flchain.rules import blocks
+from flchain.wire import envelope
+from flchain.wire.messages import Delegate, Evidence, Phase, Register, Settlement, Transfer, Undelegate
 from tests.vectors.transitions.build_evidence import OTHER, accuse_of_two_votes
 from tests.vectors.transitions.build_orders import order
 from tests.vectors.transitions.recorder import Recorder
@@ -207,7 +208,7 @@ def _get_sender(raw: bytes) -> bytes:
 
 def _digest(raw: bytes) -> bytes:
     """The order that the rules give to orders of equal sender, number and kind: by tagged hash of the message."""
-    return wire.hash_message(raw)
+    return envelope.hash_message(raw)
 
 
 def _build_settlements(to: Recorder) -> None:
@@ -228,13 +229,13 @@ def _build_settlements(to: Recorder) -> None:
     }.items():
         # All else is made to fit what is settled, so that nothing but the scores can tell.
         wrong = Story(None, before)
-        with patch.object(chain, "compute_settlement", return_value=Settlement(given)):
+        with patch.object(blocks, "compute_settlement", return_value=Settlement(given)):
             parts = wrong.block("", "", story_reveals)
         forged: dict[str, Any] = dict(zip(("header", "body"), parts, strict=True))
         claim = "The settlement is what the scores give, and nothing else."
         to.add(f"settlement, {name}", claim, OP, before, error=INVALID, **forged)
     early = Story(None, before)
-    with patch.object(chain, "is_round_over", return_value=True):
+    with patch.object(blocks, "is_round_over", return_value=True):
         parts = early.block("", "", story_reveals[:-1])
     forged = dict(zip(("header", "body"), parts, strict=True))
     to.add("settlement, too early", "Not before all is said.", OP, before, error=INVALID, **forged)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from flchain.state import ChainState, Unbonding
+from flchain.ledger.state import ChainState, Unbonding
 from tests.vectors.transitions.recorder import Recorder
 from tests.vectors.transitions.world import (
     BOTH,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from flchain.crypto import Identity
-from flchain.messages import Evidence, Proposal, Transfer, Vote
-from flchain.state import ChainState
+from flchain.base.crypto import Identity
+from flchain.ledger.state import ChainState
+from flchain.wire.messages import Evidence, Proposal, Transfer, Vote
 from tests.vectors.transitions.recorder import Recorder
 from tests.vectors.transitions.world import (
     BOTH,

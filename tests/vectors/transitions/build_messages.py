@@ -7,8 +7,9 @@ from typing import Any
 
 import cbor2
 
-from flchain.crypto import Identity
-from flchain.messages import (
+from flchain.base.crypto import Identity
+from flchain.ledger.state import ChainState, RevealedScores, RevealedUpdate
+from flchain.wire.messages import (
     Commit,
     Phase,
     Reveal,
@@ -19,7 +20,6 @@ from flchain.messages import (
     compute_score_commitment,
     compute_update_commitment,
 )
-from flchain.state import ChainState, RevealedScores, RevealedUpdate
 from tests.vectors.transitions.recorder import Recorder
 from tests.vectors.transitions.world import (
     BOTH,

@@ -5,18 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from flchain.crypto import Identity
-from flchain.messages import (
-    AnyMessage,
-    Delegate,
-    Phase,
-    Register,
-    Reveal,
-    Transfer,
-    Undelegate,
-    Unjail,
-)
-from flchain.state import Unbonding
+from flchain.base.crypto import Identity
+from flchain.ledger.state import Unbonding
+from flchain.wire.messages import AnyMessage, Delegate, Phase, Register, Reveal, Transfer, Undelegate, Unjail
 from tests.vectors.transitions.recorder import Recorder
 from tests.vectors.transitions.world import (
     BOTH,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from flchain.state import ChainState
+from flchain.ledger.state import ChainState
 from tests.vectors.transitions.build_elections import ADDRESSES
 from tests.vectors.transitions.build_phases import set_powers
 from tests.vectors.transitions.recorder import Recorder

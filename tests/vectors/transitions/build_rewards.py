@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from flchain.state import ChainState
+from flchain.ledger.state import ChainState
 from tests.vectors.transitions.build_elections import ADDRESSES
 from tests.vectors.transitions.build_phases import set_powers
 from tests.vectors.transitions.build_settlements import MINING, SEATED, Said, agree, list_varied, make_round

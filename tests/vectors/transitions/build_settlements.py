@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from flchain.crypto import Identity
-from flchain.messages import Phase
-from flchain.state import ChainState, RevealedScores, RevealedUpdate
+from flchain.base.crypto import Identity
+from flchain.ledger.state import ChainState, RevealedScores, RevealedUpdate
+from flchain.wire.messages import Phase
 from tests.vectors.transitions.build_phases import set_powers
 from tests.vectors.transitions.recorder import Recorder
 from tests.vectors.transitions.world import (

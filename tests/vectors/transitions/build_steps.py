@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from flchain import codecs
-from flchain.messages import Phase
-from flchain.state import ChainState, RevealedUpdate
+from flchain.ledger.state import ChainState, RevealedUpdate
+from flchain.wire.messages import Phase
 from tests.vectors.transitions.build_messages import CODEC_LEVELS
 from tests.vectors.transitions.recorder import Recorder
 from tests.vectors.transitions.world import DEVICES, WORLD, make_payload, make_vector, with_params, with_round

@@ -8,10 +8,12 @@ from typing import Any
 
 import cbor2
 
-from flchain import certificate, codecs, merkle, snapshot, state_tree
-from flchain.messages import Header, Phase, Vote
-from flchain.state import ChainState, RevealedScores, RevealedUpdate
-from flchain.wire import encode_struct, get_signature
+from flchain import codecs
+from flchain.base import merkle
+from flchain.ledger import certificate, snapshot, state_tree
+from flchain.ledger.state import ChainState, RevealedScores, RevealedUpdate
+from flchain.wire.envelope import encode_struct, get_signature
+from flchain.wire.messages import Header, Phase, Vote
 from tests.vectors.transitions.build_phases import set_powers
 from tests.vectors.transitions.recorder import Recorder
 from tests.vectors.transitions.world import (

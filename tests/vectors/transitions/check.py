@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from flchain import errors
+from flchain.base import errors
 from tests.vectors.transitions import packing, state_form
 from tests.vectors.transitions.operations import OPERATIONS
 

@@ -8,24 +8,15 @@ from typing import Any
 
 import cbor2
 
-from flchain import (
-    certificate,
-    chain,
-    fixedpoint,
-    incentives,
-    merkle,
-    messages,
-    orders,
-    phases,
-    privacy,
-    settle,
-    snapshot,
-    state_tree,
-    wire,
-)
+from flchain import incentives, privacy
+from flchain.base import fixedpoint, merkle
+from flchain.base.types import View
 from flchain.consensus import dpos, pok, proposer
-from flchain.state import ChainState
-from flchain.types import View
+from flchain.ledger import certificate, snapshot, state_tree
+from flchain.ledger.state import ChainState
+from flchain.rules import blocks, orders, phases, settle
+from flchain.wire import envelope as wire
+from flchain.wire import messages
 from tests.vectors.transitions import state_form
 
 Given = dict[str, Any]
@@ -41,8 +32,8 @@ def describe_state(after: ChainState, **more: Any) -> Outcome:
 def process_message(before: ChainState, given: Given) -> Outcome:
     """One transaction: opened, verified and processed."""
     envelope = wire.open_envelope(given["raw"], before.chain)
-    message = chain.verify_transaction(before, envelope)
-    return describe_state(chain.process_transaction(before, message, envelope.sender))
+    message = blocks.verify_transaction(before, envelope)
+    return describe_state(blocks.process_transaction(before, message, envelope.sender))
 
 
 def process_order(before: ChainState, given: Given) -> Outcome:
@@ -54,12 +45,12 @@ def process_order(before: ChainState, given: Given) -> Outcome:
 
 def apply_block(before: ChainState, given: Given) -> Outcome:
     """A block as a peer sends it. With a clock it is also built, of its own messages in another order."""
-    block, after = chain.apply_block(before, given["header"], given["body"])
+    block, after = blocks.apply_block(before, given["header"], given["body"])
     outcome = describe_state(after, hash=block.hash)
     if "clock_ms" in given:
         transactions, listed, _ = cbor2.loads(given["body"])
         parts = given["proposer"], transactions[::-1], listed[::-1], given["clock_ms"]
-        built, state = chain.build_block(before, *parts)
+        built, state = blocks.build_block(before, *parts)
         outcome |= {
             "built_header": built.header_bytes,
             "is_body_alike": built.body_bytes == given["body"],
@@ -70,13 +61,13 @@ def apply_block(before: ChainState, given: Given) -> Outcome:
 
 def propose(before: ChainState, given: Given) -> Outcome:
     """Who proposes in each of the first views."""
-    return {"proposers": [chain.get_proposer(before, View(view)) for view in range(given["views"])]}
+    return {"proposers": [blocks.get_proposer(before, View(view)) for view in range(given["views"])]}
 
 
 def select(before: ChainState, given: Given) -> Outcome:
     """What of the messages that wait goes into the next block."""
-    transactions, after = chain.select_transactions(before, given["transactions"])
-    return describe_state(after, transactions=transactions, orders=chain.select_orders(before, given["orders"]))
+    transactions, after = blocks.select_transactions(before, given["transactions"])
+    return describe_state(after, transactions=transactions, orders=blocks.select_orders(before, given["orders"]))
 
 
 def describe_phase(before: ChainState, _given: Given) -> Outcome:

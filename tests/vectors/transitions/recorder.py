@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flchain.state import ChainState
+from flchain.ledger.state import ChainState
 from tests.vectors.transitions import check, packing, state_form
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from flchain import messages, params, state
+from flchain.ledger import params, state
+from flchain.wire import messages
 from tests.vectors.transitions import packing
 
 Flat = dict[str, Any]

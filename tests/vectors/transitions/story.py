@@ -6,9 +6,12 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from flchain import chain
-from flchain.crypto import Identity
-from flchain.messages import (
+from flchain.base.crypto import Identity
+from flchain.base.types import UnixMillis
+from flchain.ledger.state import ChainState
+from flchain.rules import blocks
+from flchain.wire.envelope import decode_struct, encode_struct
+from flchain.wire.messages import (
     Body,
     Commit,
     Header,
@@ -19,9 +22,6 @@ from flchain.messages import (
     compute_score_commitment,
     compute_update_commitment,
 )
-from flchain.state import ChainState
-from flchain.types import UnixMillis
-from flchain.wire import decode_struct, encode_struct
 from tests.vectors.transitions.recorder import Recorder
 from tests.vectors.transitions.world import CHAIN, DEVICES, MINERS, make_payload, seal
 
@@ -47,7 +47,7 @@ class Story:
     ) -> tuple[bytes, bytes]:
         """Make a block, record it, and go on after it; its header and body."""
         before = self.state
-        block, self.state = chain.build_block(before, proposer.address, transactions, orders, UnixMillis(clock_ms))
+        block, self.state = blocks.build_block(before, proposer.address, transactions, orders, UnixMillis(clock_ms))
         if self._to is not None:
             given: dict[str, Any] = {"header": block.header_bytes, "body": block.body_bytes}
             built: dict[str, Any] = {"proposer": proposer.address, "clock_ms": clock_ms}
@@ -103,7 +103,7 @@ def get_shift(key: Identity) -> int:
 def forge(header: bytes, body: bytes, **changes: object) -> dict[str, Any]:
     """A block with fields of its header changed; the body root is made to fit, if it is not one of them."""
     fields = decode_struct(header, Header, BYTES_MAX)
-    root = chain.compute_body_root(decode_struct(body, Body, BYTES_MAX))
+    root = blocks.compute_body_root(decode_struct(body, Body, BYTES_MAX))
     named = {name: getattr(fields, name) for name in Header.__struct_fields__}
     return {"header": encode_struct(Header(**(named | {"body_root": root} | changes))), "body": body}
 

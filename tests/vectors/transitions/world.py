@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from flchain import codecs, state, wire
-from flchain.crypto import Identity
-from flchain.messages import AnyMessage, Phase
-from flchain.params import ChainParams
-from flchain.state import Account, Candidate, ChainState, Delegation, Device, RoundState, Unbonding
+from flchain import codecs
+from flchain.base.crypto import Identity
+from flchain.ledger import state
+from flchain.ledger.params import ChainParams
+from flchain.ledger.state import Account, Candidate, ChainState, Delegation, Device, RoundState, Unbonding
+from flchain.wire import envelope
+from flchain.wire.messages import AnyMessage, Phase
 
 PARAMETERS_COUNT = 7
 CHAIN: Any = hashlib.sha256(b"transitions: chain").digest()
@@ -196,7 +198,7 @@ def get_account(before: ChainState, key: Identity) -> Account:
 
 def seal(message: AnyMessage, key: Identity, chain: bytes = CHAIN) -> bytes:
     """A signed message."""
-    return wire.seal(message, chain, key)
+    return envelope.seal(message, chain, key)
 
 
 def list_names() -> dict[str, str]:

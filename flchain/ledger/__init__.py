@@ -1,0 +1,1 @@
+"""What the chain knows: parameters, genesis, state, its tree, snapshots and certificates."""

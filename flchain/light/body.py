@@ -1,0 +1,36 @@
+"""What a light device takes in the place of a settlement's body, and how it proves itself by the header."""
+
+from __future__ import annotations
+
+import msgspec
+
+from flchain.base.errors import InvalidBlock
+from flchain.rules.blocks import compute_body_roots, join_body_roots
+from flchain.wire.envelope import BODY_BYTES_MAX, decode_struct, encode_struct
+from flchain.wire.messages import Body, Bytes32, Header, Settlement
+
+
+class LightBody(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What a light device takes in the place of a settlement's body: enough of it to prove who was accepted, and the
+    payload that changes the model (see `settle.apply_delta`)."""
+
+    transactions_root: Bytes32
+    orders_root: Bytes32
+    settlement: Settlement
+    delta: bytes
+
+
+def build_light_body(body: Body, delta: bytes) -> bytes:
+    """The light body of a settled block, whose payload is `delta`. The body has a settlement."""
+    assert body.settlement is not None
+    return encode_struct(LightBody(*compute_body_roots(body), body.settlement, delta))
+
+
+def decode_light_body(header: Header, body_bytes: bytes) -> LightBody:
+    """The light body of a final header: who was accepted is proved by it, the payload by nothing but the model that it
+    leads to. Raises InvalidMessage's subclasses."""
+    body = decode_struct(body_bytes, LightBody, BODY_BYTES_MAX)
+    roots = body.transactions_root, body.orders_root
+    if join_body_roots(*roots, body.settlement) != header.body_root:
+        raise InvalidBlock("the settlement is not the one the header names")
+    return body

@@ -1,0 +1,1 @@
+"""Bytes of messages, envelopes, packets and chunks, with every size limit."""
