@@ -12,9 +12,9 @@ from flchain_edge.process.command import EXIT_CONFIG, EXIT_FAULT, EXIT_IO, end_u
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("tools.demo.cli", "run a whole network on this machine: miners, agents, broker"),
-    "audit": ("tools.audit", "walk a ledger from genesis and check everything in it"),
-    "chain": ("tools.chain", "look at the blocks of a ledger: show one, tail the newest"),
-    "stake": ("tools.stake", "show candidates and accounts; pay, register, delegate, take back"),
+    "audit": ("tools.inspect.audit", "walk a ledger from genesis and check everything in it"),
+    "chain": ("tools.inspect.chain", "look at the blocks of a ledger: show one, tail the newest"),
+    "stake": ("tools.inspect.stake", "show candidates and accounts; pay, register, delegate, take back"),
     "model": ("tools.modelbuilder.cli", "build or show a trainable .tflite file"),
     "sim": ("tools.sim.cli", "run a simulated network of the real machines under faults, from one seed"),
     "genesis": ("tools.genesis", "make or show the genesis of a chain"),

@@ -19,8 +19,8 @@ from flchain.wire.messages import Phase
 from miner.edge.ledger.file import LedgerFile
 from tests.support.chain_builder import Driver, certify, make_scores
 from tests.support.ledger_builder import change, drive, flip, get_row, read_rows, write_ledger
-from tools.audit import audit_file, audit_rows, compare, find_ledgers, main
 from tools.cli import main as flchain
+from tools.inspect.audit import audit_file, audit_rows, compare, find_ledgers, main
 
 BODY_SAMPLES = 200
 ROUNDS = 2

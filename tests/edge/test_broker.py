@@ -15,8 +15,8 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from flchain.wire.packets import PAYLOAD_BYTES_MAX
-from tools import broker as broker_module
-from tools.broker import Broker, BrokerError, BrokerKind, find_program, start_broker
+from tools.network import broker as broker_module
+from tools.network.broker import Broker, BrokerError, BrokerKind, find_program, start_broker
 
 WAIT_S = 20.0
 

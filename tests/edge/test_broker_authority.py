@@ -19,7 +19,7 @@ from flchain_edge.mqtt.inbox import Received
 from flchain_edge.mqtt.link import MqttLink, MqttSettings
 from tests.support.mqtt_link import DEADLINE_S, started, until
 from tests.support.registrar import Member, Registrar, enrol_member, make_registrar
-from tools.broker import Broker, BrokerError, BrokerKind, find_program
+from tools.network.broker import Broker, BrokerError, BrokerKind, find_program
 
 PREFIX = "flchain/v1/0123456789abcdef"
 DAY_S = 86_400

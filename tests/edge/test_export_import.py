@@ -19,7 +19,7 @@ from miner.edge.ledger.ledger import Ledger
 from tests.support.chain_builder import BuiltChain, Driver
 from tests.support.crash import kill_after
 from tests.support.ledger_builder import change, drive, flip, get_row, read_rows, write_ledger
-from tools.audit import audit_file
+from tools.inspect.audit import audit_file
 
 ROUNDS = 3
 KILLS = 8

@@ -19,7 +19,7 @@ from flchain_edge.mqtt.settings import Endpoint
 from flchain_edge.settings.config import load_config
 from tests.support.floats import floats
 from tests.support.mqtt_link import until, wait_for
-from tools.broker import Broker, start_broker
+from tools.network.broker import Broker, start_broker
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from miner.edge.ledger.ledger import Ledger, replay
 from tests.support.chain_builder import BuiltChain, Driver, build_chain
 from tests.support.crash import kill_after
 from tests.support.ledger_builder import change, drive, flip, read_rows, write_ledger
-from tools.audit import audit_file
+from tools.inspect.audit import audit_file
 
 KILLS = 20
 FREE_PAGES = 6

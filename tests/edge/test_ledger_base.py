@@ -20,7 +20,7 @@ from miner.edge.ledger.resync import resync_ledger
 from tests.support.chain_builder import Driver
 from tests.support.crash import kill_after
 from tests.support.ledger_builder import change, drive, flip, get_row, read_rows, write_ledger
-from tools.audit import audit_file
+from tools.inspect.audit import audit_file
 
 BASE = 7
 

@@ -12,7 +12,7 @@ from flchain.wire.chunks import split_packet
 from flchain_edge.mqtt.link import OUTGOING_BYTES_MAX, Connected, MqttLink, MqttSettings
 from miner.runner import compute_outgoing_bytes_max
 from tests.support.chain_builder import build_chain
-from tools.broker import start_broker
+from tools.network.broker import start_broker
 
 
 def test_longest_packets_are_taken_whole(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from flchain_edge.mqtt import session as mqtt_session
 from flchain_edge.mqtt.inbox import Connected, Disconnected, LinkEvent, Received
 from flchain_edge.mqtt.link import PAYLOAD_BYTES_MAX, MqttLink, MqttSettings
 from tests.support.mqtt_link import DEADLINE_S, settings_for, started, until, wait_for
-from tools.broker import Broker, find_free_port, start_broker
+from tools.network.broker import Broker, find_free_port, start_broker
 
 
 @pytest.fixture(scope="module")

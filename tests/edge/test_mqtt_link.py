@@ -22,7 +22,7 @@ from flchain_edge.mqtt.inbox import Connected, Disconnected, Inbox, Received
 from flchain_edge.mqtt.link import PAYLOAD_BYTES_MAX, MqttLink, MqttSettings, Will, compute_publish_bytes
 from tests.support.floats import floats
 from tests.support.mqtt_link import settings_for, started, until, wait_for
-from tools.broker import Broker, start_broker
+from tools.network.broker import Broker, start_broker
 
 
 @pytest.fixture(scope="module")

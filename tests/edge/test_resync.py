@@ -33,7 +33,7 @@ from miner.runner import MinerRunner
 from tests.support.chain_builder import Driver, build_chain
 from tests.support.crash import kill_after
 from tests.support.ledger_builder import change, drive, flip, get_row, read_rows, write_ledger
-from tools.audit import audit_file
+from tools.inspect.audit import audit_file
 
 ME = 0
 BAD = 7

@@ -27,8 +27,8 @@ from agent.settings import AgentSettings
 from flchain.base.errors import ConfigError
 from flchain_edge.settings.config import load_config, render_example
 from tests.support.mqtt_link import until
-from tools.datasets import load_watch
 from tools.emulators.iio_tree import write_tree
+from tools.network.datasets import load_watch
 
 
 def write_recording(folder: Path, rows: int = 100) -> Path:

@@ -20,9 +20,9 @@ from agent.edge.sensors.serial_lines import SerialSettings
 from agent.edge.sensors.source import ChannelSettings, SourceContext, SourceFailed
 from tests.support.mqtt_link import until
 from tests.support.sensor_source import DEADLINE_S, get_values, take
-from tools.broker import find_free_port
 from tools.emulators.flight import HOME, compute_flight
 from tools.emulators.receiver import format_sentences, open_terminal
+from tools.network.broker import find_free_port
 
 # --------------------------------------------------------------------------------------------- serial
 

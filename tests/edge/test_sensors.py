@@ -19,9 +19,9 @@ from agent.edge.sensors.source import ChannelSettings, Clock, SourceContext, Sou
 from flchain_edge.mqtt.inbox import Received
 from flchain_edge.mqtt.settings import MqttSettings
 from tests.support.sensor_source import DEADLINE_S, get_values, take
-from tools.broker import Broker, start_broker
 from tools.emulators.iio_tree import BufferNode, encode_record, read_layout, write_tree
 from tools.emulators.mqtt_sensors import Target, run_watch, run_weather
+from tools.network.broker import Broker, start_broker
 
 
 @pytest.fixture(scope="module")

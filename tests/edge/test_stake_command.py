@@ -26,11 +26,11 @@ from tests.support.chain_builder import build_identity
 from tests.support.ledger_builder import write_ledger
 from tests.support.mqtt_link import settings_for, started
 from tests.support.stake_builder import StakeDriver, accuse, build_stake_chain, transfer
-from tools.broker import Broker, start_broker
 from tools.cli import main as flchain
-from tools.stake import _read_address, _read_amount, _read_percent, _read_public_key
-from tools.stake_send import Access, OrderFailed, judge, publish, read_receipt
-from tools.stake_view import LedgerView
+from tools.inspect.stake import _read_address, _read_amount, _read_percent, _read_public_key
+from tools.inspect.stake_send import Access, OrderFailed, judge, publish, read_receipt
+from tools.inspect.stake_view import LedgerView
+from tools.network.broker import Broker, start_broker
 
 EXIT_FAULT, EXIT_CONFIG = 1, 78
 CHAIN = build_stake_chain(order_fee=2, bond_min=50, powers=[100] * 4, holders=2)

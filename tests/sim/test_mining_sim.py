@@ -7,9 +7,9 @@ from flchain.wire.envelope import open_envelope
 from flchain.wire.messages import Kind
 from flchain.wire.packets import decode_packet
 from tests.support.chain_builder import get_balances
-from tools.sim.byzantine import make_byzantine
+from tools.sim.attacks.byzantine import make_byzantine
+from tools.sim.attacks.lying_devices import DEVICE_BEHAVIOURS, DeviceCopy, DeviceScoreFalsely
 from tools.sim.chain import build_chain
-from tools.sim.lying_devices import DEVICE_BEHAVIOURS, DeviceCopy, DeviceScoreFalsely
 from tools.sim.network import Network, Node
 
 LIMIT = 2

@@ -13,11 +13,11 @@ from flchain.base.types import Millis
 from flchain.wire.packets import PacketType, encode_packet
 from miner.core.values import PacketReceived, Refuse
 from tests.support.pow_builder import count_stale
-from tools.sim import pow as pow_machine
-from tools.sim.pow import SealFound
-from tools.sim.pow_attack import compute_success, simulate_attack, withhold
-from tools.sim.pow_network import RoundNetwork
-from tools.sim.pow_values import LINKS, Setting
+from tools.sim.pow import machine as pow_machine
+from tools.sim.pow.attack import compute_success, simulate_attack, withhold
+from tools.sim.pow.machine import SealFound
+from tools.sim.pow.network import RoundNetwork
+from tools.sim.pow.values import LINKS, Setting
 
 POW = Setting(seed=1, consensus="pow", validators=4, rounds=2)
 CALM = replace(LINKS, slow_share=0.0, lost_share=0.0)

@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.sim_faults import conspire
 from tools.sim import cli
-from tools.sim.byzantine import BEHAVIOURS
+from tools.sim.attacks.byzantine import BEHAVIOURS
 from tools.sim.chain import build_chain
 from tools.sim.faults import FAULTS
 from tools.sim.network import Network

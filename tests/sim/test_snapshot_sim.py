@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from miner.core import state_sync
-from tools.sim.byzantine import Equivocate, make_byzantine
+from tools.sim.attacks.byzantine import Equivocate, make_byzantine
 from tools.sim.network import Network
 
 

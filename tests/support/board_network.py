@@ -22,7 +22,7 @@ from flchain_edge.settings.config import load_config
 from tests.support.board_trees import plant
 from tests.support.field_network import save_levels
 from tests.support.registrar import run_command
-from tools.broker import Broker, start_broker
+from tools.network.broker import Broker, start_broker
 
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "tools" / "models" / "cnn1d.tflite"

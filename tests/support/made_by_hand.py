@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import tools
-from tools.broker import Broker
+from tools.network.broker import Broker
 
 MODEL = Path(tools.__file__).parent / "models" / "mlp.tflite"
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from flchain_edge.mqtt.inbox import LinkEvent
 from flchain_edge.mqtt.link import MqttLink, MqttSettings
-from tools.broker import Broker
+from tools.network.broker import Broker
 
 DEADLINE_S = 30.0
 Event = TypeVar("Event", bound=LinkEvent)

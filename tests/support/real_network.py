@@ -16,11 +16,11 @@ from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct
 from flchain.wire.messages import Header
 from miner.edge.ledger.file import open_ledger_file
 from tests.support.chain_watch import ChainWatch
-from tools.audit import Audit, audit_file, compare
-from tools.datasets import load_npz
 from tools.demo.processes import Processes
 from tools.demo.results import query
-from tools.network import Network, Node, Plan, build_network, write_configs
+from tools.inspect.audit import Audit, audit_file, compare
+from tools.network.datasets import load_npz
+from tools.network.network import Network, Node, Plan, build_network, write_configs
 
 DEADLINE_S = 90.0
 """Longest wait for one condition: no claim about speed, only the end of patience."""

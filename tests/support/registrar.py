@@ -17,8 +17,8 @@ from flchain_edge.enrolment.messages import build_enrol_request
 from flchain_edge.keys.keystore import load_or_create_identity
 from flchain_edge.keys.tls_key import build_request, load_or_create_tls_key
 from flchain_edge.mqtt.settings import Endpoint, MqttSettings
-from tools.broker import Broker, BrokerKind, find_free_port, start_configured_broker
 from tools.cli import main
+from tools.network.broker import Broker, BrokerKind, find_free_port, start_configured_broker
 from tools.registrar.desk import Desk
 from tools.registrar.server import RegistrarServer
 

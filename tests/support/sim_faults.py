@@ -5,7 +5,7 @@ from __future__ import annotations
 from flchain.wire.envelope import open_envelope, seal
 from flchain.wire.messages import Vote
 from flchain.wire.packets import PacketType, decode_packet, encode_packet
-from tools.sim.byzantine import Equivocate, make_byzantine
+from tools.sim.attacks.byzantine import Equivocate, make_byzantine
 from tools.sim.faults import draw_effects, schedule_outage
 from tools.sim.network import Network
 from tools.sim.world import Links, Node

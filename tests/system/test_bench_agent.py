@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from agent.scheduling.readings import Shares
-from tools.bench import agent as bench
-from tools.bench.agent_cli import PLOT_FILE, RESULT_FILE, run
+from tools.bench.agent import agent as bench
+from tools.bench.agent.cli import PLOT_FILE, RESULT_FILE, run
 
 TINY = bench.Size(share_s=0.5, rounds=2, idle_s=1.0, is_quick=True)
 

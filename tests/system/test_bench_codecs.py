@@ -11,9 +11,10 @@ import pytest
 
 from flchain.base.errors import ConfigError
 from flchain.codecs import CODECS
-from tools.bench import codecs
 from tools.bench.cli import main
-from tools.bench.codecs import (
+from tools.bench.codecs import codecs
+from tools.bench.codecs.cli import summarise
+from tools.bench.codecs.codecs import (
     SCHEMES,
     Curve,
     Scheme,
@@ -23,7 +24,6 @@ from tools.bench.codecs import (
     measure_frame_bytes,
     train,
 )
-from tools.bench.codecs_cli import summarise
 
 KEYS = {
     "codec", "dataset", "model", "seed", "ratio_up", "ratio_down", "final_accuracy", "rounds_to_target",

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tools.bench import consensus_cli
 from tools.bench.cli import main
-from tools.bench.consensus import (
+from tools.bench.consensus import cli
+from tools.bench.consensus.consensus import (
     BenchFault,
     Energy,
     Plan,
@@ -25,9 +25,9 @@ from tools.bench.consensus import (
     name_rule,
     refuse_faulty,
 )
-from tools.sim.pow_attack import withhold
-from tools.sim.pow_network import RoundNetwork
-from tools.sim.pow_values import LINKS, Setting
+from tools.sim.pow.attack import withhold
+from tools.sim.pow.network import RoundNetwork
+from tools.sim.pow.values import LINKS, Setting
 
 TINY = (Plan(4, 1, (1, 2), (250, 1_000)),)
 ENERGY = Energy(watts=10.0, joules_per_hash=1e-6, sign_s=1e-4, check_s=1e-4)
@@ -36,7 +36,7 @@ BY_THE_CLOCK = {"signing_joules_per_round"}
 
 def run_tiny(out: Path | None) -> None:
     arguments = argparse.Namespace(quick=True, json=True, out=out, watts=15.0, joules_per_hash=3e-6)
-    assert consensus_cli.run(arguments, Console(stderr=True), TINY) == 0
+    assert cli.run(arguments, Console(stderr=True), TINY) == 0
 
 
 def test_one_json_object_a_table_and_a_plot(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -44,8 +44,8 @@ def test_one_json_object_a_table_and_a_plot(capsys: pytest.CaptureFixture[str], 
     run_tiny(tmp_path)
     said = capsys.readouterr()
     results = json.loads(said.out)
-    assert results == json.loads((tmp_path / consensus_cli.RESULT_FILE).read_text())
-    assert (tmp_path / consensus_cli.PLOT_FILE).stat().st_size > 10_000
+    assert results == json.loads((tmp_path / cli.RESULT_FILE).read_text())
+    assert (tmp_path / cli.PLOT_FILE).stat().st_size > 10_000
     assert "forks per 100 heights" in said.err
     listed = results["results"]
     assert [name_rule(result) for result in listed] == [

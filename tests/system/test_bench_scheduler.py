@@ -13,11 +13,12 @@ from rich.console import Console
 from agent.scheduling.policies import POLICIES
 from agent.scheduling.readings import Shares
 from agent.scheduling.values import Decision
-from tools.bench import board_model, scheduler_cli, scheduler_sim
-from tools.bench.board_model import Board
-from tools.bench.scheduler import QUICK, build_traces, compare, scale_mining
-from tools.bench.scheduler_sim import list_splits, run, run_policy, run_split
-from tools.bench.scheduler_traces import Trace, build_recorded, load_recording
+from tools.bench.scheduler import cli
+from tools.bench.scheduler.scheduler import QUICK, build_traces, compare, scale_mining
+from tools.resources import board_model, scheduler_sim
+from tools.resources.board_model import Board
+from tools.resources.scheduler_sim import list_splits, run, run_policy, run_split
+from tools.resources.scheduler_traces import Trace, build_recorded, load_recording
 
 TINY = replace(QUICK, recorded_s=900, solar_s=900, field_s=900, sweep_s=600, sweep_factors=(0.25, 4.0))
 SHORT = replace(QUICK, recorded_s=1800, solar_s=1800, field_s=1800)
@@ -32,11 +33,11 @@ def traces() -> dict[str, Trace]:
 def test_one_json_object_tables_and_plots(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Every policy on four traces and a sweep: one JSON object, the same in the file, and two pictures."""
     arguments = argparse.Namespace(quick=True, json=True, out=tmp_path)
-    assert scheduler_cli.run(arguments, Console(stderr=True), TINY) == 0
+    assert cli.run(arguments, Console(stderr=True), TINY) == 0
     said = capsys.readouterr()
     results = json.loads(said.out)
-    assert results == json.loads((tmp_path / scheduler_cli.RESULT_FILE).read_text())
-    assert all((tmp_path / name).stat().st_size > 20_000 for name in scheduler_cli.PLOT_FILES)
+    assert results == json.loads((tmp_path / cli.RESULT_FILE).read_text())
+    assert all((tmp_path / name).stat().st_size > 20_000 for name in cli.PLOT_FILES)
     assert [entry["trace"] for entry in results["traces"]][:2] == ["mnist-cnn", "watch-cnn1d"]
     assert all(set(entry["policies"]) == set(POLICIES) for entry in results["traces"])
     assert "broken s" in said.err and len(results["sweep"]) == 2

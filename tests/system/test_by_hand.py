@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.made_by_hand import MODEL, make_node, run
-from tools.broker import Broker, BrokerKind, start_broker
+from tools.network.broker import Broker, BrokerKind, start_broker
 
 ROUNDS = 2
 UNTIL = f"until_round = {ROUNDS}\n"

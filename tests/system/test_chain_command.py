@@ -19,8 +19,8 @@ from tests.support.chain_builder import Driver, build_chain, make_reveal, make_s
 from tests.support.crash import kill_after
 from tests.support.ledger_builder import change, drive, flip, get_row, write_ledger
 from tests.support.stake_builder import StakeDriver, build_stake_chain, delegate
-from tools.chain import TAIL_HEADER, follow, format_time
 from tools.cli import main as flchain
+from tools.inspect.chain import TAIL_HEADER, follow, format_time
 
 ROUNDS = 2
 SETTLES = 5

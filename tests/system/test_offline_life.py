@@ -11,9 +11,9 @@ from flchain.wire.messages import Phase
 from flchain_edge.keys.keystore import load_or_create_identity
 from tests.support.field_network import FieldNetwork, make_node, save_levels
 from tests.support.registrar import run_command
-from tools.broker import Broker, BrokerError, start_broker
 from tools.demo.results import query
-from tools.network import Node
+from tools.network.broker import Broker, BrokerError, start_broker
+from tools.network.network import Node
 
 MODEL = Path(__file__).parents[2] / "tools" / "models" / "cnn1d.tflite"
 

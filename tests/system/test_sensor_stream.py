@@ -23,10 +23,10 @@ from flchain_edge.mqtt.inbox import Received
 from flchain_edge.mqtt.link import MqttLink
 from flchain_edge.settings.config import load_config
 from tests.support.mqtt_link import settings_for
-from tools.broker import Broker, start_broker
-from tools.datasets import load_watch
 from tools.emulators.mqtt_sensors import Target, run_watch
 from tools.emulators.recordings import NO_LABEL
+from tools.network.broker import Broker, start_broker
+from tools.network.datasets import load_watch
 
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "tools" / "models" / "cnn1d.tflite"

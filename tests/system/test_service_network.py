@@ -23,9 +23,9 @@ from flchain_edge.process.command import EXIT_TRY_AGAIN
 from miner.cli import main as miner_command
 from tests.support.field_network import FieldNetwork, make_node, save_levels
 from tests.support.registrar import Registrar, make_registrar, run_command, serving
-from tools.audit import audit_file, compare
-from tools.broker import Broker, BrokerError, find_program
-from tools.network import Node
+from tools.inspect.audit import audit_file, compare
+from tools.network.broker import Broker, BrokerError, find_program
+from tools.network.network import Node
 
 MODEL = Path(__file__).parents[2] / "tools" / "models" / "cnn1d.tflite"
 COMMANDS = {"agent": agent_command, "miner": miner_command}

@@ -22,8 +22,8 @@ from tests.support.broker_bridge import BrokerBridge, build_filter
 from tests.support.chain_watch import ChainWatch
 from tests.support.cuttable_proxy import CuttableProxy, started_proxy
 from tests.support.real_network import Ends, RealNetwork, lay_out, started_network
-from tools.broker import Broker, start_broker
-from tools.network import Node
+from tools.network.broker import Broker, start_broker
+from tools.network.network import Node
 
 KILLS = int(os.environ.get("FLCHAIN_KILLS", "3"))
 """How often two miners are killed."""

@@ -17,11 +17,11 @@ from tests.support.chain_watch import ChainWatch
 from tests.support.cuttable_proxy import CuttableProxy, started_proxy
 from tests.support.real_network import RealNetwork
 from tests.support.slow_line import SlowLine, slow_line
-from tools.broker import start_broker
-from tools.datasets import load_npz
 from tools.demo.processes import CONNECTED, THREADS, Child
 from tools.demo.results import query
-from tools.network import Network, Node, Plan, build_network
+from tools.network.broker import start_broker
+from tools.network.datasets import load_npz
+from tools.network.network import Network, Node, Plan, build_network
 
 pytestmark = pytest.mark.timeout(240)
 

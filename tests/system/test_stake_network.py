@@ -30,8 +30,8 @@ from flchain.wire.messages import Body, Certificate, Header, Kind
 from miner.edge.ledger.file import open_ledger_file
 from miner.edge.ledger.ledger import replay_block
 from tests.support.made_by_hand import MODEL, make_node, run
-from tools.broker import Broker, start_broker
-from tools.stake_view import LedgerView
+from tools.inspect.stake_view import LedgerView
+from tools.network.broker import Broker, start_broker
 
 MINERS, AGENTS = 5, 2
 DEADLINE_S = 150.0

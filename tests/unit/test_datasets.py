@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flchain.base.errors import ConfigError
-from tools.datasets import NO_CLIENT, Dataset, load_dataset, load_npz
-from tools.splits import EXAMPLES_PER_DEVICE_MIN, Part, Split, split
+from tools.network.datasets import NO_CLIENT, Dataset, load_dataset, load_npz
+from tools.network.splits import EXAMPLES_PER_DEVICE_MIN, Part, Split, split
 
 
 @pytest.fixture(scope="module")

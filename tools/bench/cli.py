@@ -12,11 +12,15 @@ from rich.console import Console
 from rich.table import Table
 
 from flchain.base.errors import ConfigError
-from tools.bench import agent_cli, codecs_cli, consensus_cli, scheduler_cli, store
+from tools.bench import store
+from tools.bench.agent import cli as agent_cli
 from tools.bench.chain import FULL, METHOD, QUICK, QUICK_SPAN_S, SPAN_S, run_bench
+from tools.bench.codecs import cli as codecs_cli
+from tools.bench.consensus import cli as consensus_cli
 from tools.bench.hand_over import hand_over
 from tools.bench.machine import format_machine
 from tools.bench.network import Plan
+from tools.bench.scheduler import cli as scheduler_cli
 
 ROWS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
     ("blocks measured", lambda size: f"{size['blocks']}"),

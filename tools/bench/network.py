@@ -40,7 +40,7 @@ from miner.core.values import Event, MinerConfig
 from miner.edge.ledger.ledger import LEDGER_FILE, Ledger, StoredBlock
 from miner.edge.scorer_tflite import Scorer
 from miner.runner import MinerRunner
-from tools.broker import Broker, start_broker
+from tools.network.broker import Broker, start_broker
 from tools.sim.chain import build_small_params
 
 PARAMETERS_COUNT = 1_000

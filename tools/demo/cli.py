@@ -15,7 +15,6 @@ from rich.console import Console
 
 from flchain.base.errors import ConfigError, FlchainError
 from flchain_edge.process.command import EXIT_FAULT
-from tools.datasets import Dataset
 from tools.demo.display import Display
 from tools.demo.earnings import read_mined
 from tools.demo.evaluation import Evaluator
@@ -25,7 +24,8 @@ from tools.demo.processes import hold_folder
 from tools.demo.results import PLOT_FILE, build_results, find_problems, read_end, write_results
 from tools.demo.run import Run
 from tools.demo.summary import print_summary
-from tools.network import Network, build_network, open_network
+from tools.network.datasets import Dataset
+from tools.network.network import Network, build_network, open_network
 
 EXIT_INTERRUPTED = 130
 LOG_FILE = "demo.log"

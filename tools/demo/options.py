@@ -16,10 +16,10 @@ from flchain.codecs import CODECS, DOWNSTREAM_RULES
 from flchain.codecs.codec import LEVEL_MAX
 from flchain.ledger.params import DEVICES_MAX, VALIDATORS_MAX
 from flchain_edge.model.tflite import TfliteModel, probe_model
-from tools.broker import BrokerKind
-from tools.datasets import DATASETS, Dataset, load_dataset, load_npz
 from tools.demo.measures import load_measures
-from tools.network import PLAN_FILE, Plan, get_model_file
+from tools.network.broker import BrokerKind
+from tools.network.datasets import DATASETS, Dataset, load_dataset, load_npz
+from tools.network.network import PLAN_FILE, Plan, get_model_file
 
 DEFAULTS: dict[str, object] = {
     "devices": 8,

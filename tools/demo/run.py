@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from flchain.base.types import Address
-from tools.broker import Broker, start_broker
 from tools.demo.display import Display
 from tools.demo.evaluation import Evaluator
 from tools.demo.measures import Measures
@@ -19,7 +18,8 @@ from tools.demo.options import Options
 from tools.demo.processes import DemoError, Processes, end_leftovers
 from tools.demo.results import iterate_models, read_end, read_last_round
 from tools.demo.view import DeviceRow, MinerRow, Snapshot
-from tools.network import Network, Node, write_configs
+from tools.network.broker import Broker, start_broker
+from tools.network.network import Network, Node, write_configs
 
 TICK_S = 0.25
 START_TIMEOUT_S = 120.0

@@ -19,7 +19,7 @@ from tools.emulators.receiver import run_receiver
 from tools.emulators.uav import run_uav
 
 WEARERS = range(10)
-"""Of the recordings (tools/datasets.py)."""
+"""Of the recordings (tools/network/datasets.py)."""
 
 
 def _positive(text: str) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from flchain.base.errors import ConfigError
-from tools.datasets import load_watch
+from tools.network.datasets import load_watch
 
 
 def write_examples(subjects: tuple[int, ...], out: Path) -> int:

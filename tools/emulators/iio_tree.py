@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from agent.sensing.iio_format import Layout, ScanChannel, build_layout, parse_type
-from tools.datasets import WATCH_RATE_HZ
 from tools.emulators.pacing import pace
 from tools.emulators.recordings import NO_LABEL, iter_steps
+from tools.network.datasets import WATCH_RATE_HZ
 
 GRAVITY_M_S2 = 9.80665
 MPU6050 = {

@@ -13,9 +13,9 @@ import numpy as np
 from flchain_edge.mqtt.inbox import Connected
 from flchain_edge.mqtt.link import MqttLink
 from flchain_edge.mqtt.settings import MqttSettings
-from tools.datasets import WATCH_RATE_HZ
 from tools.emulators.pacing import pace
 from tools.emulators.recordings import iter_steps
+from tools.network.datasets import WATCH_RATE_HZ
 
 DAY_S = 86_400.0
 WEATHER = {

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flchain.base.errors import ConfigError
-from tools.datasets import WATCH_RATE_HZ, Dataset, load_watch
+from tools.network.datasets import WATCH_RATE_HZ, Dataset, load_watch
 
 REST_S = 2.0
 """Between two recordings: the arm hangs, and nobody says what it does."""

@@ -7,10 +7,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from tools.sim.byzantine import BEHAVIOURS, make_byzantine
+from tools.sim.attacks.byzantine import BEHAVIOURS, make_byzantine
+from tools.sim.attacks.lying_devices import DEVICE_BEHAVIOURS
 from tools.sim.chain import build_chain
 from tools.sim.faults import FAULTS, build_links, schedule_all
-from tools.sim.lying_devices import DEVICE_BEHAVIOURS
 from tools.sim.network import Network
 from tools.sim.stake import build_stake_chain
 

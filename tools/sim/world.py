@@ -17,7 +17,7 @@ Out = list[tuple[bytes, set[str] | None]]
 
 
 class Misbehaviour(Protocol):
-    """What the network asks of a Byzantine node; `tools.sim.byzantine` has the kinds."""
+    """What the network asks of a Byzantine node; `tools.sim.attacks.byzantine` has the kinds."""
 
     kind: str
 

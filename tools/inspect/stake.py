@@ -27,9 +27,9 @@ from flchain_edge.mqtt.settings import MqttSettings
 from flchain_edge.process.chain_files import load_genesis
 from flchain_edge.settings.config import load_config
 from miner.edge.ledger.ledger import LEDGER_FILE
-from tools.audit import find_ledgers
-from tools.stake_send import Access, OrderFailed, judge, publish, wait_until_final
-from tools.stake_view import LedgerView, format_view, to_json
+from tools.inspect.audit import find_ledgers
+from tools.inspect.stake_send import Access, OrderFailed, judge, publish, wait_until_final
+from tools.inspect.stake_view import LedgerView, format_view, to_json
 
 SELF = "self"
 

@@ -1,7 +1,7 @@
 """What happens to a board under `flchain bench scheduler`: recorded rounds and loads, and weather and prices from
 formulas.
 
-Recorded (`traces/*.json`, by `tools.bench.scheduler_record`): when rounds opened and closed, what training took, what
+Recorded (`traces/*.json`, by `tools.bench.scheduler.record`): when rounds opened and closed, what training took, what
 else ran on the machine. They are replayed over and over until the trace is long enough. From formulas, with a seed:
 
     sun       P_peak max(0, sin(pi (h - 6) / 12)) times the sky, an AR(1) process of 10 minutes steps within 0.1 to 1
@@ -21,7 +21,7 @@ from typing import Any
 
 from agent.scheduling.settings import SchedulerSettings
 from agent.scheduling.values import compute_core_second_cost
-from tools.bench.board_model import Board
+from tools.resources.board_model import Board
 
 FOLDER = Path(__file__).parent / "traces"
 MINUTE_S = 60

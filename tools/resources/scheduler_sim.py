@@ -21,9 +21,9 @@ from agent.scheduling.settings import SchedulerSettings
 from agent.scheduling.values import CpuOutlook, MiningOffer, RoundOutlook, SchedulerInputs, compute_core_second_cost
 from flchain.base.types import Millis
 from flchain.wire.messages import Phase
-from tools.bench import board_model
-from tools.bench.board_model import BoardState, Used
-from tools.bench.scheduler_traces import MINUTE_S, RoundEvent, Trace
+from tools.resources import board_model
+from tools.resources.board_model import BoardState, Used
+from tools.resources.scheduler_traces import MINUTE_S, RoundEvent, Trace
 
 TICK_S = 5
 LOAD_MEMORY = 0.9

@@ -12,7 +12,7 @@ matplotlib.use("Agg")  # before pyplot: there may be no screen
 
 from matplotlib import pyplot as plt
 
-from tools.bench.consensus import name_rule
+from tools.bench.consensus.consensus import name_rule
 
 Result = dict[str, Any]
 PANELS: tuple[tuple[str, bool, Callable[[Result], float]], ...] = (

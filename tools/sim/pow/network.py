@@ -1,8 +1,9 @@
 """The same rounds, seeds and links under any rule of agreement: what `flchain bench consensus` measures.
 
-Miners are machines: `miner/core/machine.py` itself under "bft", `tools/sim/pow.py` under "pow". Devices train for a
-while, commit when their home's tip lets them and reveal when it holds their commitment. Time is virtual and one seed
-decides everything. Hashing is not done: the wait for a seal is drawn from the exponential distribution that it has.
+Miners are machines: `miner/core/machine.py` itself under "bft", `tools/sim/pow/machine.py` under "pow". Devices train
+for a while, commit when their home's tip lets them and reveal when it holds their commitment. Time is virtual and one
+seed decides everything. Hashing is not done: the wait for a seal is drawn from the exponential distribution that it
+has.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ from flchain.wire.messages import Body, Commit, Header, Phase, Reveal, compute_u
 from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet
 from miner.core import machine
 from miner.core.tip import Standing
-from tools.sim import pow as pow_machine
 from tools.sim.chain import CODEC_LEVEL, PARAMETERS_COUNT, BuiltChain, build_chain
-from tools.sim.pow_values import Device, Node, Record, Setting
+from tools.sim.pow import machine as pow_machine
+from tools.sim.pow.values import Device, Node, Record, Setting
 
 END_MS = 3_600_000
 EVENTS_MAX = 5_000_000

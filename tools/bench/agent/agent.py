@@ -13,14 +13,14 @@ from typing import Any
 
 from agent.edge.cpu.control import MECHANISMS
 from flchain.base.errors import FlchainError
+from tools.bench.agent.process_tree import Memory, list_tree, read_cpu_s, read_memory
+from tools.bench.agent.shares import QUICK_SPLITS, SPLITS, open_mechanisms, sweep
 from tools.bench.machine import describe_machine, read_commit
-from tools.bench.process_tree import Memory, list_tree, read_cpu_s, read_memory
-from tools.bench.shares import QUICK_SPLITS, SPLITS, open_mechanisms, sweep
-from tools.broker import start_broker
-from tools.datasets import load_dataset
 from tools.demo.processes import Processes
 from tools.demo.results import read_last_round
-from tools.network import Network, Node, Plan, build_network, write_configs
+from tools.network.broker import start_broker
+from tools.network.datasets import load_dataset
+from tools.network.network import Network, Node, Plan, build_network, write_configs
 
 METHOD = (
     "(a) Two processes that want all cores each, under every mechanism that works here, beside idle-priority load on "

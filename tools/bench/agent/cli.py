@@ -9,10 +9,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tools.bench.agent import FULL, IDLE_PERCENT_GOAL, MEMORY_MB_GOAL, METHOD, QUICK, Size, run_bench
+from tools.bench.agent.agent import FULL, IDLE_PERCENT_GOAL, MEMORY_MB_GOAL, METHOD, QUICK, Size, run_bench
+from tools.bench.agent.shares import GAP_POINTS_MAX
 from tools.bench.hand_over import hand_over
 from tools.bench.machine import format_machine
-from tools.bench.shares import GAP_POINTS_MAX
 
 NAME = "agent"
 RESULT_FILE, PLOT_FILE = "agent.json", "agent.png"
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace, console: Console, size: Size | None = Non
     _print_tables(console, results)
 
     def draw(folder: Path) -> None:
-        from tools.bench.agent_plot import draw_plot  # takes a second, which only this needs
+        from tools.bench.agent.plot import draw_plot  # takes a second, which only this needs
 
         draw_plot(results["shares"], folder / PLOT_FILE)
 

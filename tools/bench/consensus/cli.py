@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
-from tools.bench.consensus import FULL, JOULES_PER_HASH, METHOD, QUICK, WATTS, Plan, name_rule, run_bench
+from tools.bench.consensus.consensus import FULL, JOULES_PER_HASH, METHOD, QUICK, WATTS, Plan, name_rule, run_bench
 from tools.bench.hand_over import hand_over
 
 RESULT_FILE, PLOT_FILE = "consensus.json", "consensus.png"
@@ -73,7 +73,7 @@ def run(arguments: argparse.Namespace, console: Console, plans: Sequence[Plan] |
     _print_footer(console, results)
 
     def draw(folder: Path) -> None:
-        from tools.bench.consensus_plot import draw_plot  # takes a second, which only this needs
+        from tools.bench.consensus.plot import draw_plot  # takes a second, which only this needs
 
         draw_plot(results["results"], folder / PLOT_FILE)
 

@@ -1,6 +1,6 @@
 """Record a trace for `flchain bench scheduler`: a demo network on this machine beside a load that comes and goes.
 
-    python -m tools.bench.scheduler_record --name watch --seed 1 --rounds 20 --out tools/bench/traces/watch.json
+    python -m tools.bench.scheduler.record --name watch --seed 1 --rounds 20 --out tools/resources/traces/watch.json
 
 What is recorded, once a second and once a round, of one device (agent-0): the CPU that its process used and that all
 the rest of the machine used, and from a miner's ledger when each round opened, closed its commitments, was scored and
@@ -151,7 +151,7 @@ def record(name: str, seed: int, demo_options: list[str], folder: Path) -> dict[
                 load.join()
     return {
         "name": name,
-        "how": f"tools.bench.scheduler_record --seed {seed} {' '.join(demo_options)}",
+        "how": f"tools.bench.scheduler.record --seed {seed} {' '.join(demo_options)}",
         "machine": machine,
         "commit": read_commit(),
         "device": DEVICE,
@@ -164,7 +164,7 @@ def record(name: str, seed: int, demo_options: list[str], folder: Path) -> dict[
 
 
 def main() -> None:
-    """`python -m tools.bench.scheduler_record --name N --out FILE [--seed S] [options of flchain demo]`."""
+    """`python -m tools.bench.scheduler.record --name N --out FILE [--seed S] [options of flchain demo]`."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--name", required=True)
     parser.add_argument("--seed", type=int, default=1, help="of the other load")

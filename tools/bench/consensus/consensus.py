@@ -15,8 +15,8 @@ from flchain.base.errors import FlchainError
 from flchain.base.types import Address
 from tools.bench.chain import SIGNED_BYTES
 from tools.bench.machine import describe_machine, read_commit
-from tools.sim.pow_network import RoundNetwork
-from tools.sim.pow_values import LINKS, Setting
+from tools.sim.pow.network import RoundNetwork
+from tools.sim.pow.values import LINKS, Setting
 
 PROPOSER_RULES = ("pok", "pos", "poq")
 FINAL_DEPTH = 6

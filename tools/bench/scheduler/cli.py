@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from tools.bench.hand_over import hand_over
-from tools.bench.scheduler import FULL, METHOD, QUICK, Plan, run_bench
+from tools.bench.scheduler.scheduler import FULL, METHOD, QUICK, Plan, run_bench
 
 NAME = "scheduler"
 RESULT_FILE = "scheduler.json"
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace, console: Console, plan: Plan | None = Non
     _print_footer(console, results)
 
     def draw(folder: Path) -> None:
-        from tools.bench.scheduler_plot import draw_prices, draw_timeline  # takes a second, which only this needs
+        from tools.bench.scheduler.plot import draw_prices, draw_timeline  # takes a second, which only this needs
 
         draw_prices(results["sweep"], folder / PLOT_FILES[0])
         draw_timeline(timeline, folder / PLOT_FILES[1])

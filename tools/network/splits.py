@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flchain.base.errors import ConfigError
-from tools.datasets import NO_CLIENT, Dataset, Floats, Ints
+from tools.network.datasets import NO_CLIENT, Dataset, Floats, Ints
 
 DIRICHLET_ALPHA = 0.5
 EXAMPLES_PER_DEVICE_MIN = 20

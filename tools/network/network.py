@@ -20,9 +20,9 @@ from flchain.base.errors import ConfigError
 from flchain.base.types import Address
 from flchain.ledger.genesis import Genesis, decode_genesis, encode_genesis
 from flchain_edge.keys.keystore import load_or_create_identity
-from tools.datasets import Dataset
 from tools.genesis import DeviceLine, NetworkSettings, TrainingRules, UpdateRules, ValidatorLine, build_genesis
-from tools.splits import Part, Split, split
+from tools.network.datasets import Dataset
+from tools.network.splits import Part, Split, split
 
 MODELS_FOLDER = Path(__file__).parent / "models"
 PLAN_FILE = "network.json"

@@ -12,7 +12,7 @@ matplotlib.use("Agg")  # before pyplot: there may be no screen
 
 from matplotlib import pyplot as plt
 
-from tools.bench.shares import GAP_POINTS_MAX
+from tools.bench.agent.shares import GAP_POINTS_MAX
 
 MARKERS = {"cgroup2": "s", "cgroup1": "o", "duty-cycle": "^"}
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from flchain.base.errors import ConfigError
-from tools.bench.codecs import (
+from tools.bench.codecs.codecs import (
     BASE,
     FILE_LEARNING_RATE,
     FILE_STEP_BITS,
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     whole = {"is_quick": arguments.quick, "machine": machine, "commit": read_commit(), "results": results}
 
     def draw(folder: Path) -> None:
-        from tools.bench.codecs_plot import draw_plot  # takes a second, which only this needs
+        from tools.bench.codecs.plot import draw_plot  # takes a second, which only this needs
 
         draw_plot(results, folder / PLOT_FILE)
 

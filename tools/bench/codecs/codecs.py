@@ -25,9 +25,9 @@ from flchain.codecs import CODECS, DOWNSTREAM_RULES, adaptive, compute_codec_see
 from flchain.wire.envelope import encode_struct, seal
 from flchain.wire.messages import SALT_BYTES, Certificate, Commit, Header, Phase, Reveal
 from flchain_edge.model.tflite import TfliteModel
-from tools.datasets import MODEL_SHAPES, Dataset, load_dataset, load_npz
-from tools.network import get_model_file
-from tools.splits import Part, split
+from tools.network.datasets import MODEL_SHAPES, Dataset, load_dataset, load_npz
+from tools.network.network import get_model_file
+from tools.network.splits import Part, split
 
 METHOD = (
     "Non-IID federated training with each codec until float32 FedAvg's final accuracy less 1 point. Up: codec payloads "

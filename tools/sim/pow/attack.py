@@ -13,7 +13,7 @@ from flchain.base.crypto import hash_tagged
 from flchain.base.types import Hash
 from flchain.consensus.block_tree import BlockTree, SealedHeader, build_tree, grow
 from flchain.consensus.pow import NONCE_BYTES, PowParams, compute_seal_hash, compute_target
-from tools.sim.pow_network import RoundNetwork
+from tools.sim.pow.network import RoundNetwork
 
 DEFICIT_MAX = 35
 """So many blocks behind the attacker gives up; at 45% of the hashrate it would still win one time in a thousand."""

@@ -40,8 +40,8 @@ WARM_UP_S = 0.3
 BURNING = "burning"
 CGROUP1 = Path("/sys/fs/cgroup/cpu")
 BLOCK = bytes(1 << 20)
-MODULE = "tools.bench.shares"
-REPOSITORY = Path(__file__).parents[2]
+MODULE = "tools.bench.agent.shares"
+REPOSITORY = Path(__file__).parents[3]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from agent.scheduling.policies import POLICIES
 from tools.bench.machine import describe_machine, read_commit
-from tools.bench.scheduler_sim import (
+from tools.resources.scheduler_sim import (
     Run,
     compute_switches_per_hour,
     find_best,
@@ -20,7 +20,7 @@ from tools.bench.scheduler_sim import (
     run_policy,
     run_split,
 )
-from tools.bench.scheduler_traces import Trace, build_field, build_recorded, build_solar
+from tools.resources.scheduler_traces import Trace, build_field, build_recorded, build_solar
 
 METHOD = (
     "Virtual time: the agent's own scheduler decides every 5 s and at each turn of a round, a modelled board carries "

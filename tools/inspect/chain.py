@@ -34,7 +34,7 @@ from flchain.wire.envelope import (
 from flchain.wire.messages import Body, Certificate, Header, Kind, Phase, Reveal, Settlement
 from miner.edge.ledger.file import LedgerFile, open_ledger_file
 from miner.edge.ledger.ledger import StoredBlock
-from tools.audit import find_ledgers
+from tools.inspect.audit import find_ledgers
 
 POLL_S = 0.25
 HASH_PREFIX_DIGITS_MIN = 6

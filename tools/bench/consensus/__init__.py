@@ -1,0 +1,1 @@
+"""`flchain bench consensus`: the rules of agreement side by side."""

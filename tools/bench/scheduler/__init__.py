@@ -1,0 +1,1 @@
+"""`flchain bench scheduler`: the policies against the best fixed split."""

@@ -1,0 +1,1 @@
+"""Looking at a chain: audit, blocks, stake, and orders by hand."""

@@ -1,0 +1,1 @@
+"""A network on one machine: broker, nodes, data sets and their splits."""

@@ -1,0 +1,1 @@
+"""Simulated boards for the scheduler's comparisons: traces, power, and CPU."""

@@ -1,0 +1,1 @@
+"""Validators and devices that break the rules."""
