@@ -72,13 +72,13 @@ test-main: setup ## run the tests that need .venv only, two files at a time (SPR
 	$(VENV)/bin/python -m pytest $(SPREAD) $(ARGS)
 
 test-model: setup-model ## run the tests of training and of the model builder, on the newer runtime
-	$(VENV_MODEL)/bin/python -m pytest tests/tf tests/edge/test_tflite.py $(ARGS)
+	$(VENV_MODEL)/bin/python -m pytest tests/tf tests/edge/flchain_edge/test_tflite.py $(ARGS)
 
 test-oracle: setup-oracle ## run the tests that read our messages with another library
 	$(VENV_ORACLE)/bin/python -m pytest tests/oracle $(ARGS)
 
 test-long: setup ## kill and cut off real miners, cut a device's power 200 times (FLCHAIN_SEED for another schedule)
-	FLCHAIN_POWER_CUTS=200 $(VENV)/bin/python -m pytest tests/edge/test_power_cut.py $(ARGS)
+	FLCHAIN_POWER_CUTS=200 $(VENV)/bin/python -m pytest tests/edge/agent/test_power_cut.py $(ARGS)
 	FLCHAIN_KILLS=20 FLCHAIN_CUTS=6 FLCHAIN_REPEATS=2 \
 	  $(VENV)/bin/python -m pytest -s tests/system/test_seven_miners.py $(ARGS)
 

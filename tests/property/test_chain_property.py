@@ -17,7 +17,7 @@ from flchain.light.follow import LightState, build_light_state, process_body, pr
 from flchain.light.trust import Head
 from flchain.rules.blocks import apply_block, build_block, select_transactions
 from flchain.wire.messages import Phase, Reveal, ScoreReveal
-from tests.support.chain_builder import (
+from tests.support.builders.chain import (
     NO_CLOCK,
     BuiltChain,
     Driver,

@@ -19,7 +19,7 @@ from flchain.rules.settle import (
     process_settlement,
 )
 from flchain.wire.messages import Phase
-from tests.support.chain_builder import BuiltChain, Driver, build_chain
+from tests.support.builders.chain import BuiltChain, Driver, build_chain
 
 SCORES = st.integers(0, 10_000)
 CAP_BP = 3_333

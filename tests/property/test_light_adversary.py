@@ -13,7 +13,7 @@ from hypothesis.errors import NoSuchExample
 from flchain.base.errors import UntrustedValidators
 from flchain.light import trust
 from flchain.wire.envelope import SETS_BYTES_MAX, decode_struct
-from tests.support.light_adversary import (
+from tests.support.light.adversary import (
     FAULTS,
     ROUNDS,
     SET_CHOICES,

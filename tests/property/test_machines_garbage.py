@@ -14,7 +14,7 @@ from flchain.base.errors import InvalidMessage
 from flchain.base.types import Millis
 from flchain.wire.packets import FIELD_TYPES, PacketType, encode_packet
 from miner.core import machine as miner_machine
-from tests.support.chain_builder import NO_CLOCK
+from tests.support.builders.chain import NO_CLOCK
 from tools.sim.network import Network
 
 CODES = {cls.code for cls in InvalidMessage.__subclasses__()} | {

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from flchain.consensus.block_tree import build_tree, get_branch, grow, insert, iterate_ancestors
 from flchain.consensus.pow import PowParams
-from tests.support.pow_builder import GENESIS, PARAMS, believe, count_stale, draw_tree, find_best, plant
+from tests.support.builders.pow import GENESIS, PARAMS, believe, count_stale, draw_tree, find_best, plant
 
 WIDE = replace(PARAMS, kept_depth=64)
 seeds = st.integers(0, 2**32)

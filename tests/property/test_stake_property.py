@@ -15,8 +15,8 @@ from flchain.ledger.state import build_genesis_state, compute_validators_hash, g
 from flchain.ledger.state_tree import compute_state_root
 from flchain.rules.blocks import apply_block, select_orders
 from flchain.wire.messages import Delegate, Phase, Register, Transfer, Undelegate, Unjail
-from tests.support.chain_builder import BuiltChain, build_identity, make_scores
-from tests.support.stake_builder import StakeDriver, accuse, build_stake_chain, seal_order
+from tests.support.builders.chain import BuiltChain, build_identity, make_scores
+from tests.support.builders.stake import StakeDriver, accuse, build_stake_chain, seal_order
 
 RULES: dict[str, Any] = {
     "epoch_rounds": 2, "jail_rounds": 1, "unbonding_s": 2, "trusting_s": 1, "bond_min": 20, "stake_min": 5,

@@ -6,7 +6,7 @@ from flchain.ledger.state import Device, find_device
 from flchain.wire.envelope import open_envelope
 from flchain.wire.messages import Kind
 from flchain.wire.packets import decode_packet
-from tests.support.chain_builder import get_balances
+from tests.support.builders.chain import get_balances
 from tools.sim.attacks.byzantine import make_byzantine
 from tools.sim.attacks.lying_devices import DEVICE_BEHAVIOURS, DeviceCopy, DeviceScoreFalsely
 from tools.sim.chain import build_chain

@@ -15,7 +15,7 @@ from flchain.wire import envelope as wire
 from flchain.wire.envelope import open_envelope, seal
 from flchain.wire.messages import Commit, Kind, Phase, Reveal, compute_update_commitment
 from flchain.wire.packets import PacketType, decode_packet, encode_packet
-from tests.support.chain_builder import build_chain, get_balances, make_reveal
+from tests.support.builders.chain import build_chain, get_balances, make_reveal
 from tests.support.sim_faults import ROUGH, make_equivocator, schedule_faults
 from tools.sim.network import Network, Node
 

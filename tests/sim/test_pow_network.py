@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from flchain.base.types import Millis
 from flchain.wire.packets import PacketType, encode_packet
 from miner.core.values import PacketReceived, Refuse
-from tests.support.pow_builder import count_stale
+from tests.support.builders.pow import count_stale
 from tools.sim.pow import machine as pow_machine
 from tools.sim.pow.attack import compute_success, simulate_attack, withhold
 from tools.sim.pow.machine import SealFound

@@ -6,7 +6,7 @@ from flchain.ledger.state import ChainState
 from flchain.rules.blocks import apply_block, build_block, compute_body_root
 from flchain.wire.envelope import encode_struct
 from flchain.wire.messages import Body, Phase, Settlement
-from tests.support.chain_builder import Driver, build_chain, replace_header
+from tests.support.builders.chain import Driver, build_chain, replace_header
 
 
 def open_chain() -> Driver:

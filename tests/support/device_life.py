@@ -34,7 +34,7 @@ from flchain.light.follow import build_light_state
 from flchain.wire.envelope import Envelope, open_envelope, seal
 from flchain.wire.messages import Kind, Receipt
 from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet
-from tests.support.chain_builder import NO_CLOCK, PARAMETERS_COUNT, Driver
+from tests.support.builders.chain import NO_CLOCK, PARAMETERS_COUNT, Driver
 
 ME = 0
 RECEIPTS = 0.7

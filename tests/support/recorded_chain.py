@@ -31,7 +31,7 @@ from flchain.rules.blocks import Block, apply_block, build_block, get_proposer, 
 from flchain.rules.settle import get_homes
 from flchain.wire.envelope import BODY_BYTES_MAX, decode_struct
 from flchain.wire.messages import Body, Phase, Reveal, ScoreReveal
-from tests.support.chain_builder import (
+from tests.support.builders.chain import (
     BASE_SCORE,
     PARAMETERS_COUNT,
     SALT,
@@ -41,7 +41,7 @@ from tests.support.chain_builder import (
     seal_score_commit_of,
     seal_score_reveal_of,
 )
-from tests.support.stake_builder import StakeDriver
+from tests.support.builders.stake import StakeDriver
 
 FOLDER = Path(__file__).parents[1] / "vectors" / "recorded"
 BLOCK_MS = 61_007

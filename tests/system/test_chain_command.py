@@ -15,10 +15,10 @@ import pytest
 
 from flchain.wire.messages import Phase
 from miner.edge.ledger.ledger import Ledger
-from tests.support.chain_builder import Driver, build_chain, make_reveal, make_scores
+from tests.support.builders.chain import Driver, build_chain, make_reveal, make_scores
+from tests.support.builders.ledger import change, drive, flip, get_row, write_ledger
+from tests.support.builders.stake import StakeDriver, build_stake_chain, delegate
 from tests.support.crash import kill_after
-from tests.support.ledger_builder import change, drive, flip, get_row, write_ledger
-from tests.support.stake_builder import StakeDriver, build_stake_chain, delegate
 from tools.cli import main as flchain
 from tools.inspect.chain import TAIL_HEADER, follow, format_time
 

@@ -9,8 +9,8 @@ import pytest
 
 from flchain.wire.messages import Phase
 from flchain_edge.keys.keystore import load_or_create_identity
-from tests.support.field_network import FieldNetwork, make_node, save_levels
-from tests.support.registrar import run_command
+from tests.support.networks.field import FieldNetwork, make_node, save_levels
+from tests.support.networks.registrar import run_command
 from tools.demo.results import query
 from tools.network.broker import Broker, BrokerError, start_broker
 from tools.network.network import Node

@@ -20,7 +20,7 @@ from agent.commands.status_view import read_history
 from agent.edge.cpu.control import count_cores
 from agent.edge.store.status_file import STATUS_FILE
 from flchain_edge.process.command import EXIT_UNREAD
-from tests.support.board_network import ROOT, SCHEDULER, BoardNetwork, board_network
+from tests.support.networks.board import ROOT, SCHEDULER, BoardNetwork, board_network
 
 pytestmark = pytest.mark.timeout(240)
 

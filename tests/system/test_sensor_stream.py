@@ -22,7 +22,7 @@ from flchain_edge.model.model_files import NoWindows
 from flchain_edge.mqtt.inbox import Received
 from flchain_edge.mqtt.link import MqttLink
 from flchain_edge.settings.config import load_config
-from tests.support.mqtt_link import settings_for
+from tests.support.networks.mqtt_link import settings_for
 from tools.emulators.mqtt_sensors import Target, run_watch
 from tools.emulators.recordings import NO_LABEL
 from tools.network.broker import Broker, start_broker

@@ -21,8 +21,8 @@ from flchain.wire.messages import Phase
 from flchain_edge.keys.keystore import load_or_create_identity
 from flchain_edge.process.command import EXIT_TRY_AGAIN
 from miner.cli import main as miner_command
-from tests.support.field_network import FieldNetwork, make_node, save_levels
-from tests.support.registrar import Registrar, make_registrar, run_command, serving
+from tests.support.networks.field import FieldNetwork, make_node, save_levels
+from tests.support.networks.registrar import Registrar, make_registrar, run_command, serving
 from tools.inspect.audit import audit_file, compare
 from tools.network.broker import Broker, BrokerError, find_program
 from tools.network.network import Node

@@ -18,10 +18,10 @@ import pytest
 
 from flchain.wire.packets import Topics
 from flchain_edge.mqtt.settings import MqttSettings
-from tests.support.broker_bridge import BrokerBridge, build_filter
 from tests.support.chain_watch import ChainWatch
-from tests.support.cuttable_proxy import CuttableProxy, started_proxy
-from tests.support.real_network import Ends, RealNetwork, lay_out, started_network
+from tests.support.networks.broker_bridge import BrokerBridge, build_filter
+from tests.support.networks.cuttable_proxy import CuttableProxy, started_proxy
+from tests.support.networks.real import Ends, RealNetwork, lay_out, started_network
 from tools.network.broker import Broker, start_broker
 from tools.network.network import Node
 

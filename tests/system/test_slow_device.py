@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from tests.support.chain_watch import ChainWatch
-from tests.support.cuttable_proxy import CuttableProxy, started_proxy
-from tests.support.real_network import RealNetwork
-from tests.support.slow_line import SlowLine, slow_line
+from tests.support.networks.cuttable_proxy import CuttableProxy, started_proxy
+from tests.support.networks.real import RealNetwork
+from tests.support.networks.slow_line import SlowLine, slow_line
 from tools.demo.processes import CONNECTED, THREADS, Child
 from tools.demo.results import query
 from tools.network.broker import start_broker

@@ -16,11 +16,11 @@ from flchain.ledger.state_tree import get_leaves
 from flchain.wire.envelope import decode
 from flchain.wire.messages import MESSAGE_TYPES
 from flchain.wire.packets import FIELD_TYPES, PacketType
-from tests.support.bad_fields import Bench, Effect, Outcome, run
-from tests.support.bad_fields_messages import SHAPES
-from tests.support.bad_fields_packets import FIELDS
-from tests.support.bad_fields_state import LEAVES, NESTED, get_state_driver
-from tests.support.refusals_page import PATH, build_all_rows, build_page
+from tests.support.bad_fields.messages import SHAPES
+from tests.support.bad_fields.packets import FIELDS
+from tests.support.bad_fields.refusals_page import PATH, build_all_rows, build_page
+from tests.support.bad_fields.state import LEAVES, NESTED, get_state_driver
+from tests.support.bad_fields.table import Bench, Effect, Outcome, run
 
 ROWS = build_all_rows()
 BENCHES: dict[tuple[str, str], None] = dict.fromkeys((row.bench.what, row.bench.where) for row in ROWS)
@@ -97,5 +97,5 @@ def test_every_code_is_in_the_table() -> None:
 
 
 def test_the_page_is_the_table() -> None:
-    """docs/refusals.md is what the table gives; after a change: python -m tests.support.refusals_page."""
+    """docs/refusals.md is what the table gives; after a change: python -m tests.support.bad_fields.refusals_page."""
     assert PATH.read_text() == build_page()

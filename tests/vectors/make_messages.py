@@ -37,7 +37,7 @@ from flchain.wire.messages import (
     Vote,
     Want,
 )
-from tests.support.chain_builder import build_chain
+from tests.support.builders.chain import build_chain
 
 CHAIN = build_chain(miners=2, devices=2, seed=7)
 PATH = Path(__file__).with_name("messages.json")

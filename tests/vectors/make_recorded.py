@@ -12,9 +12,9 @@ from flchain.base.crypto import Identity
 from flchain.ledger.state import get_delegation
 from flchain.wire.envelope import seal
 from flchain.wire.messages import Delegate, Evidence, Phase, Proposal, Register, Transfer, Undelegate, Unjail
-from tests.support.chain_builder import build_identity
+from tests.support.builders.chain import build_identity
+from tests.support.builders.stake import accuse, build_stake_chain, seal_order
 from tests.support.recorded_chain import FOLDER, ChainRecorder, Gains, RecordedChain, dump_recorded
-from tests.support.stake_builder import accuse, build_stake_chain, seal_order
 
 ALL = range(6)
 STRANGERS = tuple(build_identity(8, number) for number in range(2))

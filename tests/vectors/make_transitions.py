@@ -9,37 +9,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.vectors.transitions import (
-    build_blocks,
-    build_elections,
-    build_evidence,
-    build_messages,
-    build_orders,
-    build_phases,
-    build_proposers,
-    build_rewards,
-    build_settlements,
-    build_steps,
-    build_trees,
-    check,
-    packing,
-    state_form,
-    world,
+from tests.vectors.transitions import check, packing, state_form, world
+from tests.vectors.transitions.builders import (
+    blocks,
+    elections,
+    evidence,
+    messages,
+    orders,
+    phases,
+    proposers,
+    rewards,
+    settlements,
+    steps,
+    trees,
 )
 from tests.vectors.transitions.recorder import Recorder, dump
 
 BUILDERS: dict[str, Callable[[Recorder], None]] = {
-    "blocks": build_blocks.build,
-    "proposers": build_proposers.build,
-    "steps": build_steps.build,
-    "trees": build_trees.build,
-    "messages": build_messages.build,
-    "orders": build_orders.build,
-    "evidence": build_evidence.build,
-    "phases": build_phases.build,
-    "elections": build_elections.build,
-    "settlements": build_settlements.build,
-    "rewards": build_rewards.build,
+    "blocks": blocks.build,
+    "proposers": proposers.build,
+    "steps": steps.build,
+    "trees": trees.build,
+    "messages": messages.build,
+    "orders": orders.build,
+    "evidence": evidence.build,
+    "phases": phases.build,
+    "elections": elections.build,
+    "settlements": settlements.build,
+    "rewards": rewards.build,
 }
 """By the name of the file."""
 

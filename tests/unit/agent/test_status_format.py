@@ -1,0 +1,177 @@
+"""The status as a person reads it: units, alignment, and what is shouted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.commands.status_format import format_view
+from flchain_edge.formatting import format_bytes, format_moment, format_span, format_table
+
+BOARD = {
+    "free_memory_bytes": 512_000_000,
+    "temperature_c": 61.4,
+    "is_throttled": False,
+    "is_undervolted": False,
+    "power_w": 4.83,
+    "is_power_estimated": False,
+    "is_on_battery": True,
+    "battery_fraction": 0.83,
+    "battery_wh": 41.2,
+}
+NOW: dict[str, Any] = {
+    "address": "ab" * 20,
+    "chain": "cd" * 32,
+    "round": 128,
+    "phase": "commit",
+    "phase_s": 12.0,
+    "height": 512,
+    "model_round": 127,
+    "model_hash": "45b06ac86732f1df" * 4,
+    "is_synced": True,
+    "is_mismatch": False,
+    "is_expired": False,
+    "is_time_known": True,
+    "followed": "ef" * 20,
+    "is_held": False,
+    "has_update": False,
+    "is_mining": True,
+    "scores_due": 0,
+    "outbox": [],
+    "up_s": 273_600.0,
+    "receipt_age_s": 40.0,
+    "training": {"is_running": True, "steps_done": 90, "steps": 200, "core_s": 4.0, "usual_core_s": 9.0},
+    "scheduler": {
+        "explanation": "training 64%, mining 36%: update worth 0.9 by 14:10 needs 1.9 core; mining earns 0.642/h",
+        "given": {"train": 0.61, "mine": 0.35},
+        "period_s": 5,
+    },
+    "board": BOARD,
+    "earned": {"update_coins": 12_000, "score_coins": 300, "scored_rounds": 12, "acceptance": 0.96},
+    "cpu": {"mechanism": "cgroup2", "cores": 4, "others": 0.12},
+    "link": {
+        "broker": "edge-2.lan:8883",
+        "brokers": ["edge-1.lan:8883", "edge-2.lan:8883"],
+        "is_connected": True,
+        "for_s": 7_380.0,
+        "trouble": "",
+    },
+    "sensors": [
+        {"name": "watch", "kind": "mqtt", "state": "running", "samples": 12_345, "age_s": 0.4, "detail": ""},
+        {"name": "gps", "kind": "gpsd", "state": "silent", "samples": 3, "age_s": 95.0, "detail": "nothing for 30 s"},
+    ],
+    "refused": {"bad-signature": 2},
+}
+ROUND = {
+    "round": 127,
+    "is_accepted": True,
+    "samples": 250,
+    "training_ms": 1_024,
+    "bytes_up": 1_322,
+    "bytes_down": 10_022,
+    "energy_j": 12.34,
+    "training_j": 9.9,
+    "energy_source": "measured",
+}
+ABSENT = {**ROUND, "round": 126, "is_accepted": False, "training_ms": 0, "energy_j": None, "training_j": None}
+VIEW: dict[str, Any] = {
+    "node": {"state": "running", "pid": 812, "age_s": 2.0},
+    "now": NOW,
+    "history": {"rounds": [{**ABSENT, "energy_source": "unmeasured"}, ROUND], "fault": "", "outbox": 0},
+    "disk_bytes_per_day": 148_000_000,
+    "versions": {"python": "3.11.7", "flchain": "0.1.0"},
+}
+
+WANTED = """\
+The agent RUNS, for 3 d 4 h (process 812), as of 2 s ago
+  device     abababababababababababababababababababab, chain cdcdcdcdcdcdcdcd
+  round      128, commit for 12 s; training 45% done
+  model      of round 127, hash 45b06ac86732f1df, height 512
+  broker     edge-2.lan:8883, connected for 2 h 3 min (2 of 2); a miner's last receipt 40 s ago; miner efefefef
+  outbox     empty
+  scheduler  training 64%, mining 36%: update worth 0.9 by 14:10 needs 1.9 core; mining earns 0.642/h
+  CPU        taken: training 61%, mining 35%, others 12%; 4 cores, shares by cgroup2
+  board      61 C, 4.8 W measured, battery 83% 41 Wh, on battery, 512 MB memory free
+  sensor     watch (mqtt) running, 12,345 samples, newest 0 s ago
+  sensor     gps (gpsd) silent, 3 samples, newest 1 min 35 s ago; nothing for 30 s
+  earned     12,000 coins by updates; 12 rounds scored, worth about 300 coins
+  refused    2 bad-signature
+  card       148 MB written a day
+  versions   python 3.11.7, flchain 0.1.0
+
+  round  accepted          up     down  training           energy  of it training
+    126  took no part  1.3 kB  10.0 kB         -       unmeasured               -
+    127  yes           1.3 kB  10.0 kB    1.02 s  12.3 J measured           9.9 J"""
+
+
+def test_a_healthy_board() -> None:
+    """Every line of docs/operating.md's example, as it is printed."""
+    assert format_view(VIEW) == WANTED
+    page = (Path(__file__).parents[3] / "docs" / "operating.md").read_text()
+    assert "\n".join(f"    {line}".rstrip() for line in WANTED.splitlines()) in page
+
+
+def change(**changes: Any) -> str:
+    return format_view({**VIEW, "now": {**NOW, **changes}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"is_mismatch": True}, "!! THIS DEVICE COMPUTED ANOTHER MODEL"),
+        ({"is_expired": True}, "!! it was away for too long"),
+        ({"is_synced": False}, "behind the chain"),
+        ({"is_held": True}, "training 45% done, held"),
+        ({"is_time_known": False}, "waits for a header of the chain, which tells the time"),
+        ({"outbox": [{"round": 128, "bytes": 682}]}, "1 waiting for a miner's receipt, 682 B"),
+        ({"scores_due": 7}, "7 models to score"),
+        (
+            {"link": {**NOW["link"], "is_connected": False, "trouble": "refused", "for_s": 90.0}},
+            "NOT CONNECTED for 1 min 30 s; tries edge-2.lan:8883: refused",
+        ),
+        (
+            {"board": {**BOARD, "is_throttled": True, "is_undervolted": True}},
+            "THROTTLED by the firmware, UNDER-VOLTAGE",
+        ),
+        ({"board": {**BOARD, "temperature_c": None, "power_w": None}}, "unmeasured: temperature, power"),
+        ({"board": None}, "not looked at yet"),
+    ],
+)
+def test_what_is_wrong_is_said(changes: dict[str, Any], wanted: str) -> None:
+    """Each trouble stands in the text, in words."""
+    assert wanted in change(**changes)
+
+
+@pytest.mark.parametrize(
+    ("node", "wanted"),
+    [
+        ({"state": "never started"}, "was never started"),
+        ({"state": "stopped", "since_ms": 1_800_014_400_000, "age_s": 9.0}, "stopped at 2027-01-15 12:00 UTC"),
+        (
+            {"state": "killed", "since_ms": 1_800_014_400_000, "age_s": 9.0},
+            "killed, or lost power, soon after 2027-01-15",
+        ),
+        ({"state": "unknown", "since_ms": None}, "nobody knows when"),
+        ({"state": "running", "pid": 1, "age_s": 400.0}, "!! its last word is 6 min 40 s old"),
+    ],
+)
+def test_whether_it_runs_is_said_first(node: dict[str, Any], wanted: str) -> None:
+    """The first lines say whether it runs, and since when not."""
+    now = None if node["state"] in ("never started", "unknown") else NOW
+    view = {**VIEW, "node": node, "now": now, "history": {"rounds": [], "fault": "no such file"}}
+    assert wanted in "\n".join(format_view(view).splitlines()[:2])
+    assert "No rounds to show: no such file" in format_view(view)
+
+
+def test_words_for_numbers() -> None:
+    """Two units of a duration, decimal bytes, instants in UTC, columns as wide as their widest."""
+    assert [format_span(s) for s in (0, 0.4, 59, 60, 61, 3_600, 90_061, 86_400)] == [
+        "0 s", "0 s", "59 s", "1 min", "1 min 1 s", "1 h", "1 d 1 h", "1 d",
+    ]  # fmt: skip
+    assert [format_bytes(b) for b in (None, 0, 999, 1_000, 99_949, 150_000, 5_100_000, 2e11)] == [
+        "-", "0 B", "999 B", "1.0 kB", "99.9 kB", "150 kB", "5.1 MB", "200 GB",
+    ]  # fmt: skip
+    assert format_moment(0) == "1970-01-01 00:00 UTC"
+    assert format_table([("a", "bb"), ("ccc", "d")], right=frozenset({1})) == ["a    bb", "ccc   d"]
