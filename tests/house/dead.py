@@ -28,6 +28,7 @@ ALIVE = {
     "mavlink": "the reader of settings finds a sensor's section by the field's name",
     "crashes": "a sweep sums the counters by name",
     "partitions": "a sweep sums the counters by name",
+    "run_probe_program": "a program that is started by its source calls it",
     "main": "`flchain COMMAND` imports the command's module by name and calls its main",
     # set or defined for a library
     "robust_parsing": "pymavlink reads it",
