@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +56,7 @@ from agent.status_snapshot import LifeTimes, build_snapshot
 from agent.supervisor import Supervisor
 from flchain.base.crypto import Identity, compute_address
 from flchain.base.errors import ConfigError
+from flchain.base.frozen import replace
 from flchain.base.types import Address, UnixMillis
 from flchain.ledger.genesis import Genesis
 from flchain.light.follow import build_light_state

@@ -13,7 +13,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ from agent.scheduling.inputs import (
 from agent.scheduling.readings import BoardReading, Shares
 from agent.scheduling.settings import SchedulerSettings
 from agent.scheduling.values import UNKNOWN_BOARD, CpuOutlook, Decision, compute_core_second_cost
+from flchain.base.frozen import replace
 from flchain.base.types import Millis, UnixMillis
 from flchain.wire.messages import Phase
 from flchain_edge.process.event_loop import read_clocks

@@ -6,9 +6,8 @@ about a second's worth at a time, so that headers and receipts wait behind no mo
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from agent.core.values import AgentState, Drawing, Effect, Publish, SendChunks
+from flchain.base.frozen import replace
 from flchain.base.types import Address
 from flchain.ledger.limits import compute_packet_bytes_max
 from flchain.wire.chunks import (

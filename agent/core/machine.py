@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
@@ -44,6 +43,7 @@ from flchain.base.errors import (
     UntrustedValidators,
     WrongRound,
 )
+from flchain.base.frozen import replace
 from flchain.base.types import Address, Hash, Millis, ModelVector, Round, UnixMillis
 from flchain.light import follow
 from flchain.light.follow import LightState
@@ -369,7 +369,7 @@ def _on_message(state: AgentState, owner: Address, packet: Packet) -> Transition
     envelope = open_envelope(packet.fields[0], state.light.chain)
     if envelope.sender != owner:
         raise UnknownSender("a receipt under another miner's topic")
-    message = verify_envelope(envelope, state.light.chain, state.miners[owner])
+    message = verify_envelope(envelope, state.light.chain, state.miners[owner]).message
     match message:
         case Receipt():
             return update.on_receipt(state, message)

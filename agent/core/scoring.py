@@ -6,8 +6,6 @@ leaves; from then on they go the way of an update: outbox, receipt, and again af
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from agent.core import update
 from agent.core.values import (
     AgentState,
@@ -23,6 +21,7 @@ from agent.core.values import (
     WorkHeld,
 )
 from flchain.base.errors import InvalidMessage
+from flchain.base.frozen import replace
 from flchain.ledger.state import RevealedUpdate
 from flchain.rules.score_words import (
     Subject,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from agent.core.values import (
     AgentState,
     DropOutbox,
@@ -20,6 +18,7 @@ from agent.core.values import (
 )
 from flchain.base.errors import WrongRound
 from flchain.base.fixedpoint import to_fixed
+from flchain.base.frozen import replace
 from flchain.base.types import Hash, Round
 from flchain.codecs import CODECS, compute_codec_seed
 from flchain.codecs.adaptive import compute_bytes_wanted

@@ -8,7 +8,7 @@ phase that opens, a training that ends, mining that is offered). `docs/scheduler
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from agent.scheduling.limits import Limits, LimitsState, compute_limits
 from agent.scheduling.policies import POLICIES, PRICED, Memory
@@ -31,6 +31,7 @@ from agent.scheduling.values import (
     compute_core_second_cost,
     is_number,
 )
+from flchain.base.frozen import replace
 from flchain.base.types import Millis
 from flchain.wire.messages import Phase
 

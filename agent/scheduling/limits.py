@@ -6,11 +6,12 @@ Each limit falls at once and rises with hysteresis. None is unmeasured: what fol
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from agent.scheduling.readings import BoardReading, Shares
 from agent.scheduling.settings import SchedulerSettings
 from agent.scheduling.values import HARVEST_HOURS_MAX, UNKNOWN_BOARD, SchedulerInputs, is_number
+from flchain.base.frozen import replace
 from flchain.base.types import Millis
 
 STEP = 0.05

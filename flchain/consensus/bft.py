@@ -11,9 +11,8 @@ a `CastVote` or `SendProposal` must be durable before it is sent. Signatures are
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from flchain.base.errors import LedgerCorrupt, MalformedMessage, UnknownSender, WrongRound
+from flchain.base.frozen import replace
 from flchain.base.types import Hash, Height, Millis, View
 from flchain.consensus.bft_types import (
     BftConfig,

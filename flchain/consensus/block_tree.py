@@ -11,9 +11,10 @@ gives for it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from flchain.base.errors import DuplicateMessage, InvalidBlock, InvalidMessage, PoolFull, WrongRound
+from flchain.base.frozen import replace
 from flchain.base.types import Hash
 from flchain.consensus.pow import PowParams, SealRule, compute_next_target, compute_work, verify_seal
 

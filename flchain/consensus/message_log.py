@@ -8,8 +8,8 @@ whether a proof of lock exists (line 28 of Algorithm 1, arXiv 1807.04938).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
+from flchain.base.frozen import replace
 from flchain.base.types import Address, Hash, View
 from flchain.consensus.bft_types import (
     BftState,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
 
 from flchain.base.errors import BadCertificate
 from flchain.base.types import Address, Hash, Height, View
@@ -13,6 +14,13 @@ from flchain.wire.messages import Certificate, Vote
 
 PRECOMMIT = int(VoteType.PRECOMMIT)
 """Of the votes, those that a certificate is made of."""
+KnownVotes: TypeAlias = Callable[[Vote, Address, bytes], bool]
+"""True for a vote of a validator whose signature, this very one, was checked before."""
+
+
+def know_no_vote(vote: Vote, sender: Address, signature: bytes) -> bool:
+    """For a node that hears no votes."""
+    return False
 
 
 def build_certificate(
@@ -38,11 +46,18 @@ def trim_certificate(validators: tuple[Validator, ...], certificate_bytes: bytes
 
 
 def verify_certificate(
-    chain: Hash, validators: tuple[Validator, ...], height: Height, block_hash: Hash, certificate_bytes: bytes
+    chain: Hash,
+    validators: tuple[Validator, ...],
+    height: Height,
+    block_hash: Hash,
+    certificate_bytes: bytes,
+    *,
+    known: KnownVotes = know_no_vote,
 ) -> Certificate:
     """Check that `certificate_bytes` makes the block final. Raises BadCertificate, or InvalidMessage for its form.
 
-    Every signature must be valid, not only enough of them, so that no byte of a stored certificate can change unseen.
+    Every signature must be valid, not only enough of them, so that no byte of a stored certificate can change unseen;
+    those of `known` votes are not checked again.
     """
     certificate = decode_struct(certificate_bytes, Certificate, CERTIFICATE_BYTES_MAX)
     vote = Vote(height, certificate.view, PRECOMMIT, block_hash)
@@ -52,7 +67,10 @@ def verify_certificate(
             raise BadCertificate(f"signer {index} is out of order or no validator")
         last = index
         validator = validators[index]
-        if not verify_detached(vote, chain, validator.address, validator.public_key, signature):
+        is_valid = known(vote, validator.address, signature) or verify_detached(
+            vote, chain, validator.address, validator.public_key, signature
+        )
+        if not is_valid:
             raise BadCertificate(f"the signature of {validator.address.hex()} at height {height} is wrong")
         power += validator.power
     if 3 * power <= 2 * sum(validator.power for validator in validators):

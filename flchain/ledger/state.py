@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from flchain.base.crypto import compute_address, hash_tagged
 from flchain.base.errors import ConfigError
 from flchain.base.fixedpoint import vector_bytes
+from flchain.base.frozen import replace
 from flchain.base.types import Address, BasisPoints, Hash, Height, ModelVector, Power, Round, Stake, UnixMillis
 from flchain.codecs import DOWNSTREAM_RULES, Carried, carried_bytes
+from flchain.codecs.decoded import DecodedUpdate
 from flchain.consensus.dpos import cap_powers, elect, scale_stakes
 from flchain.ledger.genesis import Genesis
 from flchain.ledger.params import ChainParams
@@ -106,6 +108,8 @@ class RevealedUpdate:
     sender: Address
     samples: int
     update: bytes
+    decoded: DecodedUpdate | None = field(default=None, repr=False, compare=False)
+    """What the payload decodes to, if it is kept."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,16 @@ class RoundState:
     score_reveals: tuple[RevealedScores, ...] = ()
     pledges: tuple[Address, ...] = ()
     """Devices that have said with their commitment that they will score."""
+
+    @cached_property
+    def commitments(self) -> dict[Address, Hash]:
+        """The devices' commitments, to look one up."""
+        return dict(self.commits)
+
+    @cached_property
+    def score_commitments(self) -> dict[Address, Hash]:
+        """The scorers' commitments, to look one up."""
+        return dict(self.score_commits)
 
 
 @dataclass(frozen=True, eq=False)

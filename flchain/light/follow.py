@@ -6,7 +6,7 @@ compressed the settled change, which is much shorter, and whose result must have
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from flchain.base.crypto import compute_address
 from flchain.base.errors import (
@@ -18,6 +18,7 @@ from flchain.base.errors import (
     WrongRound,
 )
 from flchain.base.fixedpoint import vector_from_bytes
+from flchain.base.frozen import replace
 from flchain.base.types import EARLIEST, Address, Hash, Height, ModelVector, Round, UnixMillis
 from flchain.codecs import Carried, carried_from_bytes
 from flchain.ledger.genesis import Genesis
@@ -244,7 +245,7 @@ def _take_updates(light: LightState, header: Header, body: Body) -> LightState:
         key = light.device_keys.get(envelope.sender)
         if key is None or envelope.number != header.round:
             raise InvalidBlock("a final block holds an update that is no update")
-        message = verify_envelope(envelope, light.chain, key)
+        message = verify_envelope(envelope, light.chain, key).message
         if not isinstance(message, Reveal):
             raise InvalidBlock("a final block holds an update that is no update")
         samples = min(message.samples, light.params.samples_cap)

@@ -8,7 +8,7 @@ What is trusted grows old: validators whose stake is paid out already could sign
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from flchain.base.crypto import compute_address
 from flchain.base.errors import (
@@ -19,6 +19,7 @@ from flchain.base.errors import (
     UnknownValidators,
     UntrustedValidators,
 )
+from flchain.base.frozen import replace
 from flchain.base.types import MS_PER_S, Address, Hash, Height, Power, UnixMillis
 from flchain.ledger.certificate import verify_certificate
 from flchain.ledger.params import VALIDATORS_MAX

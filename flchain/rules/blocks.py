@@ -2,66 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeAlias
 
 from flchain.base import merkle
 from flchain.base.crypto import hash_tagged
-from flchain.base.errors import (
-    BadCommitment,
-    DuplicateMessage,
-    InvalidBlock,
-    InvalidMessage,
-    MalformedMessage,
-    UnknownSender,
-    WrongRound,
-)
+from flchain.base.errors import InvalidBlock, InvalidMessage, WrongRound
+from flchain.base.frozen import replace
 from flchain.base.types import EARLIEST, Address, Hash, Height, UnixMillis, View
 from flchain.consensus import PROPOSER_RULES
 from flchain.consensus.proposer import Priorities, advance, compute_proposer
 from flchain.ledger.limits import ORDERS_MAX, TRANSACTION_FRAME_BYTES, TRANSACTIONS_BYTES_MAX
-from flchain.ledger.state import (
-    ChainState,
-    RevealedScores,
-    RevealedUpdate,
-    RoundState,
-    compute_validators_hash,
-    find_device,
-    find_validator,
-)
+from flchain.ledger.state import ChainState, RoundState, compute_validators_hash, find_validator
 from flchain.ledger.state_tree import compute_state_root
 from flchain.rules.orders import ORDER_RULES, get_order_key, process_order, verify_order
-from flchain.rules.phases import NEXT_PHASES, PHASE_KINDS, get_present, is_phase_over, is_round_over
-from flchain.rules.settle import compute_settlement, decode_update, get_homes, process_settlement
+from flchain.rules.phases import NEXT_PHASES, PHASE_KINDS, is_phase_over, is_round_over
+from flchain.rules.settle import compute_settlement, process_settlement
+from flchain.rules.transactions import add_transactions, check_transaction, verify_transaction
 from flchain.wire.envelope import (
     BODY_BYTES_MAX,
     HEADER_BYTES_MAX,
     ORDERS_BYTES_MAX,
-    Envelope,
+    Known,
+    Letter,
+    Verified,
     decode_struct,
     encode_struct,
-    open_envelope,
-    verify_envelope,
+    know_nothing,
+    open_known,
 )
-from flchain.wire.messages import (
-    AnyMessage,
-    Body,
-    Commit,
-    Header,
-    Kind,
-    Phase,
-    Reveal,
-    ScoreCommit,
-    ScoreReveal,
-    Settlement,
-    compute_score_commitment,
-    compute_update_commitment,
-)
+from flchain.wire.messages import Body, Header, Phase, Settlement
 
-DEVICE_KINDS = frozenset({Kind.COMMIT, Kind.REVEAL})
-SCORE_KINDS = frozenset({Kind.SCORE_COMMIT, Kind.SCORE_REVEAL})
-"""Validators score, and devices that mine."""
 ORDER_KINDS = frozenset(ORDER_RULES)
 
 
@@ -77,6 +50,10 @@ class Block:
     def hash(self) -> Hash:
         """What validators vote for."""
         return hash_header(self.header_bytes)
+
+    def decode_body(self) -> Body:
+        """The body, which was checked with the block. Raises InvalidMessage's subclasses if it was not."""
+        return decode_struct(self.body_bytes, Body, BODY_BYTES_MAX)
 
 
 def is_settling(header: Header) -> bool:
@@ -121,20 +98,20 @@ def join_body_roots(transactions: bytes, orders: bytes, settlement: Settlement |
 def build_block(
     state: ChainState,
     proposer: Address,
-    transactions: Iterable[bytes],
-    orders: Iterable[bytes] = (),
+    transactions: Iterable[Letter],
+    orders: Iterable[Letter] = (),
     clock_ms: UnixMillis = EARLIEST,
 ) -> tuple[Block, ChainState]:
-    """The block that extends `state` with these (checked already), and the state after it.
+    """The block that extends `state` with these, and the state after it. Raises InvalidMessage's subclasses.
 
     Its time is the proposer's clock, or just after the block before if that clock is behind.
     """
-    ordered = tuple(sorted(transactions, key=lambda raw: open_envelope(raw, state.chain).sender))
-    listed = tuple(sorted(orders, key=lambda raw: get_order_key(open_envelope(raw, state.chain))))
+    ordered = sorted(transactions, key=lambda letter: letter.sender)
+    listed = sorted(orders, key=get_order_key)
     time_ms = UnixMillis(max(clock_ms, state.time_ms + 1))
-    after = _process_messages(replace(state, time_ms=time_ms), ordered, listed)
+    after, _ = _process_messages(replace(state, time_ms=time_ms), ordered, listed)
     settlement = compute_settlement(after) if is_round_over(after) else None
-    body = Body(ordered, listed, settlement)
+    body = Body(tuple(letter.raw for letter in ordered), tuple(letter.raw for letter in listed), settlement)
     after = _advance(state, after, body)
     header = _build_header(state, after, proposer, compute_body_root(body))
     header_bytes = encode_struct(header)
@@ -142,12 +119,28 @@ def build_block(
     return block, replace(after, height=Height(header.height), head=block.hash)
 
 
-def apply_block(state: ChainState, header_bytes: bytes, body_bytes: bytes) -> tuple[Block, ChainState]:
-    """Check a block against the state before it; the block and the state after. Raises InvalidMessage's subclasses."""
+def apply_block(
+    state: ChainState, header_bytes: bytes, body_bytes: bytes, known: Known = know_nothing
+) -> tuple[Block, ChainState]:
+    """Check a block against the state before it; the block and the state after. Raises InvalidMessage's subclasses.
+
+    Of messages that are `known`, the very bytes, no signature is checked and no update decoded again.
+    """
     block, body = decode_block(header_bytes, body_bytes)
+    return block, process_block(state, block, body, known)[0]
+
+
+def process_block(
+    state: ChainState, block: Block, body: Body, known: Known = know_nothing
+) -> tuple[ChainState, tuple[Verified, ...]]:
+    """The state after a block that was decoded (see `apply_block`), and the messages in it, as they are now known."""
     _verify_position(state, block.header)
     after = replace(state, time_ms=UnixMillis(block.header.time_ms))
-    after = _process_messages(after, body.transactions, body.orders)
+    if len(body.orders) > ORDERS_MAX or sum(map(len, body.orders)) > ORDERS_BYTES_MAX:
+        raise InvalidBlock(f"{len(body.orders)} orders are too many for one block")
+    transactions = (open_known(raw, state.chain, known) for raw in body.transactions)
+    orders = (open_known(raw, state.chain, known) for raw in body.orders)
+    after, said = _process_messages(after, transactions, orders)
     _verify_settlement(after, body)
     after = _advance(state, after, body)
     if find_validator(state, block.header.proposer) is None:
@@ -155,7 +148,7 @@ def apply_block(state: ChainState, header_bytes: bytes, body_bytes: bytes) -> tu
     expected = _build_header(state, after, Address(block.header.proposer), Hash(block.header.body_root))
     if expected != block.header:
         raise InvalidBlock(f"wrong {_name_difference(expected, block.header)} in the header")
-    return block, replace(after, height=Height(block.header.height), head=block.hash)
+    return replace(after, height=Height(block.header.height), head=block.hash), said
 
 
 def _verify_position(state: ChainState, header: Header) -> None:
@@ -169,127 +162,44 @@ def _verify_position(state: ChainState, header: Header) -> None:
         raise InvalidBlock("the block is not later than the one before")
 
 
-def _process_messages(state: ChainState, transactions: tuple[bytes, ...], orders: tuple[bytes, ...]) -> ChainState:
-    last = b""
-    kind = PHASE_KINDS.get(state.round.phase)
-    for raw in transactions:
-        envelope = open_envelope(raw, state.chain)
-        if envelope.kind is not kind:
-            raise InvalidBlock(f"a {envelope.kind.name} in a block of phase {state.round.phase.name}")
-        if envelope.sender <= last:
-            raise InvalidBlock("transactions are not in order of their senders")
-        last = envelope.sender
-        state = process_transaction(state, verify_transaction(state, envelope), envelope.sender)
-    state = _process_orders(state, orders)
+_Processed: TypeAlias = tuple[ChainState, tuple[Verified, ...]]
+
+
+def _process_messages(state: ChainState, transactions: Iterable[Letter], orders: Iterable[Letter]) -> _Processed:
+    state, said = _process_transactions(state, transactions)
+    state, ordered = _process_orders(state, orders)
     # While devices train, a block may come for the sake of its orders alone: that must not use up their time.
     has_begun = state.round.phase is not Phase.COMMIT or bool(state.round.commits)
-    return replace(state, round=replace(state.round, heights=state.round.heights + has_begun))
+    return replace(state, round=replace(state.round, heights=state.round.heights + has_begun)), said + ordered
 
 
-def _process_orders(state: ChainState, orders: tuple[bytes, ...]) -> ChainState:
-    if len(orders) > ORDERS_MAX or sum(map(len, orders)) > ORDERS_BYTES_MAX:
-        raise InvalidBlock(f"{len(orders)} orders are too many for one block")
-    envelopes = [open_envelope(raw, state.chain) for raw in orders]
-    keys = [get_order_key(envelope) for envelope in envelopes]
+def _process_transactions(state: ChainState, transactions: Iterable[Letter]) -> _Processed:
+    """All of a block's at once: each is checked against the round as it was before the block."""
+    last = b""
+    kind = PHASE_KINDS.get(state.round.phase)
+    said: list[Verified] = []
+    for letter in transactions:
+        if letter.kind is not kind:
+            raise InvalidBlock(f"a {letter.kind.name} in a block of phase {state.round.phase.name}")
+        if letter.sender <= last:
+            raise InvalidBlock("transactions are not in order of their senders")
+        last = letter.sender
+        said.append(check_transaction(state, verify_transaction(state, letter)))
+    if not said or kind is None:
+        return state, ()
+    return replace(state, round=add_transactions(state, kind, said)), tuple(said)
+
+
+def _process_orders(state: ChainState, orders: Iterable[Letter]) -> _Processed:
+    letters = tuple(orders)
+    keys = [get_order_key(letter) for letter in letters]
     if any(first >= second for first, second in pairwise(keys)):
         raise InvalidBlock("orders are not in order of sender and sequence")
-    for envelope in envelopes:
-        state = process_order(state, verify_order(state, envelope), envelope.sender)
-    return state
-
-
-def verify_transaction(state: ChainState, envelope: Envelope) -> AnyMessage:
-    """Round, known sender in the right role, signature, fields: in this order. Raises InvalidMessage's subclasses."""
-    if envelope.number != state.round.number:
-        raise WrongRound(f"round {envelope.number} is not the open round {state.round.number}")
-    return verify_envelope(envelope, state.chain, get_key_for(state, envelope.kind, envelope.sender))
-
-
-def get_key_for(state: ChainState, kind: Kind, sender: Address) -> bytes:
-    """The public key of one who may send this kind of transaction. Raises UnknownSender."""
-    device = find_device(state, sender)
-    if device is not None and kind in DEVICE_KINDS | SCORE_KINDS:
-        return device.public_key
-    validator = find_validator(state, sender)
-    if validator is not None and kind in SCORE_KINDS:
-        return validator.public_key
-    raise UnknownSender(f"{sender.hex()} may not send a {kind.name}")
-
-
-def process_transaction(state: ChainState, message: AnyMessage, sender: Address) -> ChainState:
-    """The state after one message of the present phase. Raises InvalidMessage's subclasses."""
-    if PHASE_KINDS.get(state.round.phase) is not message.kind:
-        raise WrongRound(f"a {message.kind.name} is not for phase {state.round.phase.name}")
-    if sender in get_present(state):
-        raise DuplicateMessage(f"{sender.hex()} has already sent a {message.kind.name} in this round")
-    rule = TRANSACTION_RULES[message.kind]
-    return replace(state, round=rule(state, message, sender))
-
-
-def _process_commit(state: ChainState, message: AnyMessage, sender: Address) -> RoundState:
-    assert isinstance(message, Commit)
-    commits = sorted((*state.round.commits, (sender, Hash(message.commitment))))
-    pledges = (*state.round.pledges, sender) if message.will_score else state.round.pledges
-    return replace(state.round, commits=tuple(commits), pledges=tuple(sorted(pledges)))
-
-
-def _process_reveal(state: ChainState, message: AnyMessage, sender: Address) -> RoundState:
-    assert isinstance(message, Reveal)
-    round_, params = state.round, state.params
-    if dict(round_.commits).get(sender) != compute_update_commitment(state.chain, sender, message):
-        raise BadCommitment(f"the update of {sender.hex()} does not open its commitment")
-    decode_update(params, state.chain, round_.number, sender, message.update)
-    reveal = RevealedUpdate(sender, min(message.samples, params.samples_cap), message.update)
-    reveals = sorted((*round_.reveals, reveal), key=lambda update: update.sender)
-    return replace(round_, reveals=tuple(reveals))
-
-
-def _process_score_commit(state: ChainState, message: AnyMessage, sender: Address) -> RoundState:
-    assert isinstance(message, ScoreCommit)
-    commits = sorted((*state.round.score_commits, (sender, Hash(message.commitment))))
-    return replace(state.round, score_commits=tuple(commits))
-
-
-def _process_score_reveal(state: ChainState, message: AnyMessage, sender: Address) -> RoundState:
-    assert isinstance(message, ScoreReveal)
-    round_ = state.round
-    if dict(round_.score_commits).get(sender) != compute_score_commitment(state.chain, sender, message):
-        raise BadCommitment(f"the scores of {sender.hex()} do not open their commitment")
-    if tuple(address for address, _ in message.scores) != tuple(update.sender for update in round_.reveals):
-        raise MalformedMessage("scores must name each revealed update once, in order of address")
-    if tuple(address for address, _ in message.aggregates) != get_homes(state):
-        raise MalformedMessage("scores must name each miner whose devices revealed updates once, in order of address")
-    listed = tuple(score for _, score in message.scores), tuple(score for _, score in message.aggregates)
-    scores = RevealedScores(sender, message.base_score, *listed)
-    reveals = sorted((*round_.score_reveals, scores), key=lambda item: item.scorer)
-    return replace(round_, score_reveals=tuple(reveals))
-
-
-TRANSACTION_RULES: dict[Kind, Callable[[ChainState, AnyMessage, Address], RoundState]] = {
-    Kind.COMMIT: _process_commit,
-    Kind.REVEAL: _process_reveal,
-    Kind.SCORE_COMMIT: _process_score_commit,
-    Kind.SCORE_REVEAL: _process_score_reveal,
-}
-
-
-def is_in_chain(state: ChainState, message: AnyMessage, sender: Address) -> bool:
-    """True if a device's commitment, update or scores of the open round are in a block already."""
-    round_, chain = state.round, state.chain
-    match message:
-        case Commit():
-            is_there = (sender, message.commitment) in round_.commits
-        case Reveal():
-            is_opened = (sender, compute_update_commitment(chain, sender, message)) in round_.commits
-            is_there = is_opened and any(update.sender == sender for update in round_.reveals)
-        case ScoreCommit():
-            is_there = (sender, message.commitment) in round_.score_commits
-        case ScoreReveal():
-            is_opened = (sender, compute_score_commitment(chain, sender, message)) in round_.score_commits
-            is_there = is_opened and any(scores.scorer == sender for scores in round_.score_reveals)
-        case _:
-            return False
-    return is_there and message.round == round_.number
+    said = []
+    for letter in letters:
+        said.append(verify_order(state, letter))
+        state = process_order(state, said[-1].message, letter.sender)
+    return state, tuple(said)
 
 
 def _verify_settlement(after: ChainState, body: Body) -> None:
@@ -350,45 +260,43 @@ def _name_difference(expected: Header, found: Header) -> str:
     return ", ".join(names)
 
 
-def can_carry(transactions: Iterable[bytes]) -> bool:
+def can_carry(transactions: Iterable[Letter]) -> bool:
     """True if one body has room for all of these."""
-    return sum(len(raw) + TRANSACTION_FRAME_BYTES for raw in transactions) <= TRANSACTIONS_BYTES_MAX
+    return sum(len(letter.raw) + TRANSACTION_FRAME_BYTES for letter in transactions) <= TRANSACTIONS_BYTES_MAX
 
 
-def select_transactions(state: ChainState, candidates: Iterable[bytes]) -> tuple[tuple[bytes, ...], ChainState]:
-    """Of the candidates those that the next block may carry, and the state with them.
+def select_transactions(state: ChainState, waiting: Iterable[Letter]) -> tuple[Verified, ...]:
+    """Of what waits that which the next block may carry, at most one of a sender.
 
     The others break a rule, or do not fit into a body any more and are for a later block.
     """
     room = TRANSACTIONS_BYTES_MAX
     kind = PHASE_KINDS.get(state.round.phase)
-    chosen: list[bytes] = []
-    for raw in candidates:
-        envelope = open_envelope(raw, state.chain)
-        needed = len(raw) + TRANSACTION_FRAME_BYTES
-        if envelope.kind is not kind or needed > room:
+    chosen: dict[Address, Verified] = {}
+    for letter in waiting:
+        needed = len(letter.raw) + TRANSACTION_FRAME_BYTES
+        if letter.kind is not kind or needed > room or letter.sender in chosen:
             continue
         try:
-            state = process_transaction(state, verify_transaction(state, envelope), envelope.sender)
+            chosen[letter.sender] = check_transaction(state, verify_transaction(state, letter))
         except InvalidMessage:
             continue
-        chosen.append(raw)
         room -= needed
-    return tuple(chosen), state
+    return tuple(chosen.values())
 
 
-def select_orders(state: ChainState, candidates: Iterable[bytes]) -> tuple[bytes, ...]:
-    """Of the candidates those that the next block may carry beside its transactions; the others wait or are wrong."""
-    chosen: list[bytes] = []
+def select_orders(state: ChainState, waiting: Iterable[Letter]) -> tuple[Verified, ...]:
+    """Of what waits that which the next block may carry beside its transactions; the others wait or are wrong."""
+    chosen: list[Verified] = []
     room = ORDERS_BYTES_MAX
-    for raw in sorted(candidates, key=lambda raw: get_order_key(open_envelope(raw, state.chain))):
-        if len(chosen) == ORDERS_MAX or len(raw) > room:
+    for letter in sorted(waiting, key=get_order_key):
+        if len(chosen) == ORDERS_MAX or len(letter.raw) > room:
             break
-        envelope = open_envelope(raw, state.chain)
         try:
-            state = process_order(state, verify_order(state, envelope), envelope.sender)
+            said = verify_order(state, letter)
+            state = process_order(state, said.message, said.sender)
         except InvalidMessage:
             continue
-        chosen.append(raw)
-        room -= len(raw)
+        chosen.append(said)
+        room -= len(letter.raw)
     return tuple(chosen)

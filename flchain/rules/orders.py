@@ -7,7 +7,6 @@ none: an offence is punished once.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from flchain.base.crypto import compute_address, is_public_key
 from flchain.base.errors import (
@@ -20,6 +19,7 @@ from flchain.base.errors import (
     WrongRound,
     WrongSequence,
 )
+from flchain.base.frozen import replace
 from flchain.base.types import MS_PER_S, Address, BasisPoints, Height, Power, Round, Stake, UnixMillis
 from flchain.consensus.dpos import cap_powers, compute_slashed
 from flchain.ledger.state import (
@@ -33,7 +33,7 @@ from flchain.ledger.state import (
     find_candidate,
     get_delegation,
 )
-from flchain.wire.envelope import Envelope, open_envelope, verify_envelope
+from flchain.wire.envelope import Letter, Verified, open_envelope, verify_envelope, verify_letter
 from flchain.wire.messages import (
     AnyMessage,
     Delegate,
@@ -58,19 +58,19 @@ NO_POWER = Power(0)
 OrderKey = tuple[Address, int, Kind, bytes]
 
 
-def get_order_key(envelope: Envelope) -> OrderKey:
+def get_order_key(letter: Letter) -> OrderKey:
     """The place of an order in a block: by sender, sequence, kind and digest, strictly rising."""
-    return envelope.sender, envelope.number, envelope.kind, envelope.digest()
+    return letter.sender, letter.number, letter.kind, letter.digest()
 
 
-def verify_order(state: ChainState, envelope: Envelope) -> AnyMessage:
-    """The typed order of a known account; its rule comes later. Raises InvalidMessage's subclasses."""
-    if envelope.kind not in ORDER_RULES:
-        raise MalformedMessage(f"a {envelope.kind.name} is no order")
-    account = find_account(state, envelope.sender)
+def verify_order(state: ChainState, letter: Letter) -> Verified:
+    """The order of a known account; its rule comes later. Raises InvalidMessage's subclasses."""
+    if letter.kind not in ORDER_RULES:
+        raise MalformedMessage(f"a {letter.kind.name} is no order")
+    account = find_account(state, letter.sender)
     if account is None:
-        raise UnknownSender(f"{envelope.sender.hex()} has no account")
-    return verify_envelope(envelope, state.chain, account.public_key)
+        raise UnknownSender(f"{letter.sender.hex()} has no account")
+    return verify_letter(letter, state.chain, account.public_key)
 
 
 def process_order(state: ChainState, message: AnyMessage, sender: Address) -> ChainState:
@@ -210,7 +210,7 @@ def verify_evidence(state: ChainState, message: Evidence) -> Candidate:
     if guilty is None or first.sender != second.sender:
         raise BadEvidence("not two messages of one candidate")
     try:
-        words = [verify_envelope(said, state.chain, guilty.public_key) for said in (first, second)]
+        words = [verify_envelope(said, state.chain, guilty.public_key).message for said in (first, second)]
     except InvalidMessage as error:
         raise BadEvidence(f"not signed by the accused: {error}") from error
     if words[0] == words[1] or _get_slot(words[0]) != _get_slot(words[1]):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from flchain.base.frozen import kept_with
 from flchain.base.types import Address
-from flchain.ledger.state import ChainState, find_device, has_two_thirds
+from flchain.ledger.state import ChainState, RoundState, find_device, has_two_thirds
 from flchain.wire.messages import Kind, Phase
 
 PHASE_KINDS: dict[Phase, Kind] = {
@@ -16,6 +17,7 @@ PHASE_KINDS: dict[Phase, Kind] = {
 NEXT_PHASES = {Phase.COMMIT: Phase.REVEAL, Phase.REVEAL: Phase.SCORE, Phase.SCORE: Phase.SETTLE}
 
 
+@kept_with
 def get_expected(state: ChainState) -> frozenset[Address]:
     """Who the present phase waits for: those not long absent, and of them those who did the phase before."""
     round_ = state.round
@@ -66,7 +68,11 @@ def _is_reliable(state: ChainState, address: Address) -> bool:
 
 def get_present(state: ChainState) -> frozenset[Address]:
     """Who has already done what the present phase asks for."""
-    round_ = state.round
+    return _get_present(state.round)
+
+
+@kept_with
+def _get_present(round_: RoundState) -> frozenset[Address]:
     match round_.phase:
         case Phase.COMMIT:
             return frozenset(address for address, _ in round_.commits)
@@ -80,10 +86,15 @@ def get_present(state: ChainState) -> frozenset[Address]:
             return frozenset()
 
 
+@kept_with
+def get_missing(state: ChainState) -> frozenset[Address]:
+    """Who the present phase still waits for."""
+    return get_expected(state) - get_present(state)
+
+
 def is_phase_complete(state: ChainState) -> bool:
     """True if everyone the phase waits for has done their part."""
-    expected = get_expected(state)
-    return bool(expected) and expected <= get_present(state)
+    return bool(get_expected(state)) and not get_missing(state)
 
 
 def is_phase_over(state: ChainState) -> bool:

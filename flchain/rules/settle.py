@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from flchain.aggregation import AGGREGATION_RULES, WeightedUpdate
 from flchain.base.fixedpoint import add
+from flchain.base.frozen import kept_with, replace
 from flchain.base.types import SHARE_ALL, Address, BasisPoints, Hash, ModelVector, Round
 from flchain.codecs import CODECS, DOWNSTREAM_RULES, Carried, compute_codec_seed
 from flchain.consensus.dpos import split_reward
@@ -56,6 +57,7 @@ def group_by_home(
     return {home: tuple(groups[home]) for home in sorted(groups)}
 
 
+@kept_with
 def get_homes(state: ChainState) -> tuple[Address, ...]:
     """The miners whose devices revealed updates in this round, in order of address: each aggregate is scored."""
     return tuple(group_by_home(state.round.reveals, get_home_of(state)))
@@ -145,13 +147,16 @@ def decode_update(params: ChainParams, chain: Hash, number: Round, sender: Addre
     return CODECS[params.codec].decode(update, params.parameters_count, params.codec_level, seed)
 
 
+def _get_change(params: ChainParams, chain: Hash, number: Round, reveal: RevealedUpdate) -> ModelVector:
+    if reveal.decoded is not None:
+        return reveal.decoded.get_vector()
+    return decode_update(params, chain, number, reveal.sender, reveal.update)
+
+
 def compute_delta(params: ChainParams, chain: Hash, number: Round, reveals: tuple[RevealedUpdate, ...]) -> ModelVector:
     """What these updates of a round, at least one, come to together, shape (P,). Raises MalformedUpdate."""
     updates = tuple(
-        WeightedUpdate(
-            reveal.sender, reveal.samples, decode_update(params, chain, number, reveal.sender, reveal.update)
-        )
-        for reveal in reveals
+        WeightedUpdate(reveal.sender, reveal.samples, _get_change(params, chain, number, reveal)) for reveal in reveals
     )
     return AGGREGATION_RULES[params.aggregation](updates)
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from flchain.base.errors import MalformedMessage, OversizedMessage
+from flchain.base.frozen import replace
 from flchain.wire.messages import RANGES_MAX
 from flchain.wire.packets import PACKET_BYTES_MAX, Packet, PacketType, decode_packet, encode_packet
 

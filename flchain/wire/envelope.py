@@ -1,34 +1,28 @@
 """Canonical CBOR <-> messages, signatures as COSE_Sign1 (RFC 9052), and every size limit.
 
 A signed payload is the array [kind, chain prefix, fields...]. The external data of the signature is the whole chain id
-and the kind. Checks go from cheap to dear: size, envelope, kind, chain, then (by the caller) round and known sender,
-then the signature, and only then the fields are typed.
+and the kind. Checks go from cheap to expensive: size, envelope, kind, chain, then (by the caller) round and known
+sender, then the signature, and only then the fields are typed. What has passed all of them is `Verified`: a node keeps
+it as that, and no later stop opens the same bytes again.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
 
 import cbor2
 import msgspec
 
 from flchain.base.crypto import SIGNATURE_BYTES, Identity, hash_tagged, verify
-from flchain.base.errors import (
-    BadSignature,
-    MalformedMessage,
-    NotCanonical,
-    OversizedMessage,
-    UnsignedMessage,
-    WrongChain,
-)
-from flchain.base.types import ADDRESS_BYTES, Address, Hash
-from flchain.wire.cbor_form import COSE_SIGN1_TAG, check_form
+from flchain.base.errors import BadSignature, MalformedMessage, OversizedMessage, WrongChain
+from flchain.base.types import Address, Hash
+from flchain.codecs.decoded import DecodedUpdate
+from flchain.wire.cbor_form import decode_item
+from flchain.wire.cose import build_sign1, build_signed_bytes, encode_protected, split_sign1
 from flchain.wire.messages import COUNTER_MAX, MESSAGE_TYPES, AnyMessage, Kind
 
 CHAIN_PREFIX_BYTES = 8
-COSE_ALGORITHM, COSE_KEY_ID = 1, 4
-ALGORITHM_EDDSA = -8
 
 UPDATE_BYTES_MAX = 16_000_000
 """An update's codec payload: 4 million parameters as they are."""
@@ -77,18 +71,7 @@ def decode(data: bytes, bytes_max: int) -> Any:
     """
     if len(data) > bytes_max:
         raise OversizedMessage(f"{len(data)} bytes, at most {bytes_max} are allowed")
-    check_form(data)
-    try:
-        value = cbor2.loads(data, allow_indefinite=False, allow_duplicate_keys=False)
-    except (cbor2.CBORDecodeError, ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise MalformedMessage(f"no CBOR: {error}") from error
-    try:
-        again = encode(value)
-    except (cbor2.CBOREncodeError, ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise MalformedMessage(f"a value that no message holds: {error}") from error
-    if again != data:
-        raise NotCanonical("not the canonical encoding")
-    return value
+    return decode_item(data)
 
 
 def encode_struct(value: msgspec.Struct) -> bytes:
@@ -109,8 +92,7 @@ def convert(value: Any, kind: type[T]) -> T:
         raise MalformedMessage(f"{kind.__name__}: {error}") from error
 
 
-@dataclass(frozen=True)
-class Envelope:
+class Envelope(msgspec.Struct, frozen=True):
     """A message whose form, kind and chain were checked; its signature and fields were not."""
 
     kind: Kind
@@ -128,18 +110,68 @@ class Envelope:
         return hash_message(self.raw)
 
 
+class OpenedUpdate(msgspec.Struct, frozen=True):
+    """What an update that was revealed comes to, worked out once: the commitment that it opens, and its change."""
+
+    commitment: Hash
+    decoded: DecodedUpdate | None
+    """None if it takes more memory than its share (see `codecs.decoded`)."""
+
+
+class Verified(msgspec.Struct, frozen=True):
+    """A message that is what it says: `public_key` has signed it for `chain`, and its fields are typed."""
+
+    envelope: Envelope
+    message: AnyMessage
+    chain: bytes
+    public_key: bytes
+    opened: OpenedUpdate | None = None
+    """Of an update, once the rules of its round have been asked."""
+
+    @property
+    def kind(self) -> Kind:
+        """As in the envelope."""
+        return self.envelope.kind
+
+    @property
+    def sender(self) -> Address:
+        """Who has signed it."""
+        return self.envelope.sender
+
+    @property
+    def number(self) -> int:
+        """The round or height that it is for."""
+        return self.envelope.number
+
+    @property
+    def raw(self) -> bytes:
+        """The very bytes that were received."""
+        return self.envelope.raw
+
+    def digest(self) -> Hash:
+        """The hash of these bytes."""
+        return self.envelope.digest()
+
+
+Letter: TypeAlias = Envelope | Verified
+"""A message, opened at least."""
+Known: TypeAlias = Callable[[bytes], Verified | None]
+"""What a node has verified before, by the very bytes."""
+
+
+def know_nothing(raw: bytes) -> Verified | None:
+    """For a node that keeps nothing, and for one that checks another's work anew."""
+    return None
+
+
 def hash_message(raw: bytes) -> Hash:
     """The digest of a signed message's bytes."""
     return hash_tagged("message", raw)
 
 
-def _signed_bytes(protected: bytes, chain: bytes, kind: int, payload: bytes) -> bytes:
-    """RFC 9052, 4.4: Sig_structure of a COSE_Sign1."""
-    return encode(["Signature1", protected, chain + bytes((kind,)), payload])
-
-
-def _encode_protected(sender: bytes) -> bytes:
-    return encode({COSE_ALGORITHM: ALGORITHM_EDDSA, COSE_KEY_ID: sender})
+def _get_external(chain: bytes, kind: Kind) -> bytes:
+    """What is signed beside the message: the whole chain id, and the kind."""
+    return chain + bytes((kind,))
 
 
 def _encode_payload(message: AnyMessage, chain: bytes) -> bytes:
@@ -149,9 +181,14 @@ def _encode_payload(message: AnyMessage, chain: bytes) -> bytes:
 
 def seal(message: AnyMessage, chain: bytes, identity: Identity) -> bytes:
     """The signed bytes of a message: a tagged COSE_Sign1."""
-    protected, payload = _encode_protected(identity.address), _encode_payload(message, chain)
-    signature = identity.sign(_signed_bytes(protected, chain, message.kind, payload))
-    return encode(cbor2.CBORTag(COSE_SIGN1_TAG, [protected, {}, payload, signature]))
+    protected, payload = encode_protected(identity.address), _encode_payload(message, chain)
+    signature = identity.sign(build_signed_bytes(protected, _get_external(chain, message.kind), payload))
+    return build_sign1(protected, payload, signature)
+
+
+def seal_verified(message: AnyMessage, chain: bytes, identity: Identity) -> Verified:
+    """A message of our own, signed just now, as it is kept."""
+    return Verified(open_envelope(seal(message, chain, identity), chain), message, chain, identity.public_key)
 
 
 def get_signature(raw: bytes) -> bytes:
@@ -161,32 +198,26 @@ def get_signature(raw: bytes) -> bytes:
 
 def verify_detached(message: AnyMessage, chain: bytes, sender: Address, public_key: bytes, signature: bytes) -> bool:
     """True if `signature` is that of `sender` under this very message, which did not travel with it."""
-    protected, payload = _encode_protected(sender), _encode_payload(message, chain)
-    return verify(public_key, _signed_bytes(protected, chain, message.kind, payload), signature)
+    protected, payload = encode_protected(sender), _encode_payload(message, chain)
+    return verify(public_key, build_signed_bytes(protected, _get_external(chain, message.kind), payload), signature)
+
+
+_KINDS = {int(kind): kind for kind in MESSAGE_TYPES}
 
 
 def open_envelope(raw: bytes, chain: bytes) -> Envelope:
     """The cheap checks. Raises InvalidMessage's subclasses; the signature is for `verify_envelope`."""
-    value = decode(raw, max(MESSAGE_BYTES_MAX.values()))
-    if not isinstance(value, cbor2.CBORTag) or value.tag != COSE_SIGN1_TAG:
-        raise UnsignedMessage("not a tagged COSE_Sign1")
-    parts = value.value
-    if not isinstance(parts, list | tuple) or len(parts) != 4:
-        raise MalformedMessage("a COSE_Sign1 has four parts")
-    protected, unprotected, payload, signature = parts
-    if unprotected != {} or not all(isinstance(part, bytes) for part in (protected, payload, signature)):
-        raise MalformedMessage("parts of the wrong type")
-    if not signature:
-        raise UnsignedMessage("an empty signature")
-    sender = _read_protected(protected)
+    if len(raw) > max(MESSAGE_BYTES_MAX.values()):
+        raise OversizedMessage(f"{len(raw)} bytes, more than any message")
+    sender, protected, payload, signature = split_sign1(raw)
     fields = decode(payload, len(raw))
     if not isinstance(fields, list) or len(fields) < 3 or type(fields[0]) is not int or type(fields[2]) is not int:
         raise MalformedMessage("a payload is [kind, chain, round or height, ...]")
     if not 0 <= fields[2] <= COUNTER_MAX:
         raise MalformedMessage("no round, height or sequence number")
-    if fields[0] not in MESSAGE_TYPES:
+    kind = _KINDS.get(fields[0])
+    if kind is None:
         raise MalformedMessage(f"unknown kind {fields[0]}")
-    kind = Kind(fields[0])
     if len(raw) > MESSAGE_BYTES_MAX[kind]:
         raise OversizedMessage(f"{len(raw)} bytes for a {kind.name}")
     if fields[1] != chain[:CHAIN_PREFIX_BYTES]:
@@ -194,25 +225,26 @@ def open_envelope(raw: bytes, chain: bytes) -> Envelope:
     return Envelope(kind, sender, fields[2], fields[2:], protected, payload, signature, raw)
 
 
-def _read_protected(protected: bytes) -> Address:
-    header = decode(protected, SMALL_BYTES_MAX)
-    if not isinstance(header, dict) or set(header) != {COSE_ALGORITHM, COSE_KEY_ID}:
-        raise MalformedMessage("the protected header holds algorithm and key id only")
-    sender = header[COSE_KEY_ID]
-    if header[COSE_ALGORITHM] != ALGORITHM_EDDSA:
-        raise BadSignature("EdDSA is the one algorithm")
-    if not isinstance(sender, bytes) or len(sender) != ADDRESS_BYTES:
-        raise MalformedMessage("the key id is an address")
-    # Python's 1 equals True: a vote under the key `true` would count, and spoil every certificate that it goes into.
-    if protected != _encode_protected(sender):
-        raise NotCanonical("another spelling of the protected header")
-    return Address(sender)
+def open_known(raw: bytes, chain: bytes, known: Known) -> Letter:
+    """What this node has verified before, or else the message opened. Raises InvalidMessage's subclasses."""
+    return known(raw) or open_envelope(raw, chain)
 
 
-def verify_envelope(envelope: Envelope, chain: bytes, public_key: bytes) -> AnyMessage:
+def verify_letter(letter: Letter, chain: bytes, public_key: bytes) -> Verified:
+    """Check the signature, unless it was checked with this key and for this chain; type the fields.
+
+    Raises BadSignature or MalformedMessage.
+    """
+    if isinstance(letter, Envelope):
+        return verify_envelope(letter, chain, public_key)
+    is_the_same = letter.public_key == public_key and letter.chain == chain
+    return letter if is_the_same else verify_envelope(letter.envelope, chain, public_key)
+
+
+def verify_envelope(envelope: Envelope, chain: bytes, public_key: bytes) -> Verified:
     """Check the signature, then type the fields. Raises BadSignature or MalformedMessage."""
-    signed = _signed_bytes(envelope.protected, chain, envelope.kind, envelope.payload)
+    signed = build_signed_bytes(envelope.protected, _get_external(chain, envelope.kind), envelope.payload)
     if not verify(public_key, signed, envelope.signature):
         raise BadSignature(f"{envelope.kind.name} of {envelope.sender.hex()}")
     message: AnyMessage = convert(envelope.fields, MESSAGE_TYPES[envelope.kind])
-    return message
+    return Verified(envelope, message, chain, public_key)

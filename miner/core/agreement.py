@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from flchain.base.errors import InvalidMessage, MalformedMessage, UnknownSender, WrongRound
+from flchain.base.frozen import Growing, replace
 from flchain.base.types import Address, Hash, Height, Millis, View
 from flchain.consensus import bft
 from flchain.ledger.certificate import build_certificate, verify_certificate
@@ -15,17 +14,18 @@ from flchain.rules.blocks import (
     build_block,
     decode_block,
     get_proposer,
+    process_block,
     select_orders,
     select_transactions,
 )
-from flchain.rules.phases import get_expected, get_present
+from flchain.rules.phases import get_expected, get_missing, get_present
 from flchain.wire import messages
 from flchain.wire.chunks import Assembly
-from flchain.wire.envelope import Envelope, get_signature, seal, verify_envelope
-from flchain.wire.messages import Phase
+from flchain.wire.envelope import Known, Letter, Verified, know_nothing, seal_verified, verify_letter
+from flchain.wire.messages import Body, Phase
 from flchain.wire.packets import PacketType, encode_packet
 from miner.core import announce, mempool, order_pool, scoring
-from miner.core.timeliness import accuse, get_candidates, is_timely
+from miner.core.timeliness import accuse, get_pending, is_timely
 from miner.core.tip import Tip, add_change, add_delta, build_tip
 from miner.core.values import (
     Candidate,
@@ -40,6 +40,7 @@ from miner.core.values import (
     StartTimer,
     Timer,
 )
+from miner.core.words import Words
 
 GOSSIP_MS = 1_000
 GOSSIP_DOUBLINGS_MAX = 3
@@ -74,7 +75,7 @@ def consider(state: MinerState) -> Transition:
     phase = state.chain.round.phase
     if _is_worth_a_block(state):
         return start(state)
-    has_begun = bool(get_candidates(state) or get_present(state.chain))
+    has_begun = bool(get_pending(state) or get_present(state.chain))
     if phase is Phase.COMMIT and has_begun and not state.is_patience_for_devices:
         # Devices that train have their time from the first commitment on: orders or a lone peer must not use it up.
         state = replace(state, is_patience_running=False, is_patience_for_devices=True)
@@ -104,16 +105,18 @@ def _is_worth_a_block(state: MinerState) -> bool:
     chain = state.chain
     if chain.round.phase is Phase.OPEN or state.is_patience_over:
         return True
-    expected = get_expected(chain)  # the pool holds nothing of this phase that the rules would refuse
-    return bool(expected) and expected <= get_present(chain) | get_candidates(state).keys()
+    # The pool holds nothing of this phase that the rules would refuse.
+    pending, missing = get_pending(state), get_missing(chain)
+    is_whole = len(missing) <= len(pending) and all(address in pending for address in missing)
+    return is_whole and bool(get_expected(chain))
 
 
-def get_message(chain: ChainState, envelope: Envelope) -> messages.AnyMessage:
-    """The typed message of anybody known. Raises UnknownSender, BadSignature or MalformedMessage."""
-    account = find_account(chain, envelope.sender)
+def verify_known(chain: ChainState, letter: Letter) -> Verified:
+    """A message of anybody known. Raises UnknownSender, BadSignature or MalformedMessage."""
+    account = find_account(chain, letter.sender)
     if account is None:
-        raise UnknownSender(f"{envelope.sender.hex()} has no account")
-    return verify_envelope(envelope, chain.chain, account.public_key)
+        raise UnknownSender(f"{letter.sender.hex()} has no account")
+    return verify_letter(letter, chain.chain, account.public_key)
 
 
 def start(state: MinerState) -> Transition:
@@ -154,10 +157,11 @@ def _propose(state: MinerState, view: View, is_due: bool = False) -> Transition:
         is_waiting = state.proposing_view == view
         timer = StartTimer(Timer.PROPOSE, state.chain.params.timeout_propose_ms // 2)
         return replace(state, proposing_view=view), (() if is_waiting else (timer,))
-    transactions, _ = select_transactions(state.chain, get_candidates(state).values())
+    transactions = select_transactions(state.chain, get_pending(state).values())
     orders = select_orders(state.chain, state.orders.values())
     block, after = build_block(state.chain, state.config.identity.address, transactions, orders, state.clock_ms)
-    candidates = {**state.candidates, block.hash: Candidate(block, after)}
+    said = {one.raw: one for one in (*transactions, *orders)}
+    candidates = {**state.candidates, block.hash: Candidate(block, after, said)}
     state = replace(state, candidates=candidates, proposing_view=None)
     return carry_out(state, *bft.on_value(state.bft, view, block.hash))
 
@@ -169,29 +173,36 @@ def on_propose_timer(state: MinerState) -> Transition:
 
 def _send_proposal(state: MinerState, proposal: bft.Proposal) -> Transition:
     message = messages.Proposal(proposal.height, proposal.view, proposal.valid_view, proposal.block_hash)
-    raw = state.raws.get(proposal) or seal(message, state.chain.chain, state.config.identity)
-    state = replace(state, raws={**state.raws, proposal: raw})
+    state, said = _say(state, proposal, message)
     block = state.candidates[proposal.block_hash].block
-    return state, (SaveVote(proposal.height, raw, block), _publish_proposal(state, proposal))
+    return state, (SaveVote(proposal.height, said.raw, block), _publish_proposal(state, proposal))
+
+
+def _say(
+    state: MinerState, value: bft.Vote | bft.Proposal, message: messages.AnyMessage
+) -> tuple[MinerState, Verified]:
+    """This node's word, signed once."""
+    said = state.words.by_value.get(value) or seal_verified(message, state.chain.chain, state.config.identity)
+    return replace(state, words=state.words.with_word(value, said)), said
 
 
 def _publish_proposal(state: MinerState, proposal: bft.Proposal) -> Publish:
     block = state.candidates[proposal.block_hash].block
-    packet = encode_packet(PacketType.PROPOSAL, state.raws[proposal], block.header_bytes, block.body_bytes)
+    raw = state.words.by_value[proposal].raw
+    packet = encode_packet(PacketType.PROPOSAL, raw, block.header_bytes, block.body_bytes)
     return Publish(state.topics.miner_bft(state.config.identity.address), packet)
 
 
 def _cast_vote(state: MinerState, vote: bft.Vote) -> Transition:
     message = messages.Vote(vote.height, vote.view, int(vote.type), vote.block_hash)
-    raw = state.raws.get(vote) or seal(message, state.chain.chain, state.config.identity)
-    state = replace(state, raws={**state.raws, vote: raw})
+    state, said = _say(state, vote, message)
     candidate = state.candidates.get(vote.block_hash) if vote.block_hash is not None else None
-    return state, (SaveVote(vote.height, raw, candidate.block if candidate else None), state.tell_miners(raw))
+    return state, (SaveVote(vote.height, said.raw, candidate.block if candidate else None), state.tell_miners(said.raw))
 
 
 def _decide(state: MinerState, view: View, block_hash: Hash) -> Transition:
     votes = bft.get_certificate_votes(state.bft, view, block_hash)
-    signatures = ((vote.validator, get_signature(state.raws[vote])) for vote in votes)
+    signatures = ((vote.validator, state.words.by_value[vote].envelope.signature) for vote in votes)
     certificate = build_certificate(state.chain.validators, view, signatures)
     candidate = state.candidates[block_hash]
     assert candidate.after is not None, "consensus decides valid blocks only"
@@ -221,7 +232,7 @@ def stand_at(state: MinerState, after: ChainState, tip: Tip, save: Effect, note:
         mempool=pool,
         orders=order_pool.prune(state.orders, after) if state.orders else state.orders,
         candidates={},
-        raws={},
+        words=Words(),
         proposing_view=None,
         gossips=0,
         tip_told_ms=state.now_ms,
@@ -233,8 +244,8 @@ def stand_at(state: MinerState, after: ChainState, tip: Tip, save: Effect, note:
         tip=tip,
         changes=add_change(state.changes, after.height, tip),
         trust=None,
-        scores={} if is_new_round else state.scores,
-        scores_asked=frozenset() if is_new_round else state.scores_asked,
+        scores=Growing() if is_new_round else state.scores,
+        scores_asked=Growing() if is_new_round else state.scores_asked,
     )
     effects: tuple[Effect, ...] = (save, *announce.publish_tip(state), note)
     effects += tuple(Refuse(error.code, str(error)) for error in refused)
@@ -248,13 +259,13 @@ def _forget_whole(assemblies: dict[Address, Assembly]) -> dict[Address, Assembly
     return {owner: Assembly(assembly.partial) for owner, assembly in assemblies.items() if assembly.partial}
 
 
-def _verify(state: MinerState, envelope: Envelope) -> messages.AnyMessage:
-    if envelope.number != state.chain.height + 1:
-        raise WrongRound(f"height {envelope.number}, agreement is on {state.chain.height + 1}")
-    validator = find_validator(state.chain, envelope.sender)
+def _verify(state: MinerState, letter: Letter) -> Verified:
+    if letter.number != state.chain.height + 1:
+        raise WrongRound(f"height {letter.number}, agreement is on {state.chain.height + 1}")
+    validator = find_validator(state.chain, letter.sender)
     if validator is None:
-        raise UnknownSender(f"{envelope.sender.hex()} is no validator")
-    return verify_envelope(envelope, state.chain.chain, validator.public_key)
+        raise UnknownSender(f"{letter.sender.hex()} is no validator")
+    return verify_letter(letter, state.chain.chain, validator.public_key)
 
 
 def read_vote(message: messages.Vote, sender: Address) -> bft.Vote:
@@ -269,65 +280,73 @@ def read_proposal(message: messages.Proposal, sender: Address) -> bft.Proposal:
     return bft.Proposal(height, view, message.valid_view, Hash(message.block_hash), sender)
 
 
-def on_vote_message(state: MinerState, envelope: Envelope) -> Transition:
+def on_vote(state: MinerState, letter: Letter) -> Transition:
     """A peer's vote at this height. Raises InvalidMessage's subclasses."""
-    if envelope.kind is messages.Kind.VOTE and envelope.raw in state.raws.values():
-        return state, ()  # gossip repeats votes: most of what comes, and not worth another check of the signature
-    message = _verify(state, envelope)
-    if not isinstance(message, messages.Vote):
+    said = _verify(state, letter)
+    if not isinstance(said.message, messages.Vote):
         raise MalformedMessage("not a vote")
-    vote = read_vote(message, envelope.sender)
+    vote = read_vote(said.message, said.sender)
     after, effects = bft.on_vote(state.bft, vote)
-    state = _forget_unused(replace(state, raws={**state.raws, vote: envelope.raw}), after)
+    state = _forget_unused(replace(state, words=state.words.with_word(vote, said)), after)
     state, done = carry_out(state, after, effects)
-    return _start_too(state, done, Height(message.height))
+    return _start_too(state, done, Height(vote.height))
 
 
-def on_proposal_packet(state: MinerState, envelope: Envelope, header: bytes, body: bytes) -> Transition:
+def on_proposal(state: MinerState, letter: Letter, header: bytes, body: bytes) -> Transition:
     """A peer's proposal with its block. Raises InvalidMessage's subclasses; a block that breaks a rule is voted nil."""
-    message = _verify(state, envelope)
-    if not isinstance(message, messages.Proposal):
+    said = _verify(state, letter)
+    if not isinstance(said.message, messages.Proposal):
         raise MalformedMessage("not a proposal")
-    block = decode_proposed(message, header, body)
-    proposal = read_proposal(message, envelope.sender)
+    block, decoded = decode_proposed(said.message, header, body)
+    proposal = read_proposal(said.message, said.sender)
     candidate = state.candidates.get(block.hash) or Candidate(block, None)
     if candidate.after is None and bft.is_near_and_due(state.bft, proposal):
-        candidate = check_block(state.chain, block)  # dear, so only for who may propose
-    is_own_block = message.valid_view >= 0 or block.header.proposer == envelope.sender
+        # Expensive: only for a validator whose turn it is.
+        candidate = check_block(state.chain, block, decoded, state.find_known)
+    is_own_block = proposal.valid_view >= 0 or block.header.proposer == said.sender
     is_valid = candidate.after is not None and is_own_block
     after, effects = bft.on_proposal(state.bft, proposal, is_valid, is_timely(state, candidate))
-    candidates, raws = {**state.candidates, block.hash: candidate}, {**state.raws, proposal: envelope.raw}
-    state = _forget_unused(replace(state, candidates=candidates, raws=raws), after)
+    candidates, words = {**state.candidates, block.hash: candidate}, state.words.with_word(proposal, said)
+    state = _forget_unused(replace(state, candidates=candidates, words=words), after)
     state, done = carry_out(state, after, effects)
-    return _start_too(state, done, Height(message.height))
+    return _start_too(state, done, proposal.height)
 
 
-def decode_proposed(message: messages.Proposal, header: bytes, body: bytes) -> Block:
+def decode_proposed(message: messages.Proposal, header: bytes, body: bytes) -> tuple[Block, Body]:
     """The block that a proposal is about. Raises InvalidMessage's subclasses if these are other bytes."""
-    block, _ = decode_block(header, body)
+    block, decoded = decode_block(header, body)
     if block.hash != message.block_hash:
         raise MalformedMessage("the block is not the one that was proposed")
-    return block
+    return block, decoded
 
 
 def _forget_unused(state: MinerState, after: bft.BftState) -> MinerState:
     """Keep the bytes of what consensus keeps, no more: its bounds are the bounds of this memory too."""
-    if len(state.raws) <= bft.count_kept(after) and len(state.candidates) <= len(after.proposals):
+    if len(state.words.by_value) <= bft.count_kept(after) and len(state.candidates) <= len(after.proposals):
         return state  # nothing to forget, as nearly always: the look through everything is dear
     kept = bft.get_kept(after)
     proposed = {said.block_hash for said in kept if isinstance(said, bft.Proposal)}
     blocks = proposed | {after.valid_hash, after.locked_hash}
     return replace(
         state,
-        raws={said: raw for said, raw in state.raws.items() if said in kept},
+        words=state.words.select(kept),
         candidates={h: c for h, c in state.candidates.items() if h in blocks},
     )
 
 
-def check_block(chain: ChainState, block: Block) -> Candidate:
+def check_block(chain: ChainState, block: Block, body: Body, known: Known = know_nothing) -> Candidate:
     """The block with the state after it, or without one if it breaks a rule of the chain."""
     try:
-        return Candidate(block, apply_block(chain, block.header_bytes, block.body_bytes)[1])
+        after, said = process_block(chain, block, body, known)
+    except InvalidMessage:
+        return Candidate(block, None)
+    return Candidate(block, after, {one.raw: one for one in said})
+
+
+def restore_block(chain: ChainState, block: Block) -> Candidate:
+    """The same for a block from this node's own disk."""
+    try:
+        return Candidate(*apply_block(chain, block.header_bytes, block.body_bytes))
     except InvalidMessage:
         return Candidate(block, None)
 
@@ -344,10 +363,21 @@ def _start_too(state: MinerState, effects: tuple[Effect, ...], height: Height) -
     return state, effects + more
 
 
+def verify_certificate_here(state: MinerState, height: Height, block_hash: Hash, certificate: bytes) -> None:
+    """Check a certificate of this miner's validators; most of its votes were heard already. Raises BadCertificate."""
+
+    def is_heard(vote: messages.Vote, sender: Address, signature: bytes) -> bool:
+        said = state.words.by_value.get(read_vote(vote, sender))
+        return said is not None and said.envelope.signature == signature
+
+    chain = state.chain
+    verify_certificate(chain.chain, chain.validators, height, block_hash, certificate, known=is_heard)
+
+
 def on_final_block(state: MinerState, header: bytes, certificate: bytes, body: bytes) -> Transition:
     """A block that the others have made final without this node. Raises InvalidMessage's subclasses."""
-    block, after = apply_block(state.chain, header, body)
-    verify_certificate(state.chain.chain, state.chain.validators, after.height, block.hash, certificate)
+    block, after = apply_block(state.chain, header, body, state.find_known)
+    verify_certificate_here(state, after.height, block.hash, certificate)
     return advance(state, block, after, certificate)
 
 
@@ -360,6 +390,6 @@ def on_gossip_timer(state: MinerState) -> Transition:
         if isinstance(said, bft.Proposal):
             effects.append(_publish_proposal(state, said))
         else:
-            effects.append(state.tell_miners(state.raws[said]))
+            effects.append(state.tell_miners(state.words.by_value[said].raw))
     doublings = min(state.gossips + 1, GOSSIP_DOUBLINGS_MAX)
     return replace(state, gossips=state.gossips + 1), (*effects, StartTimer(Timer.GOSSIP, GOSSIP_MS << doublings))

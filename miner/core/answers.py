@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from flchain.base.fixedpoint import vector_bytes
+from flchain.base.frozen import replace
 from flchain.base.types import Address, Height
-from flchain.ledger.certificate import verify_certificate
 from flchain.ledger.snapshot import encode_carried
 from flchain.ledger.state import compute_validators_hash, find_candidate, find_device
 from flchain.light.trust import Head
 from flchain.rules.blocks import hash_header
 from flchain.wire import messages
-from flchain.wire.envelope import HEADER_BYTES_MAX, Envelope, decode_struct
+from flchain.wire.envelope import HEADER_BYTES_MAX, Letter, decode_struct
 from flchain.wire.messages import Header, Want
 from flchain.wire.packets import Packet, PacketType, encode_packet
 from miner.core import agreement, announce, state_sync
@@ -34,22 +32,22 @@ TIP_AGAIN_MS = 1_000
 Transition = tuple[MinerState, tuple[Effect, ...]]
 
 
-def on_ask(state: MinerState, envelope: Envelope) -> Transition:
+def on_ask(state: MinerState, letter: Letter) -> Transition:
     """A node asks this one for what it lacks."""
-    message = agreement.get_message(state.chain, envelope)
+    message = agreement.verify_known(state.chain, letter).message
     me = state.config.identity.address
     if not isinstance(message, messages.Ask) or message.to != me:
         return state, ()
     is_gone = message.want is Want.BLOCKS and message.height <= state.base
     want = Want.STATE if is_gone else message.want  # what it gets, not what it asked for, is what it costs
-    key = (envelope.sender, want)
+    key = (letter.sender, want)
     again_ms = ANSWER_STATE_AGAIN_MS if want is Want.STATE else ANSWER_AGAIN_MS
     if key in state.answered_ms and state.now_ms - state.answered_ms[key] < again_ms:
         return state, ()
-    if want in (Want.BLOCKS, Want.STATE) and find_device(state.chain, envelope.sender) is not None:
+    if want in (Want.BLOCKS, Want.STATE) and find_device(state.chain, letter.sender) is not None:
         return state, ()  # much to send, and devices have no use for it
     state = replace(state, answered_ms={**state.answered_ms, key: state.now_ms})
-    topic = state.topics.miner_to(me, envelope.sender)
+    topic = state.topics.miner_to(me, letter.sender)
     return state, _build_answer(state, want, message, topic)
 
 
@@ -98,7 +96,7 @@ def on_head(state: MinerState, owner: Address, packet: Packet) -> Transition:
     chain, height = state.chain, Height(header.height)
     asks: tuple[Effect, ...] = ()
     if header.validators_hash == compute_validators_hash(chain.validators):
-        verify_certificate(chain.chain, chain.validators, height, hash_header(header_bytes), certificate)
+        agreement.verify_certificate_here(state, height, hash_header(header_bytes), certificate)
     elif find_candidate(chain, owner) is None:
         return state, ()
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from flchain.base.errors import (
     BadCommitment,
@@ -15,22 +14,16 @@ from flchain.base.errors import (
     UnknownSender,
     WrongRound,
 )
+from flchain.base.frozen import replace
 from flchain.base.types import Address, Height, Millis, UnixMillis
 from flchain.consensus import bft
 from flchain.ledger.limits import compute_update_bytes_max
 from flchain.ledger.state import Device, find_candidate, find_device
-from flchain.rules.blocks import (
-    DEVICE_KINDS,
-    ORDER_KINDS,
-    SCORE_KINDS,
-    Block,
-    get_key_for,
-    is_in_chain,
-    process_transaction,
-)
+from flchain.rules.blocks import ORDER_KINDS, Block
 from flchain.rules.phases import PHASE_KINDS
+from flchain.rules.transactions import DEVICE_KINDS, SCORE_KINDS, check_transaction, get_key_for, is_in_chain
 from flchain.wire import messages
-from flchain.wire.envelope import Envelope, open_envelope, seal, verify_envelope
+from flchain.wire.envelope import Letter, Verified, open_envelope, open_known, seal, verify_envelope, verify_letter
 from flchain.wire.messages import Kind, Phase
 from flchain.wire.packets import (
     Packet,
@@ -59,6 +52,7 @@ from miner.core.values import (
     Timer,
     TimerFired,
 )
+from miner.core.words import Words
 
 EARLY_MAX = {Kind.VOTE: 8, Kind.PROPOSAL: 1}
 """Consensus packets of the next height that are kept of one validator, so that none can take the others' places;
@@ -82,27 +76,27 @@ def build_miner_state(
     """
     chain = standing.chain
     height = Height(chain.height + 1)
-    raws: dict[bft.Vote | bft.Proposal, bytes] = {}
+    words = Words()
     for raw in own_messages:
         try:
             envelope = open_envelope(raw, chain.chain)
-            message = verify_envelope(envelope, chain.chain, config.identity.public_key)
+            own = verify_envelope(envelope, chain.chain, config.identity.public_key)
         except InvalidMessage as error:
             raise LedgerCorrupt(height, f"an own vote or proposal: {error}") from error
-        if isinstance(message, messages.Vote):
-            raws[agreement.read_vote(message, envelope.sender)] = raw
-        elif isinstance(message, messages.Proposal):
-            raws[agreement.read_proposal(message, envelope.sender)] = raw
-    votes = tuple(said for said in raws if isinstance(said, bft.Vote))
-    proposals = tuple(said for said in raws if isinstance(said, bft.Proposal))
-    candidates = {block.hash: agreement.check_block(chain, block) for block in own_blocks}
+        if isinstance(own.message, messages.Vote):
+            words = words.with_word(agreement.read_vote(own.message, own.sender), own)
+        elif isinstance(own.message, messages.Proposal):
+            words = words.with_word(agreement.read_proposal(own.message, own.sender), own)
+    votes = tuple(said for said in words.by_value if isinstance(said, bft.Vote))
+    proposals = tuple(said for said in words.by_value if isinstance(said, bft.Proposal))
+    candidates = {block.hash: agreement.restore_block(chain, block) for block in own_blocks}
     return MinerState(
         config=config,
         topics=Topics.of_chain(chain.chain),
         chain=chain,
         bft=bft.restore(agreement.build_bft_config(config, chain), height, votes, proposals),
         candidates=candidates,
-        raws=raws,
+        words=words,
         tip=standing.tip,
         changes=standing.changes,
         deltas=standing.deltas,
@@ -170,8 +164,7 @@ def _on_gossip(state: MinerState) -> Transition:
 def _on_score(state: MinerState, event: ScoreComputed) -> Transition:
     if event.round != state.chain.round.number:
         return state, ()
-    state = replace(state, scores={**state.scores, event.subject: event.score})
-    state, effects = scoring.process_phase(state)
+    state, effects = scoring.on_score(state, event.subject, event.score)
     state, begun = agreement.consider(state)
     return state, effects + begun
 
@@ -192,40 +185,49 @@ def on_packet(state: MinerState, event: PacketReceived) -> Transition:
     handler = PACKET_RULES.get((channel, packet.type))
     if handler is None:
         raise MalformedMessage(f"a {packet.type.name} on channel {channel[:16]!r}")
-    try:
-        return handler(state, owner, packet)
-    except WrongRound:
-        return _keep_early(state, event.topic, packet)
+    return handler(state, owner, packet)
 
 
-def _keep_early(state: MinerState, topic: str, packet: Packet) -> Transition:
+def _open(state: MinerState, raw: bytes) -> Letter:
+    """A message; what waits here already is not opened again. Raises InvalidMessage's subclasses."""
+    return open_known(raw, state.chain.chain, state.find_known)
+
+
+def _on_consensus(state: MinerState, letter: Letter, packet: Packet) -> Transition:
+    """A vote or proposal; those of other heights apart. Raises InvalidMessage's subclasses."""
+    if letter.number != state.chain.height + 1:
+        return _on_other_height(state, letter, packet)
+    if packet.type is PacketType.PROPOSAL:
+        return agreement.on_proposal(state, letter, *packet.fields[1:])
+    return agreement.on_vote(state, letter)
+
+
+def _on_other_height(state: MinerState, letter: Letter, packet: Packet) -> Transition:
     """A consensus message of the next height came before this node was done with this one; anything else is refused."""
-    if packet.type in (PacketType.MESSAGE, PacketType.PROPOSAL):
-        envelope = open_envelope(packet.fields[0], state.chain.chain)
-        if envelope.kind in BFT_KINDS and envelope.number == state.chain.height + 2:
-            return _keep(state, topic, packet, envelope)
-        if envelope.kind in BFT_KINDS and envelope.number <= state.chain.height:
-            return answers.tell_tip_again(state)  # gossip of what is final here: neither news nor anybody's fault
+    if letter.kind in BFT_KINDS and letter.number == state.chain.height + 2:
+        return _keep(state, letter, packet)
+    if letter.kind in BFT_KINDS and letter.number <= state.chain.height:
+        return answers.tell_tip_again(state)  # gossip of what is final here: neither news nor anybody's fault
     raise WrongRound("not for this round or height")
 
 
-def _keep(state: MinerState, topic: str, packet: Packet, envelope: Envelope) -> Transition:
+def _keep(state: MinerState, letter: Letter, packet: Packet) -> Transition:
     """Whole packets, chunks put together; once each, since gossip repeats them; signed by a validator."""
-    early = Early(envelope.sender, envelope.kind, PacketReceived(topic, encode_packet(packet.type, *packet.fields)))
-    said = [other.packet.payload for other in state.early if (other.signer, other.kind) == (early.signer, early.kind)]
-    if early.packet.payload in said or len(said) >= EARLY_MAX[envelope.kind]:
+    said = [early for early in state.early if (early.said.sender, early.said.kind) == (letter.sender, letter.kind)]
+    if any(early.packet == packet for early in said) or len(said) >= EARLY_MAX[letter.kind]:
         return state, ()
-    candidate = find_candidate(state.chain, envelope.sender)  # the next height may have validators of its own
+    candidate = find_candidate(state.chain, letter.sender)  # the next height may have validators of its own
     if candidate is None:
-        raise UnknownSender(f"{envelope.sender.hex()} is no candidate")
-    if envelope.kind is Kind.PROPOSAL and not candidate.power:
+        raise UnknownSender(f"{letter.sender.hex()} is no candidate")
+    if letter.kind is Kind.PROPOSAL and not candidate.power:
         return state, ()  # candidates are many and blocks are long; should it win a seat now, it will say so again
-    message = verify_envelope(envelope, state.chain.chain, candidate.public_key)
-    if isinstance(message, messages.Proposal):
+    verified = verify_letter(letter, state.chain.chain, candidate.public_key)
+    if isinstance(verified.message, messages.Proposal):
         if packet.type is not PacketType.PROPOSAL:
             raise MalformedMessage("a proposal without its block")
-        agreement.decode_proposed(message, *packet.fields[1:])  # else any body could take the right one's place
-    return replace(state, early=(*state.early, early)), ()
+        # Otherwise any body could take the right one's place.
+        agreement.decode_proposed(verified.message, *packet.fields[1:])
+    return replace(state, early=(*state.early, Early(verified, packet))), ()
 
 
 def _take_early(state: MinerState, effects: tuple[Effect, ...], height: Height) -> Transition:
@@ -236,7 +238,7 @@ def _take_early(state: MinerState, effects: tuple[Effect, ...], height: Height) 
     for early in due:
         before = state.chain.height
         try:
-            state, more = on_packet(state, early.packet)
+            state, more = _on_consensus(state, early.said, early.packet)
         except InvalidMessage as error:
             more = (Refuse(error.code, str(error)),)
         state, effects = _take_early(state, effects + more, before)
@@ -244,98 +246,117 @@ def _take_early(state: MinerState, effects: tuple[Effect, ...], height: Height) 
 
 
 def _on_message(state: MinerState, owner: Address, packet: Packet) -> Transition:
-    envelope = open_envelope(packet.fields[0], state.chain.chain)
-    if envelope.kind in BFT_KINDS:
-        return agreement.on_vote_message(state, envelope)
-    if envelope.kind is Kind.ASK:
-        return answers.on_ask(state, envelope)
-    if envelope.kind in ORDER_KINDS:
-        return _add_order(state, envelope)
-    if envelope.kind not in SCORE_KINDS:
-        raise MalformedMessage(f"a {envelope.kind.name} among miners")
-    return _add_to_pool(state, envelope)
+    if packet.fields[0] in state.words.by_bytes:
+        return state, ()  # gossip repeats votes: most of what comes, and not worth another look
+    letter = _open(state, packet.fields[0])
+    if letter.kind in BFT_KINDS:
+        return _on_consensus(state, letter, packet)
+    if letter.kind is Kind.ASK:
+        return answers.on_ask(state, letter)
+    if letter.kind in ORDER_KINDS:
+        return _add_order(state, letter)
+    if letter.kind not in SCORE_KINDS:
+        raise MalformedMessage(f"a {letter.kind.name} among miners")
+    return _add_to_pool(state, letter)
 
 
 def _on_proposal(state: MinerState, owner: Address, packet: Packet) -> Transition:
-    raw, header, body = packet.fields
-    return agreement.on_proposal_packet(state, open_envelope(raw, state.chain.chain), header, body)
+    raw = packet.fields[0]
+    letter = open_known(raw, state.chain.chain, state.words.by_bytes.get)
+    return _on_consensus(state, letter, packet)
 
 
 def _on_device_message(state: MinerState, owner: Address, packet: Packet) -> Transition:
-    envelope = open_envelope(packet.fields[0], state.chain.chain)
-    if envelope.sender != owner:
+    letter = _open(state, packet.fields[0])
+    if letter.sender != owner:
         raise UnknownSender("a device publishes under its own address only")
-    if envelope.kind is Kind.ASK:
-        return answers.on_ask(state, envelope)
-    if envelope.kind is Kind.RESUME:
-        return missing_chunks.on_resume(state, envelope)
-    if envelope.kind in ORDER_KINDS:
-        return _on_order(state, envelope)
-    if envelope.kind not in DEVICE_KINDS | SCORE_KINDS:
-        raise MalformedMessage(f"a {envelope.kind.name} of a device")
-    device = find_device(state.chain, envelope.sender)
+    if letter.kind is Kind.ASK:
+        return answers.on_ask(state, letter)
+    if letter.kind is Kind.RESUME:
+        return missing_chunks.on_resume(state, letter)
+    if letter.kind in ORDER_KINDS:
+        return _on_order(state, letter)
+    if letter.kind not in DEVICE_KINDS | SCORE_KINDS:
+        raise MalformedMessage(f"a {letter.kind.name} of a device")
+    device = find_device(state.chain, letter.sender)
     if device is None:
         raise UnknownSender(f"{owner.hex()} is no device of this chain")
     try:
-        if mempool.is_known(state.mempool, envelope):
-            return state, (_build_receipt(state, envelope, "ok"),)
-        state, effects = _add_to_pool(state, envelope)
+        if mempool.is_known(state.mempool, letter):
+            return state, (_build_receipt(state, letter, "ok"),)
+        _check_round(state, letter)
+        letter = _verify_for_pool(state, letter)
+        state, effects = _add_verified(state, letter)
     except REFUSED_FOR_GOOD as error:
-        return state, _refuse_for_good(state, envelope, device, error)
+        return state, _refuse_for_good(state, letter, device, error)
     if device.home == state.config.identity.address:
-        effects = (_build_receipt(state, envelope, "ok"), *effects)
+        effects = (_build_receipt(state, letter, "ok"), *effects)
     return state, effects
 
 
-def _refuse_for_good(
-    state: MinerState, envelope: Envelope, device: Device, error: InvalidMessage
-) -> tuple[Effect, ...]:
+def _refuse_for_good(state: MinerState, letter: Letter, device: Device, error: InvalidMessage) -> tuple[Effect, ...]:
     """Tell the device to send it no more; but not if it is this miner that is behind, or had only forgotten."""
-    message = verify_envelope(envelope, state.chain.chain, device.public_key)
-    if is_in_chain(state.chain, message, envelope.sender):
-        return (_build_receipt(state, envelope, "ok"),)
+    said = verify_letter(letter, state.chain.chain, device.public_key)
+    if is_in_chain(state.chain, said.message, said.sender):
+        return (_build_receipt(state, said, "ok"),)
     refuse = Refuse(error.code, str(error))
-    if envelope.number > state.chain.round.number:
+    if said.number > state.chain.round.number:
         return (refuse,)
-    return _build_receipt(state, envelope, error.code), refuse
+    return _build_receipt(state, said, error.code), refuse
 
 
-def _build_receipt(state: MinerState, envelope: Envelope, code: str) -> Effect:
+def _build_receipt(state: MinerState, letter: Letter, code: str) -> Effect:
     """The signed word that lets a device empty its outbox."""
-    receipt = messages.Receipt(envelope.number, envelope.digest(), code)
+    receipt = messages.Receipt(letter.number, letter.digest(), code)
     raw = seal(receipt, state.chain.chain, state.config.identity)
-    topic = state.topics.miner_to(state.config.identity.address, envelope.sender)
+    topic = state.topics.miner_to(state.config.identity.address, letter.sender)
     return Publish(topic, encode_packet(PacketType.MESSAGE, raw))
 
 
-def _add_to_pool(state: MinerState, envelope: Envelope) -> Transition:
-    """Cheap checks, then the signature, then into the pool; the round may be the next one, if this node is behind."""
-    number = state.chain.round.number
-    is_past = envelope.number == number and _is_phase_past(state, envelope.kind)
-    if not number <= envelope.number <= number + 1 or is_past:
-        raise WrongRound(f"a {envelope.kind.name} of round {envelope.number} came in round {number}")
-    if mempool.is_known(state.mempool, envelope):
+def _add_to_pool(state: MinerState, letter: Letter) -> Transition:
+    _check_round(state, letter)
+    if mempool.is_known(state.mempool, letter):
         return state, ()
-    message = verify_envelope(envelope, state.chain.chain, get_key_for(state.chain, envelope.kind, envelope.sender))
-    if isinstance(message, messages.Reveal) and len(message.update) > compute_update_bytes_max(state.chain.params):
-        raise MalformedUpdate(f"{len(message.update)} bytes are more than the codec writes")
-    if envelope.number == number and PHASE_KINDS.get(state.chain.round.phase) is envelope.kind:
-        process_transaction(state.chain, message, envelope.sender)  # what no block can carry takes nobody's time
-    pool, dropped = mempool.insert(state.mempool, state.chain, envelope)
-    state, effects = scoring.process_phase(replace(state, mempool=pool))
+    return _add_verified(state, _verify_for_pool(state, letter))
+
+
+def _check_round(state: MinerState, letter: Letter) -> None:
+    """The round may be the next one, if this node is behind."""
+    number = state.chain.round.number
+    is_past = letter.number == number and _is_phase_past(state, letter.kind)
+    if not number <= letter.number <= number + 1 or is_past:
+        raise WrongRound(f"a {letter.kind.name} of round {letter.number} came in round {number}")
+
+
+def _verify_for_pool(state: MinerState, letter: Letter) -> Verified:
+    """A message that a round may need, once its round was checked. Raises InvalidMessage's subclasses."""
+    said = verify_letter(letter, state.chain.chain, get_key_for(state.chain, letter.kind, letter.sender))
+    if isinstance(said.message, messages.Reveal) and len(said.message.update) > compute_update_bytes_max(
+        state.chain.params
+    ):
+        raise MalformedUpdate(f"{len(said.message.update)} bytes are more than the codec writes")
+    return said
+
+
+def _add_verified(state: MinerState, said: Verified) -> Transition:
+    """Into the pool with it, if it is of a later phase or the rules let it into a block of this one."""
+    if said.number == state.chain.round.number and PHASE_KINDS.get(state.chain.round.phase) is said.kind:
+        said = check_transaction(state.chain, said)  # what no block can carry takes nobody's time
+    pool, dropped = mempool.insert(state.mempool, state.chain, said)
+    state, effects = scoring.on_pooled(replace(state, mempool=pool), said)
     state, begun = agreement.consider(state)
     notes = tuple(Note("no room, dropped", {"round": k[0], "kind": k[1].name, "sender": k[2].hex()}) for k in dropped)
     return state, notes + effects + begun
 
 
-def _on_order(state: MinerState, envelope: Envelope) -> Transition:
+def _on_order(state: MinerState, letter: Letter) -> Transition:
     """An account's order: the receipt says that it waits for a block, or why it does not."""
-    agreement.get_message(state.chain, envelope)  # only who has an account and has signed this is answered
+    said = agreement.verify_known(state.chain, letter)  # only who has an account and has signed this is answered
     try:
-        state, effects = _add_order(state, envelope)
+        state, effects = _add_order(state, said)
     except InvalidMessage as error:
-        return state, (_build_receipt(state, envelope, error.code), Refuse(error.code, str(error)))
-    return state, (_build_receipt(state, envelope, "ok"), *effects)
+        return state, (_build_receipt(state, said, error.code), Refuse(error.code, str(error)))
+    return state, (_build_receipt(state, said, "ok"), *effects)
 
 
 def _on_receipt(state: MinerState, owner: Address, packet: Packet) -> Transition:
@@ -343,10 +364,10 @@ def _on_receipt(state: MinerState, owner: Address, packet: Packet) -> Transition
     return state, ()
 
 
-def _add_order(state: MinerState, envelope: Envelope) -> Transition:
-    if envelope.digest() in state.orders:
+def _add_order(state: MinerState, letter: Letter) -> Transition:
+    if letter.raw in state.orders:
         return state, ()
-    return agreement.consider(replace(state, orders=order_pool.insert(state.orders, state.chain, envelope)))
+    return agreement.consider(replace(state, orders=order_pool.insert(state.orders, state.chain, letter)))
 
 
 def _is_phase_past(state: MinerState, kind: Kind) -> bool:

@@ -1,64 +1,79 @@
-"""Messages that wait for a block: bounded, one of a kind per sender and round, and it says what it drops."""
+"""Messages that wait for a block: bounded, one of a kind per sender and round, and it says what it drops.
+
+They are kept as they were verified. A block that carries them, and a peer that repeats them, are recognised by the very
+bytes: nothing is opened again.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from flchain.base.errors import DuplicateMessage, InvalidMessage, PoolFull
-from flchain.base.types import Address, Hash, Round
+from flchain.base.frozen import Growing
+from flchain.base.types import Address, Round
 from flchain.ledger.state import ChainState, find_device
-from flchain.rules.blocks import process_transaction, verify_transaction
 from flchain.rules.phases import PHASE_KINDS
-from flchain.wire.envelope import Envelope, open_envelope
+from flchain.rules.transactions import check_transaction, verify_transaction
+from flchain.wire.envelope import Letter, Verified
 from flchain.wire.messages import Kind
 
 POOL_BYTES_MAX = 256_000_000
 
+Slot = tuple[Round, Kind]
 Key = tuple[Round, Kind, Address]
+Pending = Growing[Address, Verified]
+"""Messages of one slot, by sender."""
+NOTHING_PENDING: Pending = Growing()
 
 
 @dataclass(frozen=True)
 class Mempool:
-    """Signed messages by (round, kind, sender); `bytes_held` is the sum of their lengths."""
+    """Verified messages by (round, kind) and sender, and by their bytes; `bytes_held` is the sum of their lengths."""
 
-    messages: dict[Key, bytes] = field(default_factory=dict)
-    digests: dict[Key, Hash] = field(default_factory=dict)
+    slots: Mapping[Slot, Pending] = field(default_factory=dict)
+    by_bytes: Growing[bytes, Verified] = field(default_factory=Growing)
     bytes_held: int = 0
 
+    def iterate(self) -> Iterator[tuple[Key, Verified]]:
+        """All that waits, with its place."""
+        for (round_number, kind), pending in self.slots.items():
+            for sender, said in pending.items():
+                yield (round_number, kind, sender), said
 
-def get_key(envelope: Envelope) -> Key:
-    """Where a message belongs."""
-    return Round(envelope.number), envelope.kind, envelope.sender
 
-
-def is_known(pool: Mempool, envelope: Envelope) -> bool:
+def is_known(pool: Mempool, letter: Letter) -> bool:
     """True if these very bytes wait already. Raises DuplicateMessage if the sender has said something else here."""
-    held = pool.digests.get(get_key(envelope))
-    if held is not None and held != envelope.digest():
-        raise DuplicateMessage(f"another {envelope.kind.name} of {envelope.sender.hex()} in round {envelope.number}")
+    held = get_pending(pool, Round(letter.number), letter.kind).get(letter.sender)
+    if held is not None and held.raw != letter.raw:
+        raise DuplicateMessage(f"another {letter.kind.name} of {letter.sender.hex()} in round {letter.number}")
     return held is not None
 
 
-def insert(pool: Mempool, state: ChainState, envelope: Envelope) -> tuple[Mempool, tuple[Key, ...]]:
-    """Add a verified message; returns what was dropped for it.
+def insert(pool: Mempool, state: ChainState, said: Verified) -> tuple[Mempool, tuple[Key, ...]]:
+    """Add a message that is not known yet; returns what was dropped for it.
 
     When full, messages of devices with the lowest reputation go first. Raises PoolFull if the new one is the lowest.
     """
-    messages, digests = dict(pool.messages), dict(pool.digests)
+    dropped: tuple[Key, ...] = ()
+    if pool.bytes_held + len(said.raw) > POOL_BYTES_MAX:
+        pool, dropped = _make_room(pool, state, said)
+    slot = Round(said.number), said.kind
+    slots = {**pool.slots, slot: pool.slots.get(slot, NOTHING_PENDING).with_item(said.sender, said)}
+    by_bytes = pool.by_bytes.with_item(said.raw, said)
+    return Mempool(slots, by_bytes, pool.bytes_held + len(said.raw)), dropped
+
+
+def _make_room(pool: Mempool, state: ChainState, said: Verified) -> tuple[Mempool, tuple[Key, ...]]:
     bytes_held, dropped = pool.bytes_held, []
-    is_full = bytes_held + len(envelope.raw) > POOL_BYTES_MAX
-    # Sorted only then: with a thousand devices the look at every reputation takes longer than all the rest.
-    for key in sorted(messages, key=lambda key: (_get_reputation(state, key[2]), key)) if is_full else ():
-        if bytes_held + len(envelope.raw) <= POOL_BYTES_MAX:
+    for key, held in sorted(pool.iterate(), key=lambda item: (_get_reputation(state, item[0][2]), item[0])):
+        if bytes_held + len(said.raw) <= POOL_BYTES_MAX:
             break
-        if _get_reputation(state, key[2]) >= _get_reputation(state, envelope.sender):
+        if _get_reputation(state, key[2]) >= _get_reputation(state, said.sender):
             raise PoolFull(f"{POOL_BYTES_MAX} bytes wait already")
-        bytes_held -= len(messages.pop(key))
-        del digests[key]
+        bytes_held -= len(held.raw)
         dropped.append(key)
-    key = get_key(envelope)
-    messages[key], digests[key] = envelope.raw, envelope.digest()
-    return Mempool(messages, digests, bytes_held + len(envelope.raw)), tuple(dropped)
+    return remove(pool, frozenset(dropped)), tuple(dropped)
 
 
 def _get_reputation(state: ChainState, sender: Address) -> int:
@@ -66,34 +81,47 @@ def _get_reputation(state: ChainState, sender: Address) -> int:
     return device.reputation if device else 10_001  # validators' scores are small and never dropped for a device
 
 
-def get_candidates(pool: Mempool, round_number: Round, kind: Kind | None) -> dict[Address, bytes]:
+def get_pending(pool: Mempool, round_number: Round, kind: Kind | None) -> Pending:
     """The messages of one kind for one round, by sender."""
-    return {key[2]: raw for key, raw in pool.messages.items() if key[0] == round_number and key[1] is kind}
+    return pool.slots.get((round_number, kind), NOTHING_PENDING) if kind is not None else NOTHING_PENDING
 
 
-def remove(pool: Mempool, digests: frozenset[Hash]) -> Mempool:
-    """Without these messages: a rule of the chain refuses them for good."""
-    return _keep(pool, frozenset(key for key, digest in pool.digests.items() if digest not in digests))
+def remove(pool: Mempool, keys: frozenset[Key]) -> Mempool:
+    """Without the messages at these places."""
+    return _build(said for key, said in pool.iterate() if key not in keys) if keys else pool
 
 
 def drop_refused(pool: Mempool, state: ChainState) -> tuple[Mempool, tuple[InvalidMessage, ...]]:
-    """When a phase begins: without what came before it and turns out to break a rule of the chain, and why."""
-    refused: dict[Hash, InvalidMessage] = {}
-    for raw in get_candidates(pool, state.round.number, PHASE_KINDS.get(state.round.phase)).values():
-        envelope = open_envelope(raw, state.chain)
+    """When a phase begins: without what came before it and turns out to break a rule of the chain, and why.
+
+    Of the others is kept what the rules have worked out.
+    """
+    slot = state.round.number, PHASE_KINDS.get(state.round.phase)
+    kept: list[Verified] = []
+    refused: list[InvalidMessage] = []
+    for key, said in pool.iterate():
+        if key[:2] != slot:
+            kept.append(said)
+            continue
         try:
-            process_transaction(state, verify_transaction(state, envelope), envelope.sender)
+            kept.append(check_transaction(state, verify_transaction(state, said)))
         except InvalidMessage as error:
-            refused[envelope.digest()] = error
-    return remove(pool, frozenset(refused)), tuple(refused.values())
+            refused.append(error)
+    return _build(kept), tuple(refused)
 
 
 def prune(pool: Mempool, round_number: Round) -> Mempool:
     """Without the messages of rounds that are over."""
-    return _keep(pool, frozenset(key for key in pool.messages if key[0] >= round_number))
+    if all(slot[0] >= round_number for slot in pool.slots):
+        return pool
+    return _build(said for key, said in pool.iterate() if key[0] >= round_number)
 
 
-def _keep(pool: Mempool, keys: frozenset[Key]) -> Mempool:
-    messages = {key: raw for key, raw in pool.messages.items() if key in keys}
-    digests = {key: digest for key, digest in pool.digests.items() if key in keys}
-    return replace(pool, messages=messages, digests=digests, bytes_held=sum(map(len, messages.values())))
+def _build(listed: Iterable[Verified]) -> Mempool:
+    slots: dict[Slot, dict[Address, Verified]] = {}
+    by_bytes: dict[bytes, Verified] = {}
+    for said in listed:
+        slots.setdefault((Round(said.number), said.kind), {})[said.sender] = said
+        by_bytes[said.raw] = said
+    pending = {slot: Growing(by_sender) for slot, by_sender in slots.items()}
+    return Mempool(pending, Growing(by_bytes), sum(map(len, by_bytes)))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from flchain.base.errors import UnknownSender
+from flchain.base.frozen import replace
 from flchain.base.types import Address, Millis
 from flchain.ledger.limits import compute_device_packet_bytes_max, compute_miner_packet_bytes_max
 from flchain.ledger.state import ChainState, find_candidate, find_device
-from flchain.rules.phases import get_expected, get_present
+from flchain.rules.phases import get_missing
 from flchain.wire import messages
 from flchain.wire.chunks import Assembly, Partial, list_missing, process_chunk
-from flchain.wire.envelope import Envelope, seal
+from flchain.wire.envelope import Letter, seal
 from flchain.wire.messages import Phase
 from flchain.wire.packets import Packet, PacketType, encode_packet
 from miner.core import agreement
@@ -76,16 +75,16 @@ def ask_all(state: MinerState) -> Transition:
     return state, effects
 
 
-def on_resume(state: MinerState, envelope: Envelope) -> Transition:
+def on_resume(state: MinerState, letter: Letter) -> Transition:
     """A node lacks chunks of a packet that this miner has sent: to it, or to all."""
-    message, me = agreement.get_message(state.chain, envelope), state.config.identity.address
+    message, me = agreement.verify_known(state.chain, letter).message, state.config.identity.address
     if not isinstance(message, messages.Resume) or message.to != me:
         return state, ()
-    before_ms = state.resumed_ms.get(envelope.sender)
+    before_ms = state.resumed_ms.get(letter.sender)
     if before_ms is not None and state.now_ms - before_ms < CHUNKS_AGAIN_MS:
         return state, ()
-    state = replace(state, resumed_ms={**state.resumed_ms, envelope.sender: state.now_ms})
-    return state, (SendChunks(state.topics.miner_to(me, envelope.sender), message.digest, message.ranges),)
+    state = replace(state, resumed_ms={**state.resumed_ms, letter.sender: state.now_ms})
+    return state, (SendChunks(state.topics.miner_to(me, letter.sender), message.digest, message.ranges),)
 
 
 def is_update_arriving(state: MinerState) -> bool:
@@ -93,6 +92,5 @@ def is_update_arriving(state: MinerState) -> bool:
     if state.chain.round.phase is not Phase.REVEAL or state.patience_extensions >= PATIENCE_EXTENSIONS_MAX:
         return False
     since_ms = state.now_ms - state.chain.params.patience_ms
-    missing = get_expected(state.chain) - get_present(state.chain)
-    coming = (a for a in missing if state.assemblies.get(a, Assembly()).partial)
+    coming = (a for a in get_missing(state.chain) if state.assemblies.get(a, Assembly()).partial)
     return any(state.arrived_ms.get(a, since_ms - 1) >= since_ms for a in coming)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
 
+from flchain.base.frozen import replace
 from flchain.ledger.state import RevealedUpdate, find_validator
-from flchain.rules.blocks import verify_transaction
 from flchain.rules.phases import PHASE_KINDS, get_present
 from flchain.rules.score_words import (
     Subject,
@@ -16,8 +16,9 @@ from flchain.rules.score_words import (
     get_subjects,
 )
 from flchain.rules.settle import get_home_of
-from flchain.wire.envelope import open_envelope, seal
-from flchain.wire.messages import AnyMessage, Kind, Phase, Reveal, ScoreReveal
+from flchain.rules.transactions import build_update
+from flchain.wire.envelope import Verified, seal_verified
+from flchain.wire.messages import AnyMessage, Kind, Phase, ScoreReveal
 from miner.core import mempool
 from miner.core.values import ComputeScore, Effect, MinerState
 
@@ -31,21 +32,47 @@ def process_phase(state: MinerState) -> Transition:
     return state, effects + more
 
 
+def on_pooled(state: MinerState, said: Verified) -> Transition:
+    """A message has come into the pool: if it is an update of the present phase it is to be scored."""
+    if not state.scores_asked:
+        return process_phase(state)  # after a start everything is to be asked for; of one without a seat nothing
+    is_due = state.chain.round.phase is Phase.REVEAL and said.kind is Kind.REVEAL
+    if not is_due or said.number != state.chain.round.number or not _has_seat(state):
+        return state, ()
+    return _ask_for(state, {said.sender: (build_update(state.chain, said),)})
+
+
+def on_score(state: MinerState, subject: Subject, score: int) -> Transition:
+    """The scorer has answered."""
+    return _say_scores(replace(state, scores=state.scores.with_item(subject, score)))
+
+
 def _ask_for_scores(state: MinerState) -> Transition:
     """Score updates as they are revealed, while others still are: the block they go into need not be final yet."""
     round_, me = state.chain.round, state.config.identity.address
-    has_to_open = round_.phase is Phase.SETTLE and me in dict(round_.score_commits).keys() - get_present(state.chain)
+    has_committed = me in round_.score_commitments and me not in get_present(state.chain)
+    has_to_open = round_.phase is Phase.SETTLE and has_committed
     if round_.phase not in (Phase.COMMIT, Phase.REVEAL, Phase.SCORE) and not has_to_open:
         return state, ()  # in SETTLE only after a restart, to open what was committed to before it
-    if find_validator(state.chain, me) is None:
-        return state, ()  # nobody would hear it
-    params, model, place = state.chain.params, state.chain.model, (state.chain.chain, round_.number)
-    effects = tuple(
-        ComputeScore(round_.number, subject, compute_subject_model(params, model, parts, *place))
-        for subject, parts in _get_wanted(state).items()
-        if subject not in state.scores_asked
-    )
-    return replace(state, scores_asked=state.scores_asked | {effect.subject for effect in effects}), effects
+    if not _has_seat(state):
+        return state, ()
+    return _ask_for(state, _get_wanted(state))
+
+
+def _has_seat(state: MinerState) -> bool:
+    """Nobody would hear the scores of a miner without one."""
+    return find_validator(state.chain, state.config.identity.address) is not None
+
+
+def _ask_for(state: MinerState, wanted: Mapping[Subject, tuple[RevealedUpdate, ...]]) -> Transition:
+    chain, number = state.chain, state.chain.round.number
+    asked, effects = state.scores_asked, []
+    for subject, parts in wanted.items():
+        if subject not in asked:
+            model = compute_subject_model(chain.params, chain.model, parts, chain.chain, number)
+            effects.append(ComputeScore(number, subject, model))
+            asked = asked.with_item(subject, None)
+    return replace(state, scores_asked=asked), tuple(effects)
 
 
 def _get_wanted(state: MinerState) -> dict[Subject, tuple[RevealedUpdate, ...]]:
@@ -59,21 +86,18 @@ def _get_wanted(state: MinerState) -> dict[Subject, tuple[RevealedUpdate, ...]]:
 def _get_waiting_updates(state: MinerState) -> tuple[RevealedUpdate, ...]:
     if state.chain.round.phase is not Phase.REVEAL:
         return ()
-    updates: list[RevealedUpdate] = []
-    for sender, raw in mempool.get_candidates(state.mempool, state.chain.round.number, Kind.REVEAL).items():
-        if sender in state.scores_asked:
-            continue
-        # The rules have let it into the pool, so it will be in a block; here it is only read.
-        message = verify_transaction(state.chain, open_envelope(raw, state.chain.chain))
-        assert isinstance(message, Reveal)
-        updates.append(RevealedUpdate(sender, message.samples, message.update))
-    return tuple(updates)
+    pending = mempool.get_pending(state.mempool, state.chain.round.number, Kind.REVEAL)
+    # The rules have let them into the pool, so they will be in a block.
+    return tuple(
+        build_update(state.chain, said) for sender, said in pending.items() if sender not in state.scores_asked
+    )
 
 
 def _build_reveal(state: MinerState) -> ScoreReveal | None:
     """This miner's scores of the round, once all are there."""
     chain, scores = state.chain, state.scores
-    if any(subject not in scores for subject in _get_wanted(state)):
+    wanted = _get_wanted(state)
+    if len(scores) < len(wanted) or any(subject not in scores for subject in wanted):
         return None
     salt = derive_score_salt(state.config.identity, chain.chain, chain.round.number)
     return build_score_reveal(chain.round.number, salt, chain.round.reveals, get_home_of(chain), scores)
@@ -83,7 +107,7 @@ def _say_scores(state: MinerState) -> Transition:
     round_, me = state.chain.round, state.config.identity.address
     if round_.phase not in (Phase.SCORE, Phase.SETTLE) or me in get_present(state.chain):
         return state, ()
-    if find_validator(state.chain, me) is None:
+    if not _has_seat(state):
         return state, ()
     reveal = _build_reveal(state)
     if reveal is None:
@@ -91,26 +115,25 @@ def _say_scores(state: MinerState) -> Transition:
     commit = build_score_commit(state.chain.chain, me, reveal)
     if round_.phase is Phase.SCORE:
         return _say(state, commit)
-    if dict(round_.score_commits).get(me) != commit.commitment:
+    if round_.score_commitments.get(me) != commit.commitment:
         return state, ()  # never committed, so there is nothing to open
     return _say(state, reveal)
 
 
 def _say(state: MinerState, message: AnyMessage) -> Transition:
-    raw = seal(message, state.chain.chain, state.config.identity)
-    envelope = open_envelope(raw, state.chain.chain)
-    if mempool.is_known(state.mempool, envelope):
+    pending = mempool.get_pending(state.mempool, state.chain.round.number, message.kind)
+    held = pending.get(state.config.identity.address)
+    if held is not None and held.message == message:
         return state, ()
-    pool, _ = mempool.insert(state.mempool, state.chain, envelope)
-    return replace(state, mempool=pool), (state.tell_miners(raw),)
+    said = seal_verified(message, state.chain.chain, state.config.identity)
+    if mempool.is_known(state.mempool, said):
+        return state, ()
+    pool, _ = mempool.insert(state.mempool, state.chain, said)
+    return replace(state, mempool=pool), (state.tell_miners(said.raw),)
 
 
 def repeat_scores(state: MinerState) -> tuple[Effect, ...]:
     """Say again what this miner has scored in this round: a peer may have been away."""
-    me, number = state.config.identity.address, state.chain.round.number
     due = PHASE_KINDS.get(state.chain.round.phase)
-    return tuple(
-        state.tell_miners(raw)
-        for (round_number, kind, sender), raw in sorted(state.mempool.messages.items())
-        if round_number == number and sender == me and kind is due
-    )
+    said = mempool.get_pending(state.mempool, state.chain.round.number, due).get(state.config.identity.address)
+    return (state.tell_miners(said.raw),) if said is not None else ()

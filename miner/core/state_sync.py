@@ -7,9 +7,8 @@ touched: they are of heights above its own, and where the state is beyond them, 
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from flchain.base.errors import TrustExpired, UntrustedValidators
+from flchain.base.frozen import replace
 from flchain.base.types import Address
 from flchain.ledger.limits import compute_state_bytes_max
 from flchain.ledger.snapshot import decode_state, encode_state

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from flchain.base.errors import InvalidMessage
-from flchain.base.types import Address
+from flchain.base.frozen import replace
 from flchain.consensus import bft
-from flchain.ledger.state import ChainState, find_device
-from flchain.rules.blocks import Block, can_carry
+from flchain.ledger.state import find_device
+from flchain.rules.blocks import can_carry
 from flchain.rules.phases import PHASE_KINDS, get_expected, get_present
 from flchain.wire import messages
-from flchain.wire.envelope import BODY_BYTES_MAX, decode_struct, open_envelope, seal
-from flchain.wire.messages import Body, Phase
+from flchain.wire.envelope import seal_verified
+from flchain.wire.messages import Phase
 from miner.core import mempool, order_pool
 from miner.core.values import Candidate, Effect, MinerState, Note
 
@@ -22,10 +20,10 @@ CLOCK_AHEAD_MAX_MS = 300_000
 Transition = tuple[MinerState, tuple[Effect, ...]]
 
 
-def get_candidates(state: MinerState) -> dict[Address, bytes]:
+def get_pending(state: MinerState) -> mempool.Pending:
     """The messages that wait for a block of the present phase, by sender."""
     round_ = state.chain.round
-    return mempool.get_candidates(state.mempool, round_.number, PHASE_KINDS.get(round_.phase))
+    return mempool.get_pending(state.mempool, round_.number, PHASE_KINDS.get(round_.phase))
 
 
 def is_timely(state: MinerState, candidate: Candidate) -> bool:
@@ -43,34 +41,29 @@ def is_timely(state: MinerState, candidate: Candidate) -> bool:
         return False
     present, expected = get_present(chain), get_expected(chain)
     # The pool still holds what is in a block already; no other block can carry that.
-    held = {sender: raw for sender, raw in get_candidates(state).items() if sender not in present}
+    held = {sender: said for sender, said in get_pending(state).items() if sender not in present}
     # Only what a block can do may be asked of one: with all long absent none closes the phase, nor if not all fits.
     could_close = bool(expected) and expected <= present | held.keys() and can_carry(held.values())
     is_for_devices = chain.round.phase in (Phase.COMMIT, Phase.REVEAL)
     if not held or not (could_close or is_for_devices):
         return True
-    carried = _get_senders(chain, candidate.block)
+    carried = {said.sender for said in candidate.said.values() if said.kind is PHASE_KINDS.get(chain.round.phase)}
     if could_close:
         return all(address in carried for address in expected - present if find_device(chain, address) is not None)
     return bool(carried)
-
-
-def _get_senders(chain: ChainState, block: Block) -> set[Address]:
-    """Whose messages a valid block holds."""
-    body = decode_struct(block.body_bytes, Body, BODY_BYTES_MAX)  # its root was checked with the block
-    return {open_envelope(raw, chain.chain).sender for raw in body.transactions}
 
 
 def accuse(state: MinerState, first: bft.Vote | bft.Proposal, second: bft.Vote | bft.Proposal) -> Transition:
     """A validator has signed twice: its own words go into a block as evidence, this node's or another's."""
     guilty = first.validator if isinstance(first, bft.Vote) else first.proposer
     note = Note("a validator has signed twice", {"validator": guilty.hex(), "height": first.height})
-    if first not in state.raws or second not in state.raws:
+    words = state.words.by_value
+    if first not in words or second not in words:
         return state, (note,)
-    evidence = messages.Evidence(first.height, *sorted((state.raws[first], state.raws[second])))
-    raw = seal(evidence, state.chain.chain, state.config.identity)
+    evidence = messages.Evidence(first.height, *sorted((words[first].raw, words[second].raw)))
+    said = seal_verified(evidence, state.chain.chain, state.config.identity)
     try:
-        orders = order_pool.insert(state.orders, state.chain, open_envelope(raw, state.chain.chain))
+        orders = order_pool.insert(state.orders, state.chain, said)
     except InvalidMessage:
         return state, (note,)  # judged already
-    return replace(state, orders=orders), (note, state.tell_miners(raw))
+    return replace(state, orders=orders), (note, state.tell_miners(said.raw))

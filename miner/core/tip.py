@@ -12,8 +12,6 @@ from flchain.ledger.state import NO_HEIGHT, ChainState
 from flchain.light.body import build_light_body
 from flchain.light.trust import Head, encode_sets
 from flchain.rules.blocks import Block, is_body_for_devices, is_settling
-from flchain.wire.envelope import BODY_BYTES_MAX, decode_struct
-from flchain.wire.messages import Body
 
 CHANGES_KEPT_MAX = 256
 """A device that has missed more changes of the validators than these needs a checkpoint."""
@@ -60,7 +58,7 @@ def build_tip(block: Block, certificate: bytes, before: ChainState, after: Chain
     body = block.body_bytes if is_body_for_devices(block.header) else None
     light_body = None
     if is_settling(block.header):
-        light_body = build_light_body(decode_struct(block.body_bytes, Body, BODY_BYTES_MAX), after.delta)
+        light_body = build_light_body(block.decode_body(), after.delta)
     return Tip(head, body, light_body, is_change=block.header.validators_hash != block.header.next_validators_hash)
 
 

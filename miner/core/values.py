@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
 from flchain.base.crypto import Identity
+from flchain.base.frozen import Growing
 from flchain.base.types import EARLIEST, Address, Hash, Height, Millis, ModelVector, Round, UnixMillis, View
-from flchain.consensus.bft import BftState, Proposal, Timeout, Vote
+from flchain.consensus.bft import BftState, Timeout
 from flchain.ledger.state import NO_HEIGHT, ChainState
 from flchain.light.trust import Head, Trust
 from flchain.rules.blocks import Block
 from flchain.wire.chunks import Assembly, Ranges
-from flchain.wire.messages import Kind, Want
-from flchain.wire.packets import PacketType, Topics, encode_packet
+from flchain.wire.envelope import Verified
+from flchain.wire.messages import Want
+from flchain.wire.packets import Packet, PacketType, Topics, encode_packet
 from miner.core.mempool import Mempool
 from miner.core.order_pool import OrderPool
 from miner.core.tip import Changes, Deltas, Tip
+from miner.core.words import Words
 
 BEFORE_ANYTHING = Millis(0)
 
@@ -176,15 +180,17 @@ class Candidate:
 
     block: Block
     after: ChainState | None
+    said: Mapping[bytes, Verified] = field(default_factory=dict)
+    """The messages in it by their bytes: one that comes by itself later is known."""
 
 
 @dataclass(frozen=True)
 class Early:
-    """A validator's consensus message of the next height, kept until this one is decided."""
+    """A candidate's vote or proposal of the next height, kept until this one is decided."""
 
-    signer: Address
-    kind: Kind
-    packet: PacketReceived
+    said: Verified
+    packet: Packet
+    """What it came in, whole: a proposal with its block."""
 
 
 @dataclass(frozen=True)
@@ -197,8 +203,8 @@ class MinerState:
     bft: BftState
     mempool: Mempool = field(default_factory=Mempool)
     candidates: dict[Hash, Candidate] = field(default_factory=dict)
-    raws: dict[Vote | Proposal, bytes] = field(default_factory=dict)
-    """Signed bytes of this height's votes and proposals, by the value that consensus knows."""
+    words: Words = field(default_factory=Words)
+    """This height's votes and proposals."""
     proposing_view: View | None = None
     """This node leads this view and waits a little, so that its block can close the phase."""
     gossips: int = 0
@@ -221,9 +227,10 @@ class MinerState:
     """While this node is so far behind that it needs a state: the newest header it trusts, beyond its own blocks."""
     is_expired: bool = False
     """What this node trusts is too old: the operator has been told."""
-    scores: dict[Address | None, int] = field(default_factory=dict)
+    scores: Growing[Address | None, int] = field(default_factory=Growing)
     """Scores of the open round that are computed."""
-    scores_asked: frozenset[Address | None] = frozenset()
+    scores_asked: Growing[Address | None, None] = field(default_factory=Growing)
+    """What the scorer was asked for in the open round."""
     early: tuple[Early, ...] = ()
     """Consensus messages of the next height, taken when this one is decided."""
     assemblies: dict[Address, Assembly] = field(default_factory=dict)
@@ -243,6 +250,11 @@ class MinerState:
     """When this miner last told its newest header."""
     answered_ms: dict[tuple[Address, Want], Millis] = field(default_factory=dict)
     """When a node's last question of one sort was answered."""
+
+    def find_known(self, raw: bytes) -> Verified | None:
+        """A message or order that waits here, or is in a block proposed here, by its very bytes."""
+        said = self.mempool.by_bytes.get(raw) or self.orders.get(raw)
+        return said or next((c.said[raw] for c in self.candidates.values() if raw in c.said), None)
 
     def tell_miners(self, raw: bytes) -> Publish:
         """A signed message for all other miners."""

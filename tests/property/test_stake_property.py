@@ -15,7 +15,7 @@ from flchain.ledger.state import build_genesis_state, compute_validators_hash, g
 from flchain.ledger.state_tree import compute_state_root
 from flchain.rules.blocks import apply_block, select_orders
 from flchain.wire.messages import Delegate, Phase, Register, Transfer, Undelegate, Unjail
-from tests.support.builders.chain import BuiltChain, build_identity, make_scores
+from tests.support.builders.chain import BuiltChain, build_identity, make_scores, open_all
 from tests.support.builders.stake import StakeDriver, accuse, build_stake_chain, seal_order
 
 RULES: dict[str, Any] = {
@@ -49,7 +49,8 @@ class StakeMachine(RuleBasedStateMachine):
 
     def send(self, *raws: bytes, later_ms: int = 0) -> None:
         state = self.driver.state
-        self.driver.extend(orders=select_orders(state, raws), clock_ms=state.time_ms + later_ms)
+        chosen = select_orders(state, open_all(raws, state.chain))
+        self.driver.extend(orders=[said.raw for said in chosen], clock_ms=state.time_ms + later_ms)
 
     @rule(sender=NUMBERS, to=NUMBERS, amount=AMOUNTS)
     def transfer(self, sender: int, to: int, amount: int) -> None:

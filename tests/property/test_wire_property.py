@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC
 from typing import Any
 
 import cbor2
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flchain.base.errors import InvalidMessage
+from flchain.base.errors import InvalidMessage, MalformedMessage
 from flchain.base.types import Hash, Height
 from flchain.ledger.certificate import verify_certificate
 from flchain.ledger.genesis import Genesis
+from flchain.wire.cbor_form import COSE_SIGN1_TAG, DEPTH_MAX, decode_item
 from flchain.wire.chunks import CHUNK_BYTES, Assembly, process_chunk
 from flchain.wire.envelope import decode, decode_struct, encode, encode_struct, open_envelope, seal, verify_envelope
 from flchain.wire.messages import (
@@ -123,7 +126,7 @@ def read_everything(data: bytes) -> None:
         assert encode_struct(value) == data
     try:
         envelope = open_envelope(data, CHAIN.id)
-        message = verify_envelope(envelope, CHAIN.id, SENDER.public_key)
+        message = verify_envelope(envelope, CHAIN.id, SENDER.public_key).message
     except InvalidMessage:
         pass
     else:
@@ -149,6 +152,57 @@ def test_no_decoder_raises_anything_but_invalid_message(data: bytes) -> None:
     read_everything(data)
 
 
+def decode_by_library(data: bytes) -> object:
+    """What `cbor2` makes of canonical bytes of our types; raises ValueError for any other bytes."""
+    try:
+        value = thaw(cbor2.loads(data, allow_indefinite=False, allow_duplicate_keys=False))
+        again = encode(value)
+    except Exception as error:
+        raise ValueError from error
+    if again != data:
+        raise ValueError("a second encoding")
+    return value
+
+
+def thaw(value: object, depth: int = 1) -> object:
+    """A value made of 64-bit integers, bytes, text, booleans, null, lists and maps of plain keys: what messages are
+    made of. Raises ValueError for any other. The library freezes what is inside a tag."""
+    match value:
+        case _ if depth > DEPTH_MAX:
+            raise ValueError("too deep")
+        case None | bool() | bytes() | str():
+            return value
+        case int() if -(2**64) <= value < 2**64:
+            return value
+        case list() | tuple():
+            return [thaw(item, depth + 1) for item in value]
+        case Mapping() if not any(isinstance(key, tuple | Mapping) for key in value):
+            return {thaw(key, depth + 1): thaw(item, depth + 1) for key, item in value.items()}
+        case cbor2.CBORTag() if value.tag == COSE_SIGN1_TAG and depth == 1:
+            return cbor2.CBORTag(value.tag, thaw(value.value, depth + 1))
+    raise ValueError("no value of ours")
+
+
+def encode_canonically(value: object) -> bytes:
+    try:
+        return encode(value)
+    except Exception:
+        return b"\xf6"
+
+
+@given(garbage | values.map(encode_canonically))
+def test_the_decoder_takes_what_the_library_takes_and_no_more(data: bytes) -> None:
+    """Canonical bytes of our types decode to what cbor2 decodes them to, and every other bytes are refused."""
+    try:
+        wanted = decode_by_library(data)
+    except ValueError:
+        with pytest.raises(MalformedMessage):
+            decode_item(data)
+    else:
+        assert decode_item(data) == wanted
+        assert encode(decode_item(data)) == data
+
+
 @given(st.sampled_from(list(Kind)), st.lists(values, max_size=6), st.booleans())
 def test_signed_garbage_is_refused(kind: Kind, fields: list[object], has_prefix: bool) -> None:
     """Any CBOR in the payload of a correctly signed message is typed or refused: a signer is no friend."""
@@ -163,7 +217,7 @@ def test_what_is_sealed_is_read(message: Any) -> None:
     """A message of any allowed values is read back equal, by its sender's key alone."""
     raw = seal(message, CHAIN.id, SENDER)
     envelope = open_envelope(raw, CHAIN.id)
-    assert verify_envelope(envelope, CHAIN.id, SENDER.public_key) == message
+    assert verify_envelope(envelope, CHAIN.id, SENDER.public_key).message == message
     assert envelope.sender == SENDER.address
 
 

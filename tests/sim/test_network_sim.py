@@ -6,12 +6,9 @@ To repeat seed 7 alone: FLCHAIN_SIM_SEEDS=7-8 pytest tests/sim -k mixed_faults; 
 from __future__ import annotations
 
 import os
-from functools import lru_cache
 
 import pytest
 
-from flchain.base import crypto
-from flchain.wire import envelope as wire
 from flchain.wire.envelope import open_envelope, seal
 from flchain.wire.messages import Commit, Kind, Phase, Reveal, compute_update_commitment
 from flchain.wire.packets import PacketType, decode_packet, encode_packet
@@ -21,12 +18,6 @@ from tools.sim.network import Network, Node
 
 FIRST, LAST = (int(number) for number in os.environ.get("FLCHAIN_SIM_SEEDS", "0-150").split("-"))
 SEEDS_PER_TEST = 10
-
-
-@pytest.fixture(autouse=True)
-def remember_signatures(monkeypatch):
-    """Four miners check the same signatures: a pure function is asked once, so that more seeds fit into a minute."""
-    monkeypatch.setattr(wire, "verify", lru_cache(maxsize=20_000)(crypto.verify))
 
 
 def is_consistent(network: Network) -> bool:

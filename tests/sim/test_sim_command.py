@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from contextlib import nullcontext
 from hashlib import sha256
 from pathlib import Path
 
@@ -44,14 +43,6 @@ def test_another_seed_has_another_trace() -> None:
     """The hash tells runs apart."""
     first, second = (run(Options(seed, 4, 1, 0, frozenset(), 3))[1].trace_hash for seed in (1, 2))
     assert first != second
-
-
-def test_run_is_the_same_without_what_is_remembered(monkeypatch) -> None:
-    """The shortcuts that make a run quick change no event of it."""
-    options = Options(5, 4, 2, 1, frozenset(FAULTS), 6)
-    quick = run(options)[1]
-    monkeypatch.setattr("tools.sim.network.remember_pure", nullcontext)
-    assert run(options)[1] == quick
 
 
 def test_all_faults_happen_and_do_no_harm() -> None:

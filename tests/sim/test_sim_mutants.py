@@ -21,10 +21,10 @@ from flchain.consensus.bft import ValidatorSet, VoteType
 from flchain.ledger import certificate
 from flchain.ledger.state import find_validator
 from flchain.light import follow
-from flchain.rules import blocks, orders, settle
+from flchain.rules import blocks, orders, settle, transactions
 from flchain.rules import score_words as scores_of_all
 from flchain.wire import messages
-from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct, verify_envelope
+from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct, verify_letter
 from flchain.wire.messages import Header, Phase
 from miner.core import agreement, scoring
 from miner.core import machine as miner_machine
@@ -49,15 +49,21 @@ class Mutant:
 
 
 def make_lenient(monkeypatch: pytest.MonkeyPatch, name: str, make: Callable[[bytes, object], object]) -> None:
-    """The miners' apply_block with one part of the rules replaced; the checker keeps the true ones."""
-    true = blocks.apply_block
+    """The miners' rules of a block with one part replaced; the checker keeps the true ones."""
+    apply_block, process_block = blocks.apply_block, blocks.process_block
 
-    def lenient(state, header_bytes, body_bytes):
+    def apply_leniently(state, header_bytes, *rest):
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(blocks, name, make(header_bytes, getattr(blocks, name)))
-            return true(state, header_bytes, body_bytes)
+            return apply_block(state, header_bytes, *rest)
 
-    monkeypatch.setattr(agreement, "apply_block", lenient)
+    def process_leniently(state, block, *rest):
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(blocks, name, make(block.header_bytes, getattr(blocks, name)))
+            return process_block(state, block, *rest)
+
+    monkeypatch.setattr(agreement, "apply_block", apply_leniently)
+    monkeypatch.setattr(agreement, "process_block", process_leniently)
 
 
 def accept_just_two_thirds(monkeypatch):
@@ -102,9 +108,9 @@ def forget_votes_on_restart(monkeypatch):
 def do_not_count_a_certificates_power(monkeypatch):
     true = certificate.verify_certificate
 
-    def verify(*arguments):
+    def verify(*arguments, **known):
         try:
-            return true(*arguments)
+            return true(*arguments, **known)
         except BadCertificate as error:
             if "only power" not in str(error):
                 raise
@@ -116,9 +122,9 @@ def do_not_count_a_certificates_power(monkeypatch):
 def do_not_check_a_certificates_signatures(monkeypatch):
     true = certificate.verify_certificate
 
-    def verify(*arguments):
+    def verify(*arguments, **known):
         try:
-            return true(*arguments)
+            return true(*arguments, **known)
         except BadCertificate as error:
             if "the signature of" not in str(error):
                 raise
@@ -166,16 +172,23 @@ def pay_twice_what_is_minted(monkeypatch):
 
 
 def count_votes_of_past_heights(monkeypatch):
-    true = agreement._verify
+    true, true_other = agreement._verify, miner_machine._on_other_height
 
-    def verify(state, envelope):
-        validator = find_validator(state.chain, envelope.sender)
-        if envelope.kind is not messages.Kind.VOTE or envelope.number > state.chain.height or validator is None:
-            return true(state, envelope)
-        message = verify_envelope(envelope, state.chain.chain, validator.public_key)
-        return msgspec.structs.replace(message, height=state.chain.height + 1)
+    def verify(state, letter):
+        validator = find_validator(state.chain, letter.sender)
+        if letter.kind is not messages.Kind.VOTE or letter.number > state.chain.height or validator is None:
+            return true(state, letter)
+        said = verify_letter(letter, state.chain.chain, validator.public_key)
+        message = msgspec.structs.replace(said.message, height=state.chain.height + 1)
+        return msgspec.structs.replace(said, message=message)
+
+    def on_other_height(state, letter, packet):
+        is_past = letter.kind is messages.Kind.VOTE and letter.number <= state.chain.height
+        is_validators = find_validator(state.chain, letter.sender) is not None
+        return agreement.on_vote(state, letter) if is_past and is_validators else true_other(state, letter, packet)
 
     monkeypatch.setattr(agreement, "_verify", verify)
+    monkeypatch.setattr(miner_machine, "_on_other_height", on_other_height)
 
 
 def say_nothing_twice(monkeypatch):
@@ -239,7 +252,7 @@ def score_what_is_there(monkeypatch):
 
 def leave_the_scorer_out_of_its_commitment(monkeypatch):
     true = messages.compute_score_commitment
-    for module in (blocks, scores_of_all):
+    for module in (transactions, scores_of_all):
         monkeypatch.setattr(module, "compute_score_commitment", lambda name, sender, reveal: true(name, NOBODY, reveal))
 
 

@@ -42,7 +42,7 @@ class SignedWords:
         if raw in self._known:
             return envelope.sender
         self._known.add(raw)
-        message = verify_envelope(envelope, self._chain, self._keys[envelope.sender])
+        message = verify_envelope(envelope, self._chain, self._keys[envelope.sender]).message
         assert isinstance(message, Vote | Proposal)
         step = message.step if isinstance(message, Vote) else 0
         what = message.block_hash if isinstance(message, Vote) else (message.block_hash, message.valid_view)

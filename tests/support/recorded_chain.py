@@ -36,6 +36,7 @@ from tests.support.builders.chain import (
     PARAMETERS_COUNT,
     SALT,
     certify,
+    open_all,
     seal_commit,
     seal_reveal,
     seal_score_commit_of,
@@ -124,7 +125,8 @@ class ChainRecorder(StakeDriver):
         height = before.height + 1
         view = View(height % 5 // 4)
         clock = UnixMillis(max(clock_ms, before.time_ms + BLOCK_MS))
-        block, _ = build_block(before, get_proposer(before, view), transactions, orders, clock)
+        letters = open_all(transactions, before.chain), open_all(orders, before.chain)
+        block, _ = build_block(before, get_proposer(before, view), *letters, clock)
         _, after = apply_block(before, block.header_bytes, block.body_bytes)
         certificate = certify(self.chain, before, block, self.seated, view)
         if height % 3 == 0:

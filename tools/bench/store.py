@@ -6,7 +6,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from agent.edge.store.disk_writes import read_disk_bytes
 from agent.edge.store.packing import pack
 from agent.edge.store.store import STORE_FILE, Change, RoundLine, Store
 from flchain.base.fixedpoint import VALUE_BYTES, add, to_fixed
+from flchain.base.frozen import replace
 from flchain.base.types import Hash, ModelVector, Round
 from flchain.codecs import CODECS, DOWNSTREAM_RULES
 from flchain.light.follow import LightState, build_light_state

@@ -8,12 +8,12 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
 
 from flchain.base.errors import ConfigError, FlchainError
+from flchain.base.frozen import replace
 from flchain_edge.process.command import EXIT_FAULT
 from tools.demo.display import Display
 from tools.demo.earnings import read_mined

@@ -181,7 +181,7 @@ class Observer:
 
     def _on_status(self, owner: Address, raw: bytes, *, is_old: bool) -> None:
         envelope = open_envelope(raw, self.light.chain)
-        status = verify_envelope(envelope, self.light.chain, self.light.device_keys[owner])
+        status = verify_envelope(envelope, self.light.chain, self.light.device_keys[owner]).message
         if not isinstance(status, Status) or envelope.sender != owner:
             return
         view = self.devices[owner]

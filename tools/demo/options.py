@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 from flchain.aggregation import AGGREGATION_RULES
 from flchain.base.errors import ConfigError
+from flchain.base.frozen import replace
 from flchain.codecs import CODECS, DOWNSTREAM_RULES
 from flchain.codecs.codec import LEVEL_MAX
 from flchain.ledger.params import DEVICES_MAX, VALIDATORS_MAX

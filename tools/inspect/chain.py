@@ -109,7 +109,7 @@ def _read_samples(state: ChainState, envelope: Envelope) -> int:
     """As the chain counts them: capped."""
     device = find_device(state, envelope.sender)
     try:
-        message = verify_envelope(envelope, state.chain, device.public_key if device else b"")
+        message = verify_envelope(envelope, state.chain, device.public_key if device else b"").message
     except InvalidMessage as error:
         raise LedgerCorrupt(0, f"an update of {envelope.sender.hex()}: {error}") from error
     assert isinstance(message, Reveal)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from flchain.base.crypto import Identity, compute_address
 from flchain.base.errors import FlchainError, InvalidMessage
+from flchain.base.frozen import replace
 from flchain.base.types import Address
 from flchain.ledger.genesis import Genesis
 from flchain.ledger.state import find_account
@@ -62,7 +63,7 @@ def read_receipt(
         if packet.type is not PacketType.MESSAGE or owner not in miners:
             return None
         envelope = open_envelope(packet.fields[0], access.genesis.chain_id())
-        message = verify_envelope(envelope, access.genesis.chain_id(), miners[owner])
+        message = verify_envelope(envelope, access.genesis.chain_id(), miners[owner]).message
     except InvalidMessage:
         return None
     if not isinstance(message, Receipt) or message.digest != digest or envelope.sender != owner:

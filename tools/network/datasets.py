@@ -14,7 +14,7 @@ import gzip
 import importlib.util
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flchain.base.errors import ConfigError
+from flchain.base.frozen import replace
 
 WATCH_RATE_HZ = 50
 WATCH_WINDOW = 100  # samples, 2 s

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from agent.scheduling.decide import REST, SchedulerState, build_scheduler_state, decide
 from agent.scheduling.estimates import (
@@ -19,6 +19,7 @@ from agent.scheduling.policies.economics import SEND_S
 from agent.scheduling.readings import BoardReading, Shares
 from agent.scheduling.settings import SchedulerSettings
 from agent.scheduling.values import CpuOutlook, MiningOffer, RoundOutlook, SchedulerInputs, compute_core_second_cost
+from flchain.base.frozen import replace
 from flchain.base.types import Millis
 from flchain.wire.messages import Phase
 from tools.resources import board_model

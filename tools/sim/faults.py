@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
+from flchain.base.frozen import replace
 from tools.sim.network import Links, Network
 from tools.sim.stake import schedule_orders
 

@@ -35,7 +35,6 @@ from miner.edge.ledger.base import StoredBase, restore_base
 from tools.sim.broker import Broker, describe_event
 from tools.sim.chain import PARAMETERS_COUNT, BuiltChain, build_chain
 from tools.sim.checks import Checker
-from tools.sim.memo import remember_pure
 from tools.sim.world import Clock, Links, Node
 
 END_MS = 240_000
@@ -108,14 +107,13 @@ class Network(Broker):
     def run(self, until: Callable[[Network], bool] | None = None, end_ms: int = END_MS) -> Network:
         """Until `until` (default: everyone has all rounds), a violation, or `end_ms` of virtual time."""
         until = until or Network.is_done
-        with remember_pure():
-            while self._queue and not self.violations and not until(self):
-                self.now, _, do = heapq.heappop(self._queue)
-                self.events += 1
-                if self.now > end_ms or self.events > EVENTS_MAX:
-                    self.violations.append("stalled")
-                    break
-                do()
+        while self._queue and not self.violations and not until(self):
+            self.now, _, do = heapq.heappop(self._queue)
+            self.events += 1
+            if self.now > end_ms or self.events > EVENTS_MAX:
+                self.violations.append("stalled")
+                break
+            do()
         return self
 
     @property

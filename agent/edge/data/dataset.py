@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -36,6 +36,7 @@ from agent.sensing.resampling import (
 from agent.sensing.selection import HOLD_OUT, NEITHER, TRAIN, assign_parts, select_newest
 from agent.sensing.timeline import Boot
 from flchain.base.errors import ConfigError
+from flchain.base.frozen import replace
 from flchain_edge.model.model_files import Examples, NoWindows, load_part
 
 GRID_POINTS_MAX = 500_000

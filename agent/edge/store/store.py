@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -32,6 +32,7 @@ from agent.scheduling.energy import UNKNOWN, Energy
 from flchain.base.crypto import Identity
 from flchain.base.errors import ConfigError, InvalidMessage, LedgerCorrupt, MalformedMessage
 from flchain.base.fixedpoint import vector_bytes
+from flchain.base.frozen import replace
 from flchain.base.types import Hash, ModelVector, Round
 from flchain.ledger.state import start_carried
 from flchain.light.follow import LightState, restore

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import aiosqlite
@@ -16,6 +16,7 @@ import numpy as np
 
 from agent.edge.store.packing import accumulate, pack, subtract, unpack
 from flchain.base.fixedpoint import vector_from_bytes
+from flchain.base.frozen import replace
 from flchain.base.types import ModelVector
 
 STEPS_MAX = 64

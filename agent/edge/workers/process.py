@@ -18,7 +18,7 @@ import time
 import traceback
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ from agent.edge.workers.allocator import keep_heap_small, return_memory
 from agent.edge.workers.frames import HEADER, Frame, FrameKind, WorkerSpec, decode_header, decode_meta, encode_frame
 from flchain.base.errors import ConfigError, FlchainError
 from flchain.base.fixedpoint import to_float
+from flchain.base.frozen import replace
 from flchain_edge.model.model_files import (
     MODEL_BYTES_MAX,
     Examples,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +18,7 @@ from agent.edge.workers.frames import Frame, FrameKind, WorkerSpec
 from agent.edge.workers.spawn import WorkerProcess, spawn_worker
 from agent.edge.workers.worker import Worker, WorkerFailed
 from agent.scheduling.readings import Shares
+from flchain.base.frozen import replace
 from flchain.base.types import ModelVector, Round
 from flchain.ledger.params import ChainParams
 

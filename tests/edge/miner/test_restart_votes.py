@@ -32,7 +32,7 @@ from miner.core.values import (
     TimerFired,
 )
 from miner.edge.ledger.ledger import Ledger, replay
-from tests.support.builders.chain import NO_CLOCK, BuiltChain, Driver, build_chain, make_reveal, seal_commit
+from tests.support.builders.chain import NO_CLOCK, BuiltChain, Driver, build_chain, make_reveal, open_all, seal_commit
 from tests.support.builders.ledger import change
 
 ME = 0
@@ -90,7 +90,7 @@ class Miner:
         envelope = open_envelope(packet.fields[0], self.chain.id)
         if envelope.sender != self.identity.address:
             return
-        message = verify_envelope(envelope, self.chain.id, self.identity.public_key)
+        message = verify_envelope(envelope, self.chain.id, self.identity.public_key).message
         if isinstance(message, Vote):
             slot = (message.height, message.view, message.step)
         elif isinstance(message, Proposal):
@@ -119,7 +119,8 @@ class Peers:
         """Conflicting valid blocks: with no, one, two and three devices' commitments."""
         if proposer not in self.blocks:
             address = self.chain.miners[proposer].address
-            self.blocks[proposer] = [build_block(self.state, address, self.commits[:count])[0] for count in range(4)]
+            commits = open_all(self.commits, self.chain.id)
+            self.blocks[proposer] = [build_block(self.state, address, commits[:count])[0] for count in range(4)]
         return self.blocks[proposer]
 
     def propose(self, view: int, block: Block, valid_view: int = -1) -> PacketReceived:

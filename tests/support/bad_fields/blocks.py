@@ -28,7 +28,7 @@ from tests.support.bad_fields.table import (
     build_rows,
     build_shape_rows,
 )
-from tests.support.builders.chain import NO_CLOCK, make_scores, seal_score_reveal
+from tests.support.builders.chain import NO_CLOCK, make_scores, open_all, seal_score_reveal
 
 DROPPED, IGNORED, NIL, TAKEN = Effect.DROPPED, Effect.IGNORED, Effect.NIL, Effect.TAKEN
 PROPOSED, FINAL = "bft, proposed to a miner", "to, final, to a miner"
@@ -49,7 +49,8 @@ def get_settling() -> Block:
     said = [seal_score_reveal(CHAIN, number, word) for number in range(4)]
     said.append(seal(word, CHAIN.id, DEVICE))
     orders = [seal(Transfer(n, CHAIN.holders[1].public_key, 20), CHAIN.id, HOLDER) for n in range(2)]
-    block, _ = build_block(state, get_proposer(state, View(0)), said, orders, NO_CLOCK)
+    letters = open_all(said, CHAIN.id), open_all(orders, CHAIN.id)
+    block, _ = build_block(state, get_proposer(state, View(0)), *letters, NO_CLOCK)
     return block
 
 

@@ -19,7 +19,7 @@ from flchain.light.trust import Head, encode_sets
 from flchain.rules.blocks import Block, apply_block, build_block
 from flchain.rules.score_words import build_score_commit
 from flchain.rules.settle import get_homes
-from flchain.wire.envelope import encode_struct, get_signature, seal
+from flchain.wire.envelope import Envelope, encode_struct, get_signature, open_envelope, seal
 from flchain.wire.messages import Body, Commit, Header, Phase, Reveal, ScoreReveal, Vote, compute_update_commitment
 from tools.sim.chain import CODEC_LEVEL, PARAMETERS_COUNT, BuiltChain, build_chain, build_identity
 
@@ -97,6 +97,11 @@ def certify(
     return build_certificate(state.validators, View(view), signatures)
 
 
+def open_all(raws: Iterable[bytes], chain: bytes) -> list[Envelope]:
+    """Messages opened, nothing of them verified: what `build_block` takes."""
+    return [open_envelope(raw, chain) for raw in raws]
+
+
 @dataclass
 class Driver:
     """Makes blocks on a chain one after another; every block made is also checked as a peer checks it."""
@@ -117,7 +122,8 @@ class Driver:
     def extend(self, transactions: Iterable[bytes] = (), orders: Iterable[bytes] = (), clock_ms: int = 0) -> Block:
         """Make, check and append a block."""
         proposer = self.chain.miners[len(self.blocks) % len(self.chain.miners)]
-        block, built = build_block(self.state, proposer.address, transactions, orders, UnixMillis(clock_ms))
+        letters = open_all(transactions, self.chain.id), open_all(orders, self.chain.id)
+        block, built = build_block(self.state, proposer.address, *letters, UnixMillis(clock_ms))
         checked, after = apply_block(self.state, block.header_bytes, block.body_bytes)
         assert checked == block
         assert compute_state_root(after) == compute_state_root(built) == block.header.state_root

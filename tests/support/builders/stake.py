@@ -29,6 +29,7 @@ from tests.support.builders.chain import (
     build_chain,
     certify,
     make_scores,
+    open_all,
     seal_score_commit,
     seal_score_reveal,
 )
@@ -54,7 +55,8 @@ class StakeDriver(Driver):
         """Make, check and append a block; its leader is the chain's own choice."""
         state = self.state
         proposer = get_proposer(state, View(0))
-        block, built = build_block(state, proposer, transactions, orders, UnixMillis(clock_ms))
+        letters = open_all(transactions, self.chain.id), open_all(orders, self.chain.id)
+        block, built = build_block(state, proposer, *letters, UnixMillis(clock_ms))
         checked, after = apply_block(state, block.header_bytes, block.body_bytes)
         assert checked == block
         assert compute_state_root(after) == compute_state_root(built) == block.header.state_root

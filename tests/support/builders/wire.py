@@ -14,7 +14,7 @@ PREFIX = CHAIN.id[:8]
 
 
 def read(raw: bytes, chain: bytes = CHAIN.id, public_key: bytes = SENDER.public_key) -> AnyMessage:
-    return verify_envelope(open_envelope(raw, chain), chain, public_key)
+    return verify_envelope(open_envelope(raw, chain), chain, public_key).message
 
 
 def seal_payload(

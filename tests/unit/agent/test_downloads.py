@@ -242,7 +242,7 @@ def read_wanted(effects: list[mv.Effect]) -> Ranges:
     (said,) = [effect for effect in effects if isinstance(effect, mv.Publish)]
     assert said.topic == TOPICS.miner_to(HOME.address, ME.address)
     envelope = open_envelope(decode_packet(said.packet).fields[0], CHAIN.id)
-    message = verify_envelope(envelope, CHAIN.id, HOME.public_key)
+    message = verify_envelope(envelope, CHAIN.id, HOME.public_key).message
     assert isinstance(message, Resume) and message.to == ME.address
     return message.ranges
 
@@ -262,7 +262,7 @@ def test_a_miner_asks_for_what_is_missing_of_an_update_once_it_is_all_out() -> N
     for payload in payloads[3:6]:
         miner, effects = bring(miner, payload, 20)
     receipts = [e for e in effects if isinstance(e, mv.Publish) and "/to/" in e.topic]
-    assert len(receipts) == 1 and len(miner.mempool.messages) == 1
+    assert len(receipts) == 1 and len(list(miner.mempool.iterate())) == 1
 
 
 def test_who_has_no_receipt_needs_one_piece_to_get_it() -> None:

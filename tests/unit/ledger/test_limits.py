@@ -40,8 +40,21 @@ from flchain.wire.envelope import (
     encode_struct,
     open_envelope,
     seal,
+    seal_verified,
 )
-from flchain.wire.messages import Ask, Body, Certificate, Phase, Proposal, Reveal, ScoreReveal, Settlement, Vote, Want
+from flchain.wire.messages import (
+    Ask,
+    Body,
+    Certificate,
+    Commit,
+    Phase,
+    Proposal,
+    Reveal,
+    ScoreReveal,
+    Settlement,
+    Vote,
+    Want,
+)
 from flchain.wire.packets import PacketType, Topics, encode_packet
 from miner.core import agreement, mempool
 from miner.core.machine import EARLY_MAX, build_miner_state, step
@@ -122,7 +135,7 @@ def test_an_update_that_no_codec_wrote_takes_no_place() -> None:
         TOPICS.device_up(CHAIN.devices[0].address),
         encode_packet(PacketType.MESSAGE, seal(Reveal(1, SALT, 1, b"u" * 5_000), CHAIN.id, CHAIN.devices[0])),
     )
-    assert codes == [MalformedUpdate.code] and not state.mempool.messages
+    assert codes == [MalformedUpdate.code] and not list(state.mempool.iterate())
 
 
 def test_a_validator_cannot_take_the_others_places() -> None:
@@ -133,7 +146,7 @@ def test_a_validator_cannot_take_the_others_places() -> None:
             raw = seal(Vote(2, view, 1, None), CHAIN.id, key)
             state, codes = hear(state, TOPICS.miner_bft(key.address), encode_packet(PacketType.MESSAGE, raw))
             assert codes == []
-    assert [early.signer for early in state.early] == [key.address for key in CHAIN.miners[1:] for _ in range(8)]
+    assert [early.said.sender for early in state.early] == [key.address for key in CHAIN.miners[1:] for _ in range(8)]
     assert len(state.early) == 3 * EARLY_MAX[open_envelope(raw, CHAIN.id).kind]
 
 
@@ -142,7 +155,8 @@ def build_next_proposal(chain: BuiltChain) -> tuple[bytes, Block]:
     first = Driver(chain)
     first.extend([])
     proposer = next(key for key in chain.miners if key.address == get_proposer(first.state, View(0)))
-    block, _ = build_block(first.state, proposer.address, [seal_commit(chain, 0, make_reveal(chain, 0, 1))])
+    commit = open_envelope(seal_commit(chain, 0, make_reveal(chain, 0, 1)), chain.id)
+    block, _ = build_block(first.state, proposer.address, [commit])
     return seal(Proposal(2, 0, -1, block.hash), chain.id, proposer), block
 
 
@@ -240,10 +254,10 @@ def test_a_pool_with_room_asks_nobodys_reputation() -> None:
     driver.go_to(Phase.COMMIT)
     pool = mempool.Mempool()
     for number in range(3):
-        envelope = open_envelope(seal_commit(CHAIN, number, make_reveal(CHAIN, number, 1)), CHAIN.id)
-        pool, dropped = mempool.insert(pool, None, envelope)  # type: ignore[arg-type]  # the state must not be read
+        said = seal_verified(Commit(1, bytes(32), False), CHAIN.id, CHAIN.devices[number])
+        pool, dropped = mempool.insert(pool, None, said)  # type: ignore[arg-type]  # the state must not be read
         assert dropped == ()
-    assert len(pool.messages) == 3
+    assert len(list(pool.iterate())) == 3
 
 
 def test_one_node_is_not_answered_without_end() -> None:

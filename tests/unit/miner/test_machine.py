@@ -38,6 +38,7 @@ from tests.support.builders.chain import (
     certify,
     make_reveal,
     make_scores,
+    open_all,
     seal_commit,
     seal_score_commit,
     seal_score_commit_of,
@@ -79,7 +80,7 @@ def get_receipts(effects: tuple[Effect, ...], miner: int) -> list[tuple[bytes, s
     for effect in effects:
         if isinstance(effect, Publish) and "/to/" in effect.topic:
             envelope = open_envelope(decode_packet(effect.packet).fields[0], CHAIN.id)
-            receipt = verify_envelope(envelope, CHAIN.id, CHAIN.miners[miner].public_key)
+            receipt = verify_envelope(envelope, CHAIN.id, CHAIN.miners[miner].public_key).message
             assert isinstance(receipt, Receipt)
             found.append((receipt.digest, receipt.code))
     return found
@@ -220,9 +221,8 @@ def test_early_proposal_in_chunks_is_taken_whole(monkeypatch: pytest.MonkeyPatch
     chain = build_chain(devices=60)  # so many that an honest proposal may need chunks
     driver = Driver(chain)
     driver.go_to(Phase.COMMIT)
-    first, after = build_block(
-        driver.state, get_proposer(driver.state, View(0)), [commit_of(n, chain) for n in range(60)]
-    )
+    commits = open_all((commit_of(n, chain) for n in range(60)), chain.id)
+    first, after = build_block(driver.state, get_proposer(driver.state, View(0)), commits)
     second, _ = build_block(after, get_proposer(after, View(0)), [])
     proposer = next(key for key in chain.miners if key.address == get_proposer(after, View(0)))
     me = next(n for n, key in enumerate(chain.miners) if key is not proposer)

@@ -9,17 +9,17 @@ import pytest
 from flchain.base.errors import DuplicateMessage, PoolFull
 from flchain.base.types import BasisPoints, Round
 from flchain.ledger.state import ChainState
-from flchain.wire.envelope import Envelope, open_envelope, seal
+from flchain.wire.envelope import Verified, seal_verified
 from flchain.wire.messages import Commit, Kind, Phase
 from miner.core import mempool
 from miner.core.mempool import Mempool
-from tests.support.builders.chain import Driver, build_chain, make_reveal, seal_commit, seal_reveal
+from tests.support.builders.chain import Driver, build_chain, make_reveal, seal_commit
 
 CHAIN = build_chain(devices=4)
 
 
-def make_envelope(number: int, round_: int = 1, fill: bytes = b"c") -> Envelope:
-    return open_envelope(seal(Commit(round_, fill * 32, False), CHAIN.id, CHAIN.devices[number]), CHAIN.id)
+def make_letter(number: int, round_: int = 1, fill: bytes = b"c") -> Verified:
+    return seal_verified(Commit(round_, fill * 32, False), CHAIN.id, CHAIN.devices[number])
 
 
 def set_reputations(*reputations: int) -> ChainState:
@@ -30,7 +30,7 @@ def set_reputations(*reputations: int) -> ChainState:
 def fill_pool(state: ChainState, *numbers: int) -> Mempool:
     pool = Mempool()
     for number in numbers:
-        pool, dropped = mempool.insert(pool, state, make_envelope(number))
+        pool, dropped = mempool.insert(pool, state, make_letter(number))
         assert dropped == ()
     return pool
 
@@ -38,11 +38,11 @@ def fill_pool(state: ChainState, *numbers: int) -> Mempool:
 def test_repeat_is_known_and_contradiction_is_refused() -> None:
     """The same bytes are known; other bytes of the same kind, sender and round are a duplicate."""
     pool = fill_pool(CHAIN.state, 0)
-    assert mempool.is_known(pool, make_envelope(0))
-    assert not mempool.is_known(pool, make_envelope(1))
-    assert not mempool.is_known(pool, make_envelope(0, round_=2))
+    assert mempool.is_known(pool, make_letter(0))
+    assert not mempool.is_known(pool, make_letter(1))
+    assert not mempool.is_known(pool, make_letter(0, round_=2))
     with pytest.raises(DuplicateMessage):
-        mempool.is_known(pool, make_envelope(0, fill=b"d"))
+        mempool.is_known(pool, make_letter(0, fill=b"d"))
 
 
 def test_full_pool_drops_the_lowest_reputation_first_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,10 +50,10 @@ def test_full_pool_drops_the_lowest_reputation_first_and_says_so(monkeypatch: py
     state = set_reputations(5_000, 1_000, 3_000, 9_000)
     pool = fill_pool(state, 0, 1, 2)
     monkeypatch.setattr(mempool, "POOL_BYTES_MAX", pool.bytes_held)
-    after, dropped = mempool.insert(pool, state, make_envelope(3))
+    after, dropped = mempool.insert(pool, state, make_letter(3))
     assert dropped == ((Round(1), Kind.COMMIT, CHAIN.devices[1].address),)
     assert after.bytes_held <= pool.bytes_held
-    assert not mempool.is_known(after, make_envelope(1)) and mempool.is_known(after, make_envelope(3))
+    assert not mempool.is_known(after, make_letter(1)) and mempool.is_known(after, make_letter(3))
 
 
 def test_full_pool_refuses_the_lowest_reputation(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,20 +62,20 @@ def test_full_pool_refuses_the_lowest_reputation(monkeypatch: pytest.MonkeyPatch
     pool = fill_pool(state, 0, 1, 2)
     monkeypatch.setattr(mempool, "POOL_BYTES_MAX", pool.bytes_held)
     with pytest.raises(PoolFull):
-        mempool.insert(pool, state, make_envelope(3))
-    assert all(mempool.is_known(pool, make_envelope(number)) for number in (0, 1, 2))
+        mempool.insert(pool, state, make_letter(3))
+    assert all(mempool.is_known(pool, make_letter(number)) for number in (0, 1, 2))
 
 
 def test_pool_counts_its_bytes() -> None:
     """What is removed or pruned is not counted any more."""
     state = CHAIN.state
     pool = fill_pool(state, 0, 1)
-    pool, _ = mempool.insert(pool, state, make_envelope(2, round_=2))
-    assert pool.bytes_held == sum(map(len, pool.messages.values()))
+    pool, _ = mempool.insert(pool, state, make_letter(2, round_=2))
+    assert pool.bytes_held == sum(len(said.raw) for _, said in pool.iterate())
     pruned = mempool.prune(pool, Round(2))
-    assert list(pruned.messages) == [(Round(2), Kind.COMMIT, CHAIN.devices[2].address)]
-    assert pruned.bytes_held == len(make_envelope(2, round_=2).raw)
-    assert mempool.remove(pruned, frozenset(pruned.digests.values())).bytes_held == 0
+    assert [key for key, _ in pruned.iterate()] == [(Round(2), Kind.COMMIT, CHAIN.devices[2].address)]
+    assert pruned.bytes_held == len(make_letter(2, round_=2).raw)
+    assert mempool.remove(pruned, frozenset(key for key, _ in pruned.iterate())).bytes_held == 0
 
 
 def test_updates_that_open_nothing_leave_when_their_phase_begins() -> None:
@@ -84,11 +84,11 @@ def test_updates_that_open_nothing_leave_when_their_phase_begins() -> None:
     driver.go_to(Phase.COMMIT)
     good, bad = make_reveal(CHAIN, 0), make_reveal(CHAIN, 1)
     pool = Mempool()
-    for raw in (seal_reveal(CHAIN, 0, good), seal_reveal(CHAIN, 1, bad)):
-        pool, _ = mempool.insert(pool, driver.state, open_envelope(raw, CHAIN.id))
+    for number, reveal in enumerate((good, bad)):
+        pool, _ = mempool.insert(pool, driver.state, seal_verified(reveal, CHAIN.id, CHAIN.devices[number]))
     driver.extend([seal_commit(CHAIN, 0, good)])
     while driver.state.round.phase is Phase.COMMIT:
         driver.extend()
     pool, refused = mempool.drop_refused(pool, driver.state)
     assert [error.code for error in refused] == ["bad-commitment"]
-    assert [key[2] for key in pool.messages] == [CHAIN.devices[0].address]
+    assert [key[2] for key, _ in pool.iterate()] == [CHAIN.devices[0].address]

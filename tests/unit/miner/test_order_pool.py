@@ -16,7 +16,7 @@ from miner.core.machine import build_miner_state, step
 from miner.core.order_pool import ORDERS_PER_SENDER_MAX, OrderPool, insert, prune
 from miner.core.tip import Standing
 from miner.core.values import Effect, MinerConfig, MinerState, PacketReceived, Publish, Refuse
-from tests.support.builders.chain import NO_CLOCK, build_identity
+from tests.support.builders.chain import NO_CLOCK, build_identity, open_all
 from tests.support.builders.stake import (
     StakeDriver,
     accuse,
@@ -40,7 +40,7 @@ def put(pool: OrderPool, state: ChainState, raw: bytes) -> OrderPool:
 
 
 def test_orders_of_now_and_of_later_wait() -> None:
-    """The next order, those after it, and one that still lacks the money are kept by their digests."""
+    """The next order, those after it, and one that still lacks the money are kept, each once."""
     state = CHAIN.state
     raws = [
         transfer(state, RICH, OTHER, 10),
@@ -51,8 +51,8 @@ def test_orders_of_now_and_of_later_wait() -> None:
     pool: OrderPool = {}
     for raw in raws:
         pool = put(pool, state, raw)
-    assert pool == {open_envelope(raw, state.chain).digest(): raw for raw in raws}
-    assert set(select_orders(state, pool.values())) == {raws[0], raws[3]}
+    assert list(pool) == raws == [said.raw for said in pool.values()]
+    assert {said.raw for said in select_orders(state, pool.values())} == {raws[0], raws[3]}
 
 
 @pytest.mark.parametrize(
@@ -84,8 +84,8 @@ def test_what_is_done_is_refused_and_dropped() -> None:
     pool: OrderPool = {}
     for raw in (*raws, next_raw):
         pool = put(pool, driver.state, raw)
-    driver.extend(orders=select_orders(driver.state, raws))
-    assert list(prune(pool, driver.state).values()) == [next_raw]
+    driver.extend(orders=[said.raw for said in select_orders(driver.state, open_all(raws, CHAIN.id))])
+    assert list(prune(pool, driver.state)) == [next_raw]
     for raw, code in zip(raws, ("wrong-sequence", "wrong-round"), strict=True):
         with pytest.raises(InvalidMessage) as refused:
             put({}, driver.state, raw)
@@ -100,7 +100,7 @@ def test_what_has_become_wrong_is_dropped() -> None:
     pool = put(put({}, state, first), state, rival)
     chosen = select_orders(state, pool.values())
     assert len(chosen) == 1
-    driver.extend(orders=chosen)
+    driver.extend(orders=[said.raw for said in chosen])
     assert prune(pool, driver.state) == {}
 
 
@@ -114,7 +114,7 @@ def test_one_sender_has_few_places() -> None:
         put(pool, state, transfer(state, RICH, OTHER, 1, ahead=ORDERS_PER_SENDER_MAX))
     assert put(pool, state, transfer(state, OTHER, RICH, 1))
     driver = StakeDriver(CHAIN)
-    driver.extend(orders=select_orders(state, pool.values()))
+    driver.extend(orders=[said.raw for said in select_orders(state, pool.values())])
     assert prune(pool, driver.state) == {}
 
 
@@ -148,7 +148,7 @@ def get_receipts(effects: tuple[Effect, ...], owner: Address) -> list[tuple[Hash
     for effect in effects:
         if isinstance(effect, Publish) and effect.topic == TOPICS.miner_to(MINER.address, owner):
             envelope = open_envelope(decode_packet(effect.packet).fields[0], CHAIN.id)
-            receipt = verify_envelope(envelope, CHAIN.id, MINER.public_key)
+            receipt = verify_envelope(envelope, CHAIN.id, MINER.public_key).message
             assert isinstance(receipt, Receipt)
             said.append((Hash(receipt.digest), receipt.code))
     return said
@@ -160,7 +160,7 @@ def test_the_sender_of_an_order_gets_a_receipt() -> None:
     digest = open_envelope(raw, CHAIN.id).digest()
     state, effects = hear(build_miner(), RICH.address, raw)
     assert get_receipts(effects, RICH.address) == [(digest, "ok")]
-    assert state.orders == {digest: raw}
+    assert list(state.orders) == [raw]
     again, effects = hear(state, RICH.address, raw)
     assert again == state and get_receipts(effects, RICH.address) == [(digest, "ok")]
 
@@ -181,7 +181,7 @@ def test_a_miner_hears_its_own_operator() -> None:
     state = build_miner()
     raw = undelegate(state.chain, MINER, MINER, 1)
     after, effects = hear(state, MINER.address, raw)
-    assert list(after.orders.values()) == [raw]
+    assert list(after.orders) == [raw]
     receipt = next(e for e in effects if isinstance(e, Publish))
     assert step(state, PacketReceived(receipt.topic, receipt.packet), Millis(0), NO_CLOCK) == (state, ())
 
@@ -218,6 +218,6 @@ def test_orders_that_cannot_be_carried_out_make_room(monkeypatch: pytest.MonkeyP
     ready = [transfer(state, THIRD, RICH, 1), accuse(state, THIRD, MINER), accuse(state, RICH, MINER)]
     for raw, left in zip(ready, ([poor, near], [poor], []), strict=True):
         pool = put(pool, state, raw)
-        assert [waiting for waiting in pool.values() if waiting not in ready] == left
+        assert [waiting for waiting in pool if waiting not in ready] == left
     with pytest.raises(PoolFull):
         put(pool, state, transfer(state, OTHER, RICH, 1))

@@ -12,10 +12,12 @@ from flchain.base.types import Millis, UnixMillis
 from flchain.ledger.state import ChainState, find_device
 from flchain.rules import blocks as chain_rules
 from flchain.rules.blocks import build_block
+from flchain.rules.transactions import verify_transaction
 from flchain.wire.envelope import open_envelope
 from flchain.wire.messages import Phase, ScoreReveal
 from flchain.wire.packets import PacketType, encode_packet
 from miner.core import mempool
+from miner.core.agreement import check_block
 from miner.core.machine import build_miner_state, step
 from miner.core.timeliness import CLOCK_AHEAD_MAX_MS, is_timely
 from miner.core.tip import Standing
@@ -35,6 +37,7 @@ from tests.support.builders.chain import (
     BuiltChain,
     make_reveal,
     make_scores,
+    open_all,
     seal_commit,
     seal_reveal,
     seal_score_commit_of,
@@ -77,7 +80,8 @@ def play(miner: MinerState, *events: Event) -> tuple[MinerState, tuple[Effect, .
 
 
 def propose(state: ChainState, *transactions: bytes, clock_ms: UnixMillis = NO_CLOCK) -> Candidate:
-    return Candidate(*build_block(state, CHAIN.miners[1].address, transactions, (), clock_ms))
+    block, _ = build_block(state, CHAIN.miners[1].address, open_all(transactions, CHAIN.id), (), clock_ms)
+    return check_block(state, block, block.decode_body())
 
 
 def get_waits(effects: tuple[Effect, ...]) -> list[int]:
@@ -149,7 +153,8 @@ def test_a_block_that_closes_a_phase_may_leave_nobody_out_either() -> None:
 def check_that_a_mining_device_is_waited_for(state: ChainState, own: bytes, of_miners: list[bytes]) -> None:
     """A miner that has everybody's scores votes for a block with the device's only; a miner's own may be missing."""
     miner = build_miner(state, own, *of_miners[1:])
-    pool, _ = mempool.insert(miner.mempool, state, open_envelope(of_miners[0], CHAIN.id))
+    said = verify_transaction(state, open_envelope(of_miners[0], CHAIN.id))
+    pool, _ = mempool.insert(miner.mempool, state, said)
     miner = replace(miner, mempool=pool)
     assert not is_timely(miner, propose(state, *of_miners))
     assert is_timely(miner, propose(state, own, *of_miners))

@@ -43,7 +43,7 @@ HEIGHT = 1
 
 def do(state: ChainState, raw: bytes) -> ChainState:
     envelope = open_envelope(raw, state.chain)
-    return process_order(state, verify_order(state, envelope), envelope.sender)
+    return process_order(state, verify_order(state, envelope).message, envelope.sender)
 
 
 def get_guilty(state: ChainState) -> Candidate:

@@ -30,7 +30,7 @@ from flchain.rules.orders import (
 )
 from flchain.wire.envelope import encode_struct, open_envelope, seal
 from flchain.wire.messages import Body, Commit, Delegate, Phase, Register, Transfer, Undelegate
-from tests.support.builders.chain import build_identity, replace_header
+from tests.support.builders.chain import build_identity, open_all, replace_header
 from tests.support.builders.stake import (
     StakeDriver,
     build_stake_chain,
@@ -51,7 +51,7 @@ NEW = build_identity(7, 7)
 
 def do(state: ChainState, raw: bytes) -> ChainState:
     envelope = open_envelope(raw, state.chain)
-    return process_order(state, verify_order(state, envelope), envelope.sender)
+    return process_order(state, verify_order(state, envelope).message, envelope.sender)
 
 
 def do_all(state: ChainState, *raws: bytes) -> ChainState:
@@ -245,7 +245,7 @@ def test_each_fault_of_an_order_has_its_code(fault: str) -> None:
     with pytest.raises(InvalidMessage) as refused:
         do(state, raw)
     assert refused.value.code == code
-    assert select_orders(state, [raw]) == ()
+    assert select_orders(state, open_all([raw], state.chain)) == ()
 
 
 def test_full_tables_refuse_only_what_makes_them_longer() -> None:
@@ -291,7 +291,8 @@ def test_a_block_carries_many_orders_of_one_sender_in_sequence() -> None:
     state = driver.state
     own = [transfer(state, RICH, OTHER, 10 + i, ahead=i) for i in (0, 1, 2)]
     late = transfer(state, RICH, OTHER, 10, ahead=4)
-    chosen = select_orders(state, [late, *own[::-1], delegate(state, OTHER, MINER, 50)])
+    waiting = [late, *own[::-1], delegate(state, OTHER, MINER, 50)]
+    chosen = [said.raw for said in select_orders(state, open_all(waiting, state.chain))]
     assert set(chosen) == {*own, delegate(state, OTHER, MINER, 50)}
     driver.extend(orders=chosen[::-1])
     assert driver.state.accounts_by_address[RICH.address].sequence == 3
@@ -312,7 +313,7 @@ def test_a_block_of_too_many_orders_is_refused() -> None:
     chain = build_stake_chain(powers=[100] * 4)
     driver = StakeDriver(chain)
     many = [transfer(driver.state, chain.holders[0], chain.holders[1], 1, ahead=i) for i in range(ORDERS_MAX + 1)]
-    assert len(select_orders(driver.state, many)) == ORDERS_MAX
+    assert len(select_orders(driver.state, open_all(many, chain.id))) == ORDERS_MAX
     with pytest.raises(InvalidBlock, match="too many"):
         apply_orders(driver.state, tuple(many))
 
@@ -349,4 +350,4 @@ def test_registration_needs_a_sequence_of_its_own() -> None:
     driver = StakeDriver(CHAIN)
     raw = seal_order(driver.state, RICH, Register, 0, 100)
     driver.extend(orders=[raw])
-    assert select_orders(driver.state, [raw]) == ()
+    assert select_orders(driver.state, open_all([raw], CHAIN.id)) == ()

@@ -22,6 +22,7 @@ from flchain.light.trust import Head
 from flchain.rules.blocks import apply_block, build_block, is_body_for_devices, is_settling
 from flchain.wire.envelope import BODY_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, open_envelope
 from flchain.wire.messages import Body, Header, Kind
+from tests.support.builders.chain import open_all
 from tests.support.recorded_chain import (
     FOLDER,
     RecordedBlock,
@@ -83,7 +84,7 @@ def test_a_proposer_builds_the_recorded_blocks(recorded):
     """From the same messages, in whatever order they came, header and body come out byte by byte."""
     for before, said, body, _ in replay(recorded):
         header = decode_struct(said.header, Header, HEADER_BYTES_MAX)
-        mixed = body.transactions[::-1], body.orders[::-1]
+        mixed = open_all(body.transactions[::-1], before.chain), open_all(body.orders[::-1], before.chain)
         built, _ = build_block(before, Address(header.proposer), *mixed, UnixMillis(header.time_ms))
         assert (built.header_bytes, built.body_bytes) == (said.header, said.body), header.height
 

@@ -49,7 +49,7 @@ def test_committed_messages_are_read(entry: dict[str, str]) -> None:
     """The committed bytes of a message give the message back, with its sender, kind and number."""
     raw, message = bytes.fromhex(entry["raw"]), MESSAGES[entry["name"]]
     envelope = open_envelope(raw, bytes.fromhex(VECTORS["chain"]))
-    assert verify_envelope(envelope, CHAIN.id, bytes.fromhex(entry["public_key"])) == message
+    assert verify_envelope(envelope, CHAIN.id, bytes.fromhex(entry["public_key"])).message == message
     assert (envelope.sender.hex(), envelope.kind) == (entry["address"], message.kind)
     assert envelope.number == msgspec.structs.astuple(message)[0]
     assert wire.get_signature(raw) == envelope.signature

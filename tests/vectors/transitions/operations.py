@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -14,9 +15,9 @@ from flchain.base.types import View
 from flchain.consensus import dpos, pok, proposer
 from flchain.ledger import certificate, snapshot, state_tree
 from flchain.ledger.state import ChainState
-from flchain.rules import blocks, orders, phases, settle
-from flchain.wire import envelope as wire
-from flchain.wire import messages
+from flchain.rules import blocks, orders, phases, settle, transactions
+from flchain.rules.phases import PHASE_KINDS
+from flchain.wire import envelope, messages
 from tests.vectors.transitions import state_form
 
 Given = dict[str, Any]
@@ -29,18 +30,22 @@ def describe_state(after: ChainState, **more: Any) -> Outcome:
     return {"after": after, "root": state_tree.compute_state_root(after), **more}
 
 
+def open_all(state: ChainState, raws: Iterable[bytes]) -> list[envelope.Envelope]:
+    """Messages opened, nothing of them verified."""
+    return [envelope.open_envelope(raw, state.chain) for raw in raws]
+
+
 def process_message(before: ChainState, given: Given) -> Outcome:
     """One transaction: opened, verified and processed."""
-    envelope = wire.open_envelope(given["raw"], before.chain)
-    message = blocks.verify_transaction(before, envelope)
-    return describe_state(blocks.process_transaction(before, message, envelope.sender))
+    said = transactions.verify_transaction(before, envelope.open_envelope(given["raw"], before.chain))
+    said = transactions.check_transaction(before, said)
+    return describe_state(replace(before, round=transactions.add_transactions(before, said.kind, (said,))))
 
 
 def process_order(before: ChainState, given: Given) -> Outcome:
     """One order: opened, verified and processed."""
-    envelope = wire.open_envelope(given["raw"], before.chain)
-    message = orders.verify_order(before, envelope)
-    return describe_state(orders.process_order(before, message, envelope.sender))
+    said = orders.verify_order(before, envelope.open_envelope(given["raw"], before.chain))
+    return describe_state(orders.process_order(before, said.message, said.sender))
 
 
 def apply_block(before: ChainState, given: Given) -> Outcome:
@@ -48,8 +53,9 @@ def apply_block(before: ChainState, given: Given) -> Outcome:
     block, after = blocks.apply_block(before, given["header"], given["body"])
     outcome = describe_state(after, hash=block.hash)
     if "clock_ms" in given:
-        transactions, listed, _ = cbor2.loads(given["body"])
-        parts = given["proposer"], transactions[::-1], listed[::-1], given["clock_ms"]
+        said, listed, _ = cbor2.loads(given["body"])
+        mixed = open_all(before, said[::-1]), open_all(before, listed[::-1])
+        parts = given["proposer"], *mixed, given["clock_ms"]
         built, state = blocks.build_block(before, *parts)
         outcome |= {
             "built_header": built.header_bytes,
@@ -66,8 +72,10 @@ def propose(before: ChainState, given: Given) -> Outcome:
 
 def select(before: ChainState, given: Given) -> Outcome:
     """What of the messages that wait goes into the next block."""
-    transactions, after = blocks.select_transactions(before, given["transactions"])
-    return describe_state(after, transactions=transactions, orders=blocks.select_orders(before, given["orders"]))
+    chosen = blocks.select_transactions(before, open_all(before, given["transactions"]))
+    listed = blocks.select_orders(before, open_all(before, given["orders"]))
+    after = replace(before, round=transactions.add_transactions(before, PHASE_KINDS[before.round.phase], chosen))
+    return describe_state(after, transactions=[one.raw for one in chosen], orders=[one.raw for one in listed])
 
 
 def describe_phase(before: ChainState, _given: Given) -> Outcome:
@@ -147,7 +155,7 @@ def write_carried(before: ChainState, _given: Given) -> Outcome:
 
 def read_carried(before: ChainState, given: Given) -> Outcome:
     """What is carried after it has travelled."""
-    header = wire.decode_struct(given["header"], messages.Header, wire.HEADER_BYTES_MAX)
+    header = envelope.decode_struct(given["header"], messages.Header, envelope.HEADER_BYTES_MAX)
     return {"carried": snapshot.decode_carried(given["data"], header, before.params)}
 
 

@@ -22,6 +22,7 @@ from flchain.wire.messages import (
     compute_score_commitment,
     compute_update_commitment,
 )
+from tests.support.builders.chain import open_all
 from tests.vectors.transitions.recorder import Recorder
 from tests.vectors.transitions.world import CHAIN, DEVICES, MINERS, make_payload, seal
 
@@ -47,7 +48,8 @@ class Story:
     ) -> tuple[bytes, bytes]:
         """Make a block, record it, and go on after it; its header and body."""
         before = self.state
-        block, self.state = blocks.build_block(before, proposer.address, transactions, orders, UnixMillis(clock_ms))
+        letters = open_all(transactions, before.chain), open_all(orders, before.chain)
+        block, self.state = blocks.build_block(before, proposer.address, *letters, UnixMillis(clock_ms))
         if self._to is not None:
             given: dict[str, Any] = {"header": block.header_bytes, "body": block.body_bytes}
             built: dict[str, Any] = {"proposer": proposer.address, "clock_ms": clock_ms}

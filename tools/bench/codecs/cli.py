@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from flchain.base.errors import ConfigError
+from flchain.base.frozen import replace
 from tools.bench.codecs.codecs import (
     BASE,
     FILE_LEARNING_RATE,

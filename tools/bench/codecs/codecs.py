@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ import numpy as np
 from flchain.aggregation import WeightedUpdate, aggregate_weighted_sum
 from flchain.base.crypto import Identity, hash_tagged
 from flchain.base.fixedpoint import VALUE_BYTES, FloatVector, add, to_fixed, to_float
+from flchain.base.frozen import replace
 from flchain.base.types import Address, Hash, ModelVector, Round
 from flchain.codecs import CODECS, DOWNSTREAM_RULES, adaptive, compute_codec_seed
 from flchain.wire.envelope import encode_struct, seal

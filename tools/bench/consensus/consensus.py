@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from flchain.base.crypto import Identity, verify
 from flchain.base.errors import FlchainError
+from flchain.base.frozen import replace
 from flchain.base.types import Address
 from tools.bench.chain import SIGNED_BYTES
 from tools.bench.machine import describe_machine, read_commit

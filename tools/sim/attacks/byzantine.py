@@ -25,6 +25,7 @@ from flchain.wire.envelope import (
     encode_struct,
     get_signature,
     open_envelope,
+    open_known,
     seal,
 )
 from flchain.wire.messages import Kind, Proposal, Settlement, Vote
@@ -181,7 +182,9 @@ class Invalid(Behaviour):
         """Nobody's update is accepted, and everything else in the block agrees with that."""
         block, read = decode_block(header, body)
         with patch.object(blocks, "compute_settlement", lambda after: Settlement(())):
-            lie, _ = build_block(self.node.state.chain, Address(block.header.proposer), read.transactions)
+            state = self.node.state
+            letters = [open_known(raw, state.chain.chain, state.find_known) for raw in read.transactions]
+            lie, _ = build_block(state.chain, Address(block.header.proposer), letters)
         if lie.header == block.header:
             return self.build_bad_root(header, body)
         return lie.header_bytes, lie.body_bytes

@@ -9,12 +9,13 @@ A block travels as a BLOCK packet in which the seal stands where the certificate
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from flchain.base.crypto import Identity
 from flchain.base.errors import DuplicateMessage, InvalidMessage, MalformedMessage, UnknownSender, WrongRound
-from flchain.base.types import NO_HASH, Address, Hash, Millis, UnixMillis
+from flchain.base.frozen import Growing, replace
+from flchain.base.types import NO_HASH, Address, Hash, Millis, Round, UnixMillis
 from flchain.consensus.block_tree import (
     BlockTree,
     Change,
@@ -28,19 +29,11 @@ from flchain.consensus.block_tree import (
 )
 from flchain.consensus.pow import PowParams, SealRule, verify_seal
 from flchain.ledger.state import ChainState, find_validator
-from flchain.rules.blocks import (
-    DEVICE_KINDS,
-    SCORE_KINDS,
-    Block,
-    apply_block,
-    build_block,
-    decode_block,
-    get_key_for,
-    select_transactions,
-)
+from flchain.rules.blocks import Block, apply_block, build_block, decode_block, select_transactions
 from flchain.rules.phases import PHASE_KINDS
-from flchain.wire.envelope import BODY_BYTES_MAX, Envelope, decode_struct, open_envelope, seal, verify_envelope
-from flchain.wire.messages import Ask, Body, Kind, Phase, Want
+from flchain.rules.transactions import DEVICE_KINDS, SCORE_KINDS, get_key_for
+from flchain.wire.envelope import Letter, open_envelope, open_known, seal, verify_envelope, verify_letter
+from flchain.wire.messages import Ask, Kind, Phase, Want
 from flchain.wire.packets import (
     Packet,
     PacketType,
@@ -171,33 +164,33 @@ def _on_packet(state: PowState, event: PacketReceived, now_ms: Millis) -> Transi
         return _on_block(state, owner, packet, now_ms)
     if packet.type is not PacketType.MESSAGE:
         raise MalformedMessage(f"a {packet.type.name} on channel {channel[:16]!r}")
-    envelope = open_envelope(packet.fields[0], state.chain.chain)
-    if envelope.kind is Kind.ASK:
-        return _on_ask(state, envelope)
-    if envelope.kind not in (DEVICE_KINDS if channel == "up" else SCORE_KINDS):
-        raise MalformedMessage(f"a {envelope.kind.name} on channel {channel[:16]!r}")
-    return _add_to_pool(state, envelope)
+    letter = open_known(packet.fields[0], state.chain.chain, state.miner.find_known)
+    if letter.kind is Kind.ASK:
+        return _on_ask(state, letter)
+    if letter.kind not in (DEVICE_KINDS if channel == "up" else SCORE_KINDS):
+        raise MalformedMessage(f"a {letter.kind.name} on channel {channel[:16]!r}")
+    return _add_to_pool(state, letter)
 
 
 # --- messages of rounds -----------------------------------------------------------------------------------------------
 
 
-def _add_to_pool(state: PowState, envelope: Envelope) -> Transition:
+def _add_to_pool(state: PowState, letter: Letter) -> Transition:
     """Keep what any branch may still need: from the round that is final to the one after the tip's."""
-    if not state.final.round.number <= envelope.number <= state.chain.round.number + 1:
-        raise WrongRound(f"a {envelope.kind.name} of round {envelope.number}")
-    public_key = get_key_for(state.chain, envelope.kind, envelope.sender)
+    if not state.final.round.number <= letter.number <= state.chain.round.number + 1:
+        raise WrongRound(f"a {letter.kind.name} of round {letter.number}")
+    public_key = get_key_for(state.chain, letter.kind, letter.sender)
     miner = state.miner
     try:
-        if mempool.is_known(miner.mempool, envelope):
+        if mempool.is_known(miner.mempool, letter):
             return state, ()
     except DuplicateMessage:
-        if envelope.kind not in SCORE_KINDS:
+        if letter.kind not in SCORE_KINDS:
             raise
         # The scorer stood on another branch with other updates: what it says now is for the branch it has moved to.
-        miner = replace(miner, mempool=_forget(miner.mempool, (mempool.get_key(envelope),)))
-    verify_envelope(envelope, state.chain.chain, public_key)
-    pool, _ = mempool.insert(miner.mempool, state.chain, envelope)
+        place = Round(letter.number), letter.kind, letter.sender
+        miner = replace(miner, mempool=mempool.remove(miner.mempool, frozenset({place})))
+    pool, _ = mempool.insert(miner.mempool, state.chain, verify_letter(letter, state.chain.chain, public_key))
     return _score(replace(state, miner=replace(miner, mempool=pool)))
 
 
@@ -205,7 +198,7 @@ def _on_score(state: PowState, event: ScoreComputed) -> Transition:
     miner = state.miner
     if event.round != miner.chain.round.number:
         return state, ()
-    return _score(replace(state, miner=replace(miner, scores={**miner.scores, event.subject: event.score})))
+    return _score(replace(state, miner=replace(miner, scores=miner.scores.with_item(event.subject, event.score))))
 
 
 def _score(state: PowState, before: tuple[Effect, ...] = ()) -> Transition:
@@ -213,19 +206,14 @@ def _score(state: PowState, before: tuple[Effect, ...] = ()) -> Transition:
     return replace(state, miner=miner), (*before, *effects)
 
 
-def _forget(pool: mempool.Mempool, keys: tuple[mempool.Key, ...]) -> mempool.Mempool:
-    return mempool.remove(pool, frozenset(pool.digests[key] for key in keys))
-
-
 # --- blocks -----------------------------------------------------------------------------------------------------------
 
 
 def _on_seal(state: PowState, nonce: bytes, now_ms: Millis) -> Transition:
     """Build the block, tell it, stand on it."""
-    waiting = mempool.get_candidates(
-        state.miner.mempool, state.chain.round.number, PHASE_KINDS.get(state.chain.round.phase)
-    )
-    transactions, _ = select_transactions(state.chain, waiting.values())
+    kind = PHASE_KINDS.get(state.chain.round.phase)
+    pending = mempool.get_pending(state.miner.mempool, state.chain.round.number, kind)
+    transactions = select_transactions(state.chain, pending.values())
     me = state.miner.config.identity.address
     block, after = build_block(state.chain, me, transactions, clock_ms=UnixMillis(now_ms))
     sealed = SealedBlock(block, nonce)
@@ -285,7 +273,7 @@ def _insert(state: PowState, sealed: SealedBlock) -> Transition:
     """Seal first, for it costs one hash; then the rules of the chain."""
     tree, change = insert(state.tree, sealed.get_header(), state.verify)
     before = state.states[Hash(sealed.block.header.previous)]
-    _, after = apply_block(before, sealed.block.header_bytes, sealed.block.body_bytes)
+    _, after = apply_block(before, sealed.block.header_bytes, sealed.block.body_bytes, state.miner.find_known)
     return _adopt(_keep(replace(state, tree=tree), sealed, after), change)
 
 
@@ -297,11 +285,11 @@ def _adopt(state: PowState, change: Change, effects: tuple[Effect, ...] = ()) ->
     finals = _list_new_finals(state, change.redone)
     miner = replace(state.miner, chain=chain)
     if chain.round.number != state.chain.round.number:
-        miner = replace(miner, scores={}, scores_asked=frozenset())
+        miner = replace(miner, scores=Growing(), scores_asked=Growing())
     pool = mempool.prune(miner.mempool, state.final.round.number)
     if any(state.blocks[block_hash].block.header.phase is Phase.REVEAL for block_hash in change.undone):
         # Other updates may be in other places now: scores of the old list would open nothing.
-        pool = _forget(pool, tuple(key for key in pool.messages if key[1] in SCORE_KINDS))
+        pool = mempool.remove(pool, frozenset(key for key, _ in pool.iterate() if key[1] in SCORE_KINDS))
     for block_hash in change.undone:
         pool = _put_back(pool, chain, state.blocks[block_hash].block)
     kept = tree.blocks.keys() | tree.orphans.keys()
@@ -328,10 +316,15 @@ def _list_new_finals(state: PowState, redone: tuple[Hash, ...]) -> tuple[SealedB
 
 def _put_back(pool: mempool.Mempool, chain: ChainState, block: Block) -> mempool.Mempool:
     """Messages of a block that was undone and that this miner knows from nowhere else."""
-    for raw in decode_struct(block.body_bytes, Body, BODY_BYTES_MAX).transactions:
+    if block.header.phase not in (Phase.COMMIT, Phase.REVEAL):
+        return pool
+    for raw in block.decode_body().transactions:
+        if raw in pool.by_bytes:
+            continue
         envelope = open_envelope(raw, chain.chain)
-        if block.header.phase in (Phase.COMMIT, Phase.REVEAL) and mempool.get_key(envelope) not in pool.messages:
-            pool, _ = mempool.insert(pool, chain, envelope)
+        if envelope.sender not in mempool.get_pending(pool, Round(envelope.number), envelope.kind):
+            key = get_key_for(chain, envelope.kind, envelope.sender)
+            pool, _ = mempool.insert(pool, chain, verify_envelope(envelope, chain.chain, key))
     return pool
 
 
@@ -348,14 +341,14 @@ def _ask(state: PowState, owner: Address, now_ms: Millis) -> Transition:
     return replace(state, asked_ms=now_ms), (state.miner.tell_miners(raw),)
 
 
-def _on_ask(state: PowState, envelope: Envelope) -> Transition:
+def _on_ask(state: PowState, letter: Letter) -> Transition:
     me = state.miner.config.identity.address
-    sender = find_validator(state.chain, envelope.sender)
+    sender = find_validator(state.chain, letter.sender)
     if sender is None:
-        raise UnknownSender(f"{envelope.sender.hex()} is no miner")
-    message = verify_envelope(envelope, state.chain.chain, sender.public_key)
+        raise UnknownSender(f"{letter.sender.hex()} is no miner")
+    message = verify_letter(letter, state.chain.chain, sender.public_key).message
     if not isinstance(message, Ask) or message.to != me:
         return state, ()
-    topic = state.miner.topics.miner_to(me, envelope.sender)
+    topic = state.miner.topics.miner_to(me, letter.sender)
     wanted = [block.header.hash for block in get_branch(state.tree)[1:] if block.header.height >= message.height]
     return state, tuple(Publish(topic, encode_block(state.blocks[h])) for h in wanted[:ANSWER_BLOCKS_MAX])
