@@ -107,6 +107,7 @@ lock: $(VENV_LOCK)/.installed ## resolve the lock files again, for every platfor
 	  --no-emit-index-url --no-emit-find-links \
 	  --constraint requirements/constraints.in --custom-compile-command 'make lock' "$$@"; }; \
 	uv pyproject.toml --extra tools --extra uav --extra dev -o requirements/main.lock; \
+	uv pyproject.toml --constraint requirements/main.lock -o requirements/agent.lock; \
 	uv requirements/model.in -o requirements/model.lock; \
 	uv --no-deps requirements/data.in -o requirements/data.lock; \
 	uv requirements/oracle.in -o requirements/oracle.lock; \
