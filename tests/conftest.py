@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 
 from hypothesis import HealthCheck, settings
 
@@ -18,6 +19,15 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 _ELSEWHERE = {"tf": ("tensorflow", "test-model"), "oracle": ("cwt", "test-oracle")}
 
 collect_ignore = [folder for folder, (module, _) in _ELSEWHERE.items() if importlib.util.find_spec(module) is None]
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C mean what it means at a terminal, also for a run that a shell has put into the background.
+
+    There SIGINT is ignored, which every child inherits: one that a test interrupts would run for ever.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> list[str]:

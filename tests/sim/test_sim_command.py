@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.children import start_child
 from tests.support.sim_faults import conspire
 from tools.sim import cli
 from tools.sim.attacks.byzantine import BEHAVIOURS
@@ -132,7 +133,7 @@ def test_interrupt_stops_a_sweep_at_once() -> None:
     """SIGINT to a sweep in two processes ends it with 130 and one sentence, and without a traceback."""
     command = [sys.executable, "-m", "tools.cli", "sim", "--seeds", "0-4000", "--faults", "none", "--devices", "1"]
     command += ["--heights", "2", "--jobs", "2", "--json"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with start_child(command, ROOT) as process:
         assert process.stdout is not None and process.stdout.readline().startswith("{"), "the first run is over"
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from miner.edge.ledger.ledger import Ledger
 from tests.support.builders.chain import Driver, build_chain, make_reveal, make_scores
 from tests.support.builders.ledger import change, drive, flip, get_row, write_ledger
 from tests.support.builders.stake import StakeDriver, build_stake_chain, delegate
+from tests.support.children import start_child
 from tests.support.crash import kill_after
 from tools.cli import main as flchain
 from tools.inspect.chain import TAIL_HEADER, follow, format_time
@@ -186,7 +186,7 @@ def test_follow_sees_what_another_process_appends(driver: Driver, tmp_path: Path
 def test_ctrl_c_ends_a_follow_cleanly(path: Path) -> None:
     """After its first lines Ctrl-C ends it with 130 and without a traceback."""
     command = [sys.executable, "-m", "tools.cli", "chain", "tail", str(path), "-n", "2", "--follow"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with start_child(command) as process:
         assert process.stdout is not None and process.stderr is not None
         lines = [process.stdout.readline() for _ in range(3)]
         process.send_signal(signal.SIGINT)
