@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
 import sqlite3
 import time
@@ -19,7 +18,7 @@ from agent.settings import AgentSettings
 from flchain.base.errors import InvalidMessage
 from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct
 from flchain.wire.messages import Header
-from flchain_edge.process.kernel_clock import read_boot_key
+from flchain_edge.process.kernel_clock import read_boot_key, read_start_ticks
 
 ROUNDS_SHOWN = 5
 DISK_SPAN_S_MIN = 600.0
@@ -58,29 +57,24 @@ def _build_node(found: dict[str, Any] | None, data_dir: Path) -> dict[str, Any]:
     if found is None:
         times_s = [path.stat().st_mtime for path in data_dir.glob(f"{STORE_FILE}*") if path.is_file()]
         return {"state": "unknown" if times_s else "never started", "since_ms": _to_ms(max(times_s, default=None))}
-    now_s = time.clock_gettime(time.CLOCK_BOOTTIME)
-    is_this_boot = found.get("boot") == read_boot_key()
-    age_s = now_s - float(found.get("written_boot_s", 0.0)) if is_this_boot else None
-    if age_s is None:
+    is_alive = bool(found.get("is_running")) and is_same_process(found)
+    if is_alive or found.get("boot") == read_boot_key():
+        age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - float(found.get("written_boot_s", 0.0))
+    else:
         age_s = time.time() - float(found.get("written_ms", 0)) / 1000
-    state = "stopped"
-    if found.get("is_running"):
-        state = "running" if is_this_boot and is_alive(int(found["pid"]), float(found["written_boot_s"])) else "killed"
+    state = "running" if is_alive else "killed" if found.get("is_running") else "stopped"
     node: dict[str, Any] = {"state": state, "pid": found.get("pid"), "age_s": round(max(0.0, age_s), 1)}
     if state != "running":
         node["since_ms"] = found.get("written_ms")
     return node
 
 
-def is_alive(pid: int, written_boot_s: float, proc_root: Path = Path("/proc")) -> bool:
-    """Whether the process that wrote this still runs, and not a later one under its number."""
-    try:
-        stat = (proc_root / str(pid) / "stat").read_text()
-    except OSError:
-        return False
-    fields = stat.rpartition(")")[2].split()
-    # field 22 of proc(5), in ticks since the boot; field 3 is the state
-    return fields[0] not in "ZX" and float(fields[19]) / os.sysconf("SC_CLK_TCK") <= written_boot_s + 1.0
+def is_same_process(found: dict[str, Any], proc_root: Path = Path("/proc")) -> bool:
+    """Whether the process that wrote this still runs, and not a later one under its number, of this boot or another."""
+    ticks = found.get("start_ticks")
+    if ticks is None or float(found["written_boot_s"]) > time.clock_gettime(time.CLOCK_BOOTTIME) + 1.0:
+        return False  # a boot that was up for longer than this one is another
+    return read_start_ticks(int(found["pid"]), proc_root) == int(ticks)
 
 
 def read_history(database: Path, count: int) -> dict[str, Any]:

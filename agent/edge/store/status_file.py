@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.status_snapshot import SNAPSHOT_VERSION
-from flchain_edge.process.kernel_clock import read_boot_key
+from flchain_edge.process.kernel_clock import read_boot_key, read_start_ticks
 from flchain_edge.storage.mounts import IN_MEMORY, find_mount
 
 log = logging.getLogger(__name__)
@@ -75,6 +75,7 @@ class StatusFile:
         life = {
             "is_running": is_running,
             "pid": os.getpid(),
+            "start_ticks": read_start_ticks(os.getpid()),
             "boot": read_boot_key(),
             "written_boot_s": round(time.clock_gettime(time.CLOCK_BOOTTIME), 2),
             "written_ms": time.time_ns() // 1_000_000,

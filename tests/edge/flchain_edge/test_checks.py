@@ -18,9 +18,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from agent.commands.status_view import is_alive
+from agent.commands.status_view import _build_node, is_same_process
 from agent.edge.cpu.probe import probe
 from agent.edge.cpu.values import CpuBoard
+from agent.edge.store.status_file import StatusFile, read_status
+from agent.status_snapshot import SNAPSHOT_VERSION
 from flchain.base.crypto import Identity
 from flchain.base.errors import ConfigError
 from flchain_edge.checks import clock
@@ -199,18 +201,44 @@ def test_what_could_enforce_shares(tmp_path: Path) -> None:
     assert sorted(groups.rglob("*")) == before
 
 
+def plant_process(root: Path, state: str, start_ticks: int) -> None:
+    rest = " ".join(["0"] * 18)
+    plant(root, {"7/stat": f"7 (a ) b) {state} {rest} {start_ticks} 0 0"})
+
+
 def test_a_process_is_known_by_its_start(tmp_path: Path) -> None:
-    """A later process under the same number is another one, and a dead one that nobody has waited for is no more."""
-    ticks = os.sysconf("SC_CLK_TCK")
+    """A process under the same number that began at another time is another one, and so is one of a longer boot; a
+    dead one that nobody has waited for is no more."""
+    now_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+    found = {"pid": 7, "start_ticks": 10_000, "written_boot_s": now_s - 5.0}
+    plant_process(tmp_path, "S", 10_000)
+    assert is_same_process(found, tmp_path)
+    for changed in (
+        {"start_ticks": 10_001},
+        {"pid": 8},
+        {"start_ticks": None},
+        {"written_boot_s": now_s + 3600.0},
+    ):
+        assert not is_same_process({**found, **changed}, tmp_path)
+    plant_process(tmp_path, "Z", 10_000)
+    assert not is_same_process(found, tmp_path)
 
-    def write(state: str, started_s: float) -> None:
-        rest = " ".join(["0"] * 18)
-        plant(tmp_path, {"7/stat": f"7 (a ) b) {state} {rest} {started_s * ticks:.0f} 0 0"})
 
-    write("S", 100.0)
-    assert is_alive(7, 150.0, tmp_path) and not is_alive(7, 50.0, tmp_path) and not is_alive(8, 150.0, tmp_path)
-    write("Z", 100.0)
-    assert not is_alive(7, 150.0, tmp_path)
+def test_an_agent_runs_under_whatever_boot_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container shows another boot id than its units see: the agent that wrote the status runs all the same."""
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    file = StatusFile(tmp_path)
+    file.write({"version": SNAPSHOT_VERSION})
+    (tmp_path / "boot_id").write_text("another\n")
+    monkeypatch.setattr("flchain_edge.process.kernel_clock.BOOT_ID", tmp_path / "boot_id")
+    node = _build_node(read_status(tmp_path), tmp_path)
+    assert (node["state"], node["pid"]) == ("running", os.getpid())
+    assert node["age_s"] < 60.0
+    written = json.loads((tmp_path / "status.json").read_text())
+    (tmp_path / "status.json").write_text(json.dumps({**written, "start_ticks": written["start_ticks"] + 1}))
+    assert _build_node(read_status(tmp_path), tmp_path)["state"] == "killed"
+    file.close({"version": SNAPSHOT_VERSION})
+    assert _build_node(read_status(tmp_path), tmp_path)["state"] == "stopped"
 
 
 def write_certificate(folder: Path, name: str, from_days: float, to_days: float) -> MqttSettings:
