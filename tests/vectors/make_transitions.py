@@ -14,6 +14,8 @@ from tests.vectors.transitions.builders import (
     blocks,
     elections,
     evidence,
+    genesis,
+    light,
     messages,
     orders,
     phases,
@@ -22,6 +24,7 @@ from tests.vectors.transitions.builders import (
     settlements,
     steps,
     trees,
+    trust,
 )
 from tests.vectors.transitions.recorder import Recorder, dump
 
@@ -30,6 +33,9 @@ BUILDERS: dict[str, Callable[[Recorder], None]] = {
     "proposers": proposers.build,
     "steps": steps.build,
     "trees": trees.build,
+    "light": light.build,
+    "trust": trust.build,
+    "genesis": genesis.build,
     "messages": messages.build,
     "orders": orders.build,
     "evidence": evidence.build,

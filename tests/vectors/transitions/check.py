@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from flchain.base import errors
-from tests.vectors.transitions import packing, state_form
-from tests.vectors.transitions.operations import OPERATIONS
+from tests.vectors.transitions import operations, operations_light, packing, state_form
 
 DATA = Path(__file__).with_name("data")
 WORLD = DATA / "world.json"
+OPERATIONS = operations.OPERATIONS | operations_light.OPERATIONS
 Vector = dict[str, Any]
 
 
@@ -48,9 +48,18 @@ def list_vectors() -> list[tuple[str, Vector]]:
 
 @functools.cache
 def load(path: Path) -> dict[str, Any]:
-    """The content of a file of vectors, read once."""
+    """The content of a file of vectors, read once, with what is written only once in it put back in its places."""
     content: dict[str, Any] = json.loads(path.read_text())
-    return content
+    repeated = content.get("repeated", [])
+    return {name: _put_back(value, repeated) for name, value in content.items()}
+
+
+def _put_back(value: Any, repeated: list[str]) -> Any:
+    if isinstance(value, dict):
+        return {name: _put_back(item, repeated) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_put_back(item, repeated) for item in value]
+    return repeated[int(value[1:])] if isinstance(value, str) and value.startswith("=") else value
 
 
 def describe_difference(world: state_form.Flat, vector: Vector) -> str:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from flchain.ledger.state import ChainState
 from tests.vectors.transitions import check, packing, state_form
+
+REPEATED_MIN = 100
+"""Texts of at least so many characters are written only once in a file."""
 
 
 class Recorder:
@@ -44,9 +49,29 @@ class Recorder:
         return outcome
 
     def write(self, path: Path) -> None:
-        """Write the file."""
-        listed = ",\n".join(dump(vector) for vector in self.vectors)
-        path.write_text(f'{{"vectors": [\n{listed}\n]}}\n')
+        """Write the file. Long texts that come again are written once, and referred to by number."""
+        counts = Counter(_list_texts(self.vectors))
+        repeated = [text for text, count in counts.items() if count > 1]
+        places = {text: f"={i}" for i, text in enumerate(repeated)}
+        listed = ",\n".join(dump(_refer(vector, places)) for vector in self.vectors)
+        texts = ",\n".join(json.dumps(text) for text in repeated)
+        path.write_text(f'{{"repeated": [\n{texts}\n],\n"vectors": [\n{listed}\n]}}\n')
+
+
+def _list_texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str) and len(value) >= REPEATED_MIN:
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _list_texts(item)
+
+
+def _refer(value: Any, places: Mapping[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {name: _refer(item, places) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_refer(item, places) for item in value]
+    return places.get(value, value) if isinstance(value, str) else value
 
 
 def dump(value: Any, depth: int = 0) -> str:

@@ -24,7 +24,7 @@ from flchain.wire.messages import (
 )
 from tests.support.builders.chain import open_all
 from tests.vectors.transitions.recorder import Recorder
-from tests.vectors.transitions.world import CHAIN, DEVICES, MINERS, make_payload, seal
+from tests.vectors.transitions.world import DEVICES, MINERS, make_payload, seal
 
 BYTES_MAX = 10_000_000
 
@@ -61,18 +61,19 @@ class Story:
         number = self.state.round.number
         salt = hashlib.sha256(b"salt %d %d" % (place, number)).digest()[:16]
         params, sender = self.state.params, DEVICES[place].address
-        payload = make_payload(place + 10 * number, params.codec, params.codec_level, sender)
+        payload = make_payload(place + 10 * number, params.codec, params.codec_level, sender, params.parameters_count)
         return Reveal(number, salt, samples or 331 * (place + 1), payload)
 
     def commits(self, places: Iterable[int], pledged: Sequence[int] = ()) -> list[bytes]:
         """The commitments of these devices."""
         number = self.state.round.number
-        bound = {i: compute_update_commitment(CHAIN, DEVICES[i].address, self.make_reveal(i)) for i in places}
-        return [seal(Commit(number, bound[i], i in pledged), DEVICES[i]) for i in bound]
+        name = self.state.chain
+        bound = {i: compute_update_commitment(name, DEVICES[i].address, self.make_reveal(i)) for i in places}
+        return [seal(Commit(number, bound[i], i in pledged), DEVICES[i], name) for i in bound]
 
     def reveals(self, places: Iterable[int]) -> list[bytes]:
         """The updates of these devices."""
-        return [seal(self.make_reveal(i), DEVICES[i]) for i in places]
+        return [seal(self.make_reveal(i), DEVICES[i], self.state.chain) for i in places]
 
     def make_word(self, key: Identity, scores: Mapping[int, int], shift: int = 0) -> ScoreReveal:
         """A scorer's word: by place of device what its update gains, and the same for all aggregates."""
@@ -88,13 +89,14 @@ class Story:
 
     def score_commits(self, keys: Sequence[Identity], scores: Mapping[int, int]) -> list[bytes]:
         """The score commitments of these."""
-        number = self.state.round.number
+        number, name = self.state.round.number, self.state.chain
         words = {key: self.make_word(key, scores, get_shift(key)) for key in keys}
-        return [seal(ScoreCommit(number, compute_score_commitment(CHAIN, k.address, w)), k) for k, w in words.items()]
+        bound = {key: compute_score_commitment(name, key.address, word) for key, word in words.items()}
+        return [seal(ScoreCommit(number, bound[key]), key, name) for key in words]
 
     def score_reveals(self, keys: Sequence[Identity], scores: Mapping[int, int]) -> list[bytes]:
         """The scores of these."""
-        return [seal(self.make_word(key, scores, get_shift(key)), key) for key in keys]
+        return [seal(self.make_word(key, scores, get_shift(key)), key, self.state.chain) for key in keys]
 
 
 def get_shift(key: Identity) -> int:
