@@ -13,7 +13,7 @@ from flchain import incentives, privacy
 from flchain.base import fixedpoint, merkle
 from flchain.base.types import View
 from flchain.consensus import dpos, pok, proposer
-from flchain.ledger import certificate, snapshot, state_tree
+from flchain.ledger import certificate, snapshot, state, state_tree
 from flchain.ledger.state import ChainState
 from flchain.rules import blocks, orders, phases, settle, transactions
 from flchain.rules.phases import PHASE_KINDS
@@ -56,11 +56,11 @@ def apply_block(before: ChainState, given: Given) -> Outcome:
         said, listed, _ = cbor2.loads(given["body"])
         mixed = open_all(before, said[::-1]), open_all(before, listed[::-1])
         parts = given["proposer"], *mixed, given["clock_ms"]
-        built, state = blocks.build_block(before, *parts)
+        built, state_built = blocks.build_block(before, *parts)
         outcome |= {
             "built_header": built.header_bytes,
             "is_body_alike": built.body_bytes == given["body"],
-            "is_state_alike": state_form.flatten(state) == state_form.flatten(after),
+            "is_state_alike": state_form.flatten(state_built) == state_form.flatten(after),
         }
     return outcome
 
@@ -132,10 +132,12 @@ def privatise(_before: ChainState, given: Given) -> Outcome:
 
 
 def list_leaves(before: ChainState, _given: Given) -> Outcome:
-    """The leaves, the root, and the path of the last leaf."""
+    """The leaves, the root, the path of the last leaf; and what is owned, and stands behind each candidate."""
     leaves = state_tree.get_leaves(before)
     path = merkle.build_proof(leaves, len(leaves) - 1)
-    return {"leaves": leaves, "root": state_tree.compute_state_root(before), "path": path}
+    stakes = [state.get_stake(before, candidate.address) for candidate in before.candidates]
+    sums = {"owned": state.get_owned(before), "stakes": stakes}
+    return {"leaves": leaves, "root": state_tree.compute_state_root(before), "path": path, **sums}
 
 
 def write_snapshot(before: ChainState, _given: Given) -> Outcome:
@@ -193,6 +195,7 @@ FUNCTIONS: dict[str, ModuleType] = {
     **dict.fromkeys(("compute_weighted_median", "compute_knowledge", "compute_idle_knowledge", "find_outliers"), pok),
     **dict.fromkeys(("to_fixed", "to_float", "divide_rounded", "saturate"), fixedpoint),
     **dict.fromkeys(("compute_root", "build_proof", "verify_proof"), merkle),
+    "get_totals_hashes": state_tree,
     **dict.fromkeys(("reward_per_update", "reward_by_samples", "compute_reputation"), incentives),
 }
 """The module that each function is in."""

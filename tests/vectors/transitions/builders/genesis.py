@@ -23,6 +23,8 @@ def build(to: Recorder) -> None:
     to.add("genesis, an election", "The first seats are elected.", OP, genesis=encode_genesis(few), model=MODEL)
     sketch = make_genesis(codec="count-sketch", codec_level=1, downstream_codec="count-sketch", downstream_level=1)
     to.add("genesis, sketches", "What is carried begins with zeros.", OP, genesis=encode_genesis(sketch), model=MODEL)
+    mixed = _change(made, validators=made.validators[::-1], devices=made.devices[::-1], holders=made.holders[::-1])
+    to.add("genesis, mixed", "Tables are in order of address.", OP, genesis=encode_genesis(mixed), model=MODEL)
     other = make_vector(6, len(MODEL))
     to.add("genesis, another model", "The model is the one named.", OP, genesis=encode_genesis(made), model=other)
     _build_problems(to, made)

@@ -13,6 +13,7 @@ from tests.vectors.transitions.builders.settlements import MINING, SEATED, Said,
 from tests.vectors.transitions.recorder import Recorder
 from tests.vectors.transitions.world import (
     BOTH,
+    BOTH_PLACE,
     DEVICES,
     MINERS,
     WORLD,
@@ -51,6 +52,10 @@ def _build_purses(to: Recorder) -> None:
     to.add("purse, devices without weight", "Devices without weight are paid nothing.", OP, unmined)
     far = [*agree(SEATED[:4], 6_000), Said(BOTH, 0, {0: 9_000, 3: 9_000}, {0: 9_000, 2: 9_000})]
     to.add("purse, an outlier", "An outlier is paid nothing.", OP, make_round(small, (0, 3), far))
+    unseated = with_candidate(WORLD, BOTH, power=0)
+    said = [*list_varied(MINERS[:4]), Said(BOTH, 6_000, {BOTH_PLACE: 9_999})]
+    claim = "A device that is a candidate without a seat scores as a device, and keeps what it earns."
+    to.add("purse, a candidate", claim, "judge_and_settle", make_round(unseated, (0, BOTH_PLACE), said))
     bare = replace(full, delegations=tuple(d for d in WORLD.delegations if d.candidate != MINERS[1].address))
     to.add("purse, nobody behind", "A validator without stake behind it keeps all.", OP, bare)
     for commission in (0, 1, 10_000):

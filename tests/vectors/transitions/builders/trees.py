@@ -26,6 +26,7 @@ from tests.vectors.transitions.world import (
     make_vector,
     seal,
     untyped,
+    with_account,
     with_params,
     with_round,
 )
@@ -153,11 +154,14 @@ def _build_damaged(to: Recorder) -> None:
         claim = "What the header does not name, or what no state is, is refused."
         to.add(f"damaged, {name}", claim, "read_snapshot", before, error=error, **given)
 
-    refuse("another root", [leaves[:-1], updates, vector, carried], head=header)
+    richer = state_tree.get_leaves(with_account(before, MINERS[0], balance=10**9))
+    refuse("another root", [richer, updates, vector, carried], head=header)
     refuse("no totals", [leaves[:-1], updates, vector, carried])
     refuse("totals twice", [[*leaves, leaves[-1]], updates, vector, carried])
     refuse("no round", [[*leaves[:-2], leaves[-1]], updates, vector, carried])
     refuse("a leaf of nothing", [[cbor2.dumps(["nothing", 1]), *leaves], updates, vector, carried])
+    for name, leaf in {"a number": 5, "an empty": [], "a numbered": [5, 6], "a nested": [["totals"]]}.items():
+        refuse(f"{name} leaf", [[cbor2.dumps(leaf), *leaves], updates, vector, carried])
     short = cbor2.dumps(["delegation", b"a" * 20, b"b" * 20])
     refuse("a leaf too short", [[short, *leaves], updates, vector, carried])
     negative = cbor2.dumps(["delegation", b"a" * 20, b"b" * 20, -1])
@@ -194,6 +198,21 @@ def _build_carried(to: Recorder) -> None:
     for name, parts in cases.items():
         given = {"data": cbor2.dumps(parts, canonical=True), "header": header}
         to.add(f"carried, {name}", "Nothing else is proved.", "read_carried", WORLD, error=BAD, **given)
+    # An account whose key is what is to be proved: of another table, at the place of the totals.
+    nothing = codecs.DOWNSTREAM_RULES["identity"].start(7, 5)
+    key = _hash_carried(replace(WORLD, carried=nothing))
+    false = [*leaves[:-1], cbor2.dumps(["account", b"a" * 20, key, 1, 1])]
+    last = len(false) - 1
+    parts = [b"", false[last], len(false), list(merkle.build_proof(false, last))]
+    fitting = make_header(WORLD, state_root=merkle.compute_root(false))
+    given = {"data": cbor2.dumps(parts, canonical=True), "header": fitting}
+    claim = "The totals prove it, no other leaf."
+    to.add("carried, by an account", claim, "read_carried", WORLD, error=BAD, **given)
+    for name, leaf in (("totals", leaves[-1]), ("an account", leaves[0])):
+        error = None if name == "totals" else BAD
+        claim = "The totals hold both hashes."
+        given = {"function": "get_totals_hashes", "arguments": (leaf,)}
+        to.add(f"hashes, of {name}", claim, "call", error=error, **given)
     sketched = with_params(WORLD, downstream_codec="count-sketch", downstream_level=1)
     two = replace(sketched, carried=(make_vector(3, 5), make_vector(4, 5)))
     two = replace(two, carried_hash=_hash_carried(two))
