@@ -8,7 +8,7 @@ from typing import Any
 from flchain.base import errors
 from flchain.ledger import genesis, state, state_tree
 from flchain.light import follow as light
-from flchain.light.trust import Head
+from flchain.light import trust
 from tests.vectors.transitions import packing
 
 Given = dict[str, Any]
@@ -27,6 +27,11 @@ def begin(_before: Any, given: Given) -> Outcome:
     except errors.ConfigError as error:
         return {"problems": len(error.problems)}
     return {"after": begun, "root": state_tree.compute_state_root(begun)}
+
+
+def write_sets(before: state.ChainState, _given: Given) -> Outcome:
+    """Two sets of validators as they travel: the state's, and of these all but the first."""
+    return {"sets": trust.encode_sets(before.validators, before.validators[1:])}
 
 
 def follow(_before: Any, given: Given) -> Outcome:
@@ -60,8 +65,8 @@ def describe(device: light.LightState) -> dict[str, Any]:
     return fields
 
 
-def _get_head(event: Mapping[str, Any]) -> Head:
-    return Head(event["header"], event["certificate"], event["sets"])
+def _get_head(event: Mapping[str, Any]) -> trust.Head:
+    return trust.Head(event["header"], event["certificate"], event["sets"])
 
 
 EVENTS: dict[str, Callable[[light.LightState, Mapping[str, Any]], light.LightState]] = {
@@ -75,4 +80,4 @@ EVENTS: dict[str, Callable[[light.LightState, Mapping[str, Any]], light.LightSta
     ),
     "restore": lambda device, event: light.restore(device, _get_head(event), event["vector"], event["carried"]),
 }
-OPERATIONS: dict[str, Callable[[Any, Given], Outcome]] = {"begin": begin, "follow": follow}
+OPERATIONS: dict[str, Callable[[Any, Given], Outcome]] = {"begin": begin, "follow": follow, "write_sets": write_sets}

@@ -13,7 +13,7 @@ from tests.vectors.transitions.builders.light import Follower, head
 from tests.vectors.transitions.light_story import Told, make_head, tell
 from tests.vectors.transitions.recorder import Recorder
 from tests.vectors.transitions.story import forge
-from tests.vectors.transitions.world import MINERS, STRANGER, TIME_MS, untyped
+from tests.vectors.transitions.world import MINERS, STRANGER, TIME_MS, WORLD, make_keys, untyped
 
 TRUSTING_MS = 50_021_000
 """As in the world's parameters."""
@@ -25,6 +25,9 @@ def build(to: Recorder) -> None:
     follower = Follower(to, made)
     _build_order(follower, told)
     _build_sets(follower, told)
+    _build_named_sets(follower, told)
+    claim = "Who signs and who signs next, as they travel."
+    to.add("sets, written", claim, "write_sets", WORLD)
     _build_overlaps(follower, told)
     _build_ages(follower, told)
 
@@ -58,10 +61,11 @@ def _build_sets(follower: Follower, told: dict[int, Told]) -> None:
     at = told[10].head()
     signing, following = told[10].before.validators, told[10].after.validators
     plain = tuple(Validator(v.address, v.public_key, v.power) for v in following)
-    heavier = (replace(plain[0], power=untyped(plain[0].power + 1)), *plain[1:])
+    heavier = _make_heavier(plain)
     renamed = (replace(plain[0], address=STRANGER.address), *plain[1:])
     cases: dict[str, bytes] = {
         "missing": b"",
+        "signed by heavier": trust.encode_sets(_make_heavier(signing), plain),
         "swapped": trust.encode_sets(following, signing),
         "heavier": trust.encode_sets(signing, heavier),
         "of another name": trust.encode_sets(signing, renamed),
@@ -81,6 +85,32 @@ def _build_sets(follower: Follower, told: dict[int, Told]) -> None:
     stale = make_head(forged["header"], signing, signing)
     claim = "The set before has no power any more."
     follower.follow("sets, the last one", claim, [head(told[9], 9), at, stale], is_full=False)
+
+
+def _make_heavier(validators: Sequence[Validator]) -> tuple[Validator, ...]:
+    first = validators[0]
+    return (Validator(first.address, first.public_key, untyped(first.power + 1)), *validators[1:])
+
+
+def _build_named_sets(follower: Follower, told: dict[int, Told]) -> None:
+    """Sets that the header names, as more than two thirds of the power have signed it, and that still are none."""
+    signing = told[10].before.validators
+    crowd = [Validator(key.address, key.public_key, untyped(3 + i)) for i, key in enumerate(make_keys("crowd", 65))]
+    renamed = Validator(crowd[0].address, crowd[1].public_key, untyped(5))
+    cases: dict[str, list[Validator]] = {
+        "nobody": [],
+        "one": crowd[:1],
+        "the most": crowd[:64],
+        "one too many": crowd,
+        "of another name": [renamed, *crowd[2:5]],
+        "out of order": [crowd[1], crowd[0]],
+        "one twice": [crowd[0], crowd[0]],
+    }
+    for name, following in cases.items():
+        forged = forge(told[10].header, told[10].body, next_validators_hash=_hash(following))
+        event = make_head(forged["header"], signing, following)
+        claim = "One validator up to so many, distinct, in order, each under its key's address."
+        follower.follow(f"named sets, {name}", claim, [head(told[9], 9), event], is_full=False)
 
 
 def _hash(validators: Sequence[Validator]) -> bytes:
