@@ -65,6 +65,13 @@ def apply_block(before: ChainState, given: Given) -> Outcome:
     return outcome
 
 
+def is_in_chain(before: ChainState, given: Given) -> Outcome:
+    """Whether a message is in the open round already."""
+    letter = envelope.open_envelope(given["raw"], before.chain)
+    said = envelope.verify_envelope(letter, before.chain, given["public_key"])
+    return {"is_in_chain": transactions.is_in_chain(before, said.message, said.sender)}
+
+
 def propose(before: ChainState, given: Given) -> Outcome:
     """Who proposes in each of the first views."""
     return {"proposers": [blocks.get_proposer(before, View(view)) for view in range(given["views"])]}
@@ -204,6 +211,7 @@ OPERATIONS: dict[str, Callable[[ChainState, Given], Outcome]] = {
     "process_message": process_message,
     "process_order": process_order,
     "apply_block": apply_block,
+    "is_in_chain": is_in_chain,
     "propose": propose,
     "select": select,
     "describe_phase": describe_phase,

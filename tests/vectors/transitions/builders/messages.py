@@ -47,6 +47,7 @@ def build(to: Recorder) -> None:
     _build_reveals(to)
     _build_score_commits(to)
     _build_score_reveals(to)
+    _build_known(to)
 
 
 def _hash(byte: int) -> Any:
@@ -331,3 +332,38 @@ def _build_score_lists(to: Recorder, scored: ChainState, word: ScoreReveal) -> N
         said = ScoreReveal(ROUND, SALT, base, scores, homes)
         before, claim = _commit_scores(scored, (key, said)), "A score is a share in basis points."
         to.add(f"score reveal, base {base}", claim, OP, before, raw=seal(said, key), error=error)
+
+
+# --- what is there already -------------------------------------------------------------------------------------------
+
+
+def _build_known(to: Recorder) -> None:
+    """Each kind of message in a round that holds it, and in one that holds another of the same sender."""
+    device, miner, op = DEVICES[3], MINERS[1], "is_in_chain"
+    scored = make_scored(0, 2, 3, 5)
+    update, word = make_reveal(333), make_word(scored)
+    revealed = RevealedUpdate(device.address, 333, update.update)
+    scores = tuple(score for _, score in word.scores), tuple(score for _, score in word.aggregates)
+    said = RevealedScores(miner.address, word.base_score, *scores)
+    bound, bound_word = commit_to(WORLD, (device, update)), _commit_scores(scored, (miner, word))
+    commitment = compute_update_commitment(CHAIN, device.address, update)
+    word_commitment = compute_score_commitment(CHAIN, miner.address, word)
+    other = make_reveal(334)
+    cases: dict[str, tuple[ChainState, Any, Identity]] = {
+        "a commitment": (bound, Commit(ROUND, commitment, True), device),
+        "another commitment": (bound, Commit(ROUND, _hash(3), True), device),
+        "a commitment of another": (bound, Commit(ROUND, commitment, True), DEVICES[2]),
+        "a commitment of another round": (bound, Commit(ROUND + 1, commitment, True), device),
+        "an update": (with_round(bound, reveals=(revealed,)), update, device),
+        "an update to come": (bound, update, device),
+        "another update": (with_round(bound, reveals=(revealed,)), other, device),
+        "scores bound": (bound_word, ScoreCommit(ROUND, word_commitment), miner),
+        "other scores bound": (bound_word, ScoreCommit(ROUND, _hash(2)), miner),
+        "scores": (with_round(bound_word, score_reveals=(said,)), word, miner),
+        "scores to come": (bound_word, word, miner),
+        "other scores": (with_round(bound_word, score_reveals=(said,)), make_word(scored, 5_000), miner),
+        "an order": (bound, Transfer(ROUND, STRANGER.public_key, 5), device),
+    }
+    for name, (before, message, key) in cases.items():
+        claim = "A message is in the chain if the open round holds this very one of its sender."
+        to.add(f"known, {name}", claim, op, before, raw=seal(message, key), public_key=key.public_key)
