@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import warnings
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import TypeVar
@@ -20,7 +21,11 @@ def kill_after(
     fork = multiprocessing.get_context("fork")
     receiver, sender = fork.Pipe(duplex=False)
     process = fork.Process(target=_run, args=(work, sender))
-    process.start()
+    with warnings.catch_warnings():
+        # The work is a closure, so it cannot be a program's. The threads here are numpy's, which provides for forks,
+        # and those of the test runner, of which the child calls nothing.
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+        process.start()
     sender.close()
     last: Told | None = None
     try:

@@ -72,10 +72,9 @@ for name, mechanism in MECHANISMS.items():
 
 
 def run(*arguments: str) -> str:
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        (sys.executable, *arguments), capture_output=True, text=True, check=False, cwd=ROOT, env=environ
-    )
+    paths = os.pathsep.join((str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])))
+    environ, command = {**os.environ, "PYTHONPATH": paths}, (sys.executable, *arguments)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environ)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return done.stdout
 
