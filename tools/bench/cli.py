@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flchain.base.errors import ConfigError
-from tools.bench import store
+from tools.bench import devices, store
 from tools.bench.agent import cli as agent_cli
 from tools.bench.chain import FULL, METHOD, QUICK, QUICK_SPAN_S, SPAN_S, run_bench
 from tools.bench.codecs import cli as codecs_cli
@@ -45,6 +45,7 @@ FILES = {
     agent_cli.NAME: f"{agent_cli.RESULT_FILE} and {agent_cli.PLOT_FILE}",
     consensus_cli.NAME: f"{consensus_cli.RESULT_FILE} and {consensus_cli.PLOT_FILE}",
     codecs_cli.NAME: f"{codecs_cli.RESULT_FILE} and {codecs_cli.PLOT_FILE}",
+    devices.NAME: devices.RESULT_FILE,
     store.NAME: store.RESULT_FILE,
     scheduler_cli.NAME: f"{scheduler_cli.RESULT_FILE}, {' and '.join(scheduler_cli.PLOT_FILES)}",
 }
@@ -53,6 +54,7 @@ OTHERS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     agent_cli.NAME: agent_cli.run,
     consensus_cli.NAME: consensus_cli.run,
     codecs_cli.NAME: codecs_cli.run,
+    devices.NAME: devices.run,
     store.NAME: store.run,
     scheduler_cli.NAME: scheduler_cli.run,
 }
@@ -84,6 +86,7 @@ def _build_parser() -> argparse.ArgumentParser:
     benchmarks = parser.add_subparsers(dest="benchmark", required=True, metavar="NAME")
     benchmarks.add_parser("chain", help="agreement and light client at 4, 7, 13 and 21 validators")
     consensus_cli.add_parser(benchmarks)
+    devices.add_parser(benchmarks)
     codecs_cli.add_parser(benchmarks)
     agent_cli.add_parser(benchmarks)
     scheduler_cli.add_parser(benchmarks)
