@@ -19,7 +19,7 @@ DEPTH_MAX = 8
 COSE_SIGN1_TAG = 18
 """The one tag, and only around everything else."""
 
-_NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP, _TAG, _SIMPLE = 1, 2, 3, 4, 5, 6, 7
+_NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP, _SIMPLE = 1, 2, 3, 4, 5, 7  # 6 is a tag
 _CONSTANTS = {20: False, 21: True, 22: None}
 _VALUE_MIN = {24: 24, 25: 2**8, 26: 2**16, 27: 2**32}
 """What a number written in 1, 2, 4 or 8 bytes is at least: a smaller one has a shorter form."""
