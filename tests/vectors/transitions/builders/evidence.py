@@ -77,7 +77,9 @@ def _build_proofs(to: Recorder) -> None:
     prevote = vote(guilty, ONE)
     transfers = [seal(Transfer(HEIGHT, HOLDERS[0].public_key, i), guilty) for i in (1, 2)]
     forged = vote(guilty, OTHER)
+    posing = Identity(guilty.seed, guilty.public_key, MINERS[1].address)
     wrong = {
+        "signed under another's name": (prevote, vote(posing, OTHER)),
         "the same vote twice": (prevote, prevote),
         "another view": (prevote, vote(guilty, OTHER, view=3)),
         "another step": (prevote, vote(guilty, OTHER, step=2)),
