@@ -175,6 +175,17 @@ def verify_certificate(before: ChainState, given: Given) -> Outcome:
     return {"view": found.view, "signers": [index for index, _ in found.signatures]}
 
 
+def build_certificate(before: ChainState, given: Given) -> Outcome:
+    """A certificate of signatures in any order."""
+    return {"certificate": certificate.build_certificate(before.validators, given["view"], given["signatures"])}
+
+
+def describe_header(_before: ChainState, given: Given) -> Outcome:
+    """What a header says about its block."""
+    header = wire.decode_struct(given["header"], messages.Header, wire.HEADER_BYTES_MAX)
+    return {"is_settling": blocks.is_settling(header), "is_body_for_devices": blocks.is_body_for_devices(header)}
+
+
 def trim_certificate(before: ChainState, given: Given) -> Outcome:
     """As few signatures as are enough."""
     return {"certificate": certificate.trim_certificate(before.validators, given["certificate"])}
@@ -226,6 +237,8 @@ OPERATIONS: dict[str, Callable[[ChainState, Given], Outcome]] = {
     "write_carried": write_carried,
     "read_carried": read_carried,
     "verify_certificate": verify_certificate,
+    "build_certificate": build_certificate,
+    "describe_header": describe_header,
     "trim_certificate": trim_certificate,
     "elect": elect,
     "mature": mature,

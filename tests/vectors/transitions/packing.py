@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 RUN_MIN = 48
 """Runs of at least so many equal bytes are written as (xx*count)."""
+TEXTS_CACHED_MAX = 1 << 15
+"""Addresses and keys come again in every state."""
 _RUNS = re.compile(rb"(.)\1{%d,}" % (RUN_MIN - 1), re.DOTALL)
 _WRITTEN_RUNS = re.compile(r"\(([0-9a-f]{2})\*([0-9]+)\)")
 
@@ -40,6 +43,7 @@ def pack(value: Any) -> Any:
     return packed
 
 
+@lru_cache(TEXTS_CACHED_MAX)
 def _shorten(data: bytes) -> str:
     written, place = "", 0
     for run in _RUNS.finditer(data):
@@ -49,11 +53,16 @@ def _shorten(data: bytes) -> str:
     return written + data[place:].hex()
 
 
+@lru_cache(TEXTS_CACHED_MAX)
+def _read_bytes(text: str) -> bytes:
+    return bytes.fromhex(_WRITTEN_RUNS.sub(lambda run: run.group(1) * int(run.group(2)), text[2:]))
+
+
 def unpack(value: Any) -> Any:
     """What `pack` has written; lists come back as tuples."""
     match value:
         case str() if value.startswith("0x"):
-            return bytes.fromhex(_WRITTEN_RUNS.sub(lambda run: run.group(1) * int(run.group(2)), value[2:]))
+            return _read_bytes(value)
         case {"i4": listed}:
             return np.array(listed, dtype=np.int32)
         case {"i8": listed}:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -186,6 +187,7 @@ def find_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Flat:
     return changes | {path: value for path, value in after.items() if path not in before or before[path] != value}
 
 
+@lru_cache(1 << 15)
 def _get_table(path: str) -> str:
     """The path in front of a row's number; the whole path if there is none."""
     return re.split(r"/[0-9]", path, maxsplit=1)[0]

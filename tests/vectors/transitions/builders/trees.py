@@ -261,5 +261,17 @@ def _build_certificates(to: Recorder) -> None:
     for name, given in cases.items():
         data = cbor2.dumps([number, given], canonical=True)
         ask(name, "Every signature is valid, in order, once.", data, "bad-certificate")
-    claim, data = "The most powerful are kept.", sign((0, 1, 2, 3, 6))
-    to.add("certificate, trimmed", claim, "trim_certificate", before, certificate=data)
+    claim, data = "The most powerful are kept, as many as are needed.", sign((0, 1, 2, 3, 6))
+    for powers in ((6, 5, 4, 3, 0, 0, 3), (2, 3, 8, 6, 0, 0, 2), (2, 3, 8, 7, 0, 0, 1), (3, 3, 3, 3, 0, 0, 3)):
+        name = f"certificate, trimmed, powers {powers}"
+        to.add(name, claim, "trim_certificate", set_powers(WORLD, powers), certificate=data)
+    signatures = [(MINERS[i].address, bytes((i,)) * 64) for i in (3, 0, 6, 1)]
+    claim = "Signatures are listed in order of the set."
+    to.add("certificate, built", claim, "build_certificate", before, view=7, signatures=signatures)
+    for phase in Phase:
+        for next_round in (17, 18):
+            header, claim = (
+                make_header(WORLD, phase=phase, next_round=next_round),
+                "Devices need updates and settlements.",
+            )
+            to.add(f"header, {phase.name}, next {next_round}", claim, "describe_header", header=header)
