@@ -112,6 +112,8 @@ def _tell_given_up(to: Recorder) -> None:
     claim = "At its last height the phase closes with those that opened their scores, if they are enough."
     Story(to, with_round(story.state, heights=1)).block("last height, settle, not yet", claim, enough)
     Story(to, with_round(story.state, heights=2)).block("last height, settle", claim, enough)
+    bare = with_round(WORLD, phase=Phase.SCORE, heights=1)
+    Story(to, bare).block("heights, of another phase", "In all other phases every block counts.")
     for number, name in ((ROUND, "no election"), (18, "an election")):
         before = with_round(at_five, number=number)
         Story(to, before).block(f"given up, with {name}", "An epoch ends with a round that is given up too.")
