@@ -61,6 +61,7 @@ def describe(device: light.LightState) -> dict[str, Any]:
     for name, signers in (("signing", device.trust.signing), ("validators", device.trust.validators)):
         fields[name] = [(v.address, v.public_key, v.power) for v in signers]
     fields["reveals"] = [(r.sender, r.samples, r.update) for _, r in sorted(device.reveals.items())]
+    fields["updates"] = [reveal.sender for reveal in device.updates]
     fields["wanted"], fields["waiting"] = sorted(device.wanted), sorted(device.waiting)
     return fields
 

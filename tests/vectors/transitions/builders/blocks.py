@@ -89,6 +89,8 @@ def _tell_given_up(to: Recorder) -> None:
     """Rounds that too few take part in, by phase, and the block that opens a chain."""
     begun = with_round(WORLD, number=1, phase=Phase.OPEN)
     Story(to, replace(begun, height=untyped(0))).block("open", "The first block opens the phase of commitments.")
+    opened = with_round(WORLD, phase=Phase.OPEN)
+    Story(to, opened).block("open, a later round", "The round stays the same.")
     story = Story(None, WORLD)
     for i in (1, 2, 3):
         story.block("", "", story.commits((i,)))

@@ -8,9 +8,13 @@ from typing import Any
 import cbor2
 
 from flchain.ledger.genesis import Genesis, encode_genesis
-from tests.vectors.transitions.light_story import DEVICE_PLACES, MODEL, Told, tell
+from flchain.ledger.limits import compute_body_bytes_max, compute_light_body_bytes_max
+from flchain.rules.blocks import hash_header
+from flchain.wire.messages import Commit, Phase, Reveal
+from tests.vectors.transitions.light_story import DEVICE_PLACES, MODEL, Told, make_head, tell
 from tests.vectors.transitions.recorder import Recorder
-from tests.vectors.transitions.world import DEVICES
+from tests.vectors.transitions.story import forge, replace_body
+from tests.vectors.transitions.world import DEVICES, STRANGER, TIME_MS, seal
 
 Event = Mapping[str, Any]
 SETTLED = (6, 10, 14, 18)
@@ -37,6 +41,8 @@ def build(to: Recorder) -> None:
     follower = Follower(to, made)
     _build_full(follower, told)
     _build_light(follower, told)
+    _build_bounds(follower, told)
+    _build_false(follower, told)
     _build_models(follower, told)
     _build_restored(follower, told)
 
@@ -104,6 +110,59 @@ def _build_light(follower: Follower, told: dict[int, Told]) -> None:
     follower.follow("light, the second first", claim, later, is_full=False)
 
 
+def _build_bounds(follower: Follower, told: dict[int, Told]) -> None:
+    """How long a body may be, and how many headers wait for theirs."""
+    params = told[1].after.params
+    longest = {True: compute_body_bytes_max(params, 3, 4), False: compute_light_body_bytes_max(params)}
+    for is_full, size in longest.items():
+        name = "full" if is_full else "light"
+        bodies = [{"kind": "body", "height": 9, "body": bytes(size + more)} for more in (1, 0)]
+        known = {"kind": "body", "height": 1, "body": bytes(size + 1)}
+        claim = "No body is longer than an honest one can be; what is not wanted is not even looked at."
+        follower.follow(f"bounds, {name}", claim, [*bodies, head(told[1], 1), known], is_full=is_full)
+    events: list[Event] = []
+    for height in range(1, 67):
+        fields: dict[str, Any] = {"height": height, "next_round": 9, "time_ms": TIME_MS + height, "previous": b"p" * 32}
+        if height > 1:
+            fields["previous"] = hash_header(events[-1]["header"])
+        else:
+            fields["previous"] = told[1].before.head
+        events.append(told[1].head(has_sets=False, **fields))
+    claim = "Only so many headers wait for their bodies, the newest."
+    follower.follow("bounds, headers", claim, events, is_full=False)
+
+
+def _build_false(follower: Follower, told: dict[int, Told]) -> None:
+    """Final blocks that no honest majority makes, and headers that do not close a phase."""
+    claim = "A block of commitments that does not close their phase gives no certainty."
+    stays = told[1].head(has_sets=False, phase=Phase.COMMIT, next_phase=Phase.COMMIT)
+    follower.follow("false, a phase goes on", claim, [stays])
+    chain = told[1].after.chain
+    sender = DEVICES[DEVICE_PLACES[0]]
+    update = cbor2.loads(told[3].body)[0][0]
+    cases = {
+        "of a stranger": seal(Reveal(1, bytes(16), 5, b"u" * 48), STRANGER, chain),
+        "of another round": seal(Reveal(2, bytes(16), 5, b"u" * 48), sender, chain),
+        "no update": seal(Commit(1, bytes(32), False), sender, chain),
+        "badly signed": update[:-1] + bytes((update[-1] ^ 1,)),
+        "undecodable": seal(Reveal(1, bytes(16), 5, b"u"), sender, chain),
+        "of the largest claim": seal(Reveal(1, bytes(16), 998, b"u" * 48), sender, chain),
+    }
+    for name, raw in cases.items():
+        forged = forge(told[3].header, replace_body(told[3].body, transactions=[raw]), previous=told[1].after.head)
+        event = make_head(forged["header"], told[3].before.validators, told[3].after.validators, has_sets=False)
+        body = {"kind": "body", "height": 3, "body": forged["body"]}
+        claim = "What two thirds have signed is looked at all the same."
+        follower.follow(f"false, {name}", claim, [event, body])
+    events = [told[10].head(), told[10].body_event(False)]
+    claim = "The payload of a later round changes nothing."
+    follower.follow("light, a round missed", claim, events, is_full=False)
+    claim = "Between two that are awaited a body waits as well."
+    events = [head(told[h], h) for h in range(1, 7)]
+    events += [told[4].body_event(), told[3].body_event(), told[6].body_event()]
+    follower.follow("full, three awaited", claim, events)
+
+
 def _build_models(follower: Follower, told: dict[int, Told]) -> None:
     claim = "A whole model, which its header proves, stands in for the rounds that were missed."
     for is_full in (True, False):
@@ -111,6 +170,9 @@ def _build_models(follower: Follower, told: dict[int, Told]) -> None:
         events = [head(told[1], 1), told[13].snapshot(is_full), told[14].head(), told[14].body_event(is_full)]
         events += [told[18].head(), told[18].snapshot(is_full), told[18].snapshot(is_full), told[10].snapshot(is_full)]
         follower.follow(f"model, {name}", claim, events, is_full=is_full)
+    claim = "A model alone does not say whose updates are in it."
+    events = [head(told[6], 6), told[6].body_event(False), told[13].snapshot(False)]
+    follower.follow("model, after a round", claim, events, is_full=False)
     claim = "Another model, or something else carried, is refused."
     at = told[6].snapshot()
     wrong = [at | {"vector": at["vector"][:-1] + b"\1"}, at | {"vector": at["vector"][:-4]}]
@@ -133,11 +195,16 @@ def _build_models(follower: Follower, told: dict[int, Told]) -> None:
         follower.follow(f"payloads, {name}", claim, events, is_full=False)
     claim = "For a full device they are not enough."
     follower.follow("payloads, for a full device", claim, [told[6].deltas(1, payloads[:1])])
+    claim = "One that changes nothing must be there too, and what is known already is ignored."
+    short = told[18].deltas(1, [payloads[0], payloads[1], payloads[3]])
+    events = [short, told[18].deltas(1, payloads), told[18].deltas(2, payloads)]
+    follower.follow("payloads, the empty one", claim, events, is_full=False)
     claim = "In the place of a model come at most so many."
-    for count in (1_024, 1_025):
-        at = told[6].deltas(1, [b""] * count)
-        header = told[6].head(next_round=count + 1, model_hash=told[1].after.model_hash)
-        follower.follow(f"payloads, {count}", claim, [at | header | {"kind": "deltas"}], is_full=False)
+    for first, count in ((1, 1_024), (1, 1_025), (0, 1_025), (0, 1_026)):
+        at = told[6].deltas(first, [b""] * count)
+        header = told[6].head(next_round=first + count, model_hash=told[1].after.model_hash)
+        name = f"payloads, {count} from {first} on"
+        follower.follow(name, claim, [at | header | {"kind": "deltas"}], is_full=False)
 
 
 def _build_restored(follower: Follower, told: dict[int, Told]) -> None:
