@@ -24,7 +24,7 @@ from tools.genesis import DeviceLine, NetworkSettings, TrainingRules, UpdateRule
 from tools.network.datasets import Dataset
 from tools.network.splits import Part, Split, split
 
-MODELS_FOLDER = Path(__file__).parent / "models"
+MODELS_FOLDER = Path(__file__).parents[1] / "models"
 PLAN_FILE = "network.json"
 
 
