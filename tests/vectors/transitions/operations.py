@@ -182,7 +182,7 @@ def build_certificate(before: ChainState, given: Given) -> Outcome:
 
 def describe_header(_before: ChainState, given: Given) -> Outcome:
     """What a header says about its block."""
-    header = wire.decode_struct(given["header"], messages.Header, wire.HEADER_BYTES_MAX)
+    header = envelope.decode_struct(given["header"], messages.Header, envelope.HEADER_BYTES_MAX)
     return {"is_settling": blocks.is_settling(header), "is_body_for_devices": blocks.is_body_for_devices(header)}
 
 
