@@ -17,7 +17,8 @@ from flchain.wire.chunks import (
     compute_pushed_chunk_bytes,
     split_packet,
 )
-from flchain.wire.packets import PacketType, encode_packet, read_topic_channel
+from flchain.wire.packets import PacketType, encode_packet
+from flchain.wire.topics import read_topic_channel
 from flchain_edge.enrolment.renewal import RenewalKeeper
 from flchain_edge.model.model_files import compute_initial_model, load_examples
 from flchain_edge.model.tflite import TfliteModel, probe_model
@@ -91,9 +92,8 @@ class MinerRunner:
     async def run(self) -> None:
         """Until cancelled, or until the disk fails: StoreFull and LedgerCorrupt come out."""
         topics, me = self._state.topics, self._state.config.identity.address
-        self._link.subscribe(topics.all_devices("up"), topics.answers_to(me))
-        # Said again until it is heard (decision 3), so the broker need not keep account of each delivery.
-        self._link.subscribe(topics.all_miners("bft"), topics.all_miners("head"), qos=0)
+        for topic_filter, qos in topics.list_miner_filters(me).items():
+            self._link.subscribe(topic_filter, qos=qos)
         await self._link.start()
         try:
             while True:

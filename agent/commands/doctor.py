@@ -30,7 +30,8 @@ from flchain.base.errors import ConfigError
 from flchain.ledger.genesis import Genesis
 from flchain.wire.envelope import seal
 from flchain.wire.messages import Ask, Want
-from flchain.wire.packets import PacketType, Topics, encode_packet
+from flchain.wire.packets import PacketType, encode_packet
+from flchain.wire.topics import Topics
 from flchain_edge.checks.broker import BROKERS_TIMEOUT_S, LOGIN_CHECK_TIMEOUT_S, check_endpoints, check_login
 from flchain_edge.checks.checkup import Check, Finding, fail, ok, run_checkup, warn
 from flchain_edge.checks.clock import check_clock

@@ -51,15 +51,8 @@ from flchain.light.trust import Head, encode_sets
 from flchain.rules.blocks import hash_header
 from flchain.wire.envelope import open_envelope, seal, verify_envelope
 from flchain.wire.messages import Ask, Receipt, Resume, Want
-from flchain.wire.packets import (
-    Packet,
-    PacketType,
-    Topics,
-    decode_packet,
-    encode_packet,
-    read_topic_channel,
-    read_topic_owner,
-)
+from flchain.wire.packets import Packet, PacketType, decode_packet, encode_packet
+from flchain.wire.topics import Topics, read_topic_channel, read_topic_owner
 
 Transition = tuple[AgentState, tuple[Effect, ...]]
 

@@ -16,7 +16,7 @@ from flchain.light.follow import LightState
 from flchain.light.trust import Head
 from flchain.rules.score_words import Subject
 from flchain.wire.chunks import Assembly, Ranges
-from flchain.wire.packets import Topics
+from flchain.wire.topics import Topics
 
 
 class Timer(Enum):

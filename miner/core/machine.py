@@ -25,15 +25,8 @@ from flchain.rules.transactions import DEVICE_KINDS, SCORE_KINDS, check_transact
 from flchain.wire import messages
 from flchain.wire.envelope import Letter, Verified, open_envelope, open_known, seal, verify_envelope, verify_letter
 from flchain.wire.messages import Kind, Phase
-from flchain.wire.packets import (
-    Packet,
-    PacketType,
-    Topics,
-    decode_packet,
-    encode_packet,
-    read_topic_channel,
-    read_topic_owner,
-)
+from flchain.wire.packets import Packet, PacketType, decode_packet, encode_packet
+from flchain.wire.topics import Topics, read_topic_channel, read_topic_owner
 from miner.core import agreement, announce, answers, mempool, missing_chunks, order_pool, scoring, state_sync
 from miner.core.tip import Standing
 from miner.core.values import (

@@ -17,7 +17,8 @@ from flchain.rules.blocks import Block
 from flchain.wire.chunks import Assembly, Ranges
 from flchain.wire.envelope import Verified
 from flchain.wire.messages import Want
-from flchain.wire.packets import Packet, PacketType, Topics, encode_packet
+from flchain.wire.packets import Packet, PacketType, encode_packet
+from flchain.wire.topics import Topics
 from miner.core.mempool import Mempool
 from miner.core.order_pool import OrderPool
 from miner.core.tip import Changes, Deltas, Tip

@@ -38,7 +38,8 @@ from flchain.wire.messages import (
     Unjail,
     Vote,
 )
-from flchain.wire.packets import Packet, PacketType, decode_packet, encode_packet, read_topic_owner
+from flchain.wire.packets import Packet, PacketType, decode_packet, encode_packet
+from flchain.wire.topics import read_topic_owner
 from tests.support.floats import floats
 from tests.vectors.make_messages import CHAIN, MESSAGES, STRUCTS
 

@@ -6,12 +6,16 @@ To repeat seed 7 alone: FLCHAIN_SIM_SEEDS=7-8 pytest tests/sim -k mixed_faults; 
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 
+import agent.core.values as av
+import miner.core.values as mv
 from flchain.wire.envelope import open_envelope, seal
 from flchain.wire.messages import Commit, Kind, Phase, Reveal, compute_update_commitment
 from flchain.wire.packets import PacketType, decode_packet, encode_packet
+from flchain.wire.topics import CHANNEL_RULES, Channel, read_topic_channel, read_topic_owner
 from tests.support.builders.chain import build_chain, get_balances, make_reveal
 from tests.support.sim_faults import ROUGH, make_equivocator, schedule_faults
 from tools.sim.network import Network, Node
@@ -41,6 +45,42 @@ def test_calm_network_needs_four_heights_a_round(seed: int) -> None:
     assert all(get_accepted(network, number) == {"d0", "d1", "d2"} for number in (1, 2, 3))
     assert is_consistent(network)
     assert network.refusals == {}
+
+
+class WatchedNetwork(Network):
+    """A network that compares each packet which a node publishes with the table of topics."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.seen: set[tuple[str, PacketType]] = set()
+
+    def _carry_out_miner(self, node: Node, effect: mv.Effect) -> None:
+        if isinstance(effect, mv.Publish):
+            self.compare(node, effect.topic, effect.packet, effect.retain, effect.qos)
+        super()._carry_out_miner(node, effect)
+
+    def _carry_out_agent(self, node: Node, effect: av.Effect) -> None:
+        if isinstance(effect, av.Publish):
+            self.compare(node, effect.topic, effect.packet, False, 1)
+        super()._carry_out_agent(node, effect)
+
+    def compare(self, node: Node, topic: str, packet: bytes, retain: bool, qos: int) -> None:
+        rule, type = CHANNEL_RULES[Channel(read_topic_channel(topic))], decode_packet(packet).type
+        (carried,) = (found for found in rule.carries if found.type is type)
+        assert (carried.is_retained, carried.qos) == (retain, qos), (topic, type)
+        assert read_topic_owner(topic) == node.identity.address
+        self.seen.add((rule.channel, type))
+
+
+def test_nodes_publish_what_the_table_of_topics_says() -> None:
+    """Under faults every packet is on a channel that carries its type, retained and at its QoS."""
+    seen: set[tuple[str, PacketType]] = set()
+    for seed in range(3):
+        network = WatchedNetwork(seed, 2, links=ROUGH)
+        schedule_faults(network).run()
+        seen |= network.seen
+    assert seen >= {("up", PacketType.MESSAGE), ("bft", PacketType.PROPOSAL), ("bft", PacketType.MESSAGE)}
+    assert seen >= {("head", PacketType.HEAD), ("light", PacketType.LIGHT_BODY), ("to", PacketType.MESSAGE)}
 
 
 def test_same_seed_same_run() -> None:

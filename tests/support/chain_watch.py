@@ -15,7 +15,8 @@ from flchain.rules.blocks import hash_header
 from flchain.wire.chunks import Assembly, process_chunk
 from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct, open_envelope, verify_envelope
 from flchain.wire.messages import Header, Kind, Proposal, Vote
-from flchain.wire.packets import Packet, PacketType, Topics, decode_packet, read_topic_channel, read_topic_owner
+from flchain.wire.packets import Packet, PacketType, decode_packet
+from flchain.wire.topics import Topics, read_topic_channel, read_topic_owner
 from flchain_edge.mqtt.inbox import LinkEvent, Received
 from flchain_edge.mqtt.link import MqttLink
 from flchain_edge.mqtt.settings import MqttSettings

@@ -33,7 +33,8 @@ from flchain.base.types import Millis, Round
 from flchain.light.follow import build_light_state
 from flchain.wire.envelope import Envelope, open_envelope, seal
 from flchain.wire.messages import Kind, Receipt
-from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet
+from flchain.wire.packets import PacketType, decode_packet, encode_packet
+from flchain.wire.topics import Topics
 from tests.support.builders.chain import NO_CLOCK, PARAMETERS_COUNT, Driver
 
 ME = 0

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from flchain.wire.packets import Topics
+from flchain.wire.topics import Topics
 from flchain_edge.mqtt.settings import MqttSettings
 from tests.support.chain_watch import ChainWatch
 from tests.support.networks.broker_bridge import BrokerBridge, build_filter

@@ -31,7 +31,8 @@ from flchain.wire.messages import (
     ValidatorEntry,
     compute_update_commitment,
 )
-from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet
+from flchain.wire.packets import PacketType, decode_packet, encode_packet
+from flchain.wire.topics import Topics
 from flchain_edge.mqtt.link import MqttLink, MqttSettings, Received
 from flchain_edge.process.event_loop import EventQueue
 from miner.core.machine import build_miner_state

@@ -14,7 +14,8 @@ from flchain.ledger.genesis import Genesis
 from flchain.ledger.state import find_account
 from flchain.wire.envelope import open_envelope, verify_envelope
 from flchain.wire.messages import Receipt
-from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet, read_topic_owner
+from flchain.wire.packets import PacketType, decode_packet, encode_packet
+from flchain.wire.topics import Topics, read_topic_owner
 from flchain_edge.mqtt.inbox import Received
 from flchain_edge.mqtt.link import MqttLink
 from flchain_edge.mqtt.settings import MqttSettings, with_client_id

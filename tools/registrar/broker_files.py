@@ -11,7 +11,7 @@ from string import Template
 
 from flchain.base.errors import ConfigError
 from flchain.ledger.genesis import Genesis
-from flchain.wire.packets import Topics
+from flchain.wire.topics import ROOT, Role, Topics, list_grants
 from flchain_edge.keys.private_files import replace_private
 from flchain_edge.mqtt.settings import Endpoint
 from flchain_edge.process.chain_files import load_genesis
@@ -155,25 +155,14 @@ def _build_nats(templates: Path, desk: Desk, plan: BrokerPlan, chain: str) -> st
     users = ""
     for node in desk.register.list_nodes():
         if not node.revoked_s:
-            write, read = _list_topics(node.address, node.role, chain)
-            subjects = {"write": _to_subjects(write), "read": _to_subjects(read)}
+            grants = list_grants(f"{ROOT}/{chain}", node.address, Role(node.role))
+            subjects = {"write": _to_subjects(grants.publish), "read": _to_subjects(grants.subscribe)}
             users += _fill(templates / "nats-user.conf.in", address=node.address, **subjects)
     where = {"name": re.sub(r"\W", "-", plan.host), "bind": plan.bind, "port": plan.port}
     return _fill(templates / "nats.conf.in", **where, folder=plan.folder, data=plan.data, users=users)
 
 
-def _list_topics(address: str, role: str, chain: str) -> tuple[list[str], list[str]]:
-    """What a node may write and read, as MQTT filters: the same as the rules for mosquitto say."""
-    prefix = f"flchain/v1/{chain}"
-    write = [f"{prefix}/device/{address}/{channel}" for channel in ("up", "status")]
-    read = [f"{prefix}/miner/+/{channel}" for channel in ("head", "body", "light", f"to/{address}")]
-    if role == "miner":
-        write += [f"{prefix}/miner/{address}/{channel}" for channel in ("bft", "head", "body", "light", "to/+")]
-        read += [f"{prefix}/{channel}" for channel in ("device/+/up", "device/+/status", "miner/+/bft")]
-    return write, read
-
-
-def _to_subjects(filters: list[str]) -> str:
+def _to_subjects(filters: tuple[str, ...]) -> str:
     """MQTT filters as quoted NATS subjects; our topics hold neither dots nor blanks (docs/protocol.md)."""
     return ", ".join(f'"{text.replace("/", ".").replace("+", "*")}"' for text in filters)
 

@@ -11,7 +11,7 @@ from typing import Any
 import agent.core.values as av
 import miner.core.values as mv
 from flchain.wire.chunks import split_packet
-from flchain.wire.packets import Topics
+from flchain.wire.topics import CHANNEL_RULES, Channel, Listener, Role, Topics, read_topic_channel
 from tools.sim.checks import Checker
 from tools.sim.world import Links, Node
 
@@ -95,7 +95,7 @@ class Broker:
 
     def _carry(self, sender: str, node: Node, topic: str, payload: bytes) -> None:
         """One payload to one listener: at QoS 0 it may get lost, at QoS 1 it waits for the end of a partition."""
-        is_qos0 = node.is_miner and topic.rsplit("/", 1)[-1] in ("bft", "head")
+        is_qos0 = node.is_miner and CHANNEL_RULES[Channel(read_topic_channel(topic))].heard[Listener.MINER] == 0
         if (sender, node.name) in self.cuts:
             self.counts["cut off"] += 1
             if not is_qos0:
@@ -124,14 +124,14 @@ class Broker:
             self._deliver(node, topic, self.retained[topic])
 
     def _listens(self, node: Node, topic: str) -> bool:
-        role, owner, channel, *rest = topic.split("/")[3:]
-        if channel == "to":
+        owner, channel, *rest = topic.split("/")[4:]
+        rule = CHANNEL_RULES[Channel(channel)]
+        if rule.is_addressed:
             return rest == [node.identity.address.hex()]
         if not node.is_miner:
             return node.followed is not None and topic in self.topics.news_of(node.followed, node.state.light.is_full)
-        if role == "device":
-            return channel == "up"
-        return channel in ("bft", "head") and owner != node.identity.address.hex()
+        is_own = rule.role is Role.MINER and owner == node.identity.address.hex()
+        return Listener.MINER in rule.heard and not is_own
 
 
 def describe_event(event: Any) -> str:

@@ -28,7 +28,8 @@ from flchain.light.follow import build_light_state, restore
 from flchain.rules.blocks import apply_block
 from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct
 from flchain.wire.messages import Header
-from flchain.wire.packets import PacketType, Topics, encode_packet
+from flchain.wire.packets import PacketType, encode_packet
+from flchain.wire.topics import Topics
 from miner.core import machine as miner_machine
 from miner.core.tip import extend
 from miner.edge.ledger.base import StoredBase, restore_base

@@ -40,7 +40,8 @@ from agent.scheduling.settings import SchedulerSettings
 from agent.supervisor import Supervisor
 from flchain.base.types import Millis, Round, UnixMillis
 from flchain.light.follow import build_light_state
-from flchain.wire.packets import PacketType, Topics, encode_packet
+from flchain.wire.packets import PacketType, encode_packet
+from flchain.wire.topics import Topics
 from tests.support.builders.board_trees import plant
 from tests.support.builders.chain import NO_CLOCK, PARAMETERS_COUNT, Driver, build_chain
 

@@ -17,7 +17,8 @@ from flchain.rules.blocks import Block, build_block, get_proposer
 from flchain.wire import messages
 from flchain.wire.envelope import open_envelope, seal, verify_envelope
 from flchain.wire.messages import Proposal, Vote
-from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet
+from flchain.wire.packets import PacketType, decode_packet, encode_packet
+from flchain.wire.topics import Topics
 from miner.core.machine import build_miner_state, step
 from miner.core.values import (
     Connected,

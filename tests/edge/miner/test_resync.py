@@ -17,7 +17,8 @@ from flchain.base.errors import ConfigError
 from flchain.base.types import Height
 from flchain.wire.envelope import decode, seal
 from flchain.wire.messages import Kind, Vote
-from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet
+from flchain.wire.packets import PacketType, decode_packet, encode_packet
+from flchain.wire.topics import Topics
 from flchain_edge.mqtt.link import MqttLink
 from flchain_edge.process.event_loop import EventQueue
 from flchain_edge.storage.database_files import refuse_if_open

@@ -17,6 +17,7 @@ from tests.support.networks.registrar import Registrar, enrol_member, make_regis
 from tools.cli import main
 from tools.registrar.broker_files import BrokerPlan, find_data_folder, render_broker
 from tools.registrar.desk import Desk
+from tools.registrar.topic_files import CLONE, build_files, replace_table
 
 NFT = shutil.which("nft", path=os.environ["PATH"] + ":/usr/sbin:/sbin")
 YEAR_S = 365 * 86_400
@@ -53,6 +54,18 @@ def test_the_list_of_the_revoked_outlives_its_operator(registrar: Registrar) -> 
     assert [entry.serial_number for entry in early] and not list(late)
     assert late.next_update_utc is not None and late.next_update_utc.timestamp() > 9 * YEAR_S
     desk.register.close()
+
+
+def test_rules_and_page_follow_the_table() -> None:
+    """Brokers' rules and docs/protocol.md are what the table gives; after a change: tools.registrar.topic_files."""
+    for path, text in build_files().items():
+        assert (CLONE / path).read_text() == text, f"{path}: run python -m tools.registrar.topic_files"
+
+
+def test_a_page_without_marks_is_not_overwritten() -> None:
+    """A page that has lost the marks around its table is refused: the text around it would be lost."""
+    with pytest.raises(ValueError, match="marks"):
+        replace_table("# The protocol\n")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from flchain.base.crypto import Identity
 from flchain.ledger.genesis import encode_genesis
 from flchain.wire.envelope import open_envelope, seal
 from flchain.wire.messages import Receipt, Register, Undelegate
-from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet
+from flchain.wire.packets import PacketType, decode_packet, encode_packet
+from flchain.wire.topics import Topics
 from flchain_edge.keys import keystore
 from flchain_edge.keys.keystore import load_or_create_identity
 from flchain_edge.mqtt.inbox import Received

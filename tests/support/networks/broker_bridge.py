@@ -6,12 +6,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from flchain.base.types import Address
-from flchain.wire.packets import Topics, read_topic_channel
+from flchain.wire.packets import decode_packet
+from flchain.wire.topics import CHANNEL_RULES, Channel, Topics, read_topic_channel
 from flchain_edge.mqtt.inbox import LinkEvent, Received
 from flchain_edge.mqtt.link import MqttLink
 from flchain_edge.mqtt.settings import MqttSettings
-
-RETAINED_CHANNELS = frozenset({"head", "status"})
 
 
 class BrokerBridge:
@@ -53,5 +52,10 @@ def build_filter(topics: Topics, role: str, address: Address) -> str:
 def repeat(event: LinkEvent, link: MqttLink) -> None:
     """Say again what came; a broker does not tell a subscriber that a message is retained at it."""
     if isinstance(event, Received):
-        retain = read_topic_channel(event.topic) in RETAINED_CHANNELS
-        link.publish(event.topic, event.payload, retain=retain, qos=0)
+        link.publish(event.topic, event.payload, retain=is_retained(event.topic, event.payload), qos=0)
+
+
+def is_retained(topic: str, payload: bytes) -> bool:
+    """Return whether the node that published this asked the broker to retain it."""
+    rule, type = CHANNEL_RULES[Channel(read_topic_channel(topic))], decode_packet(payload).type
+    return any(carried.type is type and carried.is_retained for carried in rule.carries)

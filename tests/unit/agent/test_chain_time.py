@@ -28,7 +28,8 @@ from flchain.base.types import Millis, Round, UnixMillis
 from flchain.light.follow import build_light_state
 from flchain.wire.envelope import open_envelope
 from flchain.wire.messages import Kind
-from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet
+from flchain.wire.packets import PacketType, decode_packet, encode_packet
+from flchain.wire.topics import Topics
 from tests.support.builders.chain import PARAMETERS_COUNT, Driver, build_chain
 
 CHAIN = build_chain()

@@ -19,7 +19,8 @@ from flchain.wire import chunks
 from flchain.wire.chunks import FIRST_CHUNKS, Ranges, count_chunks, split_packet
 from flchain.wire.envelope import Envelope, open_envelope, seal, verify_envelope
 from flchain.wire.messages import Ask, Kind, Phase, Resume, Want
-from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet
+from flchain.wire.packets import PacketType, decode_packet, encode_packet
+from flchain.wire.topics import Topics
 from flchain_edge.mqtt.transfers import PROBE_S, Transfers
 from miner.core import missing_chunks
 from miner.core import values as mv

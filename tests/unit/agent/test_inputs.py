@@ -35,7 +35,8 @@ from agent.scheduling.values import CpuOutlook
 from flchain.base.types import Millis, Round
 from flchain.light.follow import build_light_state
 from flchain.wire.messages import Phase
-from flchain.wire.packets import PacketType, Topics, encode_packet
+from flchain.wire.packets import PacketType, encode_packet
+from flchain.wire.topics import Topics
 from tests.support.builders.chain import NO_CLOCK, PARAMETERS_COUNT, Driver, build_chain
 
 CHAIN = build_chain(miners=4, devices=5, reward_per_update=500, reward_for_scores=11_000, commit_patience_ms=3_000)

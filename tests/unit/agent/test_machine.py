@@ -36,7 +36,8 @@ from flchain.ledger.snapshot import encode_carried
 from flchain.light.follow import build_light_state, restore
 from flchain.wire.envelope import Envelope, open_envelope, seal
 from flchain.wire.messages import Ask, Kind, Phase, Receipt, Want
-from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet
+from flchain.wire.packets import PacketType, decode_packet, encode_packet
+from flchain.wire.topics import Topics
 from tests.support.builders.chain import NO_CLOCK, PARAMETERS_COUNT, Driver, build_chain
 
 CHAIN = build_chain()

@@ -9,7 +9,8 @@ from agent.core.values import AgentConfig, AgentState, PacketReceived, Refuse
 from flchain.base.types import Millis
 from flchain.light.follow import build_light_state
 from flchain.wire.messages import Phase
-from flchain.wire.packets import PacketType, Topics, encode_packet
+from flchain.wire.packets import PacketType, encode_packet
+from flchain.wire.topics import Topics
 from tests.support.builders.chain import NO_CLOCK, PARAMETERS_COUNT, Driver, build_chain, certify
 
 CHAIN = build_chain()

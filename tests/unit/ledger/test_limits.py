@@ -55,7 +55,8 @@ from flchain.wire.messages import (
     Vote,
     Want,
 )
-from flchain.wire.packets import PacketType, Topics, encode_packet
+from flchain.wire.packets import PacketType, encode_packet
+from flchain.wire.topics import Topics
 from miner.core import agreement, mempool
 from miner.core.machine import EARLY_MAX, build_miner_state, step
 from miner.core.tip import Standing, Tip

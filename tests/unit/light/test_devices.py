@@ -18,7 +18,8 @@ from flchain.ledger.snapshot import encode_carried
 from flchain.light.follow import LightState, build_light_state, restore
 from flchain.wire.envelope import CERTIFICATE_BYTES_MAX, decode_struct, encode_struct, open_envelope
 from flchain.wire.messages import Certificate, Phase, Want
-from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet
+from flchain.wire.packets import PacketType, decode_packet, encode_packet
+from flchain.wire.topics import Topics
 from flchain_edge.settings.node import KeySettings
 from miner.core import announce
 from miner.core import values as mv

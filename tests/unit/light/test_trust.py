@@ -25,7 +25,8 @@ from flchain.light.trust import Head, Trust, build_trust, encode_sets, verify_fi
 from flchain.rules.blocks import hash_header
 from flchain.wire.envelope import get_signature, open_envelope, seal
 from flchain.wire.messages import Ask, Vote, Want
-from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet
+from flchain.wire.packets import PacketType, decode_packet, encode_packet
+from flchain.wire.topics import Topics
 from miner.core import machine as miner_machine
 from miner.core import values as mv
 from miner.core.tip import Standing, extend

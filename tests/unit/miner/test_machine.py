@@ -12,7 +12,8 @@ from flchain.rules.blocks import build_block, get_proposer
 from flchain.wire import chunks
 from flchain.wire.envelope import hash_message, open_envelope, seal, verify_envelope
 from flchain.wire.messages import Ask, Commit, Kind, Phase, Proposal, Receipt, Vote, Want
-from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet
+from flchain.wire.packets import PacketType, decode_packet, encode_packet
+from flchain.wire.topics import Topics
 from miner.core.machine import build_miner_state, step
 from miner.core.tip import Standing
 from miner.core.values import (

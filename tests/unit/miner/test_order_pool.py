@@ -10,7 +10,8 @@ from flchain.ledger.state import ChainState
 from flchain.rules.blocks import select_orders
 from flchain.wire.envelope import open_envelope, verify_envelope
 from flchain.wire.messages import Receipt
-from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet
+from flchain.wire.packets import PacketType, decode_packet, encode_packet
+from flchain.wire.topics import Topics
 from miner.core import order_pool
 from miner.core.machine import build_miner_state, step
 from miner.core.order_pool import ORDERS_PER_SENDER_MAX, OrderPool, insert, prune

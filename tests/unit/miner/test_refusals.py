@@ -7,7 +7,8 @@ import pytest
 from flchain.base.types import Millis
 from flchain.wire.envelope import seal
 from flchain.wire.messages import Commit, Phase
-from flchain.wire.packets import PacketType, Topics, encode_packet
+from flchain.wire.packets import PacketType, encode_packet
+from flchain.wire.topics import Topics
 from miner.core.machine import build_miner_state, step
 from miner.core.tip import Standing
 from miner.core.values import MinerConfig, MinerState, PacketReceived, Refuse

@@ -9,7 +9,8 @@ from flchain.ledger.snapshot import encode_state
 from flchain.ledger.state import compute_validators_hash
 from flchain.wire.envelope import open_envelope, seal
 from flchain.wire.messages import Ask, Want
-from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet
+from flchain.wire.packets import PacketType, decode_packet, encode_packet
+from flchain.wire.topics import Topics
 from miner.core import state_sync
 from miner.core.machine import build_miner_state, step
 from miner.core.tip import Standing, extend

@@ -1,4 +1,4 @@
-"""Packets and topics: read back as they were written, and nothing else is one."""
+"""Packets: read back as they were written, and nothing else is one."""
 
 from __future__ import annotations
 
@@ -6,15 +6,7 @@ import pytest
 
 from flchain.base.errors import MalformedMessage
 from flchain.wire.envelope import encode
-from flchain.wire.packets import (
-    Packet,
-    PacketType,
-    Topics,
-    decode_packet,
-    encode_packet,
-    read_topic_channel,
-    read_topic_owner,
-)
+from flchain.wire.packets import Packet, PacketType, decode_packet, encode_packet
 
 EXAMPLES: dict[PacketType, tuple[object, ...]] = {
     PacketType.MESSAGE: (b"m",),
@@ -47,25 +39,3 @@ def test_what_is_no_packet(value: object) -> None:
     """Anything that is not a list that starts with a known type is malformed."""
     with pytest.raises(MalformedMessage):
         decode_packet(encode(value))
-
-
-def test_topics_name_their_owner() -> None:
-    """Every topic that a node publishes under gives its address and channel back."""
-    topics, node = Topics.of_chain(bytes(range(32))), bytes(range(20))
-    for topic, channel in (
-        (topics.device_up(node), "up"),
-        (topics.device_status(node), "status"),
-        (topics.miner_bft(node), "bft"),
-        (topics.miner_head(node), "head"),
-        (topics.miner_body(node), "body"),
-        (topics.miner_to(node, b"other" * 4), "to"),
-    ):
-        assert topic.startswith("flchain/v1/0001020304050607/")
-        assert (read_topic_owner(topic), read_topic_channel(topic)) == (node, channel)
-
-
-@pytest.mark.parametrize("owner", ["", "00" * 19, "00" * 21, "AB" * 20, "ab " * 20, "xy" * 20, "+", "ab" * 19 + " ab"])
-def test_one_spelling_of_an_owner(owner: str) -> None:
-    """A topic whose owner is not 40 lower-case hex digits is refused: to a broker's rules it is another topic."""
-    with pytest.raises(MalformedMessage):
-        read_topic_owner(f"flchain/v1/0001020304050607/device/{owner}/up")

@@ -34,14 +34,8 @@ from flchain.rules.phases import PHASE_KINDS
 from flchain.rules.transactions import DEVICE_KINDS, SCORE_KINDS, get_key_for
 from flchain.wire.envelope import Letter, open_envelope, open_known, seal, verify_envelope, verify_letter
 from flchain.wire.messages import Ask, Kind, Phase, Want
-from flchain.wire.packets import (
-    Packet,
-    PacketType,
-    decode_packet,
-    encode_packet,
-    read_topic_channel,
-    read_topic_owner,
-)
+from flchain.wire.packets import Packet, PacketType, decode_packet, encode_packet
+from flchain.wire.topics import read_topic_channel, read_topic_owner
 from miner.core import mempool, scoring
 from miner.core.machine import build_miner_state
 from miner.core.tip import Standing

@@ -39,7 +39,8 @@ from flchain.rules.blocks import Block, hash_header
 from flchain.wire import envelope
 from flchain.wire.envelope import BODY_BYTES_MAX, HEADER_BYTES_MAX, decode_struct
 from flchain.wire.messages import Body, Commit, Header, Phase, Reveal, compute_update_commitment
-from flchain.wire.packets import PacketType, Topics, decode_packet, encode_packet
+from flchain.wire.packets import PacketType, decode_packet, encode_packet
+from flchain.wire.topics import Topics
 from miner.core import machine
 from miner.core.tip import Standing
 from tools.sim.chain import CODEC_LEVEL, PARAMETERS_COUNT, BuiltChain, build_chain
