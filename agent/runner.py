@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from agent.core.chain_time import compute_time
@@ -64,8 +65,10 @@ from flchain.wire.envelope import seal
 from flchain.wire.messages import Status
 from flchain.wire.packets import PacketType, encode_packet
 from flchain_edge.enrolment.renewal import RenewalKeeper
-from flchain_edge.mqtt.link import Connected as LinkConnected
-from flchain_edge.mqtt.link import LinkEvent, MqttLink, Received
+from flchain_edge.mqtt.inbox import Connected as LinkConnected
+from flchain_edge.mqtt.inbox import LinkEvent, Received
+from flchain_edge.mqtt.link import MqttLink
+from flchain_edge.mqtt.seam import Link
 from flchain_edge.mqtt.settings import with_client_id
 from flchain_edge.process.chain_files import load_genesis
 from flchain_edge.process.event_loop import EventQueue, RefusalCounter, on_reload, read_clocks
@@ -82,7 +85,7 @@ class AgentRunner:
         self,
         state: AgentState,
         store: Store,
-        link: MqttLink,
+        link: Link,
         workers: Workers,
         queue: EventQueue[Event],
         *,
@@ -159,19 +162,18 @@ class AgentRunner:
 
     async def _build_line(self, report: Report) -> RoundLine:
         """What the round has cost since the one reported before."""
-        counters, (energy, training) = self._link.counters, await self._supervisor.measure_round()
+        energy, training = await self._supervisor.measure_round()
+        link = self._link.describe()
         joules = None if energy.joules is None else round(energy.joules, 1)
         log.info("energy", extra={"round": report.round, "joules": joules, "source": energy.source.name.lower()})
-        return RoundLine(
-            report, counters.bytes_sent, counters.bytes_received, energy, training, disk_bytes=read_disk_bytes()
-        )
+        return RoundLine(report, link.bytes_sent, link.bytes_received, energy, training, disk_bytes=read_disk_bytes())
 
     def _build_status(self) -> dict[str, object]:
         light_age_s = (read_clocks()[0] - self._heard_ms) / 1000 if self._heard_ms else None
         return {
             **build_snapshot(self._state, self._supervisor.watch, self._times, time.monotonic(), heard_s=light_age_s),
             **self._supervisor.describe(),
-            "link": self._link.describe(),
+            "link": msgspec.structs.asdict(self._link.describe()),
             "sensors": self._describe_sensors(),
             "refused": dict(self._refusals.counts),
             "disk_bytes": read_disk_bytes(),
@@ -221,14 +223,14 @@ class AgentRunner:
             self._link.turn_away("nobody is heard through this broker")
 
     def _report(self, report: Report) -> None:
-        counters, me = self._link.counters, self._state.config.identity
+        link, me = self._link.describe(), self._state.config.identity
         status = Status(
             round=report.round,
             model_hash=report.model_hash,
             is_mismatch=report.is_mismatch,
             training_ms=report.work.training_ms if report.work else 0,
-            bytes_up=counters.bytes_sent,
-            bytes_down=counters.bytes_received,
+            bytes_up=link.bytes_sent,
+            bytes_down=link.bytes_received,
         )
         packet = encode_packet(PacketType.MESSAGE, seal(status, self._state.light.chain, me))
         self._link.publish(self._state.topics.device_status(me.address), packet, retain=True)
@@ -239,7 +241,7 @@ class AgentRunner:
             event = await self._workers.train(effect.round, effect.model)
         except WorkerFailed as error:
             event = TrainingFailed(effect.round, str(error))
-        if isinstance(event, TrainingDone) and (rate := self._link.rate.bytes_per_s) is not None:
+        if isinstance(event, TrainingDone) and (rate := self._link.uplink_bytes_per_s) is not None:
             event = replace(event, uplink_bytes_per_s=int(rate))
         if event is not None:
             self._queue.post(event)
@@ -312,8 +314,8 @@ async def _run_with(workers: Workers, settings: AgentSettings, genesis: Genesis,
         state = build_agent_state(config, *saved, saved_scores=stored.scores)
         queue: EventQueue[Event] = EventQueue()
         report = ServiceReport(Notifier(), queue)
-        on_event = report.relay(queue.on_link_event)
-        link = MqttLink(with_client_id(settings.mqtt, identity.address.hex()), on_event=on_event)
+        receive = report.relay(queue.on_link_event)
+        link = MqttLink(with_client_id(settings.mqtt, identity.address.hex()), receive)
         fields = {"address": identity.address.hex(), "chain": genesis.name, "round": stored.light.round}
         return_memory()  # what reading files and keys has left free
         workers.announce()

@@ -22,8 +22,11 @@ from flchain.wire.topics import read_topic_channel
 from flchain_edge.enrolment.renewal import RenewalKeeper
 from flchain_edge.model.model_files import compute_initial_model, load_examples
 from flchain_edge.model.tflite import TfliteModel, probe_model
-from flchain_edge.mqtt.link import OUTGOING_BYTES_MAX, LinkEvent, MqttLink, Received
-from flchain_edge.mqtt.link import Connected as LinkConnected
+from flchain_edge.mqtt.inbox import Connected as LinkConnected
+from flchain_edge.mqtt.inbox import LinkEvent, Received
+from flchain_edge.mqtt.link import MqttLink
+from flchain_edge.mqtt.seam import Link
+from flchain_edge.mqtt.session import OUTGOING_BYTES_MAX
 from flchain_edge.mqtt.settings import with_client_id
 from flchain_edge.process.chain_files import load_genesis, load_model_file
 from flchain_edge.process.event_loop import EventQueue, RefusalCounter, on_reload, read_clocks
@@ -52,8 +55,10 @@ from miner.core.values import (
     StartTimer,
     TimerFired,
 )
+from miner.edge.ledger.journal import Journal
 from miner.edge.ledger.ledger import LEDGER_FILE, Ledger, replay
-from miner.edge.scorer_tflite import Scorer
+from miner.edge.scorer import Scorer
+from miner.edge.scorer_tflite import TfliteScorer
 from miner.edge.sent_packets import SentPackets
 from miner.settings import MinerSettings
 
@@ -67,8 +72,8 @@ class MinerRunner:
     def __init__(
         self,
         state: MinerState,
-        ledger: Ledger,
-        link: MqttLink,
+        ledger: Journal,
+        link: Link,
         scorer: Scorer,
         queue: EventQueue[Event],
         *,
@@ -227,14 +232,14 @@ async def run_miner(settings: MinerSettings) -> None:
         report = ServiceReport(Notifier(), queue)
         link = MqttLink(
             with_client_id(settings.mqtt, identity.address.hex()),
-            on_event=report.relay(queue.on_link_event),
+            report.relay(queue.on_link_event),
             outgoing_bytes_max=compute_outgoing_bytes_max(genesis),
         )
         log.info("starting", extra={"address": identity.address.hex(), "chain": genesis.name, "height": chain.height})
         silent_until = await ledger.get_silence()
         if chain.height < silent_until:
             log.info("catching up after a resync, signing nothing", extra={"until_height": silent_until})
-        runner = MinerRunner(state, ledger, link, Scorer(model, lambda: examples), queue, silent_until=silent_until)
+        runner = MinerRunner(state, ledger, link, TfliteScorer(model, examples), queue, silent_until=silent_until)
         on_reload(lambda: link.reconnect("reload"))
         # A miner stamps blocks: its clock has to be right anyhow.
         renewal = RenewalKeeper(settings, identity, lambda: read_clocks()[1])

@@ -15,7 +15,7 @@ from typing import Any
 from flchain.base.errors import ConfigError
 from flchain_edge.checks.checkup import Finding, Level, fail, ok, warn
 from flchain_edge.formatting import format_moment, format_span
-from flchain_edge.mqtt.inbox import Received
+from flchain_edge.mqtt.inbox import LinkEvent, Received
 from flchain_edge.mqtt.link import MqttLink
 from flchain_edge.mqtt.settings import Endpoint, MqttSettings, build_tls_context
 from flchain_edge.mqtt.tls_errors import describe_tls_error
@@ -96,19 +96,25 @@ def check_login(
 
 async def _try_login(mqtt: MqttSettings, answers: str, questions: tuple[tuple[str, bytes], ...]) -> tuple[Finding, ...]:
     answered = asyncio.Event()
-    link = MqttLink(mqtt, on_event=lambda event: answered.set() if isinstance(event, Received) else None)
+
+    def receive(event: LinkEvent) -> bool:
+        if isinstance(event, Received):
+            answered.set()
+        return True
+
+    link = MqttLink(mqtt, receive)
     if answers:
         link.subscribe(answers)
     await link.start()
     try:
         if not await _is_soon(lambda: link.is_subscribed, LOGIN_TIMEOUT_S):
-            why = link.describe()["trouble"] or "no answer to the login"
+            why = link.describe().trouble or "no answer to the login"
             return (
                 fail(
                     f"the broker does not let this node in: {why}", "its certificate, its name, or the broker's rules"
                 ),
             )
-        found = (ok(f"logged in at {link.describe()['broker']} as {mqtt.client_id}"),)
+        found = (ok(f"logged in at {link.describe().broker} as {mqtt.client_id}"),)
         if not questions:
             return found
         for topic, payload in questions:

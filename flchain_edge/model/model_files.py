@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,18 @@ SCORE_BATCH = 64
 
 class NoWindows(FlchainError):
     """There are too few usable windows now; the text says why. Not a fault: samples and labels may still come."""
+
+
+class ModelShape(Protocol):
+    """What examples have to fit."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one example, without the batch."""
+
+    @property
+    def classes(self) -> int:
+        """Labels are 0 to one less than this."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,13 +115,13 @@ def hold_out(examples: Examples, percent: int) -> tuple[Examples, Examples]:
     return train, held
 
 
-def load_part(path: Path, model: TfliteModel, holdout_percent: int, *, is_held_out: bool) -> Examples:
+def load_part(path: Path, model: ModelShape, holdout_percent: int, *, is_held_out: bool) -> Examples:
     """The rows of a file that are held out, or the others: all of them if none are held out. Raises ConfigError."""
     examples = load_examples(path, model)
     return hold_out(examples, holdout_percent)[is_held_out] if holdout_percent else examples
 
 
-def load_examples(path: Path, model: TfliteModel) -> Examples:
+def load_examples(path: Path, model: ModelShape) -> Examples:
     """Read arrays x and y of a .npz file and check that they fit the model. Raises ConfigError with all problems."""
     import zipfile  # np.load takes it; who reads no file has no need of it
 

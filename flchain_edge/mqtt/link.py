@@ -20,37 +20,13 @@ from flchain.ledger.params import DEVICES_MAX, VALIDATORS_MAX
 from flchain.wire.chunks import CHUNK_BYTES, DEVICE_CHUNK_BYTES, PUSHED_CHUNKS_MAX, Ranges
 from flchain.wire.packets import PACKET_BYTES_MAX, PAYLOAD_BYTES_MAX
 from flchain_edge.mqtt.broker_choice import BrokerChoice, is_listening
-from flchain_edge.mqtt.inbox import (
-    INBOX_BYTES_MAX,
-    INBOX_MESSAGES_MAX,
-    Connected,
-    Disconnected,
-    Inbox,
-    LinkEvent,
-    Received,
-)
+from flchain_edge.mqtt.inbox import INBOX_BYTES_MAX, INBOX_MESSAGES_MAX, Connected, Disconnected, LinkEvent, Received
 from flchain_edge.mqtt.link_rate import LinkRate
+from flchain_edge.mqtt.seam import LinkStatus
 from flchain_edge.mqtt.session import OUTGOING_BYTES_MAX, OUTGOING_MESSAGES_MAX, Session
 from flchain_edge.mqtt.settings import Endpoint, MqttSettings, Will, build_tls_context
 from flchain_edge.mqtt.tls_errors import describe_tls_error
 from flchain_edge.mqtt.transfers import Chunk, Transfers
-
-__all__ = [
-    "INBOX_BYTES_MAX",
-    "INBOX_MESSAGES_MAX",
-    "OUTGOING_BYTES_MAX",
-    "OUTGOING_MESSAGES_MAX",
-    "PAYLOAD_BYTES_MAX",
-    "Connected",
-    "Disconnected",
-    "Inbox",
-    "LinkCounters",
-    "LinkEvent",
-    "MqttLink",
-    "MqttSettings",
-    "Received",
-    "Will",
-]
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +48,7 @@ class LinkCounters:
     bytes_received: int = 0
     messages_received: int = 0
     dropped: int = 0
-    """Arrived while the inbox was full, or with a topic that is no UTF-8."""
+    """Came while the owner had no room, or with a topic that is not UTF-8."""
     refused: int = 0
     """Publishes that returned False."""
     connections: int = 0
@@ -93,30 +69,27 @@ class MqttLink:
 
     Of several brokers the next is tried after each failure, and the first again when it is back (`broker_choice`).
 
-    Use it from the loop's own thread. Events go to `events`, or to `on_event` if given: called in place, and what it
-    raises is logged and counted, never passed on.
+    Use it from the loop's own thread. `receive` is called in place with each event, and returns False for one that it
+    has no room for, which is then counted as dropped; `Inbox.put` does so. What it raises is logged, never passed on.
     """
 
     def __init__(
         self,
         settings: MqttSettings,
+        receive: Callable[[LinkEvent], bool],
         *,
         will: Will | None = None,
-        on_event: Callable[[LinkEvent], None] | None = None,
-        inbox_messages_max: int = INBOX_MESSAGES_MAX,
-        inbox_bytes_max: int = INBOX_BYTES_MAX,
         outgoing_bytes_max: int = OUTGOING_BYTES_MAX,
     ) -> None:
         self.counters = LinkCounters()
-        self.events = Inbox(inbox_messages_max, inbox_bytes_max)
         self._settings = settings
         self._will = will
-        self._on_event = on_event
+        self._receive = receive
         self._outgoing_bytes_max = outgoing_bytes_max
         self._filters: dict[str, int] = {}
         self._session: Session | None = None
         self._task: asyncio.Task[None] | None = None
-        self.rate = LinkRate()
+        self._rate = LinkRate()
         self._transfers = Transfers()
         self._chunks: dict[int, Chunk] = {}
         """Under way, by the number of the message."""
@@ -139,18 +112,23 @@ class MqttLink:
         """Whether a publish would be taken now (room permitting)."""
         return self._session is not None and self._session.is_ready
 
-    def describe(self) -> dict[str, object]:
-        """For people: which broker, since when it is connected or lost, and what is wrong if it is not."""
-        return {
-            "broker": str(self._choice.current),
-            "brokers": [str(endpoint) for endpoint in self._settings.endpoints],
-            "is_connected": self.is_connected,
-            "for_s": round(time.monotonic() - self._changed_s, 1),
-            "trouble": "" if self.is_connected else self._said.get(self._choice.current, ""),
-            "connections": self.counters.connections,
-            "bytes_sent": self.counters.bytes_sent,
-            "bytes_received": self.counters.bytes_received,
-        }
+    @property
+    def uplink_bytes_per_s(self) -> float | None:
+        """The measured rate of the way to the broker, or None before anything long enough was sent."""
+        return self._rate.bytes_per_s
+
+    def describe(self) -> LinkStatus:
+        """Return which broker, since when it is connected or lost, and what is wrong if it is not."""
+        return LinkStatus(
+            broker=str(self._choice.current),
+            brokers=tuple(str(endpoint) for endpoint in self._settings.endpoints),
+            is_connected=self.is_connected,
+            for_s=round(time.monotonic() - self._changed_s, 1),
+            trouble="" if self.is_connected else self._said.get(self._choice.current, ""),
+            connections=self.counters.connections,
+            bytes_sent=self.counters.bytes_sent,
+            bytes_received=self.counters.bytes_received,
+        )
 
     @property
     def is_subscribed(self) -> bool:
@@ -215,7 +193,7 @@ class MqttLink:
             return None
         size = compute_publish_bytes(topic, len(payload), qos)
         if qos:
-            self.rate.on_sent(number, size, asyncio.get_running_loop().time())
+            self._rate.on_sent(number, size, asyncio.get_running_loop().time())
         self.counters.bytes_sent += size
         self.counters.bytes_received += PUBACK_BYTES if qos else 0
         return number
@@ -242,7 +220,7 @@ class MqttLink:
 
     def _send_chunks(self) -> None:
         now_s = asyncio.get_running_loop().time()
-        while self.is_connected and (chunk := self._transfers.take(self.rate.compute_window_bytes(), now_s)):
+        while self.is_connected and (chunk := self._transfers.take(self._rate.compute_window_bytes(), now_s)):
             number = self._publish(chunk.topic, chunk.payload)
             if number is None:  # the connection's own queue is full: again with the next acknowledgement
                 self._transfers.on_lost((chunk,))
@@ -250,7 +228,7 @@ class MqttLink:
             self._chunks[number] = chunk
 
     def on_session_acked(self, number: int) -> None:
-        self.rate.on_acked(number, asyncio.get_running_loop().time())
+        self._rate.on_acked(number, asyncio.get_running_loop().time())
         self._short.pop(number, None)
         if (chunk := self._chunks.pop(number, None)) is not None:
             self._transfers.on_acked(chunk)
@@ -297,7 +275,7 @@ class MqttLink:
             reason = describe_tls_error(error, time.time())
         finally:
             self._session = None
-            self.rate.on_lost()
+            self._rate.on_lost()
             self._transfers.on_lost(self._chunks.values())
             self._chunks.clear()
             self._short.clear()
@@ -344,13 +322,12 @@ class MqttLink:
         self._deliver(Received(topic, payload, bool(message.retain)))
 
     def _deliver(self, event: LinkEvent) -> None:
-        if self._on_event is None:
-            self.counters.dropped += 0 if self.events.put(event) else 1
-            return
         try:
-            self._on_event(event)
+            is_taken = self._receive(event)
         except Exception as error:  # the owner's fault must not stop the link
             log.error("a handler of link events failed", exc_info=error)
+        else:
+            self.counters.dropped += not is_taken
 
     def _say(self, level: int, text: str) -> None:
         """Log a change of state once a broker: one that is down for a night is one line, not ten thousand."""

@@ -13,7 +13,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTErrorCode
@@ -145,8 +145,9 @@ class Session:
         sock = self._client.socket()
         if sock is None:
             return "closed while connecting"
+        assert isinstance(sock, socket.socket), "paho opens no WebSocket unless it is asked to"
         # Votes and receipts are small and waited for: never hold them back to fill a segment.
-        cast(socket.socket, sock).setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._attached = True
         self._loop.add_reader(sock, self._on_readable)
         self._loop.call_soon(self._flush)

@@ -35,7 +35,6 @@ class EventQueue(Generic[EventT]):
         self._inbox = Inbox()
         self._wake = asyncio.Event()
         self._timers: dict[Hashable, asyncio.TimerHandle] = {}
-        self.dropped = 0
         self.taken = 0
         """Events that the owner has taken."""
         self.is_awaited = False
@@ -46,11 +45,11 @@ class EventQueue(Generic[EventT]):
         self._own.append(event)
         self._wake.set()
 
-    def on_link_event(self, event: LinkEvent) -> None:
-        """Add an event of the MQTT link; counted as dropped if the inbox is full."""
-        if not self._inbox.put(event):
-            self.dropped += 1
+    def on_link_event(self, event: LinkEvent) -> bool:
+        """Add an event of the MQTT link, or return False if the inbox is full."""
+        is_taken = self._inbox.put(event)
         self._wake.set()
+        return is_taken
 
     def start_timer(self, key: Hashable, delay_ms: int, event: EventT) -> None:
         """Post `event` after `delay_ms`; a timer of the same key is replaced."""

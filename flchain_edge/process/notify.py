@@ -83,15 +83,16 @@ class ServiceReport:
         self._taken = -1
         self._said = ""
 
-    def relay(self, deliver: Callable[[LinkEvent], None]) -> Callable[[LinkEvent], None]:
+    def relay(self, deliver: Callable[[LinkEvent], bool]) -> Callable[[LinkEvent], bool]:
         """A handler of link events that passes them on to `deliver` and takes note of connections."""
 
-        def on_link_event(event: LinkEvent) -> None:
-            deliver(event)
+        def on_link_event(event: LinkEvent) -> bool:
+            is_taken = deliver(event)
             if isinstance(event, Connected | Disconnected):
                 self._is_connected = isinstance(event, Connected)
                 self._was_connected |= self._is_connected
                 self.tell()
+            return is_taken
 
         return on_link_event
 

@@ -68,7 +68,8 @@ def load_config(path: Path, config_type: type[ConfigType], environ: Mapping[str,
     config = _read_table(reading, config_type, tables, ())
     if reading.problems:
         raise ConfigError(tuple(reading.problems))
-    return typing.cast(ConfigType, config)
+    assert isinstance(config, config_type), "a table without a problem is read"
+    return config
 
 
 def _read_table(reading: _Reading, kind: Any, table: dict[str, Any], section: tuple[str, ...]) -> object | None:
@@ -87,10 +88,11 @@ def _read_table(reading: _Reading, kind: Any, table: dict[str, Any], section: tu
     if len(reading.problems) > before:
         return None
     try:
-        return typing.cast(object, kind(**values))
+        config: object = kind(**values)
     except ValueError as error:
         reading.complain(section, str(error))
         return None
+    return config
 
 
 def _read_field(
@@ -172,7 +174,8 @@ def _convert(value: Any, kind: Any, folder: Path, rules: Mapping[str, Any] = typ
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is kind and not (kind is float and math.isnan(value)):  # nan passes every range
-        return typing.cast(object, value)
+        converted: object = value
+        return converted
     raise _Refused(f"must be {_describe_kind(kind, rules)}")
 
 

@@ -1,9 +1,8 @@
-"""Scoring on a node's own data: accuracy of a model in basis points, in one thread beside the event loop."""
+"""Scoring on a miner's own data: accuracy of a model in basis points, in one thread beside the event loop."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from flchain.base.types import ModelVector
@@ -11,22 +10,21 @@ from flchain_edge.model.model_files import Examples, compute_score_bp
 from flchain_edge.model.tflite import TfliteModel
 
 
-class Scorer:
+class TfliteScorer:
     """Evaluates models one after the other; the examples are never sent anywhere."""
 
-    def __init__(self, model: TfliteModel, load: Callable[[], Examples]) -> None:
-        """`load` is called for every score, in the scoring thread: a device's sensors may have given more."""
+    def __init__(self, model: TfliteModel, examples: Examples) -> None:
         self._model = model
-        self._load = load
+        self._examples = examples
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="scorer")
 
     async def score(self, vector: ModelVector) -> int:
-        """Accuracy of the model vector, shape (P,), in basis points: floor(10,000 * correct / examples)."""
+        """Return the accuracy of the model vector, shape (P,), in basis points: floor(10,000 * correct / examples)."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._score, vector)
 
     def _score(self, vector: ModelVector) -> int:
-        return compute_score_bp(self._model, self._load(), vector)
+        return compute_score_bp(self._model, self._examples, vector)
 
     def stop(self) -> None:
-        """Wait for nothing more."""
+        """Drop what waits, and do not wait for the score that is being computed."""
         self._thread.shutdown(wait=False, cancel_futures=True)

@@ -93,7 +93,7 @@ class ChainWatch:
     async def start(self, host: str, port: int) -> None:
         """Listen at one more broker."""
         number = len(self._links)
-        link = MqttLink(MqttSettings(host, port, client_id="watch"), on_event=partial(self._on_event, number))
+        link = MqttLink(MqttSettings(host, port, client_id="watch"), partial(self._on_event, number))
         link.subscribe(self._topics.all_miners("head"), self._topics.all_miners("bft"), qos=0)
         self._links.append(link)
         await link.start()
@@ -115,13 +115,13 @@ class ChainWatch:
         """
         return max((count for (_, owner, _), count in self._repeats.items() if owner == miner), default=1) - 1
 
-    def _on_event(self, number: int, event: LinkEvent) -> None:
-        if not isinstance(event, Received):
-            return
-        try:
-            self._on_message(number, event)
-        except Exception as error:  # the link would log it and go on
-            self.faults.append(f"{event.topic}: {type(error).__name__}: {error}")
+    def _on_event(self, number: int, event: LinkEvent) -> bool:
+        if isinstance(event, Received):
+            try:
+                self._on_message(number, event)
+            except Exception as error:  # the link would log it and go on
+                self.faults.append(f"{event.topic}: {type(error).__name__}: {error}")
+        return True
 
     def _on_message(self, number: int, event: Received) -> None:
         owner = read_topic_owner(event.topic)

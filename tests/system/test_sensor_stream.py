@@ -20,9 +20,8 @@ from agent.edge.data.settings import RING_FILE
 from agent.settings import AgentSettings
 from flchain_edge.model.model_files import NoWindows
 from flchain_edge.mqtt.inbox import Received
-from flchain_edge.mqtt.link import MqttLink
 from flchain_edge.settings.config import load_config
-from tests.support.networks.mqtt_link import settings_for
+from tests.support.networks.mqtt_link import InboxLink, settings_for
 from tools.emulators.mqtt_sensors import Target, run_watch
 from tools.emulators.recordings import NO_LABEL
 from tools.network.broker import Broker, start_broker
@@ -134,7 +133,7 @@ def test_a_device_learns_from_a_live_stream_and_nothing_raw_leaves_it(tmp_path: 
 async def scenario(broker: Broker, miner: Path, agent: Path) -> None:
     settings = load_config(agent, AgentSettings, {})
     heard: dict[str, int] = {}
-    listener = MqttLink(settings_for(broker))
+    listener = InboxLink(settings_for(broker))
     listener.subscribe("#")
     await listener.start()
 

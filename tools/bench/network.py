@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from flchain.base.types import Hash, Height, ModelVector
 from flchain.codecs import CODECS
 from flchain.ledger.genesis import Genesis, decode_genesis, encode_genesis
 from flchain.ledger.state import build_genesis_state
+from flchain.light.trust import Head
 from flchain.rules.blocks import Block
 from flchain.wire.chunks import split_packet
 from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct, seal
@@ -33,13 +33,16 @@ from flchain.wire.messages import (
 )
 from flchain.wire.packets import PacketType, decode_packet, encode_packet
 from flchain.wire.topics import Topics
-from flchain_edge.mqtt.link import MqttLink, MqttSettings, Received
+from flchain_edge.mqtt.inbox import Inbox, Received
+from flchain_edge.mqtt.link import MqttLink
+from flchain_edge.mqtt.settings import MqttSettings
 from flchain_edge.process.event_loop import EventQueue
 from miner.core.machine import build_miner_state
 from miner.core.tip import Standing
 from miner.core.values import Event, MinerConfig
+from miner.edge.ledger.journal import Journal
 from miner.edge.ledger.ledger import LEDGER_FILE, Ledger, StoredBlock
-from miner.edge.scorer_tflite import Scorer
+from miner.edge.scorer import ConstantScorer
 from miner.runner import MinerRunner
 from tools.network.broker import Broker, start_broker
 from tools.sim.chain import build_small_params
@@ -110,24 +113,34 @@ class Measured:
     """MQTT messages that came to all validators together, over the whole history."""
 
 
-class TimedLedger(Ledger):
-    """The miner's own ledger, which also tells the clock. Call `attach` after `open`."""
+class TimedJournal:
+    """The ledger of one validator, seen through a clock that notes what is saved when."""
 
-    _clock: Clock
-    _number: int
-
-    def attach(self, clock: Clock, number: int) -> None:
-        """Which clock, and which validator this is."""
-        self._clock, self._number = clock, number
+    def __init__(self, ledger: Ledger, clock: Clock, number: int) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._number = number
 
     async def save_own(self, height: Height, raw: bytes, block: Block | None) -> None:
-        """The first word of all at a height is its proposal: the machine saves before it sends."""
+        """Note when a height began: its first message is the proposal, which the machine saves before it sends."""
         self._clock.begun.setdefault(height, time.monotonic())
-        await super().save_own(height, raw, block)
+        await self._ledger.save_own(height, raw, block)
+
+    async def get_own(self, height: Height) -> tuple[tuple[bytes, ...], tuple[Block, ...]]:
+        """Return what the ledger has."""
+        return await self._ledger.get_own(height)
+
+    async def save_base(self, head: Head, data: bytes) -> None:
+        """Save it in the ledger."""
+        await self._ledger.save_base(head, data)
+
+    async def get_blocks(self, height: Height, count: int) -> tuple[StoredBlock, ...]:
+        """Return what the ledger has."""
+        return await self._ledger.get_blocks(height, count)
 
     async def append(self, block: Block, certificate: bytes) -> None:
-        """A block counts when it is on disk."""
-        await super().append(block, certificate)
+        """Save a block, then note when it was on disk."""
+        await self._ledger.append(block, certificate)
         header = block.header
         self._clock.durable.setdefault(header.height, {})[self._number] = time.monotonic()
         if header.next_round > header.round:
@@ -135,23 +148,13 @@ class TimedLedger(Ledger):
             self._clock.moved.set()
 
 
-class ConstantScorer:
-    """Answers at once: what a model is worth is not what is measured here."""
-
-    async def score(self, vector: ModelVector) -> int:
-        """The same for every model vector, shape (P,)."""
-        return CONSTANT_SCORE
-
-    def stop(self) -> None:
-        """There is nothing to stop."""
-
-
 class Fleet:
     """All devices behind one link. They sign and send when a phase opens and believe any header: only load."""
 
-    def __init__(self, chain: BenchChain, link: MqttLink) -> None:
+    def __init__(self, chain: BenchChain, settings: MqttSettings) -> None:
         self._chain = chain
-        self._link = link
+        self._inbox = Inbox()
+        self._link = MqttLink(settings, self._inbox.put)
         self._topics = Topics.of_chain(chain.id)
         update = np.zeros(PARAMETERS_COUNT, np.int32)
         update[::CODEC_LEVEL] = 2**16
@@ -173,7 +176,7 @@ class Fleet:
 
     async def _wait_for_news(self, at: tuple[int, Phase]) -> tuple[int, Phase]:
         while True:
-            event = await self._link.events.get()
+            event = await self._inbox.get()
             if not isinstance(event, Received):
                 continue
             header = decode_struct(decode_packet(event.payload).fields[0], Header, HEADER_BYTES_MAX)
@@ -223,26 +226,25 @@ def _build_identities(role: str, count: int) -> tuple[Identity, ...]:
 
 
 @contextlib.asynccontextmanager
-async def open_ledgers(chain: BenchChain, clock: Clock, folder: Path) -> AsyncIterator[list[TimedLedger]]:
+async def open_ledgers(chain: BenchChain, clock: Clock, folder: Path) -> AsyncIterator[list[TimedJournal]]:
     """A database file for each validator."""
     async with contextlib.AsyncExitStack() as stack:
-        ledgers = []
+        journals = []
         for number in range(len(chain.miners)):
             path = folder / f"miner-{number}" / LEDGER_FILE
-            ledger = cast(TimedLedger, await TimedLedger.open(path, chain.genesis, chain.model))
+            ledger = await Ledger.open(path, chain.genesis, chain.model)
             stack.push_async_callback(ledger.close)
-            ledger.attach(clock, number)
-            ledgers.append(ledger)
-        yield ledgers
+            journals.append(TimedJournal(ledger, clock, number))
+        yield journals
 
 
-def build_runner(chain: BenchChain, number: int, ledger: Ledger, broker: Broker) -> tuple[MinerRunner, MqttLink]:
+def build_runner(chain: BenchChain, number: int, journal: Journal, broker: Broker) -> tuple[MinerRunner, MqttLink]:
     """Validator `number` as `flchain-miner run` would make it, but for the scorer; and its link, for its counters."""
     identity = chain.miners[number]
     state = build_miner_state(MinerConfig(identity), Standing(build_genesis_state(chain.genesis, chain.model)))
     queue: EventQueue[Event] = EventQueue()
-    link = MqttLink(MqttSettings(broker.host, broker.port, identity.address.hex()), on_event=queue.on_link_event)
-    return MinerRunner(state, ledger, link, cast(Scorer, ConstantScorer()), queue), link
+    link = MqttLink(MqttSettings(broker.host, broker.port, identity.address.hex()), queue.on_link_event)
+    return MinerRunner(state, journal, link, ConstantScorer(CONSTANT_SCORE), queue), link
 
 
 async def run_network(plan: Plan, folder: Path) -> Measured:
@@ -250,9 +252,9 @@ async def run_network(plan: Plan, folder: Path) -> Measured:
     chain, clock = build_chain(plan), Clock()
     broker = await asyncio.to_thread(start_broker, "nats", folder / "broker")
     try:
-        async with open_ledgers(chain, clock, folder) as ledgers:
-            fleet = Fleet(chain, MqttLink(MqttSettings(broker.host, broker.port, "fleet")))
-            nodes = [build_runner(chain, number, ledger, broker) for number, ledger in enumerate(ledgers)]
+        async with open_ledgers(chain, clock, folder) as journals:
+            fleet = Fleet(chain, MqttSettings(broker.host, broker.port, "fleet"))
+            nodes = [build_runner(chain, number, journal, broker) for number, journal in enumerate(journals)]
             tasks = [asyncio.create_task(running) for running in (*(node.run() for node, _ in nodes), fleet.run())]
             watch = asyncio.create_task(_watch(plan, clock))
             try:
@@ -266,7 +268,7 @@ async def run_network(plan: Plan, folder: Path) -> Measured:
                     task.cancel()
                 await asyncio.gather(watch, *tasks, return_exceptions=True)
             first, last = clock.ends[1] + 1, clock.ends[1 + plan.rounds]
-            history = await ledgers[0].get_blocks(Height(1), last)
+            history = await journals[0].get_blocks(Height(1), last)
     finally:
         await asyncio.to_thread(broker.stop)
     heard = sum(link.counters.messages_received for _, link in nodes)

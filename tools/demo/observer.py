@@ -70,7 +70,7 @@ class Observer:
         self.topics = Topics.of_chain(self.light.chain)
         self.devices = {node.address: DeviceView() for node in self.network.agents}
         self.miners = {node.address: MinerView() for node in self.network.miners}
-        self.link = MqttLink(MqttSettings(self.host, self.port, client_id="flchain-demo"), on_event=self._on_event)
+        self.link = MqttLink(MqttSettings(self.host, self.port, client_id="flchain-demo"), self._on_event)
         self._assemblies: dict[Address, Assembly] = {}
         self._followed: Address | None = None
         self._behind_since: float | None = None
@@ -120,9 +120,10 @@ class Observer:
             if self.light.model_round >= self.settled_round:
                 return
 
-    def _on_event(self, event: LinkEvent) -> None:
+    def _on_event(self, event: LinkEvent) -> bool:
         if isinstance(event, Received):
             self._try(partial(self._on_message, event))
+        return True
 
     def _try(self, action: Callable[[], None]) -> None:
         """What is wrong is counted: an onlooker judges nobody."""

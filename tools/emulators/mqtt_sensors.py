@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flchain_edge.mqtt.inbox import Connected
+from flchain_edge.mqtt.inbox import Connected, Inbox
 from flchain_edge.mqtt.link import MqttLink
 from flchain_edge.mqtt.settings import MqttSettings
 from tools.emulators.pacing import pace
@@ -37,10 +37,11 @@ class Target:
 
 @asynccontextmanager
 async def _connected(target: Target) -> AsyncIterator[MqttLink]:
-    link = MqttLink(MqttSettings(host=target.host, port=target.port))
+    inbox = Inbox()
+    link = MqttLink(MqttSettings(host=target.host, port=target.port), inbox.put)
     await link.start()
     try:
-        while not isinstance(await link.events.get(), Connected):
+        while not isinstance(await inbox.get(), Connected):
             pass
         yield link
     finally:

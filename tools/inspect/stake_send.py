@@ -16,7 +16,7 @@ from flchain.wire.envelope import open_envelope, verify_envelope
 from flchain.wire.messages import Receipt
 from flchain.wire.packets import PacketType, decode_packet, encode_packet
 from flchain.wire.topics import Topics, read_topic_owner
-from flchain_edge.mqtt.inbox import Received
+from flchain_edge.mqtt.inbox import Inbox, Received
 from flchain_edge.mqtt.link import MqttLink
 from flchain_edge.mqtt.settings import MqttSettings, with_client_id
 from tools.inspect.stake_view import LedgerView
@@ -80,8 +80,9 @@ async def publish(access: Access, raw: bytes, timeout_s: float) -> dict[Address,
     me, chain = access.identity.address, access.genesis.chain_id()
     topics, miners = Topics.of_chain(chain), get_miners(access)
     digest = open_envelope(raw, chain).digest()
+    inbox = Inbox()
     # The node itself may be connected under its address, and a broker keeps one connection a client id.
-    link = MqttLink(with_client_id(replace(access.mqtt, client_id=""), f"{me.hex()}-stake"))
+    link = MqttLink(with_client_id(replace(access.mqtt, client_id=""), f"{me.hex()}-stake"), inbox.put)
     link.subscribe(topics.answers_to(me))
     packet = encode_packet(PacketType.MESSAGE, raw)
     said: dict[Address, str] = {}
@@ -94,7 +95,7 @@ async def publish(access: Access, raw: bytes, timeout_s: float) -> dict[Address,
                 repeat_at = time.monotonic() + REPEAT_S
             try:
                 async with asyncio.timeout(POLL_S):
-                    receipt = read_receipt(await link.events.get(), access, miners, digest)
+                    receipt = read_receipt(await inbox.get(), access, miners, digest)
             except TimeoutError:
                 continue
             if receipt is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -91,7 +91,8 @@ def build_source(settings: DataSettings) -> DataSource:
 
 def encode_source(source: DataSource) -> dict[str, Any]:
     """As values that JSON holds."""
-    return cast(dict[str, Any], msgspec.to_builtins(source, enc_hook=str))
+    values: dict[str, Any] = msgspec.to_builtins(source, enc_hook=str)
+    return values
 
 
 def decode_source(values: dict[str, Any]) -> DataSource:
@@ -110,7 +111,7 @@ def load_dataset(
     """
     dataset = settings.dataset
     if not dataset.channels:
-        shape = cast(Any, _ModelShape(input_shape, classes))
+        shape = _ModelShape(input_shape, classes)
         return load_part(settings.examples, shape, settings.holdout_percent, is_held_out=part == "holdout")
     if problems := find_model_problems(dataset, input_shape, classes):
         raise ConfigError(problems)

@@ -19,7 +19,7 @@ from agent.sensing.json_values import follow, parse_path, read_json, to_number
 from agent.sensing.samples import CHANNELS_MAX, InvalidReading, Sample
 from agent.sensing.timestamps import SenderClock
 from flchain.base.errors import ConfigError
-from flchain_edge.mqtt.inbox import Disconnected, LinkEvent, Received
+from flchain_edge.mqtt.inbox import Disconnected, Inbox, LinkEvent, Received
 from flchain_edge.mqtt.link import MqttLink
 from flchain_edge.mqtt.settings import MqttSettings, build_tls_context
 
@@ -150,7 +150,8 @@ def _try_json(payload: bytes) -> tuple[Any, str]:
 
 async def read_mqtt(settings: MqttSensorSettings, context: SourceContext) -> AsyncGenerator[Samples, None]:
     """Samples as messages come; the link reconnects by itself. Raises ConfigError for unusable TLS files."""
-    link = MqttLink(settings.broker, inbox_messages_max=INBOX_MESSAGES_MAX, inbox_bytes_max=INBOX_BYTES_MAX)
+    inbox = Inbox(INBOX_MESSAGES_MAX, INBOX_BYTES_MAX)
+    link = MqttLink(settings.broker, inbox.put)
     discovery = get_discovery_filters(settings.discovery) if settings.discovery else ()
     link.subscribe(*settings.topics, *discovery)
     messages = Messages(settings, context)
@@ -165,7 +166,7 @@ async def read_mqtt(settings: MqttSensorSettings, context: SourceContext) -> Asy
                 ask_again_s = float("inf") if messages.has_entities else loop.time() + ASK_AGAIN_S
                 link.subscribe(*discovery)
             try:
-                event: LinkEvent | None = await asyncio.wait_for(link.events.get(), ASK_AGAIN_S)
+                event: LinkEvent | None = await asyncio.wait_for(inbox.get(), ASK_AGAIN_S)
             except TimeoutError:
                 continue
             while event is not None:
@@ -176,7 +177,7 @@ async def read_mqtt(settings: MqttSensorSettings, context: SourceContext) -> Asy
                     context.last_fault = (
                         f"cut off from the broker: {event.reason}" if isinstance(event, Disconnected) else ""
                     )
-                event = link.events.get_nowait() if len(batch) < BATCH_MAX else None
+                event = inbox.get_nowait() if len(batch) < BATCH_MAX else None
             if link.counters.dropped > dropped:
                 context.drop("messages came faster than they were read", link.counters.dropped - dropped)
                 dropped = link.counters.dropped

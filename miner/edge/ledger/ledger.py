@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import aiosqlite
 
@@ -87,10 +86,11 @@ def read_row(row: Sequence[object]) -> StoredBlock:
     height, *parts = row
     assert isinstance(height, int), "SQLite keeps a primary key of this kind an integer"
     names = BLOCK_COLUMNS.split(", ")[1:]
-    wrong = [name for name, part in zip(names, parts, strict=True) if not isinstance(part, bytes)]
-    if wrong:
+    found = [part for part in parts if isinstance(part, bytes)]
+    if len(found) < len(names):
+        wrong = [name for name, part in zip(names, parts, strict=True) if not isinstance(part, bytes)]
         raise LedgerCorrupt(height, f"{', '.join(wrong)}: not stored as bytes")
-    return StoredBlock(Height(height), *cast(list[bytes], parts))
+    return StoredBlock(Height(height), *found)
 
 
 def get_resynced_path(path: Path) -> Path:

@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 from flchain.base.errors import ConfigError
 from flchain_edge.mqtt.broker_choice import BACKOFF_MAX_S, BrokerChoice
 from flchain_edge.mqtt.inbox import Connected
-from flchain_edge.mqtt.link import MqttLink, MqttSettings
-from flchain_edge.mqtt.settings import Endpoint
+from flchain_edge.mqtt.settings import Endpoint, MqttSettings
 from flchain_edge.settings.config import load_config
 from tests.support.floats import floats
-from tests.support.networks.mqtt_link import until, wait_for
+from tests.support.networks.mqtt_link import InboxLink, until, wait_for
 from tools.network.broker import Broker, start_broker
 
 
@@ -39,7 +38,7 @@ def test_the_next_broker_is_taken_and_the_first_again(
     first, second = brokers
 
     async def scenario() -> None:
-        link = MqttLink(settings_for(first, second))
+        link = InboxLink(settings_for(first, second))
         await link.start()
         await wait_for(link, Connected)
         await asyncio.to_thread(first.kill)
@@ -60,7 +59,7 @@ def test_a_stand_in_is_kept_while_the_first_is_down(brokers: tuple[Broker, Broke
     first, second = brokers
 
     async def scenario() -> None:
-        link = MqttLink(settings_for(first, second))
+        link = InboxLink(settings_for(first, second))
         await asyncio.to_thread(first.kill)
         await link.start()
         await wait_for(link, Connected)
@@ -88,7 +87,7 @@ def test_a_broker_that_is_cut_off_is_turned_away_from(brokers: tuple[Broker, Bro
     first, second = brokers
 
     async def scenario() -> None:
-        link = MqttLink(settings_for(first, second, return_s=600))
+        link = InboxLink(settings_for(first, second, return_s=600))
         await link.start()
         await wait_for(link, Connected)
         link.reconnect("new certificate")

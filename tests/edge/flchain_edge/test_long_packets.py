@@ -9,9 +9,12 @@ import msgspec
 
 from flchain.ledger.limits import compute_packet_bytes_max
 from flchain.wire.chunks import split_packet
-from flchain_edge.mqtt.link import OUTGOING_BYTES_MAX, Connected, MqttLink, MqttSettings
+from flchain_edge.mqtt.inbox import Connected
+from flchain_edge.mqtt.session import OUTGOING_BYTES_MAX
+from flchain_edge.mqtt.settings import MqttSettings
 from miner.runner import compute_outgoing_bytes_max
 from tests.support.builders.chain import build_chain
+from tests.support.networks.mqtt_link import InboxLink
 from tools.network.broker import start_broker
 
 
@@ -26,7 +29,7 @@ def test_longest_packets_are_taken_whole(tmp_path: Path) -> None:
     async def publish_twice(outgoing_bytes_max: int) -> list[bool]:
         with start_broker("nats", tmp_path) as broker:
             settings = MqttSettings(host=broker.host, port=broker.port, client_id="long")
-            link = MqttLink(settings, outgoing_bytes_max=outgoing_bytes_max)
+            link = InboxLink(settings, outgoing_bytes_max=outgoing_bytes_max)
             await link.start()
             while not isinstance(await link.events.get(), Connected):
                 pass

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from flchain.wire.packets import PAYLOAD_BYTES_MAX
 from flchain_edge.mqtt import session as mqtt_session
-from flchain_edge.mqtt.inbox import Connected, Disconnected, LinkEvent, Received
-from flchain_edge.mqtt.link import PAYLOAD_BYTES_MAX, MqttLink, MqttSettings
-from tests.support.networks.mqtt_link import DEADLINE_S, settings_for, started, until, wait_for
+from flchain_edge.mqtt.inbox import Connected, Disconnected, Inbox, LinkEvent, Received
+from flchain_edge.mqtt.link import MqttLink
+from flchain_edge.mqtt.settings import MqttSettings
+from tests.support.networks.mqtt_link import DEADLINE_S, InboxLink, settings_for, started, until, wait_for
 from tools.network.broker import Broker, find_free_port, start_broker
 
 
@@ -30,7 +32,7 @@ def test_killed_broker_is_survived(tmp_path: Path) -> None:
 
     async def scenario(broker: Broker) -> None:
         topic = "flchain/v1/killed/x"
-        async with started(MqttLink(settings_for(broker)), topic) as link:
+        async with started(InboxLink(settings_for(broker)), topic) as link:
             await wait_for(link, Connected)
             await asyncio.to_thread(broker.kill)
             await wait_for(link, Disconnected)
@@ -61,7 +63,7 @@ def test_dead_broker_is_tried_quietly(caplog: pytest.LogCaptureFixture, monkeypa
     monkeypatch.setattr(mqtt_session.Session, "open", counted)
 
     async def scenario() -> None:
-        link = MqttLink(MqttSettings(port=find_free_port()))
+        link = InboxLink(MqttSettings(port=find_free_port()))
         await link.start()
         await until(lambda: attempts >= 5)
         assert not link.is_connected
@@ -99,7 +101,7 @@ def test_broker_that_talks_nonsense_cannot_stop_the_link(
     thread.start()
 
     async def scenario() -> None:
-        link = MqttLink(MqttSettings(port=server.getsockname()[1]))
+        link = InboxLink(MqttSettings(port=server.getsockname()[1]))
         link.subscribe("flchain/v1/+")
         await link.start()
         await until(lambda: len(served) > 2 * len(answers))
@@ -124,7 +126,7 @@ def test_failure_inside_paho_costs_one_connection(broker: Broker, monkeypatch: p
 
     async def scenario() -> None:
         topic = "flchain/v1/inside/x"
-        async with started(MqttLink(settings_for(broker)), topic) as link:
+        async with started(InboxLink(settings_for(broker)), topic) as link:
             await wait_for(link, Connected)
             assert link._session is not None
             monkeypatch.setattr(link._session._client, "loop_read", fail)
@@ -141,7 +143,7 @@ def test_our_own_mistakes_are_refused_at_once(broker: Broker) -> None:
     """An oversized payload, a wildcard topic and QoS 2 raise ValueError, connected or not, and break nothing."""
 
     async def scenario() -> None:
-        link = MqttLink(settings_for(broker))
+        link = InboxLink(settings_for(broker))
         with pytest.raises(ValueError, match="chunks"):
             link.publish("flchain/v1/x", bytes(PAYLOAD_BYTES_MAX + 1))
         async with started(link, "flchain/v1/mistakes"):
@@ -162,7 +164,7 @@ def test_full_inbox_drops_and_counts(broker: Broker) -> None:
 
     async def scenario() -> None:
         topic = "flchain/v1/full/x"
-        async with started(MqttLink(settings_for(broker), inbox_messages_max=3), topic) as link:
+        async with started(InboxLink(settings_for(broker), Inbox(messages_max=3)), topic) as link:
             for number in range(8):
                 assert link.publish(topic, bytes([number]))
             await until(lambda: link.counters.messages_received == 8)
@@ -176,7 +178,7 @@ def test_outgoing_is_bounded(broker: Broker) -> None:
     """Publishing faster than the broker takes it ends in False, never in unbounded memory, and recovers."""
 
     async def scenario() -> None:
-        async with started(MqttLink(settings_for(broker))) as link:
+        async with started(InboxLink(settings_for(broker))) as link:
             accepted = sum(link.publish("flchain/v1/bound/x", bytes(PAYLOAD_BYTES_MAX)) for _ in range(20))
             assert accepted == mqtt_session.OUTGOING_BYTES_MAX // PAYLOAD_BYTES_MAX
             assert link.counters.refused == 20 - accepted
@@ -189,14 +191,14 @@ def test_failing_handler_does_not_kill(broker: Broker, caplog: pytest.LogCapture
     """A handler that raises is logged each time, and the next message still reaches it."""
     seen: list[bytes] = []
 
-    def handler(event: LinkEvent) -> None:
+    def handler(event: LinkEvent) -> bool:
         if isinstance(event, Received):
             seen.append(event.payload)
         raise RuntimeError("a fault of the owner")
 
     async def scenario() -> None:
         topic = "flchain/v1/handler/x"
-        async with started(MqttLink(settings_for(broker), on_event=handler), topic) as link:
+        async with started(MqttLink(settings_for(broker), handler), topic) as link:
             assert link.publish(topic, b"1")
             assert link.publish(topic, b"2")
             await until(lambda: seen == [b"1", b"2"])

@@ -17,11 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flchain.base.errors import ConfigError
+from flchain.wire.packets import PAYLOAD_BYTES_MAX
 from flchain_edge.mqtt.broker_choice import BACKOFF_MAX_S, compute_backoff_s
 from flchain_edge.mqtt.inbox import Connected, Disconnected, Inbox, Received
-from flchain_edge.mqtt.link import PAYLOAD_BYTES_MAX, MqttLink, MqttSettings, Will, compute_publish_bytes
+from flchain_edge.mqtt.link import compute_publish_bytes
+from flchain_edge.mqtt.settings import MqttSettings, Will
 from tests.support.floats import floats
-from tests.support.networks.mqtt_link import settings_for, started, until, wait_for
+from tests.support.networks.mqtt_link import InboxLink, settings_for, started, until, wait_for
 from tools.network.broker import Broker, start_broker
 
 
@@ -38,8 +40,8 @@ def test_round_trip(broker: Broker, qos: int) -> None:
     async def scenario() -> None:
         topic = f"flchain/v1/round-trip-{qos}/x"
         async with (
-            started(MqttLink(settings_for(broker)), topic) as reader,
-            started(MqttLink(settings_for(broker))) as writer,
+            started(InboxLink(settings_for(broker)), topic) as reader,
+            started(InboxLink(settings_for(broker))) as writer,
         ):
             for payload in (b"", b"hello", bytes(range(256)) * 100, b"\xff" * PAYLOAD_BYTES_MAX):
                 assert writer.publish(topic, payload, qos=qos)
@@ -58,10 +60,10 @@ def test_retained_is_told_from_live(broker: Broker) -> None:
 
     async def scenario() -> None:
         topic = "flchain/v1/retained/head"
-        async with started(MqttLink(settings_for(broker)), topic) as writer:
+        async with started(InboxLink(settings_for(broker)), topic) as writer:
             assert writer.publish(topic, b"head 1", retain=True)
             assert await wait_for(writer, Received) == Received(topic, b"head 1", False)
-            async with started(MqttLink(settings_for(broker)), "flchain/v1/retained/+") as late:
+            async with started(InboxLink(settings_for(broker)), "flchain/v1/retained/+") as late:
                 assert await wait_for(late, Received) == Received(topic, b"head 1", True)
 
     asyncio.run(scenario())
@@ -71,7 +73,7 @@ def test_unsubscribed_is_not_heard(broker: Broker) -> None:
     """After an unsubscribe a topic's messages stop; other filters go on."""
 
     async def scenario() -> None:
-        async with started(MqttLink(settings_for(broker)), "flchain/v1/un/a", "flchain/v1/un/b") as link:
+        async with started(InboxLink(settings_for(broker)), "flchain/v1/un/a", "flchain/v1/un/b") as link:
             link.unsubscribe("flchain/v1/un/a", "never/asked")
             assert link.publish("flchain/v1/un/a", b"a")
             assert link.publish("flchain/v1/un/b", b"b")
@@ -85,11 +87,11 @@ def test_will_is_sent_for_the_vanished_only(broker: Broker) -> None:
     """The broker sends the will of a node whose connection breaks, and not of one that says goodbye."""
 
     async def scenario() -> None:
-        async with started(MqttLink(settings_for(broker)), "flchain/v1/will/+") as watcher:
-            polite = MqttLink(settings_for(broker), will=Will("flchain/v1/will/polite", b"gone"))
+        async with started(InboxLink(settings_for(broker)), "flchain/v1/will/+") as watcher:
+            polite = InboxLink(settings_for(broker), will=Will("flchain/v1/will/polite", b"gone"))
             async with started(polite):
                 pass
-            broken = MqttLink(settings_for(broker), will=Will("flchain/v1/will/broken", b"gone"))
+            broken = InboxLink(settings_for(broker), will=Will("flchain/v1/will/broken", b"gone"))
             async with started(broken):
                 assert broken._session is not None
                 broken._session.abort()
@@ -102,7 +104,7 @@ def test_small_messages_are_not_held_back(broker: Broker) -> None:
     """The socket has TCP_NODELAY, and the process no thread for MQTT once it is connected."""
 
     async def scenario() -> None:
-        async with started(MqttLink(settings_for(broker))) as link:
+        async with started(InboxLink(settings_for(broker))) as link:
             assert link._session is not None
             sock = link._session._client.socket()
             assert isinstance(sock, socket.socket)
@@ -149,14 +151,14 @@ def test_tls_with_client_certificate(broker: Broker, tmp_path: Path) -> None:
         topic = "flchain/v1/tls/x"
         async with tls_in_front_of(broker, certificate, key) as port:
             settings = MqttSettings(port=port, tls_ca=certificate, tls_certificate=certificate, tls_key=key)
-            async with started(MqttLink(settings), topic) as link:
+            async with started(InboxLink(settings), topic) as link:
                 # In one TLS record many packets come at once; none may wait for the next to arrive.
                 for number in range(200):
                     assert link.publish(topic, bytes([number]), qos=0)
                 assert [(await wait_for(link, Received)).payload[0] for _ in range(200)] == list(range(200))
                 assert link.publish(topic, b"x" * PAYLOAD_BYTES_MAX)
                 assert len((await wait_for(link, Received)).payload) == PAYLOAD_BYTES_MAX
-                stranger = MqttLink(MqttSettings(port=port, tls_ca=certificate))
+                stranger = InboxLink(MqttSettings(port=port, tls_ca=certificate))
                 await stranger.start()
                 await until(lambda: any("no connection" in text for text in stranger._said.values()))
                 assert not stranger.is_connected
@@ -172,7 +174,7 @@ def test_unusable_tls_files_are_told_at_start(tmp_path: Path) -> None:
     broken.write_text("no certificate")
 
     async def start(settings: MqttSettings) -> None:
-        await MqttLink(settings).start()
+        await InboxLink(settings).start()
 
     for settings in (
         MqttSettings(tls_ca=tmp_path / "missing.pem"),

@@ -138,7 +138,7 @@ def test_ready_is_said_until_it_is_heard(tmp_path: Path) -> None:
     manager = Manager(str(tmp_path / "notify"))
     notifier = Notifier(manager.environ)
     report = ServiceReport(notifier, EventQueue())
-    relay = report.relay(lambda event: None)
+    relay = report.relay(lambda event: True)
     while notifier.send("X=1"):
         pass  # full
     relay(Connected())

@@ -9,7 +9,6 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import cast
 
 import pytest
 
@@ -19,7 +18,7 @@ from flchain.wire.envelope import decode, seal
 from flchain.wire.messages import Kind, Vote
 from flchain.wire.packets import PacketType, decode_packet, encode_packet
 from flchain.wire.topics import Topics
-from flchain_edge.mqtt.link import MqttLink
+from flchain_edge.mqtt.seam import FakeLink
 from flchain_edge.process.event_loop import EventQueue
 from flchain_edge.storage.database_files import refuse_if_open
 from miner.core.machine import build_miner_state
@@ -29,7 +28,7 @@ from miner.edge.ledger import resync as ledger_resync
 from miner.edge.ledger.file import LedgerFile
 from miner.edge.ledger.ledger import Ledger, StoredBlock, get_resynced_path
 from miner.edge.ledger.resync import Resynced, VotesLost, resync_ledger
-from miner.edge.scorer_tflite import Scorer
+from miner.edge.scorer import ConstantScorer
 from miner.runner import MinerRunner
 from tests.support.builders.chain import Driver, build_chain
 from tests.support.builders.ledger import change, drive, flip, get_row, read_rows, write_ledger
@@ -232,32 +231,21 @@ def test_kill_9_in_the_middle(path: Path, driver: Driver) -> None:
     check_mended(path, driver, BAD - 1)
 
 
-class SilentLink:
-    """Notes what the miner says."""
-
-    def __init__(self) -> None:
-        self.kinds: list[Kind] = []
-
-    def publish(self, topic: str, payload: bytes, **_: object) -> None:
-        packet = decode_packet(payload)
+def list_kinds(link: FakeLink) -> list[Kind]:
+    """What kinds of messages the miner has published; STATUS stands for a packet that is no message."""
+    kinds = []
+    for published in link.published:
+        packet = decode_packet(published.payload)
         is_message = packet.type in (PacketType.MESSAGE, PacketType.PROPOSAL)
-        self.kinds.append(
-            Kind(decode(decode(packet.fields[0], 10**6).value[2], 10**6)[0]) if is_message else Kind.STATUS
-        )
-
-
-class SilentScorer:
-    """Has no opinion."""
-
-    async def score(self, model: object) -> int:
-        return 5_000
+        kinds.append(Kind(decode(decode(packet.fields[0], 10**6).value[2], 10**6)[0]) if is_message else Kind.STATUS)
+    return kinds
 
 
 def test_a_resynced_miner_signs_nothing_until_it_has_caught_up(path: Path, driver: Driver) -> None:
     """Offered votes, timers and peers' blocks it only asks; at height 13 it stands as it stood before the damage."""
     damage_block(path, driver)
     resync(path, driver)
-    chain, link, queue = driver.chain, SilentLink(), EventQueue[Event]()
+    chain, link, queue = driver.chain, FakeLink(), EventQueue[Event]()
     topics, peer = Topics.of_chain(chain.id), chain.miners[1]
 
     async def scenario() -> None:
@@ -268,8 +256,8 @@ def test_a_resynced_miner_signs_nothing_until_it_has_caught_up(path: Path, drive
         runner = MinerRunner(
             state,
             ledger,
-            cast(MqttLink, link),
-            cast(Scorer, SilentScorer()),
+            link,
+            ConstantScorer(5_000),
             queue,
             silent_until=await ledger.get_silence(),
         )
@@ -285,13 +273,13 @@ def test_a_resynced_miner_signs_nothing_until_it_has_caught_up(path: Path, drive
             TimerFired(Timer.ASK),
         ):
             await runner._process(event)
-        assert link.kinds == [Kind.ASK]
+        assert list_kinds(link) == [Kind.ASK]
         assert not runner._state.bft.is_started, "nor does it count others' votes, and so decides nothing"
         for index in range(BAD - 1, 13):
             row = get_row(driver, index)
             packet = encode_packet(PacketType.BLOCK, row.header, row.certificate, row.body)
             await runner._process(PacketReceived(topics.miner_to(peer.address, chain.miners[ME].address), packet))
-        assert link.kinds == [Kind.ASK], "blocks alone do not make it speak"
+        assert list_kinds(link) == [Kind.ASK], "blocks alone do not make it speak"
         assert runner._state.chain.height == 13
         assert get_vote(driver) in runner._state.words.by_bytes, "what it has said at 14 is with it again"
         assert await queue.get() == Connected()
@@ -299,7 +287,7 @@ def test_a_resynced_miner_signs_nothing_until_it_has_caught_up(path: Path, drive
         packet = encode_packet(PacketType.MESSAGE, get_vote(driver, 1))
         await runner._process(PacketReceived(topics.miner_bft(peer.address), packet))
         await runner._process(TimerFired(Timer.GOSSIP))
-        assert Kind.VOTE in link.kinds, "it takes part again"
+        assert Kind.VOTE in list_kinds(link), "it takes part again"
         queue.stop_timers()
         await ledger.close()
 

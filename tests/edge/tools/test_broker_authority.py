@@ -16,8 +16,8 @@ from typing import cast
 import pytest
 
 from flchain_edge.mqtt.inbox import Received
-from flchain_edge.mqtt.link import MqttLink, MqttSettings
-from tests.support.networks.mqtt_link import DEADLINE_S, started, until
+from flchain_edge.mqtt.settings import MqttSettings
+from tests.support.networks.mqtt_link import DEADLINE_S, InboxLink, started, until
 from tests.support.networks.registrar import Member, Registrar, enrol_member, make_registrar
 from tools.network.broker import Broker, BrokerError, BrokerKind, find_program
 
@@ -41,8 +41,8 @@ class Site:
         self.registrar.render_broker(self.kind, self.folder, self.broker.port)
         self.broker.reload()
 
-    def link(self, index: int) -> MqttLink:
-        return MqttLink(self.members[index].connect_to(self.broker))
+    def link(self, index: int) -> InboxLink:
+        return InboxLink(self.members[index].connect_to(self.broker))
 
 
 def build_site(kind: BrokerKind, folder: Path) -> Iterator[Site]:
@@ -68,7 +68,7 @@ def own_site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     yield from build_site(cast(BrokerKind, request.param), tmp_path)
 
 
-async def gather_until(link: MqttLink, *topics: str) -> list[tuple[str, bytes]]:
+async def gather_until(link: InboxLink, *topics: str) -> list[tuple[str, bytes]]:
     """All that came until there was a message on each of these topics."""
     seen: list[tuple[str, bytes]] = []
     async with asyncio.timeout(DEADLINE_S):
@@ -79,7 +79,7 @@ async def gather_until(link: MqttLink, *topics: str) -> list[tuple[str, bytes]]:
     return seen
 
 
-async def are_refused(*links: MqttLink) -> None:
+async def are_refused(*links: InboxLink) -> None:
     """None of them gets in: each has been told so and holds no connection."""
     for link in links:
         await link.start()
@@ -198,7 +198,7 @@ def test_without_a_good_certificate_nobody_gets_in(site: Site, tmp_path: Path) -
     foreign = replace(stranger.connect_to(site.broker), tls_ca=good.tls_ca)
     old = enrol_member(site.registrar, tmp_path / "old", "device", int(time.time()) - 60 * DAY_S)
     plain = MqttSettings(host=good.host, port=good.port)
-    links = [MqttLink(settings) for settings in (bare, foreign, old.connect_to(site.broker), plain)]
+    links = [InboxLink(settings) for settings in (bare, foreign, old.connect_to(site.broker), plain)]
     asyncio.run(are_refused(*links))
     # The broker's alert may be lost with the connection: then the usual causes are named.
     causes = ("run out", "has expired", "not know the authority", "bad certificate", "HANDSHAKE")
@@ -212,7 +212,7 @@ def test_a_node_trusts_only_its_own_broker(site: Site, tmp_path: Path) -> None:
     shutil.copyfile(other.folder / "ca.pem", tmp_path / "ca.pem")
     wrong_ca = replace(site.members[0].connect_to(site.broker), tls_ca=tmp_path / "ca.pem")
     wrong_name = replace(site.members[0].connect_to(site.broker), host="127.0.0.1")
-    links = [MqttLink(wrong_ca), MqttLink(wrong_name)]
+    links = [InboxLink(wrong_ca), InboxLink(wrong_name)]
     asyncio.run(are_refused(*links))
     assert any("not of the authority" in text for text in links[0]._said.values())
     assert any("for another name" in text for text in links[1]._said.values())
@@ -228,7 +228,7 @@ def test_nobody_takes_over_anothers_session(site: Site) -> None:
         async with (
             started(site.link(2), f"{PREFIX}/device/+/up") as miner,
             started(site.link(0)) as device,
-            started(MqttLink(b_as_a := site.members[1].connect_to(site.broker, client_id=a.address))) as thief,
+            started(InboxLink(b_as_a := site.members[1].connect_to(site.broker, client_id=a.address))) as thief,
         ):
             assert b_as_a.client_id == a.address
             for link, member in ((thief, b), (device, a)):
@@ -255,7 +255,7 @@ def test_revocation_shuts_out_after_a_reload(own_site: Site) -> None:
             await gather_until(miner, up_a)
             site.registrar.run("revoke", a.address)
             await asyncio.to_thread(site.reload)
-            fresh = MqttLink(a.connect_to(site.broker, client_id="x"))
+            fresh = InboxLink(a.connect_to(site.broker, client_id="x"))
             await until_reloaded(site)
             revoked.publish(up_a, b"after")
             await are_refused(fresh)

@@ -21,12 +21,11 @@ from flchain.wire.topics import Topics
 from flchain_edge.keys import keystore
 from flchain_edge.keys.keystore import load_or_create_identity
 from flchain_edge.mqtt.inbox import Received
-from flchain_edge.mqtt.link import MqttLink
 from flchain_edge.mqtt.settings import MqttSettings
 from tests.support.builders.chain import build_identity
 from tests.support.builders.ledger import write_ledger
 from tests.support.builders.stake import StakeDriver, accuse, build_stake_chain, transfer
-from tests.support.networks.mqtt_link import settings_for, started
+from tests.support.networks.mqtt_link import InboxLink, settings_for, started
 from tools.cli import main as flchain
 from tools.inspect.stake import _read_address, _read_amount, _read_percent, _read_public_key
 from tools.inspect.stake_send import Access, OrderFailed, judge, publish, read_receipt
@@ -171,7 +170,7 @@ async def answering(broker: Broker, codes: dict[Identity, str]) -> AsyncIterator
     """Something that answers each order as these miners would; gives the orders it has heard."""
     heard: list[bytes] = []
 
-    async def answer(link: MqttLink) -> None:
+    async def answer(link: InboxLink) -> None:
         while True:
             event = await link.events.get()
             if isinstance(event, Received):
@@ -181,7 +180,7 @@ async def answering(broker: Broker, codes: dict[Identity, str]) -> AsyncIterator
                     said = receipt(miner, code, open_envelope(raw, CHAIN.id).digest())
                     link.publish(said.topic, said.payload)
 
-    async with started(MqttLink(settings_for(broker)), TOPICS.all_devices("up")) as link:
+    async with started(InboxLink(settings_for(broker)), TOPICS.all_devices("up")) as link:
         task = asyncio.create_task(answer(link))
         try:
             yield heard

@@ -23,8 +23,8 @@ class BrokerBridge:
         self, near: MqttSettings, far: MqttSettings, near_nodes: Iterable[str], far_nodes: Iterable[str]
     ) -> None:
         near, far = replace(near, client_id="bridge"), replace(far, client_id="bridge")
-        self._near = MqttLink(near, on_event=lambda event: repeat(event, self._far))
-        self._far = MqttLink(far, on_event=lambda event: repeat(event, self._near))
+        self._near = MqttLink(near, lambda event: repeat(event, self._far))
+        self._far = MqttLink(far, lambda event: repeat(event, self._near))
         self._near.subscribe(*near_nodes, qos=0)
         self._far.subscribe(*far_nodes, qos=0)
 
@@ -49,10 +49,11 @@ def build_filter(topics: Topics, role: str, address: Address) -> str:
     return f"{topics.prefix}/{role}/{address.hex()}/#"
 
 
-def repeat(event: LinkEvent, link: MqttLink) -> None:
+def repeat(event: LinkEvent, link: MqttLink) -> bool:
     """Say again what came; a broker does not tell a subscriber that a message is retained at it."""
     if isinstance(event, Received):
         link.publish(event.topic, event.payload, retain=is_retained(event.topic, event.payload), qos=0)
+    return True
 
 
 def is_retained(topic: str, payload: bytes) -> bool:

@@ -6,18 +6,28 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from flchain_edge.mqtt.inbox import LinkEvent
-from flchain_edge.mqtt.link import MqttLink, MqttSettings
+from flchain_edge.mqtt.inbox import Inbox, LinkEvent
+from flchain_edge.mqtt.link import MqttLink
+from flchain_edge.mqtt.settings import MqttSettings
 from tools.network.broker import Broker
 
 DEADLINE_S = 30.0
 Event = TypeVar("Event", bound=LinkEvent)
+LinkT = TypeVar("LinkT", bound=MqttLink)
 
 
 def settings_for(broker: Broker, client_id: str = "") -> MqttSettings:
     return MqttSettings(host=broker.host, port=broker.port, client_id=client_id)
+
+
+class InboxLink(MqttLink):
+    """A link whose events wait in an inbox until a test reads them."""
+
+    def __init__(self, settings: MqttSettings, inbox: Inbox | None = None, **options: Any) -> None:
+        self.events = Inbox() if inbox is None else inbox
+        super().__init__(settings, self.events.put, **options)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -28,7 +38,7 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.005)
 
 
-async def wait_for(link: MqttLink, kind: type[Event]) -> Event:
+async def wait_for(link: InboxLink, kind: type[Event]) -> Event:
     """The next event of `kind`; others before it are passed over."""
     async with asyncio.timeout(DEADLINE_S):
         while not isinstance(event := await link.events.get(), kind):
@@ -37,7 +47,7 @@ async def wait_for(link: MqttLink, kind: type[Event]) -> Event:
 
 
 @contextlib.asynccontextmanager
-async def started(link: MqttLink, *filters: str) -> AsyncIterator[MqttLink]:
+async def started(link: LinkT, *filters: str) -> AsyncIterator[LinkT]:
     """A link that is connected and whose subscriptions the broker has acknowledged."""
     link.subscribe(*filters)
     await link.start()
