@@ -72,7 +72,7 @@ from flchain_edge.mqtt.seam import Link
 from flchain_edge.mqtt.settings import with_client_id
 from flchain_edge.process.chain_files import load_genesis
 from flchain_edge.process.event_loop import EventQueue, RefusalCounter, on_reload, read_clocks
-from flchain_edge.process.notify import Notifier, ServiceReport
+from flchain_edge.process.sd_notify import Notifier, ServiceReport
 from flchain_edge.settings.node import load_identity
 
 log = logging.getLogger("agent")

@@ -30,7 +30,7 @@ from flchain_edge.mqtt.session import OUTGOING_BYTES_MAX
 from flchain_edge.mqtt.settings import with_client_id
 from flchain_edge.process.chain_files import load_genesis, load_model_file
 from flchain_edge.process.event_loop import EventQueue, RefusalCounter, on_reload, read_clocks
-from flchain_edge.process.notify import Notifier, ServiceReport
+from flchain_edge.process.sd_notify import Notifier, ServiceReport
 from flchain_edge.settings.node import load_identity
 from miner.core import catch_up
 from miner.core.machine import build_miner_state, step

@@ -1,1 +1,1 @@
-"""The link to the broker: session, fail-over, transfers in chunks, measured rate."""
+"""The link to the broker: session, fail-over, uploads in chunks, measured rate."""

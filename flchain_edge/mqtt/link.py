@@ -20,13 +20,13 @@ from flchain.ledger.params import DEVICES_MAX, VALIDATORS_MAX
 from flchain.wire.chunks import CHUNK_BYTES, DEVICE_CHUNK_BYTES, PUSHED_CHUNKS_MAX, Ranges
 from flchain.wire.packets import PACKET_BYTES_MAX, PAYLOAD_BYTES_MAX
 from flchain_edge.mqtt.broker_choice import BrokerChoice, is_listening
+from flchain_edge.mqtt.chunked_uploads import Chunk, ChunkedUploads
 from flchain_edge.mqtt.inbox import INBOX_BYTES_MAX, INBOX_MESSAGES_MAX, Connected, Disconnected, LinkEvent, Received
-from flchain_edge.mqtt.link_rate import LinkRate
 from flchain_edge.mqtt.seam import LinkStatus
 from flchain_edge.mqtt.session import OUTGOING_BYTES_MAX, OUTGOING_MESSAGES_MAX, Session
 from flchain_edge.mqtt.settings import Endpoint, MqttSettings, Will, build_tls_context
 from flchain_edge.mqtt.tls_errors import describe_tls_error
-from flchain_edge.mqtt.transfers import Chunk, Transfers
+from flchain_edge.mqtt.uplink_rate import UplinkRate
 
 log = logging.getLogger(__name__)
 
@@ -89,8 +89,8 @@ class MqttLink:
         self._filters: dict[str, int] = {}
         self._session: Session | None = None
         self._task: asyncio.Task[None] | None = None
-        self._rate = LinkRate()
-        self._transfers = Transfers()
+        self._rate = UplinkRate()
+        self._uploads = ChunkedUploads()
         self._chunks: dict[int, Chunk] = {}
         """Under way, by the number of the message."""
         self._short: dict[int, bytes] = {}
@@ -204,26 +204,26 @@ class MqttLink:
         A long packet is kept until others take its place or it is cancelled; a short one is not, as by `publish`.
         """
         if len(packet) > DEVICE_CHUNK_BYTES:
-            self._transfers.begin(topic, packet, asyncio.get_running_loop().time(), is_again=is_again)
+            self._uploads.begin(topic, packet, asyncio.get_running_loop().time(), is_again=is_again)
             self._send_chunks()
         elif packet not in self._short.values() and (number := self._publish(topic, packet)) is not None:
             self._short[number] = packet
 
     def send_again(self, digest: bytes, ranges: Ranges) -> None:
         """Somebody lacks these chunks of a packet that was sent."""
-        self._transfers.want(digest, ranges, asyncio.get_running_loop().time())
+        self._uploads.want(digest, ranges, asyncio.get_running_loop().time())
         self._send_chunks()
 
     def cancel(self, packet: bytes) -> None:
         """A packet that was to be sent is of no use any more."""
-        self._transfers.cancel(packet)
+        self._uploads.cancel(packet)
 
     def _send_chunks(self) -> None:
         now_s = asyncio.get_running_loop().time()
-        while self.is_connected and (chunk := self._transfers.take(self._rate.compute_window_bytes(), now_s)):
+        while self.is_connected and (chunk := self._uploads.take(self._rate.compute_window_bytes(), now_s)):
             number = self._publish(chunk.topic, chunk.payload)
             if number is None:  # the connection's own queue is full: again with the next acknowledgement
-                self._transfers.on_lost((chunk,))
+                self._uploads.on_lost((chunk,))
                 return
             self._chunks[number] = chunk
 
@@ -231,7 +231,7 @@ class MqttLink:
         self._rate.on_acked(number, asyncio.get_running_loop().time())
         self._short.pop(number, None)
         if (chunk := self._chunks.pop(number, None)) is not None:
-            self._transfers.on_acked(chunk)
+            self._uploads.on_acked(chunk)
         self._send_chunks()
 
     def subscribe(self, *topic_filters: str, qos: int = 1) -> None:
@@ -276,7 +276,7 @@ class MqttLink:
         finally:
             self._session = None
             self._rate.on_lost()
-            self._transfers.on_lost(self._chunks.values())
+            self._uploads.on_lost(self._chunks.values())
             self._chunks.clear()
             self._short.clear()
             if watch is not None:

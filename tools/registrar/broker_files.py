@@ -16,7 +16,7 @@ from flchain_edge.keys.private_files import replace_private
 from flchain_edge.mqtt.settings import Endpoint
 from flchain_edge.process.chain_files import load_genesis
 from tools.registrar.authority import SERVER_DAYS, read_server
-from tools.registrar.desk import DAY_S, FILE_NAMES, RENEW_FRACTION, Desk
+from tools.registrar.enroller import DAY_S, FILE_NAMES, RENEW_FRACTION, Enroller
 
 KINDS = ("mosquitto", "nats")
 CONFIG_FILES = {"mosquitto": "mosquitto.conf", "nats": "nats.conf"}
@@ -53,20 +53,20 @@ def find_data_folder() -> Path:
     raise ConfigError(("firmware_config: is not installed beside this program",))
 
 
-def render_broker(desk: Desk, plan: BrokerPlan, out: Path, clock_s: int) -> Path:
+def render_broker(enroller: Enroller, plan: BrokerPlan, out: Path, clock_s: int) -> Path:
     """Write configuration, rules, certificates and revocation list into `out`; the configuration's path.
 
     Raises ConfigError. Key and certificate of the broker stay the same as long as they are good for long enough.
     """
     _check_plan(plan)
-    texts = _build_texts(desk, plan)
+    texts = _build_texts(enroller, plan)
     try:
         out.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not _is_server_good(desk, out / "server.pem", plan, clock_s):
-            certificate, key = desk.make_server(plan.host, clock_s, is_bridge=plan.is_bridge)
+        if not _is_server_good(enroller, out / "server.pem", plan, clock_s):
+            certificate, key = enroller.make_server(plan.host, clock_s, is_bridge=plan.is_bridge)
             replace_private(out / "server-key.pem", key.encode())
             replace_private(out / "server.pem", certificate.encode())
-        texts |= {"ca.pem": desk.authority.ca_pem, "crl.pem": desk.build_crl(clock_s)}
+        texts |= {"ca.pem": enroller.authority.ca_pem, "crl.pem": enroller.build_crl(clock_s)}
         for name, text in texts.items():
             replace_private(out / name, text.encode())
     except OSError as error:
@@ -87,13 +87,13 @@ def _check_plan(plan: BrokerPlan) -> None:
         raise ConfigError(tuple(problems))
 
 
-def _is_server_good(desk: Desk, path: Path, plan: BrokerPlan, clock_s: int) -> bool:
+def _is_server_good(enroller: Enroller, path: Path, plan: BrokerPlan, clock_s: int) -> bool:
     """Whether the certificate there is of this authority, not revoked, for this broker, and good for long enough."""
     try:
         found = read_server(path.read_text())
     except (OSError, ValueError):
         return False
-    made = desk.register.list_certificates(plan.host)
+    made = enroller.register.list_certificates(plan.host)
     return (
         plan.host in found.hosts
         and found.is_bridge >= plan.is_bridge
@@ -102,15 +102,18 @@ def _is_server_good(desk: Desk, path: Path, plan: BrokerPlan, clock_s: int) -> b
     )
 
 
-def _build_texts(desk: Desk, plan: BrokerPlan) -> dict[str, str]:
-    genesis_path = desk.folder / FILE_NAMES["genesis"]
+def _build_texts(enroller: Enroller, plan: BrokerPlan) -> dict[str, str]:
+    genesis_path = enroller.folder / FILE_NAMES["genesis"]
     # Before there is a chain the rules hold for any; make the files anew once there is one.
     genesis: Genesis | None = load_genesis(genesis_path) if genesis_path.is_file() else None
     chain = Topics.of_chain(genesis.chain_id()).prefix.rpartition("/")[2] if genesis else "+"
     templates = find_data_folder() / "broker"
     if plan.kind == "mosquitto":
-        return {"mosquitto.conf": _build_mosquitto(templates, plan), "acl": _build_acl(templates, desk, plan, chain)}
-    return {"nats.conf": _build_nats(templates, desk, plan, chain)}
+        return {
+            "mosquitto.conf": _build_mosquitto(templates, plan),
+            "acl": _build_acl(templates, enroller, plan, chain),
+        }
+    return {"nats.conf": _build_nats(templates, enroller, plan, chain)}
 
 
 def _fill(path: Path, **values: object) -> str:
@@ -137,12 +140,12 @@ def _build_mosquitto(templates: Path, plan: BrokerPlan) -> str:
     )
 
 
-def _build_acl(templates: Path, desk: Desk, plan: BrokerPlan, chain: str) -> str:
+def _build_acl(templates: Path, enroller: Enroller, plan: BrokerPlan, chain: str) -> str:
     """Devices by pattern; miners, other brokers and the revoked by name."""
     users = "".join(
         f"\n# another broker of this network\nuser {peer}\ntopic readwrite flchain/#\n" for peer in plan.peers
     )
-    for node in desk.register.list_nodes():
+    for node in enroller.register.list_nodes():
         if node.revoked_s:
             # A connection that stands is not ended by the list, but it may say and hear nothing any more.
             users += f"\n# revoked\nuser {node.address}\ntopic deny #\n"
@@ -151,9 +154,9 @@ def _build_acl(templates: Path, desk: Desk, plan: BrokerPlan, chain: str) -> str
     return _fill(templates / "mosquitto.acl.in", chain=chain, users=users)
 
 
-def _build_nats(templates: Path, desk: Desk, plan: BrokerPlan, chain: str) -> str:
+def _build_nats(templates: Path, enroller: Enroller, plan: BrokerPlan, chain: str) -> str:
     users = ""
-    for node in desk.register.list_nodes():
+    for node in enroller.register.list_nodes():
         if not node.revoked_s:
             grants = list_grants(f"{ROOT}/{chain}", node.address, Role(node.role))
             subjects = {"write": _to_subjects(grants.publish), "read": _to_subjects(grants.subscribe)}

@@ -24,11 +24,11 @@ from flchain_edge.keys.private_files import create_private
 from flchain_edge.logs.setup import setup_logging
 from flchain_edge.mqtt.settings import parse_endpoint
 from flchain_edge.process.event_loop import run_until_signal
-from flchain_edge.process.notify import Notifier
+from flchain_edge.process.sd_notify import Notifier
 from flchain_edge.settings.config import load_config
 from tools.registrar.authority import Authority
 from tools.registrar.broker_files import KINDS, BrokerPlan, read_clock_s, render_broker
-from tools.registrar.desk import FILE_NAMES, SETTINGS_FILE, Desk, RegistrarSettings, find_registrar
+from tools.registrar.enroller import FILE_NAMES, SETTINGS_FILE, Enroller, RegistrarSettings, find_registrar
 from tools.registrar.register import REGISTER_FILE
 from tools.registrar.server import RegistrarServer
 
@@ -39,7 +39,7 @@ HOUR_S = 3_600
 TOKEN_HOURS_MAX = 8_760
 """A year: longer than any roll-out, shorter than a piece of paper is remembered."""
 
-Act = Callable[[Desk, argparse.Namespace], None]
+Act = Callable[[Enroller, argparse.Namespace], None]
 
 
 def run_init(folder: Path, arguments: argparse.Namespace) -> None:
@@ -78,19 +78,19 @@ def _check_settings(text: str) -> None:
         load_config(path, RegistrarSettings)
 
 
-def run_token(desk: Desk, arguments: argparse.Namespace) -> None:
+def run_token(enroller: Enroller, arguments: argparse.Namespace) -> None:
     """Tokens, one a line on stdout; what they are for on stderr."""
     address = _lower_address(arguments.address)
     if address and not read_hex(address, ADDRESS_BYTES):
         raise ConfigError((f"--address: must be {2 * ADDRESS_BYTES} hexadecimal digits",))
-    home = _find_home(desk, arguments.home) if arguments.home else ""
+    home = _find_home(enroller, arguments.home) if arguments.home else ""
     if not 1 <= arguments.count <= TOKENS_MAX:
         raise ConfigError((f"--count: must be 1..{TOKENS_MAX}",))
     if not 1 <= arguments.hours <= TOKEN_HOURS_MAX:
         raise ConfigError((f"--hours: must be 1..{TOKEN_HOURS_MAX}",))
     valid_s, clock_s = arguments.hours * HOUR_S, read_clock_s()
     for _ in range(arguments.count):
-        print(format_token(desk.make_token(arguments.role, address, home, valid_s, clock_s)))
+        print(format_token(enroller.make_token(arguments.role, address, home, valid_s, clock_s)))
     print(
         f"for one {arguments.role} each, until {format_time(clock_s + valid_s)}; treat as a password", file=sys.stderr
     )
@@ -101,22 +101,22 @@ def _lower_address(text: str) -> str:
     return text.lower() if read_hex(text, ADDRESS_BYTES) else text
 
 
-def _find_home(desk: Desk, text: str) -> str:
+def _find_home(enroller: Enroller, text: str) -> str:
     text = text.lower()
-    for node in desk.register.list_nodes():
+    for node in enroller.register.list_nodes():
         if text in (node.address, node.public_key) and node.role == "miner" and not node.revoked_s:
             return node.public_key
     raise ConfigError((f"--home: no miner {text} has enrolled here",))
 
 
-def run_serve(desk: Desk, arguments: argparse.Namespace) -> None:
+def run_serve(enroller: Enroller, arguments: argparse.Namespace) -> None:
     """Answer nodes until stopped by a signal."""
     setup_logging("info", times=True)
-    asyncio.run(_serve(desk))
+    asyncio.run(_serve(enroller))
 
 
-async def _serve(desk: Desk) -> None:
-    server, settings, notifier = RegistrarServer(desk), desk.settings, Notifier()
+async def _serve(enroller: Enroller) -> None:
+    server, settings, notifier = RegistrarServer(enroller), enroller.settings, Notifier()
     try:
         await server.start(settings.bind, settings.port)
     except OSError as error:
@@ -132,14 +132,14 @@ async def _wait_for_ever() -> None:
     await asyncio.Event().wait()
 
 
-def run_sign(desk: Desk, arguments: argparse.Namespace) -> None:
+def run_sign(enroller: Enroller, arguments: argparse.Namespace) -> None:
     """Answer a request that came in a file, from a node that cannot reach the registrar. Raises RequestRefused."""
     if arguments.out.exists():
         raise ConfigError((f"--out {arguments.out}: is there already, and never overwritten",))
     try:
         data = arguments.request.read_bytes()[: REQUEST_BYTES_MAX + 1]
         request = msgspec.json.decode(data, type=EnrolRequest)
-        answer = desk.enrol(request, read_clock_s(), "file")
+        answer = enroller.enrol(request, read_clock_s(), "file")
         create_private(arguments.out, msgspec.json.encode(answer))
     except OSError as error:
         raise ConfigError((f"{error.filename}: {error.strerror}",)) from error
@@ -148,20 +148,20 @@ def run_sign(desk: Desk, arguments: argparse.Namespace) -> None:
     print(f"{arguments.out}: carry it back to the node")
 
 
-def run_revoke(desk: Desk, arguments: argparse.Namespace) -> None:
+def run_revoke(enroller: Enroller, arguments: argparse.Namespace) -> None:
     """Revoke by name: an address, or the host of a server."""
     name = _lower_address(arguments.name)
-    if desk.register.get_node(name) is None and not desk.register.list_certificates(name):
+    if enroller.register.get_node(name) is None and not enroller.register.list_certificates(name):
         raise ConfigError((f"{name}: has no certificate from here; see: flchain registrar list",))
-    count = desk.revoke(name, read_clock_s())
+    count = enroller.revoke(name, read_clock_s())
     print(f"{name}: revoked, {count} certificates")
     print("brokers do not know yet: run `flchain registrar broker` again for each and reload it (docs/security.md)")
 
 
-def run_list(desk: Desk, arguments: argparse.Namespace) -> None:
+def run_list(enroller: Enroller, arguments: argparse.Namespace) -> None:
     """Nodes and the certificates that are good, for people or as JSON."""
     clock_s = read_clock_s()
-    good = [made for made in desk.register.list_certificates() if made.not_after_s > clock_s and not made.revoked_s]
+    good = [made for made in enroller.register.list_certificates() if made.not_after_s > clock_s and not made.revoked_s]
     ends = {made.name: made.not_after_s for made in good}
     rows = [
         {
@@ -172,7 +172,7 @@ def run_list(desk: Desk, arguments: argparse.Namespace) -> None:
             "is_revoked": bool(node.revoked_s),
             "good_until": format_time(ends[node.address]) if node.address in ends else None,
         }
-        for node in desk.register.list_nodes()
+        for node in enroller.register.list_nodes()
     ]
     rows += [
         {"address": made.name, "role": "server", "is_revoked": False, "good_until": format_time(made.not_after_s)}
@@ -187,26 +187,26 @@ def run_list(desk: Desk, arguments: argparse.Namespace) -> None:
         print(f"{row['address']}  {row['role']:<7} {state}")
 
 
-def run_network(desk: Desk, arguments: argparse.Namespace) -> None:
+def run_network(enroller: Enroller, arguments: argparse.Namespace) -> None:
     """The [[validators]] and [[devices]] of a network file, from who has enrolled. Raises ConfigError."""
-    nodes = [node for node in desk.register.list_nodes() if not node.revoked_s]
+    nodes = [node for node in enroller.register.list_nodes() if not node.revoked_s]
     miners = [node for node in nodes if node.role == "miner"]
     devices = [node for node in nodes if node.role == "device"]
     if devices and not miners:
         raise ConfigError(("no miner has enrolled yet: devices need one for their home",))
-    lines = [f"# {len(miners)} miners and {len(devices)} devices that have enrolled with {desk.settings.name}"]
+    lines = [f"# {len(miners)} miners and {len(devices)} devices that have enrolled with {enroller.settings.name}"]
     lines += [f'\n[[validators]]  # {node.address}\npublic_key = "{node.public_key}"' for node in miners]
     for number, node in enumerate(devices):
         home = node.home or miners[number % len(miners)].public_key
         lines.append(f'\n[[devices]]  # {node.address}\npublic_key = "{node.public_key}"\nhome = "{home}"')
     print("\n".join(lines))
     files = " and ".join(FILE_NAMES.values())
-    print(f"then: flchain genesis make; put {files} into {desk.folder} for the nodes to fetch", file=sys.stderr)
+    print(f"then: flchain genesis make; put {files} into {enroller.folder} for the nodes to fetch", file=sys.stderr)
 
 
-def run_broker(desk: Desk, arguments: argparse.Namespace) -> None:
+def run_broker(enroller: Enroller, arguments: argparse.Namespace) -> None:
     """A broker's files."""
-    default = parse_endpoint(desk.settings.brokers[0])
+    default = parse_endpoint(enroller.settings.brokers[0])
     try:
         bridges = tuple(parse_endpoint(text) for text in arguments.bridge)
     except ValueError as error:
@@ -222,7 +222,7 @@ def run_broker(desk: Desk, arguments: argparse.Namespace) -> None:
         bridges=bridges,
         peers=tuple(arguments.peer),
     )
-    path = render_broker(desk, plan, arguments.out, read_clock_s())
+    path = render_broker(enroller, plan, arguments.out, read_clock_s())
     print(f"{path}: for {plan.host}:{plan.port}; the broker must be able to read the files, nobody else server-key.pem")
 
 
@@ -301,9 +301,9 @@ def main(argv: Sequence[str]) -> int:
         run_init(arguments.dir, arguments)
         return 0
     find_registrar(arguments.dir)
-    desk = Desk.open(arguments.dir, _load_passphrase(arguments))
+    enroller = Enroller.open(arguments.dir, _load_passphrase(arguments))
     try:
-        ACTIONS[arguments.action](desk, arguments)
+        ACTIONS[arguments.action](enroller, arguments)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -311,5 +311,5 @@ def main(argv: Sequence[str]) -> int:
     except sqlite3.Error as error:
         raise ConfigError((f"{arguments.dir / REGISTER_FILE}: {error}",)) from error
     finally:
-        desk.register.close()
+        enroller.register.close()
     return 0

@@ -24,7 +24,7 @@ from typing import TypeVar
 import msgspec
 
 from flchain_edge.enrolment.messages import REQUEST_BYTES_MAX, EnrolRequest, FileRequest, Refusal, RenewRequest
-from tools.registrar.desk import Desk, RequestRefused
+from tools.registrar.enroller import Enroller, RequestRefused
 
 T = TypeVar("T")
 log = logging.getLogger("registrar")
@@ -83,10 +83,10 @@ class _BadRequest(Exception):
 
 
 class RegistrarServer:
-    """Serves one desk. `read_clock_s` gives seconds since 1970."""
+    """Serves one enroller. `read_clock_s` gives seconds since 1970."""
 
-    def __init__(self, desk: Desk, read_clock_s: Callable[[], float] = time.time) -> None:
-        self._desk = desk
+    def __init__(self, enroller: Enroller, read_clock_s: Callable[[], float] = time.time) -> None:
+        self._enroller = enroller
         self._read_clock_s = read_clock_s
         self._limit = RefusalLimit()
         self._open: Counter[str] = Counter()
@@ -100,7 +100,7 @@ class RegistrarServer:
 
     async def start(self, bind: str, port: int) -> None:
         """Listen with a certificate made for this life. Raises OSError."""
-        context = _build_context(self._desk, int(self._read_clock_s()))
+        context = _build_context(self._enroller, int(self._read_clock_s()))
         self._server = await asyncio.start_server(
             self._serve, bind, port, ssl=context, limit=HEAD_BYTES_MAX, ssl_handshake_timeout=DEADLINE_S
         )
@@ -132,7 +132,7 @@ class RegistrarServer:
             method, path, body = await _read_request(reader)
             if self._limit.is_over(origin, time.monotonic()):
                 raise _BadRequest(429, "too-many", "too many refused requests from this address: wait a minute")
-            answer = self._ask_desk(method, path, body, origin)
+            answer = self._ask_enroller(method, path, body, origin)
         except _BadRequest as bad:
             answer = bad.status, msgspec.json.encode(bad.refusal)
         if isinstance(answer, Path):
@@ -142,7 +142,7 @@ class RegistrarServer:
             _send(writer, *answer)
         await writer.drain()
 
-    def _ask_desk(self, method: str, path: str, body: bytes, origin: str) -> tuple[int, bytes] | Path:
+    def _ask_enroller(self, method: str, path: str, body: bytes, origin: str) -> tuple[int, bytes] | Path:
         """Raises _BadRequest, for the registrar's own faults as well: the node is to ask again."""
         try:
             try:
@@ -151,7 +151,7 @@ class RegistrarServer:
                 code = refused.refusal.code
                 self._limit.add(origin, time.monotonic())
                 log.warning("refused", extra={"peer": origin, "code": code})
-                self._desk.register.note(int(self._read_clock_s()), "refuse", code=code, peer=origin)
+                self._enroller.register.note(int(self._read_clock_s()), "refuse", code=code, peer=origin)
                 raise _BadRequest(403, code, refused.refusal.detail) from refused
         except (OSError, sqlite3.Error) as error:
             log.error("cannot answer", extra={"cause": str(error)})
@@ -163,13 +163,13 @@ class RegistrarServer:
         clock_s = int(self._read_clock_s())
         match method, path:
             case "GET", "/v1/ca":
-                return 200, self._desk.authority.ca_pem.encode()
+                return 200, self._enroller.authority.ca_pem.encode()
             case "POST", "/v1/enroll":
-                return 200, msgspec.json.encode(self._desk.enrol(_decode(body, EnrolRequest), clock_s, peer))
+                return 200, msgspec.json.encode(self._enroller.enrol(_decode(body, EnrolRequest), clock_s, peer))
             case "POST", "/v1/renew":
-                return 200, msgspec.json.encode(self._desk.renew(_decode(body, RenewRequest), clock_s, peer))
+                return 200, msgspec.json.encode(self._enroller.renew(_decode(body, RenewRequest), clock_s, peer))
             case "POST", "/v1/file":
-                return self._desk.get_file(_decode(body, FileRequest))
+                return self._enroller.get_file(_decode(body, FileRequest))
         raise _BadRequest(404, "unknown-path", "no such path")
 
 
@@ -223,8 +223,8 @@ async def _send_file(writer: asyncio.StreamWriter, path: Path) -> None:
             await writer.drain()
 
 
-def _build_context(desk: Desk, clock_s: int) -> ssl.SSLContext:
-    certificate, key = desk.make_server(desk.settings.host, clock_s)
+def _build_context(enroller: Enroller, clock_s: int) -> ssl.SSLContext:
+    certificate, key = enroller.make_server(enroller.settings.host, clock_s)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # load_cert_chain reads files only; these live as long as the call.

@@ -16,7 +16,7 @@ from flchain_edge.mqtt.settings import Endpoint
 from tests.support.networks.registrar import Registrar, enrol_member, make_registrar
 from tools.cli import main
 from tools.registrar.broker_files import BrokerPlan, find_data_folder, render_broker
-from tools.registrar.desk import Desk
+from tools.registrar.enroller import Enroller
 from tools.registrar.topic_files import CLONE, build_files, replace_table
 
 NFT = shutil.which("nft", path=os.environ["PATH"] + ":/usr/sbin:/sbin")
@@ -47,13 +47,13 @@ def test_files_are_whole_private_and_keep_the_brokers_key(registrar: Registrar, 
 
 def test_the_list_of_the_revoked_outlives_its_operator(registrar: Registrar) -> None:
     """OpenSSL shuts everybody out when a list is past its date: it is good for years, and forgets who has run out."""
-    desk = Desk.open(registrar.folder, None)
+    enroller = Enroller.open(registrar.folder, None)
     member = enrol_member(registrar, registrar.folder.parent / "node", "device", clock_s=0)
-    desk.revoke(member.address, 60)
-    early, late = (x509.load_pem_x509_crl(desk.build_crl(s).encode()) for s in (60, YEAR_S))
+    enroller.revoke(member.address, 60)
+    early, late = (x509.load_pem_x509_crl(enroller.build_crl(s).encode()) for s in (60, YEAR_S))
     assert [entry.serial_number for entry in early] and not list(late)
     assert late.next_update_utc is not None and late.next_update_utc.timestamp() > 9 * YEAR_S
-    desk.register.close()
+    enroller.register.close()
 
 
 def test_rules_and_page_follow_the_table() -> None:
@@ -82,11 +82,11 @@ def test_nothing_is_smuggled_into_a_configuration(
 ) -> None:
     """A host or user with a line of its own, a bridge where there is none, an unknown kind: nothing is written."""
     plan = {"kind": "mosquitto", "host": "b", "port": 1, "bind": "::", "folder": tmp_path, "data": tmp_path} | changes
-    desk = Desk.open(registrar.folder, None)
+    enroller = Enroller.open(registrar.folder, None)
     with pytest.raises(ConfigError, match=word):
-        render_broker(desk, BrokerPlan(**plan), tmp_path / "out", 0)  # type: ignore[arg-type]
+        render_broker(enroller, BrokerPlan(**plan), tmp_path / "out", 0)  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
-    desk.register.close()
+    enroller.register.close()
 
 
 @pytest.mark.skipif(NFT is None or os.geteuid() != 0, reason="nft is not installed, or may not be asked (root only)")

@@ -28,7 +28,7 @@ from flchain_edge.process.command import EXIT_TRY_AGAIN
 from tests.support.networks.registrar import HOST, Registrar, make_registrar, serving
 from tools.cli import main
 from tools.registrar.authority import Issued
-from tools.registrar.desk import Desk, RequestRefused
+from tools.registrar.enroller import Enroller, RequestRefused
 from tools.registrar.register import Register
 from tools.registrar.server import CONNECTIONS_MAX
 
@@ -92,14 +92,14 @@ def test_a_torn_token_is_named_as_one(
     assert not (tmp_path / "node").exists()
 
 
-def open_beside(desk: Desk) -> Desk:
+def open_beside(enroller: Enroller) -> Enroller:
     """The same registrar in another process that does not wait."""
-    return Desk(desk.folder, desk.settings, desk.authority, Register(desk.folder, busy_s=0.0))
+    return Enroller(enroller.folder, enroller.settings, enroller.authority, Register(enroller.folder, busy_s=0.0))
 
 
-def try_in_between(monkeypatch: pytest.MonkeyPatch, desk: Desk, act: Callable[[], object]) -> None:
-    """Another process acts when this desk has checked everything and has yet to write; it is made to wait."""
-    issue = desk.authority.issue_client
+def try_in_between(monkeypatch: pytest.MonkeyPatch, enroller: Enroller, act: Callable[[], object]) -> None:
+    """Another process acts when this enroller has checked everything and has yet to write; it is made to wait."""
+    issue = enroller.authority.issue_client
 
     def issue_late(*arguments: Any) -> Issued:
         with pytest.raises(sqlite3.OperationalError, match="locked"):
@@ -107,10 +107,10 @@ def try_in_between(monkeypatch: pytest.MonkeyPatch, desk: Desk, act: Callable[[]
         return issue(*arguments)
 
     monkeypatch.setattr(
-        desk,
+        enroller,
         "authority",
         SimpleNamespace(
-            issue_client=issue_late, **{name: getattr(desk.authority, name) for name in ("fingerprint", "ca_pem")}
+            issue_client=issue_late, **{name: getattr(enroller.authority, name) for name in ("fingerprint", "ca_pem")}
         ),
     )
 
@@ -119,7 +119,7 @@ def test_of_two_at_once_one_has_the_token(
     registrar: Registrar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`sign` beside `serve`: a token that both would find unused lets one node in, the other is refused."""
-    serving = Desk.open(registrar.folder, None)
+    serving = Enroller.open(registrar.folder, None)
     signing = open_beside(serving)
     token = serving.make_token("device", "", "", 60, NOW_S)
     first, second = Identity.from_seed(bytes(32)), Identity.from_seed(b"2" * 32)
@@ -137,7 +137,7 @@ def test_who_is_revoked_meanwhile_has_nothing_good(
     registrar: Registrar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`revoke` while a renewal is under way comes after it, and puts the new certificate on the list, too."""
-    serving = Desk.open(registrar.folder, None)
+    serving = Enroller.open(registrar.folder, None)
     operator = open_beside(serving)
     me = Identity.from_seed(bytes(32))
     token, csr = serving.make_token("device", "", "", 60, NOW_S), build_csr(tmp_path, me)
@@ -164,12 +164,12 @@ def test_an_address_may_be_typed_in_capitals(registrar: Registrar, tmp_path: Pat
     """`token --address` and `revoke` mean the same node however its address is written."""
     me = Identity.from_seed(bytes(32))
     token = parse_token(registrar.make_token("device", "--address", me.address.hex().upper()))
-    desk = Desk.open(registrar.folder, None)
+    enroller = Enroller.open(registrar.folder, None)
     request = build_enrol_request(me, token, "device", build_csr(tmp_path, me))
-    assert desk.enrol(request, int(time.time()), "peer").certificate
+    assert enroller.enrol(request, int(time.time()), "peer").certificate
     registrar.run("revoke", me.address.hex().upper())
-    assert [node.address for node in desk.register.list_nodes() if node.revoked_s] == [me.address.hex()]
-    desk.register.close()
+    assert [node.address for node in enroller.register.list_nodes() if node.revoked_s] == [me.address.hex()]
+    enroller.register.close()
 
 
 def test_a_revoked_or_lesser_server_gets_a_new_certificate(registrar: Registrar, tmp_path: Path) -> None:
@@ -191,9 +191,9 @@ def test_a_revoked_or_lesser_server_gets_a_new_certificate(registrar: Registrar,
 
 def test_a_request_with_a_strange_key_is_refused(registrar: Registrar, tmp_path: Path) -> None:
     """Another curve, RSA, an unknown algorithm, bytes at the end, two names: `bad-request`, whatever it is."""
-    desk = Desk.open(registrar.folder, None)
+    enroller = Enroller.open(registrar.folder, None)
     me = Identity.from_seed(bytes(32))
-    token, good = desk.make_token("device", "", "", 60, NOW_S), build_csr(tmp_path, me)
+    token, good = enroller.make_token("device", "", "", 60, NOW_S), build_csr(tmp_path, me)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, me.address.hex())])
     twice = x509.Name([*name, *name])
     requests = [good[:-1], good + b"\x00", b"", b"\x30\x80", good.replace(P256, UNKNOWN_CURVE)]
@@ -209,9 +209,9 @@ def test_a_request_with_a_strange_key_is_refused(registrar: Registrar, tmp_path:
         requests.append(made.public_bytes(serialization.Encoding.DER))
     for csr in requests:
         with pytest.raises(RequestRefused, match="bad-request"):
-            desk.enrol(build_enrol_request(me, token, "device", csr), NOW_S, "peer")
-    assert desk.enrol(build_enrol_request(me, token, "device", good), NOW_S, "peer").certificate
-    desk.register.close()
+            enroller.enrol(build_enrol_request(me, token, "device", csr), NOW_S, "peer")
+    assert enroller.enrol(build_enrol_request(me, token, "device", good), NOW_S, "peer").certificate
+    enroller.register.close()
 
 
 def test_a_full_disk_is_told_as_the_registrars_fault(
@@ -229,7 +229,7 @@ def test_a_full_disk_is_told_as_the_registrars_fault(
             full.setattr("tools.registrar.register.os.write", fail)
             assert agent(command) == EXIT_TRY_AGAIN
         assert "registrar-fault" in capsys.readouterr().err
-        assert not Desk.open(registrar.folder, None).register.list_nodes()
+        assert not Enroller.open(registrar.folder, None).register.list_nodes()
         assert agent(command) == EXIT_TRY_AGAIN
         assert "genesis is not there yet" in capsys.readouterr().err
 

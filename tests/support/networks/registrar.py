@@ -19,7 +19,7 @@ from flchain_edge.keys.tls_key import build_request, load_or_create_tls_key
 from flchain_edge.mqtt.settings import Endpoint, MqttSettings
 from tools.cli import main
 from tools.network.broker import Broker, BrokerKind, find_free_port, start_configured_broker
-from tools.registrar.desk import Desk
+from tools.registrar.enroller import Enroller
 from tools.registrar.server import RegistrarServer
 
 HOST = "localhost"
@@ -95,11 +95,11 @@ def serving(registrar: Registrar) -> Iterator[RegistrarServer]:
         return time.time() + registrar.clock_offset_s
 
     async def start() -> Callable[[], None]:
-        desk = Desk.open(registrar.folder, None)
-        server = RegistrarServer(desk, read_clock_s)
-        await server.start(desk.settings.bind, desk.settings.port)
+        enroller = Enroller.open(registrar.folder, None)
+        server = RegistrarServer(enroller, read_clock_s)
+        await server.start(enroller.settings.bind, enroller.settings.port)
         started.append(server)
-        return desk.register.close
+        return enroller.register.close
 
     async def stop(close: Callable[[], None]) -> None:
         await started[0].stop()
@@ -146,11 +146,11 @@ def enrol_member(registrar: Registrar, folder: Path, role: str, clock_s: int | N
     folder.mkdir(parents=True)
     identity = load_or_create_identity(folder / "key.pem", None)
     csr = build_request(load_or_create_tls_key(folder / "tls-key.pem"), identity.address.hex())
-    desk = Desk.open(registrar.folder, None)
+    enroller = Enroller.open(registrar.folder, None)
     now_s = int(time.time()) if clock_s is None else clock_s
-    token = desk.make_token(role, "", "", 3_600, now_s)
-    answer = desk.enrol(build_enrol_request(identity, token, role, csr), now_s, "test")
-    desk.register.close()
+    token = enroller.make_token(role, "", "", 3_600, now_s)
+    answer = enroller.enrol(build_enrol_request(identity, token, role, csr), now_s, "test")
+    enroller.register.close()
     (folder / "ca.pem").write_text(answer.ca)
     (folder / "tls.pem").write_text(answer.certificate)
     return Member(identity, folder)

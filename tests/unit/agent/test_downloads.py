@@ -21,7 +21,7 @@ from flchain.wire.envelope import Envelope, open_envelope, seal, verify_envelope
 from flchain.wire.messages import Ask, Kind, Phase, Resume, Want
 from flchain.wire.packets import PacketType, decode_packet, encode_packet
 from flchain.wire.topics import Topics
-from flchain_edge.mqtt.transfers import PROBE_S, Transfers
+from flchain_edge.mqtt.chunked_uploads import PROBE_S, ChunkedUploads
 from miner.core import missing_chunks
 from miner.core import values as mv
 from miner.core.machine import build_miner_state
@@ -49,7 +49,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model of these tests is short: so are the pieces."""
     for module in (chunks, downloads):
         monkeypatch.setattr(module, "DEVICE_CHUNK_BYTES", PIECE)
-    monkeypatch.setattr("flchain_edge.mqtt.transfers.DEVICE_CHUNK_BYTES", PIECE)
+    monkeypatch.setattr("flchain_edge.mqtt.chunked_uploads.DEVICE_CHUNK_BYTES", PIECE)
 
 
 def make_driver(rounds: int = 2) -> Driver:
@@ -276,10 +276,10 @@ def test_who_has_no_receipt_needs_one_piece_to_get_it() -> None:
         whole, _ = bring(whole, payload, 0)
     for payload in payloads[:4]:
         part, _ = bring(part, payload, 0)
-    transfers = Transfers()
-    transfers.begin("up", seal_update(), 0.0, is_again=True)
-    probe = transfers.take(1, 0.0)
-    assert probe is not None and transfers.take(10**6, PROBE_S) is None
+    uploads = ChunkedUploads()
+    uploads.begin("up", seal_update(), 0.0, is_again=True)
+    probe = uploads.take(1, 0.0)
+    assert probe is not None and uploads.take(10**6, PROBE_S) is None
     _, effects = bring(whole, probe.payload, 10)
     (receipt,) = [effect for effect in effects if isinstance(effect, mv.Publish)]
     assert open_envelope(decode_packet(receipt.packet).fields[0], CHAIN.id).kind is Kind.RECEIPT

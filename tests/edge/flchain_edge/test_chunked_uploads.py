@@ -6,8 +6,8 @@ import random
 
 from flchain.wire.chunks import DEVICE_CHUNK_BYTES, Assembly, process_chunk
 from flchain.wire.packets import PacketType, decode_packet, encode_packet
-from flchain_edge.mqtt.link_rate import QUEUE_S, WINDOW_BYTES_MAX, WINDOW_BYTES_MIN, LinkRate
-from flchain_edge.mqtt.transfers import AGAIN_S, PROBE_S, TRANSFERS_MAX, Chunk, Transfers
+from flchain_edge.mqtt.chunked_uploads import AGAIN_S, PROBE_S, UPLOADS_MAX, Chunk, ChunkedUploads
+from flchain_edge.mqtt.uplink_rate import QUEUE_S, WINDOW_BYTES_MAX, WINDOW_BYTES_MIN, UplinkRate
 from miner.edge.sent_packets import CHUNKS_PER_ANSWER_MAX, SENT_PACKETS_MAX, SentPackets
 
 COUNT = 10
@@ -15,17 +15,17 @@ PACKET = encode_packet(PacketType.MESSAGE, random.Random(1).randbytes(COUNT * DE
 WINDOW = 3 * DEVICE_CHUNK_BYTES
 
 
-def take_all(transfers: Transfers, now_s: float = 0.0, window: int = 10**9) -> list[Chunk]:
+def take_all(uploads: ChunkedUploads, now_s: float = 0.0, window: int = 10**9) -> list[Chunk]:
     taken = []
-    while chunk := transfers.take(window, now_s):
+    while chunk := uploads.take(window, now_s):
         taken.append(chunk)
     return taken
 
 
-def begin(packet: bytes = PACKET, *, is_again: bool = False) -> Transfers:
-    transfers = Transfers()
-    transfers.begin("up", packet, 0.0, is_again=is_again)
-    return transfers
+def begin(packet: bytes = PACKET, *, is_again: bool = False) -> ChunkedUploads:
+    uploads = ChunkedUploads()
+    uploads.begin("up", packet, 0.0, is_again=is_again)
+    return uploads
 
 
 def test_all_chunks_go_out_in_order_and_make_the_packet() -> None:
@@ -40,45 +40,45 @@ def test_all_chunks_go_out_in_order_and_make_the_packet() -> None:
 
 def test_no_more_is_under_way_than_the_window_holds() -> None:
     """Each acknowledgement makes room for as much; a window that is too small for any chunk still lets one go."""
-    transfers = begin()
-    taken = take_all(transfers, window=WINDOW)
+    uploads = begin()
+    taken = take_all(uploads, window=WINDOW)
     assert [chunk.index for chunk in taken] == [0, 1]  # a chunk is a little longer than its piece
-    transfers.on_acked(taken[0])
-    assert [chunk.index for chunk in take_all(transfers, window=WINDOW)] == [2]
+    uploads.on_acked(taken[0])
+    assert [chunk.index for chunk in take_all(uploads, window=WINDOW)] == [2]
     assert [chunk.index for chunk in take_all(begin(), window=1)] == [0]
 
 
 def test_after_a_break_only_what_was_not_acknowledged_goes_again() -> None:
     """And it goes first, in order, with nothing before it."""
-    transfers = begin()
-    taken = take_all(transfers, window=6 * DEVICE_CHUNK_BYTES)
+    uploads = begin()
+    taken = take_all(uploads, window=6 * DEVICE_CHUNK_BYTES)
     for chunk in (taken[0], taken[2], taken[3]):
-        transfers.on_acked(chunk)
-    transfers.on_lost([taken[1], taken[4]])
-    assert [chunk.index for chunk in take_all(transfers)] == [1, 4, 5, 6, 7, 8, 9]
+        uploads.on_acked(chunk)
+    uploads.on_lost([taken[1], taken[4]])
+    assert [chunk.index for chunk in take_all(uploads)] == [1, 4, 5, 6, 7, 8, 9]
 
 
 def test_a_packet_on_its_way_is_not_begun_again() -> None:
     """Who waits for a receipt says it again and again; when it is out whole its last chunk asks who lacks what."""
-    transfers = begin()
-    first = transfers.take(WINDOW, 0.0)
-    transfers.begin("up", PACKET, 60.0, is_again=True)
-    rest = take_all(transfers, 1.0)
+    uploads = begin()
+    first = uploads.take(WINDOW, 0.0)
+    uploads.begin("up", PACKET, 60.0, is_again=True)
+    rest = take_all(uploads, 1.0)
     assert first is not None and [chunk.index for chunk in (first, *rest)] == list(range(COUNT))
     for chunk in (first, *rest):
-        transfers.on_acked(chunk)
-    transfers.begin("up", PACKET, PROBE_S, is_again=True)
-    assert take_all(transfers, PROBE_S) == []
-    transfers.begin("up", PACKET, 1.0 + PROBE_S, is_again=True)
-    assert [chunk.index for chunk in take_all(transfers, 1.0 + PROBE_S)] == [COUNT - 1]
+        uploads.on_acked(chunk)
+    uploads.begin("up", PACKET, PROBE_S, is_again=True)
+    assert take_all(uploads, PROBE_S) == []
+    uploads.begin("up", PACKET, 1.0 + PROBE_S, is_again=True)
+    assert [chunk.index for chunk in take_all(uploads, 1.0 + PROBE_S)] == [COUNT - 1]
 
 
 def test_what_another_process_may_have_sent_begins_with_its_last_chunk() -> None:
     """After a restart the miners say what they lack, and only that is sent."""
-    transfers = begin(is_again=True)
-    assert [chunk.index for chunk in take_all(transfers)] == [COUNT - 1]
-    transfers.want(take_digest(), ((2, 3),), 0.1)
-    assert [chunk.index for chunk in take_all(transfers)] == [2, 3, 4]
+    uploads = begin(is_again=True)
+    assert [chunk.index for chunk in take_all(uploads)] == [COUNT - 1]
+    uploads.want(take_digest(), ((2, 3),), 0.1)
+    assert [chunk.index for chunk in take_all(uploads)] == [2, 3, 4]
 
 
 def take_digest() -> bytes:
@@ -89,62 +89,62 @@ def take_digest() -> bytes:
 
 def test_what_four_miners_lack_is_sent_once() -> None:
     """A chunk that is under way, or was sent a moment ago, is not sent for the next who asks; later it is."""
-    transfers = begin()
-    taken = take_all(transfers, 0.0)
+    uploads = begin()
+    taken = take_all(uploads, 0.0)
     digest = taken[0].digest
-    transfers.want(digest, ((0, COUNT),), AGAIN_S + 1)  # all under way
-    assert take_all(transfers, AGAIN_S + 1) == []
+    uploads.want(digest, ((0, COUNT),), AGAIN_S + 1)  # all under way
+    assert take_all(uploads, AGAIN_S + 1) == []
     for chunk in taken:
-        transfers.on_acked(chunk)
+        uploads.on_acked(chunk)
     for now_s, wanted in ((AGAIN_S / 2, []), (AGAIN_S, [4, 5]), (AGAIN_S + 1, [])):
-        transfers.want(digest, ((4, 2),), now_s)
-        again = take_all(transfers, now_s)
+        uploads.want(digest, ((4, 2),), now_s)
+        again = take_all(uploads, now_s)
         assert [chunk.index for chunk in again] == wanted
         for chunk in again:
-            transfers.on_acked(chunk)
+            uploads.on_acked(chunk)
 
 
 def test_ranges_that_are_none_of_ours_send_nothing() -> None:
     """Another packet's, and chunks beyond the end."""
-    transfers = begin(is_again=True)
-    take_all(transfers)
-    transfers.want(b"d" * 32, ((0, 5),), 9.0)
-    transfers.want(take_digest(), ((COUNT, 2**53),), 9.0)
-    assert take_all(transfers, 9.0) == []
+    uploads = begin(is_again=True)
+    take_all(uploads)
+    uploads.want(b"d" * 32, ((0, 5),), 9.0)
+    uploads.want(take_digest(), ((COUNT, 2**53),), 9.0)
+    assert take_all(uploads, 9.0) == []
 
 
 def test_a_packet_that_is_of_no_use_any_more_is_not_sent_on() -> None:
     """Its round is over: what is left of it leaves the link to what matters."""
-    transfers = begin()
-    first = transfers.take(WINDOW, 0.0)
-    transfers.cancel(PACKET)
+    uploads = begin()
+    first = uploads.take(WINDOW, 0.0)
+    uploads.cancel(PACKET)
     assert first is not None
-    transfers.on_acked(first)
-    transfers.on_lost([first])
-    assert take_all(transfers) == []
+    uploads.on_acked(first)
+    uploads.on_lost([first])
+    assert take_all(uploads) == []
 
 
 def test_few_packets_are_kept() -> None:
     """Those that are done make room first; else the oldest goes."""
-    transfers = Transfers()
-    packets = [PACKET + bytes((number,)) for number in range(TRANSFERS_MAX + 2)]
+    uploads = ChunkedUploads()
+    packets = [PACKET + bytes((number,)) for number in range(UPLOADS_MAX + 2)]
     for packet in packets[:2]:
-        transfers.begin("up", packet, 0.0)
-    for chunk in take_all(transfers):
+        uploads.begin("up", packet, 0.0)
+    for chunk in take_all(uploads):
         if chunk.index == COUNT - 1 and chunk.payload.endswith(b"\1"):
             digest = chunk.digest
-        transfers.on_acked(chunk)
+        uploads.on_acked(chunk)
     for packet in packets[2:]:
-        transfers.begin("up", packet, 0.0)
-    assert {chunk.payload[-1] for chunk in take_all(transfers) if chunk.index == COUNT - 1} == {2, 3, 4, 5}
-    transfers.want(digest, ((0, 1),), 99.0)
-    assert take_all(transfers, 99.0) == []
+        uploads.begin("up", packet, 0.0)
+    assert {chunk.payload[-1] for chunk in take_all(uploads) if chunk.index == COUNT - 1} == {2, 3, 4, 5}
+    uploads.want(digest, ((0, 1),), 99.0)
+    assert take_all(uploads, 99.0) == []
 
 
 # ------------------------------------------------------------------------------------------------- the link's rate
 
 
-def run_link(rate: LinkRate, bytes_per_s: float, delay_s: float, seconds: float) -> float:
+def run_link(rate: UplinkRate, bytes_per_s: float, delay_s: float, seconds: float) -> float:
     """A way that carries so much, with a queue before it, kept filled up to the window; the longest wait in it."""
     now_s, free_s, number, longest, sent_bytes = 0.0, 0.0, 0, 0.0, 0
     under_way: list[tuple[float, int, int]] = []
@@ -165,7 +165,7 @@ def run_link(rate: LinkRate, bytes_per_s: float, delay_s: float, seconds: float)
 def test_the_rate_of_a_way_is_found_and_its_queue_stays_short() -> None:
     """Slow or fast, near or far: within a quarter of what it carries, and little waits beyond what fills it."""
     for bytes_per_s, delay_s in ((8_000, 0.05), (8_000, 0.6), (125_000, 0.05), (1_250_000, 0.3), (12_500_000, 0.001)):
-        rate = LinkRate()
+        rate = UplinkRate()
         longest_s = run_link(rate, bytes_per_s, delay_s, 30.0)
         most = min(bytes_per_s, WINDOW_BYTES_MAX / delay_s)
         assert rate.bytes_per_s is not None and 0.75 * most <= rate.bytes_per_s <= 1.25 * most, (bytes_per_s, delay_s)
@@ -174,7 +174,7 @@ def test_the_rate_of_a_way_is_found_and_its_queue_stays_short() -> None:
 
 def test_a_break_is_no_measurement() -> None:
     """What was under way when the link broke says nothing of its rate, nor do acknowledgements of nothing."""
-    rate = LinkRate()
+    rate = UplinkRate()
     assert rate.compute_window_bytes() == WINDOW_BYTES_MIN
     rate.on_sent(1, 10_000, 0.0)
     rate.on_lost()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from flchain.wire.chunks import DEVICE_CHUNK_BYTES, Ranges, build_chunk, count_chunks, hash_packet, iterate_indices
 
-TRANSFERS_MAX = 4
+UPLOADS_MAX = 4
 """Packets kept to send or to send on; the oldest that is done is forgotten for a fifth, or the oldest."""
 PROBE_S = 10.0
 """How often at most the last chunk of a packet that went out whole goes out again, to ask who lacks what."""
@@ -31,7 +31,7 @@ class Chunk:
 
 
 @dataclass
-class _Transfer:
+class _Upload:
     topic: str
     packet: bytes
     digest: bytes
@@ -50,65 +50,65 @@ class _Transfer:
         return not self.waiting and not self.under_way
 
 
-class Transfers:
+class ChunkedUploads:
     """The long packets of one process."""
 
     def __init__(self) -> None:
-        self._transfers: dict[bytes, _Transfer] = {}
+        self._uploads: dict[bytes, _Upload] = {}
 
     def begin(self, topic: str, packet: bytes, now_s: float, *, is_again: bool = False) -> None:
         """Send a packet. If it is on its way nothing changes; `is_again` if another process may have sent it before."""
         digest = hash_packet(packet)
-        known = self._transfers.get(digest)
+        known = self._uploads.get(digest)
         if known is None:
-            known = _Transfer(topic, packet, digest)
+            known = _Upload(topic, packet, digest)
             first = known.count - 1 if is_again else 0
             known.waiting = dict.fromkeys(range(first, known.count))
             self._make_room()
-            self._transfers[digest] = known
+            self._uploads[digest] = known
         elif known.is_done and now_s - known.sent_s.get(known.count - 1, now_s) >= PROBE_S:
             known.waiting = {known.count - 1: None}
 
     def cancel(self, packet: bytes) -> None:
         """It is of no use any more. What is under way already is not called back."""
-        self._transfers.pop(hash_packet(packet), None)
+        self._uploads.pop(hash_packet(packet), None)
 
     def want(self, digest: bytes, ranges: Ranges, now_s: float) -> None:
         """A miner lacks these chunks. Those of a packet that is not known, and those sent just now, are not sent."""
-        transfer = self._transfers.get(digest)
-        if transfer is None:
+        upload = self._uploads.get(digest)
+        if upload is None:
             return
-        for index in iterate_indices(ranges, transfer.count, transfer.count):
-            is_new = now_s - transfer.sent_s.get(index, -AGAIN_S) >= AGAIN_S
-            if index not in transfer.under_way and is_new:
-                transfer.waiting[index] = None
+        for index in iterate_indices(ranges, upload.count, upload.count):
+            is_new = now_s - upload.sent_s.get(index, -AGAIN_S) >= AGAIN_S
+            if index not in upload.under_way and is_new:
+                upload.waiting[index] = None
 
     def take(self, window_bytes: int, now_s: float) -> Chunk | None:
         """The next chunk, if no more than `window_bytes` are then under way, or nothing else is."""
-        under_way = sum(sum(transfer.under_way.values()) for transfer in self._transfers.values())
-        for transfer in self._transfers.values():
-            for index in transfer.waiting:
-                payload = build_chunk(transfer.packet, transfer.digest, index, DEVICE_CHUNK_BYTES)
+        under_way = sum(sum(upload.under_way.values()) for upload in self._uploads.values())
+        for upload in self._uploads.values():
+            for index in upload.waiting:
+                payload = build_chunk(upload.packet, upload.digest, index, DEVICE_CHUNK_BYTES)
                 if under_way and under_way + len(payload) > window_bytes:
                     return None
-                del transfer.waiting[index]
-                transfer.under_way[index], transfer.sent_s[index] = len(payload), now_s
-                return Chunk(transfer.topic, payload, transfer.digest, index)
+                del upload.waiting[index]
+                upload.under_way[index], upload.sent_s[index] = len(payload), now_s
+                return Chunk(upload.topic, payload, upload.digest, index)
         return None
 
     def on_acked(self, chunk: Chunk) -> None:
         """The broker has it."""
-        if chunk.digest in self._transfers:
-            self._transfers[chunk.digest].under_way.pop(chunk.index, None)
+        if chunk.digest in self._uploads:
+            self._uploads[chunk.digest].under_way.pop(chunk.index, None)
 
     def on_lost(self, chunks: Iterable[Chunk]) -> None:
         """The link broke before these were acknowledged: they go first when it is back."""
         for chunk in chunks:
-            transfer = self._transfers.get(chunk.digest)
-            if transfer is not None and transfer.under_way.pop(chunk.index, None) is not None:
-                transfer.waiting = dict.fromkeys(sorted({chunk.index, *transfer.waiting}))
+            upload = self._uploads.get(chunk.digest)
+            if upload is not None and upload.under_way.pop(chunk.index, None) is not None:
+                upload.waiting = dict.fromkeys(sorted({chunk.index, *upload.waiting}))
 
     def _make_room(self) -> None:
-        while len(self._transfers) >= TRANSFERS_MAX:
-            done = (digest for digest, transfer in self._transfers.items() if transfer.is_done)
-            del self._transfers[next(done, next(iter(self._transfers)))]
+        while len(self._uploads) >= UPLOADS_MAX:
+            done = (digest for digest, upload in self._uploads.items() if upload.is_done)
+            del self._uploads[next(done, next(iter(self._uploads)))]

@@ -19,7 +19,7 @@ QUEUE_S = 0.25
 
 
 @dataclass
-class LinkRate:
+class UplinkRate:
     """The estimate of one process; it outlives connections, since they go the same way."""
 
     bytes_per_s: float | None = None

@@ -76,7 +76,7 @@ class RequestRefused(FlchainError):
 
 
 @dataclass
-class Desk:
+class Enroller:
     """One registrar: its settings, its authority, its register, in one folder."""
 
     folder: Path
@@ -85,7 +85,7 @@ class Desk:
     register: Register
 
     @classmethod
-    def open(cls, folder: Path, passphrase: str | None) -> Desk:
+    def open(cls, folder: Path, passphrase: str | None) -> Enroller:
         """Raises ConfigError."""
         settings = load_config(folder / SETTINGS_FILE, RegistrarSettings)
         return cls(folder, settings, Authority.load(folder, passphrase), Register(folder))

@@ -13,7 +13,7 @@ import pytest
 
 from flchain_edge.mqtt.inbox import Connected, Disconnected
 from flchain_edge.process.event_loop import EventQueue
-from flchain_edge.process.notify import STATUS_BYTES_MAX, Notifier, ServiceReport
+from flchain_edge.process.sd_notify import STATUS_BYTES_MAX, Notifier, ServiceReport
 
 
 class Manager:
