@@ -9,7 +9,7 @@ _SIZES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
 def format_span(seconds: float) -> str:
-    """The two largest units: "3 d 4 h", "12 s"."""
+    """Return the two largest units: "3 d 4 h", "12 s"."""
     left = max(0, round(seconds))
     for index, (size, unit) in enumerate(_SPANS):
         if left >= size or unit == "s":
@@ -23,14 +23,14 @@ def format_span(seconds: float) -> str:
 
 
 def format_moment(unix_ms: float | None) -> str:
-    """UTC, to the minute."""
+    """Return the time in UTC, to the minute."""
     if unix_ms is None:
-        return "nobody knows when"
+        return "an unknown time"
     return datetime.fromtimestamp(unix_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def format_bytes(count: float | None) -> str:
-    """Decimal units, as cards and networks are sold."""
+    """Return a count in decimal units, as cards and networks are sold."""
     if count is None:
         return "-"
     return next(
@@ -40,12 +40,12 @@ def format_bytes(count: float | None) -> str:
 
 
 def format_share(part: float | None) -> str:
-    """Percent."""
+    """Return a share in percent."""
     return "-" if part is None else f"{part:.0%}"
 
 
 def format_table(rows: list[tuple[str, ...]], right: frozenset[int] = frozenset()) -> list[str]:
-    """Columns aligned, those of the numbers in `right` to the right."""
+    """Return the rows with their columns aligned, those with a number in `right` to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:

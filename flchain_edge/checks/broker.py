@@ -1,6 +1,6 @@
-"""Can the broker be reached, is it ours, and does it let this node in?
+"""Check that the broker can be reached, is ours, and lets this node in.
 
-Beside a running node nothing but the TLS handshake is tried: a second connection under the node's name would end its.
+While the node runs only the TLS handshake is tried: a second connection under its name would end the node's own.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ LOGIN_CHECK_TIMEOUT_S = 30.0
 """For `check_login` as a whole."""
 assert LOGIN_CHECK_TIMEOUT_S >= LOGIN_TIMEOUT_S + ANSWER_TIMEOUT_S, "the check says what is wrong before it is ended"
 BROKERS_TIMEOUT_S = 60.0
-"""For all of a list of brokers."""
+"""For the whole list of brokers."""
 SERVER_SOON_S = 14 * 86_400.0
 
 
 def check_endpoints(mqtt: MqttSettings) -> Iterator[Finding]:
-    """Each broker by itself; that one of several is away is a warning."""
+    """Check each broker by itself. One of several that is away is only a warning."""
     try:
         context = build_tls_context(mqtt)
     except ConfigError:
-        context = None  # told by the check of the files
+        context = None  # reported by the check of the files
     found = [list(check_endpoint(endpoint, context)) for endpoint in mqtt.endpoints]
     is_any_up = any(all(finding.level is not Level.FAIL for finding in own) for own in found)
     for own in found:
@@ -46,18 +46,19 @@ def check_endpoints(mqtt: MqttSettings) -> Iterator[Finding]:
 
 
 def check_endpoint(endpoint: Endpoint, context: ssl.SSLContext | None) -> Iterator[Finding]:
-    """Name, port, handshake and the server's certificate."""
+    """Check name, port, handshake and the server's certificate."""
     try:
         addresses = socket.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
     except OSError as error:
         yield fail(
-            f"{endpoint}: the name cannot be resolved: {error.strerror or error}", "the name in [mqtt], or the DNS"
+            f"{endpoint}: the name cannot be resolved: {error.strerror or error}",
+            "check the name in [mqtt] and DNS",
         )
         return
     try:
         with socket.create_connection((endpoint.host, endpoint.port), CONNECT_TIMEOUT_S) as plain:
             if context is None:
-                yield ok(f"{endpoint} ({addresses[0][4][0]}): somebody listens; TLS is not used")
+                yield ok(f"{endpoint} ({addresses[0][4][0]}): a server listens; TLS is not used")
                 return
             with context.wrap_socket(plain, server_hostname=endpoint.host) as secure:
                 yield _judge_server(endpoint, secure.getpeercert() or {}, secure.version() or "")
@@ -68,28 +69,28 @@ def check_endpoint(endpoint: Endpoint, context: ssl.SSLContext | None) -> Iterat
     except OSError as error:
         yield fail(
             f"{endpoint}: cannot be reached: {error.strerror or error}",
-            "does the broker run? a firewall? the node itself waits for it as long as it takes",
+            "is the broker running? is a firewall in the way? the node itself keeps trying",
         )
 
 
 def _judge_server(endpoint: Endpoint, certificate: Any, version: str) -> Finding:
     ends_s = float(ssl.cert_time_to_seconds(certificate["notAfter"])) if "notAfter" in certificate else None
-    text = f"{endpoint}: {version}, its certificate is ours"
+    text = f"{endpoint}: {version}, its certificate is from our authority"
     if ends_s is None:
         return ok(text)
-    text += f" and good until {format_moment(1000 * ends_s)}"
+    text += f" and is valid until {format_moment(1000 * ends_s)}"
     left_s = ends_s - time.time()
     if left_s < SERVER_SOON_S:
-        return warn(f"{text}, {format_span(left_s)} from now", "the operator makes it anew: flchain registrar broker")
+        return warn(f"{text}, {format_span(left_s)} from now", "renew it: flchain registrar broker")
     return ok(text)
 
 
 def check_login(
     mqtt: MqttSettings, answers: str = "", questions: tuple[tuple[str, bytes], ...] = ()
 ) -> Iterator[Finding]:
-    """Log in as this node, which must not run.
+    """Log in as this node, which must not be running.
 
-    With `questions` of its own (topic, payload) also wait for an answer under the filter `answers`.
+    With `questions` (topic, payload) also wait for an answer under the filter `answers`.
     """
     return iter(asyncio.run(_try_login(mqtt, answers, questions)))
 
@@ -111,7 +112,8 @@ async def _try_login(mqtt: MqttSettings, answers: str, questions: tuple[tuple[st
             why = link.describe().trouble or "no answer to the login"
             return (
                 fail(
-                    f"the broker does not let this node in: {why}", "its certificate, its name, or the broker's rules"
+                    f"the broker does not let this node in: {why}",
+                    "check its certificate and the broker's rules",
                 ),
             )
         found = (ok(f"logged in at {link.describe().broker} as {mqtt.client_id}"),)
@@ -123,9 +125,9 @@ async def _try_login(mqtt: MqttSettings, answers: str, questions: tuple[tuple[st
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 await answered.wait()
         except TimeoutError:
-            advice = "no miner runs or reaches this broker, or the broker's rules keep this node's topic"
-            return (*found, fail(f"no miner answers a question within {ANSWER_TIMEOUT_S:g} s", advice))
-        return (*found, ok("a miner has answered a question of this node: it may publish, and is heard"))
+            advice = "no miner is running or reaches this broker, or the broker's rules block this node's topic"
+            return (*found, fail(f"no miner answered within {ANSWER_TIMEOUT_S:g} s", advice))
+        return (*found, ok("a miner has answered this node: it may publish, and miners hear it"))
     finally:
         await link.stop()
 

@@ -1,4 +1,4 @@
-"""What `doctor` is made of: checks that look and change nothing, each within its time, and findings for people."""
+"""The parts of `doctor`: checks that only look, each with a time limit, and findings for people."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ NAME_WIDTH = 12
 
 
 class Level(IntEnum):
-    """How bad it is; a larger one is worse."""
+    """How bad a finding is, from good to bad."""
 
     OK = 0
     WARN = 1
-    """It works, and somebody should look at it."""
+    """It works, but needs attention."""
     FAIL = 2
-    """It does not work like this."""
+    """It does not work."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of a check: what is so, and what to do about it."""
+    """One line of a check: what was found, and what to do about it."""
 
     level: Level
     reason: str
@@ -37,7 +37,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """One thing to look at. `run` may take `timeout_s`; it raises what it likes, which is then a finding."""
+    """One thing to check. `run` may take `timeout_s`; whatever it raises becomes a finding."""
 
     name: str
     run: Callable[[], Iterable[Finding]]
@@ -45,22 +45,22 @@ class Check:
 
 
 def ok(reason: str) -> Finding:
-    """All is well."""
+    """Return a finding that all is well."""
     return Finding(Level.OK, reason)
 
 
 def warn(reason: str, advice: str) -> Finding:
-    """It works, and somebody should look at it."""
+    """It works, but needs attention."""
     return Finding(Level.WARN, reason, advice)
 
 
 def fail(reason: str, advice: str) -> Finding:
-    """It does not work like this."""
+    """It does not work."""
     return Finding(Level.FAIL, reason, advice)
 
 
 def run_check(check: Check) -> tuple[Finding, ...]:
-    """In a thread that is left behind if it hangs: a disk or a name server may never answer."""
+    """Run a check in a thread, which is left behind if it hangs: a disk or a name server may never answer."""
     found: list[Finding] = []
 
     def work() -> None:
@@ -68,17 +68,17 @@ def run_check(check: Check) -> tuple[Finding, ...]:
             found.extend(check.run())
         except ConfigError as error:
             found.extend(
-                fail(problem, "mend the configuration, or the file that it names") for problem in error.problems
+                fail(problem, "correct the configuration, or the file that it names") for problem in error.problems
             )
         except (FlchainError, OSError) as error:
             found.append(fail(str(error) or type(error).__name__, "see the reason"))
-        except Exception as error:  # a check's own fault must not keep the others from being run
+        except Exception as error:  # a bug in one check must not keep the others from running
             found.append(fail(f"the check itself failed: {type(error).__name__}: {error}", "please report this"))
 
     thread = threading.Thread(target=work, name=f"check-{check.name}", daemon=True)
     root = logging.getLogger()
     level = root.level
-    root.setLevel(logging.CRITICAL)  # what is wrong is said by findings, and not twice
+    root.setLevel(logging.CRITICAL)  # findings say what is wrong; the log would say it twice
     try:
         thread.start()
         thread.join(check.timeout_s)
@@ -90,7 +90,7 @@ def run_check(check: Check) -> tuple[Finding, ...]:
 
 
 def run_checkup(checks: Iterable[Check], arguments: argparse.Namespace) -> int:
-    """Run all, print each as it ends (or one JSON object), and return the exit code: 1 if anything failed."""
+    """Run all checks, print each as it ends (or one JSON object), and return the exit code: 1 if anything failed."""
     findings: list[tuple[str, Finding]] = []
     for check in checks:
         for finding in run_check(check):
@@ -105,11 +105,11 @@ def run_checkup(checks: Iterable[Check], arguments: argparse.Namespace) -> int:
         ]
         print(json.dumps({"findings": rows, **{name.lower(): count for name, count in counts.items()}}))
     else:
-        print(f"\n{counts['OK']} in order, {counts['WARN']} to look at, {counts['FAIL']} that keep it from working")
+        print(f"\n{counts['OK']} fine, {counts['WARN']} to look at, {counts['FAIL']} failed")
     return int(counts[Level.FAIL.name] > 0)
 
 
 def format_finding(name: str, finding: Finding) -> str:
-    """For people: what to do stands below its reason."""
+    """Format a finding for people, with what to do below its reason."""
     line = f"{finding.level.name:<6}{name:<{NAME_WIDTH}}{finding.reason}"
     return f"{line}\n{'':<{6 + NAME_WIDTH}}-> {finding.advice}" if finding.advice else line

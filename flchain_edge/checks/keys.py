@@ -1,4 +1,4 @@
-"""Keys, certificates, genesis and membership: the files that say who a node is."""
+"""Check keys, certificates, genesis and membership: the files that say who a node is."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from flchain_edge.process.chain_files import load_genesis
 from flchain_edge.settings.node import NodeSettings, load_identity
 
 SOON_PART = 6
-"""With less than this part of its life left a certificate should have been renewed: a third is when it is tried."""
+"""One part in so many: a certificate with less of its life left should have been renewed, which begins at a third."""
 
 
 def open_identity(settings: NodeSettings) -> Identity | None:
-    """The node's key if it is there and opens, else None; makes nothing."""
+    """Return the node's key if it is there and opens, otherwise None. Create nothing."""
     try:
         return load_identity(settings) if settings.key.file.exists() else None
     except ConfigError:
@@ -30,22 +30,22 @@ def open_identity(settings: NodeSettings) -> Identity | None:
 
 
 def check_key(settings: NodeSettings, program: str) -> Iterator[Finding]:
-    """The Ed25519 key: there, private, and it opens."""
+    """Check that the Ed25519 key is there, is private, and opens."""
     path = settings.key.file
     if not path.exists():
-        yield fail(f"key file {path}: no such file", f"{program} key, or {program} enroll")
+        yield fail(f"key file {path}: no such file", f"make it: {program} key, or {program} enroll")
         return
     identity = load_identity(settings)
-    yield ok(f"{path} opens, is private; address {identity.address.hex()}")
+    yield ok(f"{path} opens and is private; address {identity.address.hex()}")
     for folder in {path.parent, Path(settings.data_dir)}:
         if folder.is_dir() and folder.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            yield warn(f"{folder} can be written by others, who could put another key there", f"chmod go-w {folder}")
+            yield warn(f"others can write to {folder} and could replace the key", f"chmod go-w {folder}")
 
 
 def check_membership(
     settings: NodeSettings, role: str, get_members: Callable[[Genesis], Iterable[bytes]] | None
 ) -> Iterator[Finding]:
-    """The genesis, and whether this node is in it. Raises ConfigError."""
+    """Check the genesis, and whether this node is in it. Raise ConfigError."""
     genesis, identity = load_genesis(settings.genesis), open_identity(settings)
     yield ok(f"genesis of chain {genesis.name!r}: {len(genesis.devices)} devices, {len(genesis.validators)} miners")
     if identity is None or get_members is None:
@@ -54,21 +54,21 @@ def check_membership(
         yield ok(f"this node is a {role} of it")
     else:
         yield fail(
-            f"{identity.address.hex()} is no {role} of this chain",
-            "another key, or another genesis, than was agreed on",
+            f"{identity.address.hex()} is not a {role} of this chain",
+            "the key or the genesis is not the one that was agreed on",
         )
 
 
 def check_tls_files(mqtt: MqttSettings, identity: Identity | None, can_renew: bool) -> Iterator[Finding]:
-    """This node's certificate: loads with its key, is of this node, and how long it is good. Raises ConfigError."""
+    """Check that this node's certificate loads with its key, is its own, and stays valid. Raise ConfigError."""
     if build_tls_context(mqtt) is None:
         yield warn(
-            "[mqtt] has no tls_ca: whoever is on the way can read everything, and say what it likes",
+            "[mqtt] has no tls_ca: anyone on the way can read everything, and forge it",
             "enrol this node (docs/security.md), or set tls_ca",
         )
         return
     if mqtt.tls_certificate is None or mqtt.tls_key is None:
-        yield warn("no certificate of this node's own: brokers with rules refuse it", "enrol this node")
+        yield warn("this node has no certificate: brokers with rules refuse it", "enrol this node")
         return
     if mqtt.tls_key.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         yield warn(f"others have access to {mqtt.tls_key}", f"chmod 600 {mqtt.tls_key}")
@@ -78,15 +78,21 @@ def check_tls_files(mqtt: MqttSettings, identity: Identity | None, can_renew: bo
     except (OSError, ValueError) as error:
         raise ConfigError((f"[mqtt] tls_certificate {mqtt.tls_certificate}: {error}",)) from error
     if identity is not None and name != identity.address.hex():
-        yield fail(f"the certificate is of {name}, this node is {identity.address.hex()}", "enrol this node again")
+        yield fail(f"the certificate is for {name}, but this node is {identity.address.hex()}", "enrol this node again")
     left_s, life_s = validity.not_after_s - time.time(), validity.not_after_s - validity.not_before_s
     until = format_moment(1000 * validity.not_after_s)
     if left_s <= 0:
-        yield fail(f"the certificate of {name} ran out at {until}", "is the clock right? then enrol again")
+        yield fail(f"the certificate of {name} expired on {until}", "if the clock is right, enrol this node again")
     elif time.time() < validity.not_before_s:
-        yield fail(f"the certificate is good from {format_moment(1000 * validity.not_before_s)} on", "set the clock")
+        yield fail(
+            f"the certificate is not valid before {format_moment(1000 * validity.not_before_s)}", "set the clock"
+        )
     elif left_s < life_s / SOON_PART:
-        how = "the running node should have renewed it: can it reach its registrar?" if can_renew else "enrol again"
-        yield warn(f"the certificate of {name} runs out at {until}, in {format_span(left_s)}", how)
+        how = (
+            "the running node should have renewed it: can it reach its registrar?"
+            if can_renew
+            else "enrol this node again"
+        )
+        yield warn(f"the certificate of {name} expires on {until}, in {format_span(left_s)}", how)
     else:
-        yield ok(f"certificate of {name}, good until {until}")
+        yield ok(f"certificate of {name}, valid until {until}")

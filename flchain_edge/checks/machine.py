@@ -1,4 +1,4 @@
-"""Disk, card, memory and service of the machine under a node."""
+"""Check disk, card, memory and service of the machine under a node."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flchain_edge.formatting import format_bytes
 from flchain_edge.storage.mounts import Mount, find_mount
 
 DISK_FAIL_BYTES, DISK_WARN_BYTES = 64_000_000, 500_000_000
-"""Less than the first and a database may not find room to grow; less than the second will not last long."""
+"""Below the first a database may be unable to grow; below the second the space will not last long."""
 MEMORY_FAIL_BYTES, MEMORY_WARN_BYTES = 32_000_000, 128_000_000
 LIFE_WARN = 0x08
 """eMMC's estimate of its used life in steps of a tenth (JEDEC 5.0): 70 to 80 percent."""
@@ -31,11 +31,11 @@ UNIT_PROPERTIES = (
 
 
 def check_disk(folder: Path, sysfs_root: Path = Path("/sys"), proc_root: Path = Path("/proc")) -> Iterator[Finding]:
-    """Room, whether it can be written, and what the card says of its health."""
+    """Check free space, whether the disk can be written, and what the card reports about its health."""
     place = next(path for path in (folder.resolve(), *folder.resolve().parents) if path.exists())
     free = shutil.disk_usage(place).free
     text = f"{format_bytes(free)} free on the disk of {folder}"
-    advice = "make room, or use a larger card; a full disk stops the node, and nothing is lost"
+    advice = "free some space, or use a larger card; a full disk stops the node but loses nothing"
     if free < DISK_FAIL_BYTES:
         yield fail(text, advice)
     else:
@@ -45,14 +45,14 @@ def check_disk(folder: Path, sysfs_root: Path = Path("/sys"), proc_root: Path = 
         return
     if "ro" in mount.options:
         yield fail(
-            f"{mount.point} is mounted read-only; a card that fails is often turned so by the kernel",
+            f"{mount.point} is mounted read-only; the kernel often does this to a failing card",
             "journalctl -k; copy what matters and replace the card",
         )
     yield from _check_card(mount, sysfs_root)
 
 
 def _check_card(mount: Mount, sysfs_root: Path) -> Iterator[Finding]:
-    """Only what some cards and file systems tell; a plain SD card tells nothing of its wear."""
+    """Check what some cards and file systems report; a plain SD card reports nothing about its wear."""
     device = Path(mount.source).name
     errors = _read_number(sysfs_root / "fs" / "ext4" / device / "errors_count", 10)
     if errors:
@@ -65,16 +65,16 @@ def _check_card(mount: Mount, sysfs_root: Path) -> Iterator[Finding]:
     card = sysfs_root / "block" / device.partition("p")[0] / "device"
     end = _read_number(card / "pre_eol_info", 16)
     if end is not None and end > 1:
-        yield warn(f"{device} says that its spare blocks run out", "replace the card soon")
+        yield warn(f"{device} reports that its spare blocks are running out", "replace the card soon")
     try:
         used = max(int(word, 16) for word in (card / "life_time").read_text().split())
     except (OSError, ValueError):
         yield ok(
-            f"{device} is a card that tells nothing of its wear; `flchain-agent status` shows what is written a day"
+            f"{device} is a card that does not report wear; `flchain-agent status` shows how much is written a day"
         )
         return
-    text = f"{device} says that {max(0, used - 1) * 10} to {used * 10}% of its life is used"
-    yield warn(text, "plan for a new one") if used >= LIFE_WARN else ok(text)
+    text = f"{device} reports that {max(0, used - 1) * 10} to {used * 10}% of its life is used"
+    yield warn(text, "plan to replace it") if used >= LIFE_WARN else ok(text)
 
 
 def _read_number(file: Path, base: int) -> int | None:
@@ -85,7 +85,7 @@ def _read_number(file: Path, base: int) -> int | None:
 
 
 def check_memory(proc_root: Path = Path("/proc")) -> Iterator[Finding]:
-    """What is free without swapping."""
+    """Check the memory that is free without swapping."""
     lines = (proc_root / "meminfo").read_text().splitlines()
     free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     text, advice = f"{format_bytes(free)} of memory free", "see what else runs: ps -eo rss,args --sort=-rss | head"
@@ -96,9 +96,9 @@ def check_memory(proc_root: Path = Path("/proc")) -> Iterator[Finding]:
 
 
 def check_unit(unit: str, systemd: Path = SYSTEMD_RUNS) -> Iterator[Finding]:
-    """The service, where systemd runs and knows it."""
+    """Check the service, where systemd runs and knows it."""
     if not systemd.is_dir() or shutil.which("systemctl") is None:
-        yield ok("systemd does not run here: nobody starts the node again if it ends")
+        yield ok("systemd is not running here: nothing restarts the node if it ends")
         return
     command = ("systemctl", "show", unit, f"--property={','.join(UNIT_PROPERTIES)}")
     done = subprocess.run(command, capture_output=True, text=True, timeout=SYSTEMCTL_TIMEOUT_S, check=False)
@@ -106,9 +106,9 @@ def check_unit(unit: str, systemd: Path = SYSTEMD_RUNS) -> Iterator[Finding]:
 
 
 def judge_unit(unit: str, known: dict[str, str]) -> Iterator[Finding]:
-    """By the properties that `systemctl show` prints."""
+    """Judge a unit by the properties that `systemctl show` prints."""
     if known.get("LoadState") != "loaded":
-        yield warn(f"{unit} is not installed", "docs/install.md; without it nobody starts the node again")
+        yield warn(f"{unit} is not installed", "see docs/install.md; without it nothing restarts the node")
         return
     state, restarts = known.get("ActiveState", ""), int(known.get("NRestarts") or 0)
     text = f"{unit} is {state} ({known.get('SubState', '')}), {restarts} restarts since the boot or its last start"
@@ -119,7 +119,7 @@ def judge_unit(unit: str, known: dict[str, str]) -> Iterator[Finding]:
     elif state != "active":
         yield warn(text, f"systemctl start {unit}")
     elif restarts:
-        yield warn(text, f"journalctl -u {unit} -p warning: see why it ended")
+        yield warn(text, f"journalctl -u {unit} -p warning shows why it ended")
     else:
         yield ok(text)
     if known.get("UnitFileState") not in ("enabled", "enabled-runtime", "static", "linked"):

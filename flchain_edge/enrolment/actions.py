@@ -14,7 +14,7 @@ from flchain_edge.settings.node import NodeSettings
 def build_enrolment_actions(
     name: str, role: str, get_members: Callable[[Genesis], Iterable[bytes]] | None
 ) -> tuple[NodeAction, ...]:
-    """`name` is agent or miner, `role` what tokens are made for: device or miner."""
+    """Return both actions. `name` is agent or miner; `role`, device or miner, is what the token was made for."""
 
     def enroll(_: None, arguments: argparse.Namespace) -> None:
         from flchain_edge.enrolment.commands import run_enroll
@@ -31,19 +31,19 @@ def build_enrolment_actions(
         source = parser.add_mutually_exclusive_group(required=True)
         source.add_argument("--token", metavar="TOKEN", help="from: flchain registrar token")
         source.add_argument(
-            "--token-file", type=Path, metavar="FILE", help="a file that holds it (a systemd credential)"
+            "--token-file", type=Path, metavar="FILE", help="file that holds the token (a systemd credential)"
         )
         text = f"where keys, certificate and configuration go (default: {default})"
         parser.add_argument("--dir", type=Path, default=default, metavar="DIR", help=text)
         offline = parser.add_mutually_exclusive_group()
-        text = "write the request to a file instead, where the registrar cannot be reached"
+        text = "if the registrar cannot be reached: write the request to this file"
         offline.add_argument("--request", type=Path, metavar="FILE", help=text)
-        text = "go on with the answer to it"
+        text = "finish with the registrar's answer to that request"
         offline.add_argument("--answer", type=Path, metavar="FILE", help=text)
-        text = "protect the node's key by the passphrase in this file"
+        text = "protect the node's key with the passphrase in this file"
         parser.add_argument("--passphrase-file", type=Path, metavar="FILE", help=text)
 
-    text = "make this node's keys and get certificate, genesis and model from the operator's registrar; can be repeated"
+    text = "make this node's keys and get certificate, genesis and model from the operator's registrar; safe to repeat"
     return (
         NodeAction("enroll", text, enroll, add_arguments, has_config=False),
         NodeAction("renew", "get a new certificate now; a running node does so by itself", renew),

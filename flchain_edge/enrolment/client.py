@@ -30,9 +30,9 @@ T = TypeVar("T")
 
 
 def fetch_authority(token: Token) -> str:
-    """The authority's certificate (PEM), from a stranger, believed because it has the token's fingerprint.
+    """Return the authority's certificate (PEM), from a stranger, believed because it has the token's fingerprint.
 
-    Nothing secret is said on this connection. Raises ConfigError, TryAgain.
+    Nothing secret is sent on this connection. Raise ConfigError, TryAgain.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -40,27 +40,27 @@ def fetch_authority(token: Token) -> str:
     try:
         return check_authority(body.decode("ascii"), token)
     except ValueError as error:
-        raise TryAgain(f"{token.host}:{token.port} is no registrar (HTTP status {status})") from error
+        raise TryAgain(f"{token.host}:{token.port} is not a registrar (HTTP status {status})") from error
 
 
 def check_authority(pem: str, token: Token) -> str:
-    """The certificate, if it is the one that the token names. Raises ConfigError, ValueError for what is none."""
+    """Return the certificate if the token names it. Raise ConfigError, or ValueError for what is not a certificate."""
     der = ssl.PEM_cert_to_DER_cert(pem)
     found = hashlib.sha256(der).digest()
     if found != token.fingerprint:
         raise ConfigError(
             (
                 f"registrar {token.host}:{token.port}: its authority's fingerprint is {found.hex()[:16]}, the token's "
-                f"{token.fingerprint.hex()[:16]}: somebody stands between, or the token is old; nothing was sent",
+                f"{token.fingerprint.hex()[:16]}: somebody intercepts this, or the token is old; nothing was sent",
             )
         )
-    # Encoded anew: a text that goes on after the certificate could bring a second one that nobody has checked.
+    # Encoded again: text after the certificate could carry a second one that nobody has checked.
     return ssl.DER_cert_to_PEM_cert(der)
 
 
 @dataclass(frozen=True)
 class Server:
-    """Where to ask, and whom to believe."""
+    """Where to ask, and which authority to trust."""
 
     host: str
     port: int
@@ -71,9 +71,9 @@ class Server:
 
 
 class RegistrarClient:
-    """Talks to a registrar whose authority is known. Every call blocks, TIMEOUT_S a step.
+    """A client of a registrar whose authority is known. Every call blocks, at most TIMEOUT_S for each step.
 
-    Calls raise ConfigError if refused for good, else TryAgain.
+    Calls raise ConfigError if they are refused for good, otherwise TryAgain.
     """
 
     def __init__(self, host: str, port: int, ca_pem: str) -> None:
@@ -85,15 +85,15 @@ class RegistrarClient:
         self._server = Server(host, port, context)
 
     def enrol(self, request: EnrolRequest) -> EnrolAnswer:
-        """The first certificate."""
+        """Ask for the first certificate."""
         return self._post("/v1/enroll", request)
 
     def renew(self, request: RenewRequest) -> EnrolAnswer:
-        """The next certificate."""
+        """Ask for the next certificate."""
         return self._post("/v1/renew", request)
 
     def get_file(self, request: FileRequest, bytes_max: int) -> bytes:
-        """Genesis or model."""
+        """Fetch genesis or model."""
         return self._ask("/v1/file", request, bytes_max)
 
     def _post(self, path: str, request: EnrolRequest | RenewRequest) -> EnrolAnswer:
@@ -120,7 +120,7 @@ class RegistrarClient:
 def _ask(
     server: Server, method: str, path: str, body: bytes, *, bytes_max: int = ANSWER_BYTES_MAX
 ) -> tuple[int, bytes]:
-    """Status and body. Raises TryAgain with what to do."""
+    """Return status and body. Raise TryAgain, which says what to do."""
     import http.client  # 3 MB that a running agent needs once a month
 
     connection = http.client.HTTPSConnection(server.host, server.port, timeout=TIMEOUT_S, context=server.context)
@@ -131,7 +131,7 @@ def _ask(
     except ssl.SSLError as error:
         raise TryAgain(f"{server}: {describe_tls_error(error, time.time())}") from error
     except (OSError, http.client.HTTPException) as error:
-        hint = "is there a network, is the address right, does the registrar run?"
+        hint = "is there a network, is the address right, is the registrar running?"
         raise TryAgain(f"{server}: {str(error) or type(error).__name__}; {hint}") from error
     finally:
         connection.close()

@@ -1,4 +1,4 @@
-"""What `enroll` and `renew` do. Imported when they are called: a running agent has no need of it."""
+"""`enroll` and `renew`. Imported only when they are called: a running agent does not need them."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ TOKEN_BYTES_MAX = 1_024
 def run_enroll(
     name: str, role: str, get_members: Callable[[Genesis], Iterable[bytes]] | None, arguments: argparse.Namespace
 ) -> None:
-    """`enroll`: raises ConfigError, TryAgain."""
+    """Enrol this node. Raise ConfigError, TryAgain."""
     token = parse_token(arguments.token if arguments.token is not None else _read_token(arguments.token_file))
     passphrase = load_passphrase(None, arguments.passphrase_file)
     folder = arguments.dir
     newcomer = Newcomer(folder, role, f"{name}.toml", passphrase, arguments.passphrase_file, get_members)
     if arguments.request is not None:
         _write_request(arguments.request, build_request_file(token, newcomer))
-        print(f"{arguments.request}: carry it to the operator, for: flchain registrar sign; it holds the token")
+        print(f"{arguments.request}: take it to the operator, for: flchain registrar sign; it holds the token")
         return
     done = enrol(token, newcomer, _read_answer(arguments.answer) if arguments.answer is not None else None)
-    print(f"{done.config}: {'enrolled' if done.is_new else 'was enrolled before'} as {done.identity.address.hex()}")
+    print(f"{done.config}: {'enrolled' if done.is_new else 'already enrolled'} as {done.identity.address.hex()}")
     print(f"put this node's data into {folder / 'examples.npz'}, then: flchain-{name} check --config {done.config}")
 
 
 def run_renew(settings: NodeSettings, arguments: argparse.Namespace) -> None:
-    """`renew`: raises ConfigError, TryAgain."""
+    """Renew this node's certificate. Raise ConfigError, TryAgain."""
     where = settings.enrolment.endpoint
     if where is None:
-        raise ConfigError((f"{arguments.config}: [enrolment] registrar: this node has none that renews it",))
+        raise ConfigError((f"{arguments.config}: [enrolment] registrar: not set, so nothing can renew it",))
     fingerprint = bytes.fromhex(settings.enrolment.fingerprint)
     ends_s = renew(settings.mqtt, where, fingerprint, load_identity(settings))
-    print(f"{settings.mqtt.tls_certificate}: good until {format_time(ends_s)}")
+    print(f"{settings.mqtt.tls_certificate}: valid until {format_time(ends_s)}")
 
 
 def _write_request(path: Path, request: EnrolRequest) -> None:
@@ -60,7 +60,7 @@ def _read_answer(path: Path) -> EnrolAnswer:
     except OSError as error:
         raise ConfigError((f"answer {path}: {error.strerror or error}",)) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ConfigError((f"answer {path}: is not one: {error}",)) from error
+        raise ConfigError((f"answer {path}: is not a registrar's answer: {error}",)) from error
 
 
 def _read_token(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Enrol a node with its operator's registrar: keys are made here and stay, all else comes over a connection pinned by
+"""Enrol a node with its operator's registrar: keys are made and stay here, the rest comes over a connection pinned by
 the token. Every step can be repeated: after a crash, or a second call, the same keys get the same certificate.
 
 The folder's files, each mode 600 and whole or absent; the configuration comes last, so a folder with one is complete:
@@ -39,7 +39,7 @@ GENESIS_FILE, MODEL_FILE = "genesis.cbor", "model.tflite"
 
 @dataclass(frozen=True)
 class Newcomer:
-    """Who enrols, and where its files go. `role` is device or miner."""
+    """The node that enrols, and where its files go. `role` is device or miner."""
 
     folder: Path
     role: str
@@ -47,12 +47,12 @@ class Newcomer:
     passphrase: str | None = None
     passphrase_file: Path | None = None
     get_members: Callable[[Genesis], Iterable[bytes]] | None = None
-    """The public keys that the genesis must know; None where a node may come later."""
+    """Return the public keys that the genesis must contain; None where a node may join later."""
 
 
 @dataclass(frozen=True)
 class Enrolled:
-    """What became of it."""
+    """The outcome of an enrolment."""
 
     identity: Identity
     config: Path
@@ -62,7 +62,7 @@ class Enrolled:
 def enrol(token: Token, node: Newcomer, answer: EnrolAnswer | None = None) -> Enrolled:
     """Make keys, get the certificate and the chain's files, write the configuration.
 
-    With an `answer` that was carried here nothing is asked: genesis and model must be in the folder then. Raises
+    With an `answer` that was brought here the registrar is not asked: genesis and model must be in the folder. Raise
     ConfigError (the token or this folder is wrong), TryAgain.
     """
     folder, config = node.folder, node.folder / node.config_name
@@ -94,7 +94,7 @@ def enrol(token: Token, node: Newcomer, answer: EnrolAnswer | None = None) -> En
 
 
 def build_request_file(token: Token, node: Newcomer) -> EnrolRequest:
-    """What to carry to a registrar that this node cannot reach, for `flchain registrar sign`. Raises ConfigError."""
+    """Build what to take to a registrar that is out of reach, for `flchain registrar sign`. Raise ConfigError."""
     try:
         identity, csr = _make_keys(node)
     except OSError as error:
@@ -103,7 +103,7 @@ def build_request_file(token: Token, node: Newcomer) -> EnrolRequest:
 
 
 def _make_keys(node: Newcomer) -> tuple[Identity, bytes]:
-    """The node's identity and its certificate request, the same whenever it is asked. Raises OSError, ConfigError."""
+    """Return the node's identity and its certificate request, the same at every call. Raise OSError, ConfigError."""
     node.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     identity = load_or_create_identity(node.folder / KEY_FILE, node.passphrase)
     tls_key = load_or_create_tls_key(node.folder / TLS_KEY_FILE)
@@ -117,7 +117,7 @@ def _bring_file(
     path = node.folder / file
     if not digest:
         raise TryAgain(
-            f"enrolled as {identity.address.hex()}; the network's {name} is not there yet: run this again "
+            f"enrolled as {identity.address.hex()}; the network's {name} does not exist yet: run this again "
             "once the operator has made it (flchain registrar network)"
         )
     if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == digest:
@@ -126,7 +126,7 @@ def _bring_file(
         raise ConfigError((f"{path}: copy the network's {name} there, the one with SHA-256 {digest}",))
     data = client.get_file(build_file_request(identity, token.fingerprint, name), bytes_max)
     if hashlib.sha256(data).hexdigest() != digest:
-        raise TryAgain(f"{name}: came damaged or was just changed; run this again")
+        raise TryAgain(f"{name}: arrived damaged, or has just been replaced; run this again")
     replace_private(path, data)
 
 
@@ -135,18 +135,18 @@ def _check_files(node: Newcomer, identity: Identity) -> None:
     load_model_file(node.folder / MODEL_FILE, genesis)
     if node.get_members is not None and identity.public_key not in node.get_members(genesis):
         raise TryAgain(
-            f"enrolled as {identity.address.hex()}, but the genesis of {genesis.name} was made without this device: "
-            "run this again once the operator has made one with it"
+            f"enrolled as {identity.address.hex()}, but the genesis of {genesis.name} does not include this device: "
+            "run this again once the operator has made one that does"
         )
 
 
 def _render_config(answer: EnrolAnswer, token: Token, passphrase_file: Path | None) -> str:
-    # Read before it is written: a registrar's answer must not add lines of its own to the configuration.
+    # Parsed before it is written: a registrar's answer must not add lines of its own to the configuration.
     brokers = ", ".join(f'"{parse_endpoint(broker)}"' for broker in answer.brokers)
     protected = f'passphrase_file = "{passphrase_file.resolve()}"\n' if passphrase_file else ""
     return (
         f'genesis = "{GENESIS_FILE}"\nmodel = "{MODEL_FILE}"\n'
-        '# This node\'s own data, arrays x and y: put them there, they never leave it.\nexamples = "examples.npz"\n'
+        '# This node\'s own data, arrays x and y: put them here, they never leave it.\nexamples = "examples.npz"\n'
         f'data_dir = "data"\n\n[key]\nfile = "{KEY_FILE}"\n{protected}\n'
         f'[mqtt]\nbrokers = [{brokers}]\ntls_ca = "{CA_FILE}"\ntls_certificate = "{TLS_FILE}"\n'
         f'tls_key = "{TLS_KEY_FILE}"\n\n[enrolment]\nregistrar = "{Endpoint(token.host, token.port)}"\n'
@@ -155,9 +155,9 @@ def _render_config(answer: EnrolAnswer, token: Token, passphrase_file: Path | No
 
 
 def renew(mqtt: MqttSettings, registrar: Endpoint, fingerprint: bytes, identity: Identity) -> int:
-    """Get a new certificate for the TLS key that is there; when it ends, seconds since 1970. Blocks.
+    """Get a new certificate for the TLS key that is there; return when it ends, seconds since 1970. Block meanwhile.
 
-    Raises ConfigError (refused, files that cannot be used), TryAgain.
+    Raise ConfigError (refused, files that cannot be used), TryAgain.
     """
     if mqtt.tls_ca is None or mqtt.tls_certificate is None or mqtt.tls_key is None:
         raise ConfigError(("[mqtt]: there is no certificate to renew",))
@@ -177,5 +177,5 @@ def renew(mqtt: MqttSettings, registrar: Endpoint, fingerprint: bytes, identity:
 
 
 def format_time(seconds: int) -> str:
-    """For people, UTC."""
+    """Format a time for people, in UTC."""
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))

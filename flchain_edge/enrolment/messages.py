@@ -1,4 +1,4 @@
-"""What a node and the registrar say to each other when the node enrols: tokens, requests, answers, what is signed."""
+"""The messages between a node and the registrar: tokens, requests, answers, and what is signed."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ class Token:
 
 
 def format_token(token: Token) -> str:
-    """One word that a person can paste."""
+    """Return the token as one word that a person can paste."""
     return f"flchain1/{Endpoint(token.host, token.port)}/{_encode(token.fingerprint)}/{_encode(token.secret)}"
 
 
 def parse_token(text: str) -> Token:
-    """Raises ConfigError that does not repeat the token."""
+    """Read a token. Raise ConfigError, which does not repeat the token: it is a secret."""
     found = _TOKEN.fullmatch(text.strip())
     try:
         where = parse_endpoint(found["where"]) if found else None
     except ValueError:
         where = None
     if found is None or where is None:
-        raise ConfigError((f"token: is not whole: it looks like {TOKEN_FORM} (flchain registrar token)",))
+        raise ConfigError((f"token: is incomplete; it looks like {TOKEN_FORM} (flchain registrar token)",))
     fingerprint, secret = (
         base64.urlsafe_b64decode(found[name] + "=" * (-len(found[name]) % 4)) for name in ("fp", "secret")
     )
@@ -58,12 +58,12 @@ def _encode(data: bytes) -> str:
 
 
 def hash_secret(secret: bytes) -> bytes:
-    """What the registrar keeps of a token."""
+    """Return what the registrar keeps of a token."""
     return bytes(hash_tagged("enrolment-token", secret))
 
 
 class EnrolRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A node asks for its first certificate. `csr` is PKCS#10 in DER, base64; the rest is in hexadecimal."""
+    """A node's request for its first certificate. `csr` is PKCS#10 in DER, base64; the rest is in hexadecimal."""
 
     role: str
     public_key: str
@@ -73,7 +73,7 @@ class EnrolRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RenewRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An enrolled node asks for a new certificate; its Ed25519 key says that it is the one, whatever has expired."""
+    """An enrolled node's request for a new certificate, signed by its Ed25519 key, so good whatever has expired."""
 
     public_key: str
     csr: str
@@ -81,7 +81,7 @@ class RenewRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FileRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An enrolled node asks for the genesis or the model."""
+    """An enrolled node's request for genesis or model."""
 
     name: str
     public_key: str
@@ -89,7 +89,7 @@ class FileRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class EnrolAnswer(msgspec.Struct, frozen=True):
-    """The certificate and where to go. Digests are empty until the operator has made the genesis."""
+    """The certificate, and where to connect. Digests are empty until the operator has made the genesis."""
 
     certificate: str
     ca: str
@@ -101,54 +101,54 @@ class EnrolAnswer(msgspec.Struct, frozen=True):
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """Why not: a code for programs and a sentence for people."""
+    """Why a request is refused: a code for programs and a sentence for people."""
 
     code: str
     detail: str
 
 
 def compute_enrol_statement(fingerprint: bytes, role: str, csr: bytes, secret: bytes) -> bytes:
-    """What the node's Ed25519 key signs: this request, with this token, at this registrar."""
+    """Return what the node's Ed25519 key signs: this request, with this token, at this registrar."""
     parts = fingerprint + hash_secret(secret) + hashlib.sha256(csr).digest() + role.encode()
     return bytes(hash_tagged("enrolment/enrol", parts))
 
 
 def compute_renew_statement(fingerprint: bytes, csr: bytes) -> bytes:
-    """The same for a renewal. Said again by another it brings a certificate for a key that the other does not have."""
+    """Return the same for a renewal. A stranger who replays it gets a certificate for a key that it does not have."""
     return bytes(hash_tagged("enrolment/renew", fingerprint + hashlib.sha256(csr).digest()))
 
 
 def compute_file_statement(fingerprint: bytes, name: str) -> bytes:
-    """The same for a file."""
+    """Return the same for a file."""
     return bytes(hash_tagged("enrolment/file", fingerprint + name.encode()))
 
 
 def build_enrol_request(identity: Identity, token: Token, role: str, csr: bytes) -> EnrolRequest:
-    """Signed by both keys: `csr` by the TLS key, all of it by the node's own."""
+    """Build a request that both keys sign: the TLS key `csr`, the node's own key all of it."""
     statement = compute_enrol_statement(token.fingerprint, role, csr, token.secret)
     signature = identity.sign(statement).hex()
     return EnrolRequest(role, identity.public_key.hex(), base64.b64encode(csr).decode(), token.secret.hex(), signature)
 
 
 def build_renew_request(identity: Identity, fingerprint: bytes, csr: bytes) -> RenewRequest:
-    """As `build_enrol_request`, without a token."""
+    """Build the same for a renewal, without a token."""
     signature = identity.sign(compute_renew_statement(fingerprint, csr)).hex()
     return RenewRequest(identity.public_key.hex(), base64.b64encode(csr).decode(), signature)
 
 
 def build_file_request(identity: Identity, fingerprint: bytes, name: str) -> FileRequest:
-    """For one of FILES."""
+    """Build a request for one of FILES."""
     signature = identity.sign(compute_file_statement(fingerprint, name)).hex()
     return FileRequest(name, identity.public_key.hex(), signature)
 
 
 def is_signed(public_key: bytes, statement: bytes, signature: str) -> bool:
-    """False for anything that is no signature by this key."""
+    """Return whether this is a signature by this key; False for anything that is not a signature."""
     return len(public_key) == PUBLIC_KEY_BYTES and verify(public_key, statement, read_hex(signature, SIGNATURE_BYTES))
 
 
 def read_hex(text: str, count: int) -> bytes:
-    """So many bytes, or none at all if the text is anything else."""
+    """Return `count` bytes, or none at all if the text is anything else."""
     try:
         data = bytes.fromhex(text)
     except ValueError:
@@ -157,7 +157,7 @@ def read_hex(text: str, count: int) -> bytes:
 
 
 def read_base64(text: str) -> bytes:
-    """The bytes, or none at all if the text is anything else."""
+    """Return the bytes, or none at all if the text is anything else."""
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):

@@ -1,4 +1,4 @@
-"""Renew a running node's certificate before it ends, by a time that is known and not only believed."""
+"""Renew a running node's certificate before it ends, once the time is known and not only assumed."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ RENEW_FRACTION = 3
 
 
 def is_due(validity: Validity, time_ms: UnixMillis) -> bool:
-    """Whether it is time for a new one."""
+    """Return whether it is time for a new certificate."""
     life_s = validity.not_after_s - validity.not_before_s
     return validity.not_after_s - time_ms // 1_000 < life_s // RENEW_FRACTION
 
 
 class RenewalKeeper:
-    """Looks at the certificate once an hour. `get_time_ms` is None while this node does not know what time it is.
+    """Checks the certificate once an hour. `get_time_ms` returns None while this node does not know what time it is.
 
     The new certificate is for the same key and takes the old one's place in one step; the next connection uses it.
     """
@@ -44,7 +44,7 @@ class RenewalKeeper:
 
     @contextlib.asynccontextmanager
     async def keeping(self) -> AsyncIterator[None]:
-        """Look while the block runs."""
+        """Keep checking while the block runs."""
         task = asyncio.create_task(self._run(), name="renewal")
         try:
             yield
@@ -61,7 +61,7 @@ class RenewalKeeper:
             await asyncio.sleep(CHECK_S)
 
     async def check(self) -> bool:
-        """Renew if it is due; whether it was done. Raises nothing: the old one is as good as it was."""
+        """Renew if it is due, and return whether it was done. Raise nothing: the old one is as good as it was."""
         time_ms, path = self._get_time_ms(), self._settings.mqtt.tls_certificate
         registrar = self._settings.enrolment.endpoint
         if time_ms is None or path is None or registrar is None:
@@ -74,14 +74,14 @@ class RenewalKeeper:
             fingerprint = bytes.fromhex(self._settings.enrolment.fingerprint)
             ends_s = await _call_aside(lambda: renew(self._settings.mqtt, registrar, fingerprint, self._identity))
         except (FlchainError, OSError, ValueError) as error:
-            log.warning("the certificate is not renewed", extra={"cause": str(error)})
+            log.warning("the certificate could not be renewed", extra={"cause": str(error)})
             return False
         log.info("certificate renewed", extra={"until": format_time(ends_s)})
         return True
 
 
 async def _call_aside(act: Callable[[], int]) -> int:
-    """Call in a daemon thread: a registrar that does not answer must not hold up the end of the process."""
+    """Call in a daemon thread: a registrar that does not answer must not delay the end of the process."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[int] = loop.create_future()
 
@@ -97,7 +97,7 @@ async def _call_aside(act: Callable[[], int]) -> int:
         result, failed = 0, None
         try:
             result = act()
-        except Exception as error:  # told to who waits
+        except Exception as error:  # passed on to the caller
             failed = error
         with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody waits
             loop.call_soon_threadsafe(finish, result, failed)

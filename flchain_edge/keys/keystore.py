@@ -31,7 +31,7 @@ _CLEAR_HEADER = bytes.fromhex("302e020100300506032b65700422") + _SEED_HEADER
 def load_or_create_identity(path: Path, passphrase: str | None) -> Identity:
     """The identity in the file, which is created on first use (mode 600, in a folder of mode 700).
 
-    Raises ConfigError: readable by others, wrong or missing passphrase, a passphrase for a file that is in clear, not
+    Raise ConfigError: readable by others, wrong or missing passphrase, a passphrase for a file that is in clear, not
     an Ed25519 key, not readable, not writable.
     """
     try:
@@ -109,7 +109,7 @@ def _encode_key(seed: bytes, passphrase: str | None) -> str:
 
 
 def _decode_key(text: str, passphrase: str | None) -> bytes:
-    """The seed. Raises ValueError with what is wrong, in words for the operator."""
+    """The seed. Raise ValueError with what is wrong, in words for the operator."""
     if passphrase is None and (seed := _read_clear_seed(text)) is not None:
         return seed
     from Crypto.IO import PEM, PKCS8

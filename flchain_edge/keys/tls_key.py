@@ -31,7 +31,7 @@ class Validity:
 
 
 def load_or_create_tls_key(path: Path) -> Any:
-    """The node's TLS key, made on first use. Raises ConfigError."""
+    """The node's TLS key, made on first use. Raise ConfigError."""
     from Crypto.PublicKey import ECC
 
     try:
@@ -72,7 +72,7 @@ def _read_fields(pem: str) -> Any:
 
 
 def read_common_name(pem: str) -> str:
-    """The subject's, of the first certificate in a PEM text; empty if there is none. Raises ValueError for no PEM."""
+    """The subject's, of the first certificate in a PEM text; empty if there is none. Raise ValueError for no PEM."""
     from Crypto.Util.asn1 import DerObject, DerObjectId, DerSequence, DerSetOf
 
     try:
@@ -88,7 +88,7 @@ def read_common_name(pem: str) -> str:
 
 
 def read_validity(pem: str) -> Validity:
-    """Of the first certificate in a PEM text. Raises ValueError for what is none."""
+    """Of the first certificate in a PEM text. Raise ValueError for what is none."""
     from Crypto.Util.asn1 import DerObject, DerSequence
 
     try:

@@ -44,7 +44,7 @@ class Wanted:
 
 
 def run_logs(settings: NodeSettings, arguments: argparse.Namespace, unit: str, systemd: Path = SYSTEMD_RUNS) -> None:
-    """Print them. Raises ConfigError where nothing keeps what the node says."""
+    """Print them. Raise ConfigError where nothing keeps what the node says."""
     fields = dict(arguments.field) | ({} if arguments.round is None else {"round": str(arguments.round)})
     wanted = Wanted(getattr(logging, arguments.level.upper()), fields)
     with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):

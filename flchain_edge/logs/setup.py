@@ -44,7 +44,7 @@ class LineFormatter(logging.Formatter):
 def setup_logging(level: str, journal: bool | None = None, *, times: bool = False, file: Path | None = None) -> None:
     """Send the root logger to stderr. `journal` adds the priority that journald reads; None finds out by itself.
 
-    `times` adds UTC time, for files; journald has its own. `file` gets the same lines. Raises ValueError for an
+    `times` adds UTC time, for files; journald has its own. `file` gets the same lines. Raise ValueError for an
     unknown level.
     """
     handler = logging.StreamHandler(sys.stderr)

@@ -58,7 +58,7 @@ class Examples:
 
 
 def read_file(path: Path, what: str, bytes_max: int) -> bytes:
-    """The whole file. Raises ConfigError, also if it is longer than `bytes_max`."""
+    """The whole file. Raise ConfigError, also if it is longer than `bytes_max`."""
     try:
         with path.open("rb") as stream:
             # Room is made for as many bytes as are asked for: 64 MB for any model, on a board that may not have them.
@@ -71,7 +71,7 @@ def read_file(path: Path, what: str, bytes_max: int) -> bytes:
 
 
 def read_model_file(path: Path, digest: bytes) -> bytes:
-    """Read the .tflite file with this SHA-256, the genesis's. Raises ConfigError for another file."""
+    """Read the .tflite file with this SHA-256, the genesis's. Raise ConfigError for another file."""
     data = read_file(path, "model", MODEL_BYTES_MAX)
     found = hashlib.sha256(data).digest()
     if found != digest:
@@ -104,7 +104,7 @@ def compute_score_bp(
 def hold_out(examples: Examples, percent: int) -> tuple[Examples, Examples]:
     """To train on, and to score on: `percent` (1 to 50) of the rows, spread evenly over the file, are never trained on.
 
-    Raises ConfigError if that is not even one.
+    Raise ConfigError if that is not even one.
     """
     held_before = np.arange(len(examples) + 1) * percent // 100
     is_held = np.diff(held_before) > 0
@@ -116,13 +116,13 @@ def hold_out(examples: Examples, percent: int) -> tuple[Examples, Examples]:
 
 
 def load_part(path: Path, model: ModelShape, holdout_percent: int, *, is_held_out: bool) -> Examples:
-    """The rows of a file that are held out, or the others: all of them if none are held out. Raises ConfigError."""
+    """The rows of a file that are held out, or the others: all of them if none are held out. Raise ConfigError."""
     examples = load_examples(path, model)
     return hold_out(examples, holdout_percent)[is_held_out] if holdout_percent else examples
 
 
 def load_examples(path: Path, model: ModelShape) -> Examples:
-    """Read arrays x and y of a .npz file and check that they fit the model. Raises ConfigError with all problems."""
+    """Read arrays x and y of a .npz file and check that they fit the model. Raise ConfigError with all problems."""
     import zipfile  # np.load takes it; who reads no file has no need of it
 
     try:

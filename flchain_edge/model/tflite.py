@@ -85,7 +85,7 @@ class TfliteModel:
     """One model with its parameters and optimiser state, in memory only.
 
     Not to be called from two threads at once. Every call runs without the GIL, so a step may run in a thread beside an
-    event loop. All arrays returned are copies. Raises ConfigError on construction if no runtime is installed or the
+    event loop. All arrays returned are copies. Raise ConfigError on construction if no runtime is installed or the
     file is not a trainable model; a file from elsewhere goes through `probe_model` first, as some abort the process.
     """
 
@@ -134,7 +134,7 @@ class TfliteModel:
         return np.array(self._call("save")["weights"], np.float32)
 
     def set_weights(self, flat: FloatArray) -> None:
-        """Replace all parameters by `flat` (P,) and forget the momentum. Raises ValueError on another shape."""
+        """Replace all parameters by `flat` (P,) and forget the momentum. Raise ValueError on another shape."""
         weights = np.ascontiguousarray(flat, np.float32)
         if weights.shape != (self._parameters_count,):
             raise ValueError(f"weights of shape {weights.shape}; this model has ({self._parameters_count},)")
@@ -262,7 +262,7 @@ def _find_problems(model: bytes) -> dict[str, object]:
 
 
 def _try_model(model: TfliteModel) -> None:
-    """Raises ConfigError with everything that a trainable model would not do."""
+    """Raise ConfigError with everything that a trainable model would not do."""
     problems = []
     x = (np.arange(3 * int(np.prod(model.input_shape)), dtype=np.float32) % 13 / 13).reshape(3, *model.input_shape)
     y = (np.arange(3) % model.classes).astype(np.int32)
@@ -299,7 +299,7 @@ def _check_file(model: bytes) -> None:
 
 
 def _check_signatures(found: dict[str, dict[str, list[str]]]) -> None:
-    """Raises ConfigError that names every signature, input and output that is missing."""
+    """Raise ConfigError that names every signature, input and output that is missing."""
     problems = []
     for name, (inputs, outputs) in SIGNATURES.items():
         if name not in found:

@@ -136,7 +136,7 @@ class MqttLink:
         return self.is_connected and self._session is not None and self._session.subscribed >= self._filters.keys()
 
     async def start(self) -> None:
-        """Begin to connect, without waiting for it. Raises ConfigError if a TLS file cannot be used."""
+        """Begin to connect, without waiting for it. Raise ConfigError if a TLS file cannot be used."""
         build_tls_context(self._settings)
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="mqtt-link")
@@ -174,7 +174,7 @@ class MqttLink:
     def publish(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> bool:
         """Hand a message to the connection. False while disconnected or while OUTGOING_*_MAX are reached.
 
-        True promises nothing yet: on `Disconnected` repeat what got no receipt. Raises ValueError for a payload above
+        True promises nothing yet: on `Disconnected` repeat what got no receipt. Raise ValueError for a payload above
         PAYLOAD_BYTES_MAX, a QoS other than 0 and 1, or a topic that is empty or holds a wildcard: those are ours.
         """
         if len(payload) > PAYLOAD_BYTES_MAX:

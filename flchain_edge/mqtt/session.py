@@ -113,7 +113,7 @@ class Session:
         return self.ready_since is not None and not self.closed.done()
 
     async def open(self) -> None:
-        """Connect, and shake hands for TLS. Raises OSError (ssl.SSLError is one) or ValueError.
+        """Connect, and shake hands for TLS. Raise OSError (ssl.SSLError is one) or ValueError.
 
         In a thread, because name look-up and paho's handshake block; a daemon of our own, because the loop's executor
         would hold up the end of the process until the last time-out.

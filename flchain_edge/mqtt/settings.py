@@ -69,7 +69,7 @@ class MqttSettings:
 
 
 def parse_endpoint(text: str) -> Endpoint:
-    """Raises ValueError for what is not host:port, or [v6 address]:port."""
+    """Raise ValueError for what is not host:port, or [v6 address]:port."""
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     is_port = port.isascii() and port.isdecimal() and len(port) <= 5 and 1 <= int(port) <= 65535
@@ -88,7 +88,7 @@ class Will:
 
 
 def build_tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
-    """TLS as the settings ask, or None without `tls_ca`. Raises ConfigError when a file cannot be used."""
+    """TLS as the settings ask, or None without `tls_ca`. Raise ConfigError when a file cannot be used."""
     if settings.tls_ca is None:
         if settings.tls_certificate or settings.tls_key:
             raise ConfigError(("[mqtt] tls_ca: needed as well when tls_certificate or tls_key is given",))

@@ -11,7 +11,7 @@ from flchain_edge.model.model_files import read_file, read_model_file
 
 
 def load_genesis(path: Path) -> Genesis:
-    """Read and check a genesis file. Raises ConfigError."""
+    """Read and check a genesis file. Raise ConfigError."""
     try:
         genesis = decode_genesis(read_file(path, "genesis", GENESIS_BYTES_MAX))
     except ConfigError as error:
@@ -25,5 +25,5 @@ def load_genesis(path: Path) -> Genesis:
 
 
 def load_model_file(path: Path, genesis: Genesis) -> bytes:
-    """Read the .tflite file that the genesis names by its SHA-256. Raises ConfigError for another file."""
+    """Read the .tflite file that the genesis names by its SHA-256. Raise ConfigError for another file."""
     return read_model_file(path, genesis.params.model_digest)

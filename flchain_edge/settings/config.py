@@ -50,7 +50,7 @@ class _Reading:
 
 
 def load_config(path: Path, config_type: type[ConfigType], environ: Mapping[str, str] | None = None) -> ConfigType:
-    """Read `path` into `config_type`. Raises ConfigError with all problems found.
+    """Read `path` into `config_type`. Raise ConfigError with all problems found.
 
     Relative paths in the file are taken from the file's folder, those of the environment from the working directory.
     """

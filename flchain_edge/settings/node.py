@@ -92,6 +92,6 @@ class NodeSettings:
 
 
 def load_identity(settings: NodeSettings) -> Identity:
-    """The node's key, made on first use. Raises ConfigError."""
+    """The node's key, made on first use. Raise ConfigError."""
     passphrase = load_passphrase(settings.key.passphrase_env, settings.key.passphrase_file)
     return load_or_create_identity(settings.key.file, passphrase)

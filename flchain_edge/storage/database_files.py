@@ -23,7 +23,7 @@ def refuse_if_open(path: Path) -> None:
 
 
 def is_open(path: Path) -> bool:
-    """Whether another process has this database open. Raises OSError if it cannot be opened for writing."""
+    """Whether another process has this database open. Raise OSError if it cannot be opened for writing."""
     if not path.exists():
         return False
     with path.open("r+b") as stream:

@@ -71,7 +71,7 @@ async def transaction(db: aiosqlite.Connection) -> AsyncIterator[aiosqlite.Conne
     """All or nothing: BEGIN IMMEDIATE, then COMMIT, or ROLLBACK on any exception, cancellation included.
 
     Transactions of one connection wait for each other, so tasks that share it never write into each other's; do not
-    nest them. Raises StoreFull and LedgerCorrupt; in both cases nothing of the transaction was written.
+    nest them. Raise StoreFull and LedgerCorrupt; in both cases nothing of the transaction was written.
     """
     async with _locks.setdefault(db, asyncio.Lock()):
         with store_errors():
@@ -113,7 +113,7 @@ async def open_database(
     are never edited. `synchronous` FULL survives a power cut with every commit; NORMAL may lose the latest ones.
     `checkpoint_pages`: length of the write-ahead log from which on it is copied into the database.
     `journal` PERSIST is for a database that must go on when the disk is full: see agent.edge.data.sample_ring.
-    Raises ConfigError (unusable path, or a schema newer than this program), LedgerCorrupt(0, ...) and StoreFull.
+    Raise ConfigError (unusable path, or a schema newer than this program), LedgerCorrupt(0, ...) and StoreFull.
     The connection is in autocommit mode: write inside `transaction`.
     """
     if synchronous not in SYNCHRONOUS:

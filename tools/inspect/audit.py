@@ -62,7 +62,7 @@ class Audit:
 def audit_rows(
     state: ChainState, rows: Iterable[StoredBlock], on_block: Callable[[], None] = lambda: None
 ) -> tuple[ChainState, Counts]:
-    """Check blocks against the state before them: the state after them. Raises LedgerCorrupt at the first fault."""
+    """Check blocks against the state before them: the state after them. Raise LedgerCorrupt at the first fault."""
     counts = Counts()
     for row in rows:
         after = replay_block(state, row)
@@ -86,7 +86,7 @@ def _count(counts: Counts, before: ChainState, after: ChainState, row: StoredBlo
 
 
 def audit_file(path: Path, wanted: Genesis | None = None, show_progress: bool = False) -> Audit:
-    """Audit one ledger. Raises LedgerCorrupt naming the height (0: genesis or the file itself), or ConfigError.
+    """Audit one ledger. Raise LedgerCorrupt naming the height (0: genesis or the file itself), or ConfigError.
 
     `wanted` is a genesis from elsewhere that the ledger must start from: without one, a ledger that was made up as a
     whole, keys included, passes as the chain that it is.
@@ -147,7 +147,7 @@ def _progress(blocks: int, path: Path) -> Iterator[Callable[[], None]]:
 
 
 def find_ledgers(path: Path) -> tuple[Path, ...]:
-    """The ledgers of a file, a folder with one, a node's folder, or a network's. Raises ConfigError."""
+    """The ledgers of a file, a folder with one, a node's folder, or a network's. Raise ConfigError."""
     if path.is_file():
         return (path,)
     for found in (path / LEDGER_FILE, path / "data" / LEDGER_FILE):
@@ -161,7 +161,7 @@ def find_ledgers(path: Path) -> tuple[Path, ...]:
 
 
 def compare(audits: Sequence[Audit]) -> Height:
-    """The height up to which ledgers without fault all hold the same blocks. Raises LedgerCorrupt if two differ."""
+    """The height up to which ledgers without fault all hold the same blocks. Raise LedgerCorrupt if two differ."""
     common = Height(min(audit.state.height for audit in audits))
     first = max(audit.base for audit in audits) + 1
     with contextlib.ExitStack() as stack:

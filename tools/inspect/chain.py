@@ -61,7 +61,7 @@ class BlockView:
 
 
 def view_block(state: ChainState, row: StoredBlock) -> BlockView:
-    """Decode a stored block; `state` is the genesis's. Raises LedgerCorrupt."""
+    """Decode a stored block; `state` is the genesis's. Raise LedgerCorrupt."""
     try:
         header = decode_struct(row.header, Header, HEADER_BYTES_MAX)
         body = decode_struct(row.body, Body, BODY_BYTES_MAX)
@@ -209,7 +209,7 @@ def format_line(view: BlockView) -> str:
 
 
 def find_block(ledger: LedgerFile, which: str) -> StoredBlock:
-    """The block of a height, of a hash or its first digits, or the newest. Raises ConfigError if there is none."""
+    """The block of a height, of a hash or its first digits, or the newest. Raise ConfigError if there is none."""
     if which == "head":
         height = int(ledger.get_height())
     elif which.isdecimal() and len(which) < 2 * SHORT_DIGITS:

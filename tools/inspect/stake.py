@@ -153,7 +153,7 @@ def _get_sequence(access: Access, given: int | None) -> int:
 
 
 def _try_out(access: Access, message: AnyMessage) -> str | None:
-    """Carry the order out on the ledger's newest state: a warning or None. Raises OrderFailed if a rule refuses it."""
+    """Carry the order out on the ledger's newest state: a warning or None. Raise OrderFailed if a rule refuses it."""
     if access.ledger is None:
         return None
     state, me = access.ledger.state, access.identity.address

@@ -75,7 +75,7 @@ def read_receipt(
 async def publish(access: Access, raw: bytes, timeout_s: float) -> dict[Address, str]:
     """Send an order until a miner takes it, all refuse it, or the time is over: what each has said of it.
 
-    Raises OrderFailed when the broker cannot be reached.
+    Raise OrderFailed when the broker cannot be reached.
     """
     me, chain = access.identity.address, access.genesis.chain_id()
     topics, miners = Topics.of_chain(chain), get_miners(access)
@@ -111,7 +111,7 @@ async def publish(access: Access, raw: bytes, timeout_s: float) -> dict[Address,
 
 
 def judge(said: dict[Address, str], timeout_s: float) -> str:
-    """The miner that took the order. Raises OrderFailed."""
+    """The miner that took the order. Raise OrderFailed."""
     for miner, code in said.items():
         if code == "ok":
             return miner.hex()
@@ -126,7 +126,7 @@ def judge(said: dict[Address, str], timeout_s: float) -> str:
 
 
 def wait_until_final(ledger: LedgerView, raw: bytes, me: Address, sequence: int, timeout_s: float) -> int:
-    """The height of the block that carries the order. Raises OrderFailed when it does not come, or another did."""
+    """The height of the block that carries the order. Raise OrderFailed when it does not come, or another did."""
     until = time.monotonic() + timeout_s
     while True:
         height = ledger.read_on(raw)

@@ -18,7 +18,7 @@ class LedgerView:
     """The newest state in a ledger that its miner may be writing to; `read_on` takes what has come since."""
 
     def __init__(self, path: Path) -> None:
-        """Read the whole ledger. Raises ConfigError or LedgerCorrupt."""
+        """Read the whole ledger. Raise ConfigError or LedgerCorrupt."""
         self.path = path
         with open_ledger_file(path) as ledger:
             genesis, state = ledger.load_genesis_state()

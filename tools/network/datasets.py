@@ -62,7 +62,7 @@ class Dataset:
 def load_dataset(name: str, model: str | None = None) -> Dataset:
     """The named dataset in the form its model reads; `model` picks another model than the default where one fits.
 
-    Raises ConfigError for an unknown name, a package that is not installed, or a model of another input shape.
+    Raise ConfigError for an unknown name, a package that is not installed, or a model of another input shape.
     """
     if name not in DATASETS:
         raise ConfigError((f"dataset: unknown name {name!r}; known: {', '.join(sorted(DATASETS))}",))
@@ -70,7 +70,7 @@ def load_dataset(name: str, model: str | None = None) -> Dataset:
 
 
 def fit_to_model(dataset: Dataset, model: str | None) -> Dataset:
-    """The same data shaped for `model` (None keeps it). Raises ConfigError if the sizes of one example differ."""
+    """The same data shaped for `model` (None keeps it). Raise ConfigError if the sizes of one example differ."""
     if model is None:
         return dataset
     shape = MODEL_SHAPES.get(model)
@@ -133,7 +133,7 @@ def load_mnist() -> Dataset:
 def load_npz(path: Path, model: str | None = None) -> Dataset:
     """Anybody's data: arrays x (n, ...) of finite numbers, y (n,) integers from 0, client (n,) integers or names.
 
-    An example's recording is taken to be its client and label, in the order of the file. Raises ConfigError with every
+    An example's recording is taken to be its client and label, in the order of the file. Raise ConfigError with every
     problem of the file at once.
     """
     arrays = _read_npz(path)
@@ -165,7 +165,7 @@ def load_npz(path: Path, model: str | None = None) -> Dataset:
 
 
 def find_package_file(package: str, inside: str) -> Path:
-    """Path of a file that an installed package ships, found without importing it. Raises ConfigError if absent."""
+    """Path of a file that an installed package ships, found without importing it. Raise ConfigError if absent."""
     spec = importlib.util.find_spec(package)
     for folder in (spec.submodule_search_locations or []) if spec else []:
         if (path := Path(folder) / inside).is_file():

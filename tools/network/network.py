@@ -97,7 +97,7 @@ class Network:
 
 
 def get_model_file(model: str) -> Path:
-    """A built-in model by name, or a path to a .tflite file. Raises ConfigError."""
+    """A built-in model by name, or a path to a .tflite file. Raise ConfigError."""
     path = MODELS_FOLDER / f"{model}.tflite"
     path = path if path.is_file() else Path(model)
     if not path.is_file():
@@ -107,7 +107,7 @@ def get_model_file(model: str) -> Path:
 
 
 def build_network(out: Path, plan: Plan, dataset: Dataset) -> Network:
-    """Lay a new network out in `out`. Raises ConfigError, also if one is there."""
+    """Lay a new network out in `out`. Raise ConfigError, also if one is there."""
     if (out / PLAN_FILE).exists():
         raise ConfigError((f"{out}: holds a network already",))
     out.mkdir(parents=True, exist_ok=True)
@@ -123,7 +123,7 @@ def build_network(out: Path, plan: Plan, dataset: Dataset) -> Network:
 
 
 def open_network(out: Path, plan: Plan) -> Network:
-    """The network that was laid out in `out`. Raises ConfigError naming every difference to `plan`."""
+    """The network that was laid out in `out`. Raise ConfigError naming every difference to `plan`."""
     found = json.loads((out / PLAN_FILE).read_text())
     wanted = asdict(plan)
     problems = tuple(

@@ -54,7 +54,7 @@ def split(dataset: Dataset, devices: int, miners: int, seed: int) -> Split:
     others are held out: the first third of each of their recordings scores for the miners, the rest tests. With fewer,
     a random fifth is held out, half for each, and the rest dealt by Dirichlet(0.5) per class, at least 20 examples a
     device.
-    Raises ConfigError if the numbers are not positive or there is too little data.
+    Raise ConfigError if the numbers are not positive or there is too little data.
     """
     problems = [f"{key}: must be at least 1, is {n}" for key, n in (("devices", devices), ("miners", miners)) if n < 1]
     if seed < 0:

@@ -52,7 +52,7 @@ class Authority:
 
     @classmethod
     def create(cls, folder: Path, name: str, passphrase: str | None, clock_s: int) -> Self:
-        """Make key and certificate in `folder`, where neither is. Raises ConfigError."""
+        """Make key and certificate in `folder`, where neither is. Raise ConfigError."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"FLchain {name} authority")])
         now = datetime.fromtimestamp(clock_s, UTC)
@@ -74,7 +74,7 @@ class Authority:
 
     @classmethod
     def load(cls, folder: Path, passphrase: str | None) -> Self:
-        """Raises ConfigError: no authority there, a wrong or missing passphrase, a damaged file."""
+        """Raise ConfigError: no authority there, a wrong or missing passphrase, a damaged file."""
         try:
             secret = passphrase.encode() if passphrase is not None else None
             key = serialization.load_pem_private_key((folder / CA_KEY_FILE).read_bytes(), secret)
@@ -99,7 +99,7 @@ class Authority:
         return self._certificate.fingerprint(hashes.SHA256())
 
     def issue_client(self, common_name: str, csr: bytes, days: int, clock_s: int) -> Issued:
-        """A client certificate for the key in a request. Raises ValueError that says what is wrong with the request.
+        """A client certificate for the key in a request. Raise ValueError that says what is wrong with the request.
 
         Nothing of the request but its key is believed.
         """
@@ -157,7 +157,7 @@ class Authority:
 
 
 def read_request(csr: bytes, common_name: str) -> ec.EllipticCurvePublicKey:
-    """The key in a PKCS#10 request that this key has signed for this name. Raises ValueError."""
+    """The key in a PKCS#10 request that this key has signed for this name. Raise ValueError."""
     try:
         request = x509.load_der_x509_csr(csr)
         is_signed = request.is_signature_valid
@@ -175,7 +175,7 @@ def read_request(csr: bytes, common_name: str) -> ec.EllipticCurvePublicKey:
 
 
 def encode_public_key(csr: bytes, common_name: str) -> bytes:
-    """The request's key in DER, to know it again. Raises ValueError."""
+    """The request's key in DER, to know it again. Raise ValueError."""
     encoding, form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     return read_request(csr, common_name).public_bytes(encoding, form)
 
@@ -192,7 +192,7 @@ class ServerCertificate:
 
 
 def read_server(pem: str) -> ServerCertificate:
-    """Raises ValueError for what is no server's certificate."""
+    """Raise ValueError for what is no server's certificate."""
     certificate = x509.load_pem_x509_certificate(pem.encode())
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

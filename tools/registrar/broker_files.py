@@ -46,7 +46,7 @@ class BrokerPlan:
 
 
 def find_data_folder() -> Path:
-    """firmware_config, in a clone or where an installation has put it. Raises ConfigError."""
+    """firmware_config, in a clone or where an installation has put it. Raise ConfigError."""
     for folder in (Path(__file__).parents[2], Path(sys.prefix) / "share" / "flchain"):
         if (folder / "firmware_config" / "broker").is_dir():
             return folder / "firmware_config"
@@ -56,7 +56,7 @@ def find_data_folder() -> Path:
 def render_broker(enroller: Enroller, plan: BrokerPlan, out: Path, clock_s: int) -> Path:
     """Write configuration, rules, certificates and revocation list into `out`; the configuration's path.
 
-    Raises ConfigError. Key and certificate of the broker stay the same as long as they are good for long enough.
+    Raise ConfigError. Key and certificate of the broker stay the same as long as they are good for long enough.
     """
     _check_plan(plan)
     texts = _build_texts(enroller, plan)

@@ -43,7 +43,7 @@ Act = Callable[[Enroller, argparse.Namespace], None]
 
 
 def run_init(folder: Path, arguments: argparse.Namespace) -> None:
-    """A new registrar in a folder; with settings that cannot be, nothing is made. Raises ConfigError."""
+    """A new registrar in a folder; with settings that cannot be, nothing is made. Raise ConfigError."""
     text = _render_settings(arguments)
     _check_settings(text)
     try:
@@ -133,7 +133,7 @@ async def _wait_for_ever() -> None:
 
 
 def run_sign(enroller: Enroller, arguments: argparse.Namespace) -> None:
-    """Answer a request that came in a file, from a node that cannot reach the registrar. Raises RequestRefused."""
+    """Answer a request that came in a file, from a node that cannot reach the registrar. Raise RequestRefused."""
     if arguments.out.exists():
         raise ConfigError((f"--out {arguments.out}: is there already, and never overwritten",))
     try:
@@ -188,7 +188,7 @@ def run_list(enroller: Enroller, arguments: argparse.Namespace) -> None:
 
 
 def run_network(enroller: Enroller, arguments: argparse.Namespace) -> None:
-    """The [[validators]] and [[devices]] of a network file, from who has enrolled. Raises ConfigError."""
+    """The [[validators]] and [[devices]] of a network file, from who has enrolled. Raise ConfigError."""
     nodes = [node for node in enroller.register.list_nodes() if not node.revoked_s]
     miners = [node for node in nodes if node.role == "miner"]
     devices = [node for node in nodes if node.role == "device"]
@@ -295,7 +295,7 @@ ACTIONS: dict[str, Act] = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """Entry point of `flchain registrar`. Raises ConfigError, RequestRefused."""
+    """Entry point of `flchain registrar`. Raise ConfigError, RequestRefused."""
     arguments = _build_parser().parse_args(argv)
     if arguments.action == "init":
         run_init(arguments.dir, arguments)

@@ -86,7 +86,7 @@ class Enroller:
 
     @classmethod
     def open(cls, folder: Path, passphrase: str | None) -> Enroller:
-        """Raises ConfigError."""
+        """Raise ConfigError."""
         settings = load_config(folder / SETTINGS_FILE, RegistrarSettings)
         return cls(folder, settings, Authority.load(folder, passphrase), Register(folder))
 
@@ -99,7 +99,7 @@ class Enroller:
         return Token(self.settings.host, self.settings.port, self.authority.fingerprint, secret)
 
     def enrol(self, request: EnrolRequest, clock_s: int, peer: str) -> EnrolAnswer:
-        """A node's first certificate; the same again for the same node. Raises RequestRefused.
+        """A node's first certificate; the same again for the same node. Raise RequestRefused.
 
         A token works once: it belongs to the first node that uses it, which may repeat itself after a crash.
         """
@@ -123,7 +123,7 @@ class Enroller:
         return self._answer(made, node)
 
     def renew(self, request: RenewRequest, clock_s: int, peer: str) -> EnrolAnswer:
-        """A new certificate for an enrolled node, also after the old one's end. Raises RequestRefused."""
+        """A new certificate for an enrolled node, also after the old one's end. Raise RequestRefused."""
         public_key, csr = self._read_asker(request.public_key, request.csr)
         if not is_signed(public_key, compute_renew_statement(self.authority.fingerprint, csr), request.signature):
             _refuse("bad-signature", "the request is not signed by the key that it names")
@@ -136,7 +136,7 @@ class Enroller:
         return self._answer(made, node)
 
     def get_file(self, request: FileRequest) -> Path:
-        """The genesis or the model, for enrolled nodes. Raises RequestRefused."""
+        """The genesis or the model, for enrolled nodes. Raise RequestRefused."""
         public_key = read_hex(request.public_key, PUBLIC_KEY_BYTES)
         statement = compute_file_statement(self.authority.fingerprint, request.name)
         if request.name not in FILES or not is_signed(public_key, statement, request.signature):
@@ -250,7 +250,7 @@ def _refuse(code: str, detail: str) -> NoReturn:
 
 
 def find_registrar(folder: Path) -> None:
-    """Raises ConfigError if there is no registrar in the folder, or it is another user's.
+    """Raise ConfigError if there is no registrar in the folder, or it is another user's.
 
     What root would write there, the service could not write on.
     """

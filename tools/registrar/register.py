@@ -76,7 +76,7 @@ class Register:
     """One registrar's database and log. Every act is on disk before it is answered."""
 
     def __init__(self, folder: Path, *, busy_s: float = BUSY_S) -> None:
-        """Raises ConfigError if the database cannot be opened."""
+        """Raise ConfigError if the database cannot be opened."""
         self._audit_path = folder / AUDIT_FILE
         try:
             self._db = sqlite3.connect(folder / REGISTER_FILE, timeout=busy_s, isolation_level=None)

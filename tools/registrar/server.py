@@ -99,7 +99,7 @@ class RegistrarServer:
         return int(self._server.sockets[0].getsockname()[1])
 
     async def start(self, bind: str, port: int) -> None:
-        """Listen with a certificate made for this life. Raises OSError."""
+        """Listen with a certificate made for this life. Raise OSError."""
         context = _build_context(self._enroller, int(self._read_clock_s()))
         self._server = await asyncio.start_server(
             self._serve, bind, port, ssl=context, limit=HEAD_BYTES_MAX, ssl_handshake_timeout=DEADLINE_S
@@ -143,7 +143,7 @@ class RegistrarServer:
         await writer.drain()
 
     def _ask_enroller(self, method: str, path: str, body: bytes, origin: str) -> tuple[int, bytes] | Path:
-        """Raises _BadRequest, for the registrar's own faults as well: the node is to ask again."""
+        """Raise _BadRequest, for the registrar's own faults as well: the node is to ask again."""
         try:
             try:
                 return self._decide(method, path, body, origin)
@@ -159,7 +159,7 @@ class RegistrarServer:
             raise _BadRequest(503, "registrar-fault", text) from error
 
     def _decide(self, method: str, path: str, body: bytes, peer: str) -> tuple[int, bytes] | Path:
-        """Raises RequestRefused, _BadRequest."""
+        """Raise RequestRefused, _BadRequest."""
         clock_s = int(self._read_clock_s())
         match method, path:
             case "GET", "/v1/ca":

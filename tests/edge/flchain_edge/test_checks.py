@@ -68,7 +68,7 @@ def test_a_check_that_hangs_raises_or_lies_costs_only_itself(capsys: pytest.Capt
     release.set()
     out = capsys.readouterr().out
     assert "no answer within 0.05 s" in out and "FAIL  bad         second" in out and "ZeroDivisionError: ours" in out
-    assert out.endswith("1 in order, 0 to look at, 4 that keep it from working\n")
+    assert out.endswith("1 fine, 0 to look at, 4 failed\n")
     assert run_checkup((Check("so", lambda: (warn("y", "do z"),)),), QUIET) == 0
     assert "\n                  -> do z\n" in capsys.readouterr().out
     assert run_checkup((Check("so", lambda: (fail("y", "do z"),)),), AS_JSON) == 1

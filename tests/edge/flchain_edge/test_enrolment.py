@@ -79,7 +79,7 @@ def test_from_a_token_to_a_node_that_checks(
     tokens = {role: registrar.make_token(role) for role in ("miner", "device")}
     for role in ("miner", "device"):
         assert enrol(registrar, tmp_path / role, role, tokens[role]) == EXIT_TRY_AGAIN
-        assert "not there yet" in capsys.readouterr().err
+        assert "does not exist yet" in capsys.readouterr().err
     make_chain(registrar, tmp_path)
     for role in ("miner", "device"):
         assert enrol(registrar, tmp_path / role, role, tokens[role]) == 0, capsys.readouterr().err
@@ -102,7 +102,7 @@ def test_from_a_token_to_a_node_that_checks(
     for name in set(names) - {"examples.npz"}:
         assert stat.S_IMODE((board / name).stat().st_mode) == 0o600, name
     assert enrol(registrar, board, token=tokens["device"]) == 0, "again is no fault"
-    assert "was enrolled before" in capsys.readouterr().out
+    assert "already enrolled" in capsys.readouterr().out
     assert read_address(board) in registrar.run("list") and "enrol" in (registrar.folder / "audit.log").read_text()
 
 
@@ -180,7 +180,7 @@ def test_refusals_say_what_to_do(registrar: Registrar, tmp_path: Path, capsys: p
         (unknown, "device", "token-unknown"),
         (registrar.make_token("miner"), "device", "wrong-role"),
         (bound, "device", "wrong-address"),
-        (used[:-3], "device", "is not whole"),
+        (used[:-3], "device", "is incomplete"),
     ):
         assert enrol(registrar, tmp_path / "second", role, token) == EXIT_CONFIG
         said = capsys.readouterr().err
@@ -201,7 +201,7 @@ def test_a_registrar_that_is_not_the_tokens_hears_nothing(
         genuine = parse_token(registrar.make_token())
         led_astray = Token(HOST, impostor.port, genuine.fingerprint, genuine.secret)
         assert enrol(registrar, tmp_path / "board", token=format_token(led_astray)) == EXIT_CONFIG
-        assert "somebody stands between" in capsys.readouterr().err
+        assert "somebody intercepts" in capsys.readouterr().err
         assert "token-unknown" not in (impostor.folder / "audit.log").read_text(), "no secret reached it"
 
 
@@ -316,7 +316,7 @@ def test_a_device_the_genesis_does_not_know_waits(
     make_chain(registrar, tmp_path)
     token = registrar.make_token()
     assert enrol(registrar, tmp_path / "late", token=token) == EXIT_TRY_AGAIN
-    assert "made without this device" in capsys.readouterr().err
+    assert "does not include this device" in capsys.readouterr().err
     make_chain(registrar, tmp_path)
     assert enrol(registrar, tmp_path / "late", token=token) == 0
 

@@ -88,7 +88,7 @@ def test_a_torn_token_is_named_as_one(
 ) -> None:
     """Letters that no token has, a port that is none: one sentence, no traceback, and no key is made for it."""
     assert agent(["enroll", "--token", f"flchain1/{where}/{'A' * 43}/{secret}", "--dir", str(tmp_path / "node")]) == 78
-    assert "token: is not whole" in capsys.readouterr().err
+    assert "token: is incomplete" in capsys.readouterr().err
     assert not (tmp_path / "node").exists()
 
 
@@ -231,7 +231,7 @@ def test_a_full_disk_is_told_as_the_registrars_fault(
         assert "registrar-fault" in capsys.readouterr().err
         assert not Enroller.open(registrar.folder, None).register.list_nodes()
         assert agent(command) == EXIT_TRY_AGAIN
-        assert "genesis is not there yet" in capsys.readouterr().err
+        assert "genesis does not exist yet" in capsys.readouterr().err
 
 
 def test_one_address_does_not_take_every_place(registrar: Registrar, tmp_path: Path) -> None:
