@@ -12,12 +12,13 @@ import msgspec
 
 from flchain.base.crypto import PUBLIC_KEY_BYTES, SIGNATURE_BYTES, Identity, hash_tagged, verify
 from flchain.base.errors import ConfigError
+from flchain.wire.topics import Role
 from flchain_edge.mqtt.settings import Endpoint, parse_endpoint
 
 REQUEST_BYTES_MAX = 16_384
 ANSWER_BYTES_MAX = 262_144
 SECRET_BYTES = 16
-ROLES = ("device", "miner")
+ROLES = tuple(role.value for role in Role)
 FILES = ("genesis", "model")
 TOKEN_FORM = "flchain1/HOST:PORT/FINGERPRINT/SECRET"
 _TOKEN = re.compile(r"flchain1/(?P<where>[^/]{1,264})/(?P<fp>[\w-]{43})/(?P<secret>[\w-]{22})", re.ASCII)

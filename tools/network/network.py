@@ -1,4 +1,4 @@
-"""Lay out a whole network in one folder: keys, genesis, configuration and data of every node, as by hand.
+"""Lay out a whole network in one folder: keys, genesis, configuration and data of every node, as a person would.
 
 OUT/genesis.cbor  model.tflite  test.npz  network.json
 OUT/miners/miner-0/{miner.toml, key.pem, examples.npz, data/}
@@ -30,7 +30,7 @@ PLAN_FILE = "network.json"
 
 @dataclass(frozen=True)
 class Plan:
-    """What a network is made from; kept beside it, so that a second run knows whether it is the same."""
+    """What a network is made from. Kept beside the network, so that a second run can tell whether it is the same."""
 
     dataset: str
     devices: int
@@ -49,7 +49,7 @@ class Plan:
     batch_size: int
     learning_rate: float
     mining: int = 0
-    """So many agents, the first ones, mine as well."""
+    """How many agents, counted from the first, also mine."""
 
 
 @dataclass(frozen=True)
@@ -63,17 +63,17 @@ class Node:
 
     @property
     def config(self) -> Path:
-        """Its configuration file."""
+        """Return the path of its configuration file."""
         return self.folder / f"{self.role}.toml"
 
     @property
     def database(self) -> Path:
-        """Its ledger or store."""
+        """Return the path of its ledger or store."""
         return self.folder / "data" / ("ledger.db" if self.role == "miner" else "agent.db")
 
     @property
     def log(self) -> Path:
-        """What it says on stderr."""
+        """Return the path of the file that gets its stderr."""
         return self.folder / "log.txt"
 
 
@@ -87,17 +87,17 @@ class Network:
 
     @property
     def miners(self) -> tuple[Node, ...]:
-        """The miners in order of name."""
+        """Return the miners in order of name."""
         return tuple(node for node in self.nodes if node.role == "miner")
 
     @property
     def agents(self) -> tuple[Node, ...]:
-        """The agents in order of name."""
+        """Return the agents in order of name."""
         return tuple(node for node in self.nodes if node.role == "agent")
 
 
 def get_model_file(model: str) -> Path:
-    """A built-in model by name, or a path to a .tflite file. Raise ConfigError."""
+    """Return a built-in model by name, or the path of a .tflite file. Raise ConfigError."""
     path = MODELS_FOLDER / f"{model}.tflite"
     path = path if path.is_file() else Path(model)
     if not path.is_file():
@@ -107,9 +107,9 @@ def get_model_file(model: str) -> Path:
 
 
 def build_network(out: Path, plan: Plan, dataset: Dataset) -> Network:
-    """Lay a new network out in `out`. Raise ConfigError, also if one is there."""
+    """Lay out a new network in `out`. Raise ConfigError, also if there is one already."""
     if (out / PLAN_FILE).exists():
-        raise ConfigError((f"{out}: holds a network already",))
+        raise ConfigError((f"{out}: already holds a network",))
     out.mkdir(parents=True, exist_ok=True)
     parts = split(dataset, plan.devices, plan.miners, plan.seed)
     shutil.copyfile(get_model_file(plan.model), out / "model.tflite")
@@ -123,7 +123,7 @@ def build_network(out: Path, plan: Plan, dataset: Dataset) -> Network:
 
 
 def open_network(out: Path, plan: Plan) -> Network:
-    """The network that was laid out in `out`. Raise ConfigError naming every difference to `plan`."""
+    """Return the network that was laid out in `out`. Raise ConfigError, which names every difference from `plan`."""
     found = json.loads((out / PLAN_FILE).read_text())
     wanted = asdict(plan)
     problems = tuple(
@@ -169,7 +169,7 @@ def _save_part(path: Path, part: Part) -> None:
 
 
 def _build_settings(plan: Plan, model: Path, keys: list[Identity]) -> NetworkSettings:
-    """The network file a person would write for this plan; devices go round the miners for their homes."""
+    """Return the network file that a person would write for this plan; devices take the miners as homes in turn."""
     miners = [key.public_key.hex() for key in keys[: plan.miners]]
     return NetworkSettings(
         name=f"demo-{plan.seed}",
@@ -195,7 +195,7 @@ def write_configs(
     network: Network, host: str, port: int, until_round: int, *, mining: int = 0, follow: str = "full"
 ) -> None:
     """Write every node's configuration file: the broker's port may change from run to run. The first `mining` agents
-    mine, and follow fully as mining must; the others follow as `follow` says."""
+    mine, which requires them to follow fully; the others follow as `follow` says."""
     for node in network.nodes:
         mines = node in network.agents[:mining]
         of_agent = f'failover_s = 3\nfollow = "{"full" if mines else follow}"\n' if node.role == "agent" else ""

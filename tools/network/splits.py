@@ -1,6 +1,6 @@
-"""Dealing a dataset to devices (training), miners (scoring) and the test that nobody trains on.
+"""Deal a dataset to devices (training), miners (scoring) and the test set that nobody trains on.
 
-By client where there are enough: people in the test set are then people no device ever saw, which is what a network of
+By client if there are enough: the people in the test set are then people no device ever saw, which is what a network of
 boards will meet. A random split of the same recordings flatters by 7 to 13 points of accuracy. Otherwise by label skew:
 Dirichlet(0.5) per class over the devices (Hsu, Qi, Brown, "Measuring the effects of non-identical data distribution for
 federated visual classification", 2019, section 3).
@@ -87,7 +87,7 @@ def _split_by_client(
 ) -> tuple[list[Index], Index, Index]:
     shuffled = rng.permutation(known)
     if len(known) >= 2 * (devices + 2):
-        # enough for several a device, and as many again held out as two devices have
+        # enough for several for each device, and as many held out as two devices have
         hands = [shuffled[hand :: devices + 2] for hand in range(devices + 2)]
         held_out = np.concatenate(hands[devices:])
     else:
@@ -123,7 +123,7 @@ def _split_by_label(dataset: Dataset, devices: int, rng: np.random.Generator) ->
         training = [np.sort(np.concatenate(hand)) for hand in hands]
         if min(len(index) for index in training) >= EXAMPLES_PER_DEVICE_MIN:
             return training, scoring, np.sort(test)
-    problem = f"devices: no deal of {len(rest)} examples to {devices} devices in {DRAWS_MAX} draws gave each enough"
+    problem = f"devices: {DRAWS_MAX} random deals of {len(rest)} examples never gave each of {devices} devices enough"
     raise ConfigError((problem,))
 
 

@@ -1,4 +1,5 @@
-"""`flchain registrar`: the operator's small authority. It enrols boards and miners, revokes them, and sets brokers up.
+"""`flchain registrar`: the operator's small authority, which enrols and revokes boards and miners and sets up brokers.
 
-`authority` signs, `register` remembers, `enroller` decides, `server` listens, `broker_files` renders.
+`authority` signs, `register` remembers, `enroller` decides, `server` listens, `broker_files` writes what a broker
+needs, `topic_files` the rules in it.
 """

@@ -1,8 +1,8 @@
 """A certificate authority for one network: client certificates of nodes, server certificates, revocation list.
 
-X.509 v3 (RFC 5280), EC P-256 and SHA-256 throughout, since every broker and every OpenSSL takes them. A client
+X.509 v3 (RFC 5280), EC P-256 and SHA-256 throughout, since every broker and every OpenSSL accepts them. A client
 certificate names the node's address and can do nothing but be a TLS client; it is short-lived. Certificates of servers
-and of the authority begin ten years ago: a board whose clock is behind must still get in, to learn what time it is.
+and of the authority begin ten years ago: a board whose clock is behind must still connect, to learn the time.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ BACKDATED_SERVER = timedelta(days=3652)
 BACKDATED_CLIENT = timedelta(days=1)
 """A broker whose clock is a little behind takes a certificate that was made a minute ago."""
 CRL_YEARS = 10
-"""OpenSSL refuses everybody once a list is past its date, so freshness comes from handing it on, not from expiry."""
+"""OpenSSL refuses everybody once a list is past its date, so a list is kept fresh by handing it on, not by expiry."""
 
 
 @dataclass(frozen=True)
 class Issued:
-    """A certificate and its key: `key_pem` is empty where the key is the asker's own."""
+    """A certificate and its key: `key_pem` is empty if the requester has made its own key."""
 
     serial: int
     pem: str
@@ -44,7 +44,7 @@ class Issued:
 
 
 class Authority:
-    """The key that signs. `clock_s` is passed in with every act: seconds since 1970."""
+    """The key that signs. `clock_s`, seconds since 1970, is passed in with every call."""
 
     def __init__(self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
         self._key = key
@@ -52,7 +52,7 @@ class Authority:
 
     @classmethod
     def create(cls, folder: Path, name: str, passphrase: str | None, clock_s: int) -> Self:
-        """Make key and certificate in `folder`, where neither is. Raise ConfigError."""
+        """Make key and certificate in `folder`, which has neither. Raise ConfigError."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"FLchain {name} authority")])
         now = datetime.fromtimestamp(clock_s, UTC)
@@ -66,15 +66,15 @@ class Authority:
         )
         certificate = builder.sign(key, hashes.SHA256())
         if (folder / CA_KEY_FILE).exists() or (folder / CA_FILE).exists():
-            hint = f"if an init broke off there, remove {CA_KEY_FILE} and {CA_FILE}"
-            raise ConfigError((f"{folder}: holds an authority already; {hint}",))
+            hint = f"if an init was interrupted there, remove {CA_KEY_FILE} and {CA_FILE}"
+            raise ConfigError((f"{folder}: already holds an authority; {hint}",))
         create_private(folder / CA_KEY_FILE, _encode_key(key, passphrase).encode())
         create_private(folder / CA_FILE, _encode(certificate).encode())
         return cls(key, certificate)
 
     @classmethod
     def load(cls, folder: Path, passphrase: str | None) -> Self:
-        """Raise ConfigError: no authority there, a wrong or missing passphrase, a damaged file."""
+        """Load both. Raise ConfigError: no authority there, a wrong or missing passphrase, a damaged file."""
         try:
             secret = passphrase.encode() if passphrase is not None else None
             key = serialization.load_pem_private_key((folder / CA_KEY_FILE).read_bytes(), secret)
@@ -90,18 +90,18 @@ class Authority:
 
     @property
     def ca_pem(self) -> str:
-        """The authority's certificate."""
+        """Return the authority's certificate."""
         return _encode(self._certificate)
 
     @property
     def fingerprint(self) -> bytes:
-        """SHA-256 of the authority's certificate in DER: what a token pins."""
+        """Return the SHA-256 of the authority's certificate in DER, which a token pins."""
         return self._certificate.fingerprint(hashes.SHA256())
 
     def issue_client(self, common_name: str, csr: bytes, days: int, clock_s: int) -> Issued:
-        """A client certificate for the key in a request. Raise ValueError that says what is wrong with the request.
+        """Issue a client certificate for the key in a request. Raise ValueError, which says what is wrong with it.
 
-        Nothing of the request but its key is believed.
+        Nothing but the key is taken from the request.
         """
         public_key = read_request(csr, common_name)
         now = datetime.fromtimestamp(clock_s, UTC)
@@ -111,7 +111,7 @@ class Authority:
         return self._sign(builder.add_extension(client_only, critical=False))
 
     def issue_server(self, host: str, clock_s: int, *, is_bridge: bool = False) -> Issued:
-        """Key and certificate of a server by this name or address; `is_bridge`: it also connects to other brokers."""
+        """Issue a server's key and certificate for this name or address; a bridge also connects to other brokers."""
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.fromtimestamp(clock_s, UTC)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host[:64])])
@@ -122,7 +122,7 @@ class Authority:
         return self._sign(builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False), _encode_key(key, None))
 
     def build_crl(self, revoked: Iterable[tuple[int, int]], clock_s: int) -> str:
-        """The list of revoked certificates, (serial, when in seconds), as PEM."""
+        """Return the list of revoked certificates, given as (serial, when in seconds), as PEM."""
         now = datetime.fromtimestamp(clock_s, UTC)
         builder = x509.CertificateRevocationListBuilder(
             issuer_name=self._certificate.subject,
@@ -157,7 +157,7 @@ class Authority:
 
 
 def read_request(csr: bytes, common_name: str) -> ec.EllipticCurvePublicKey:
-    """The key in a PKCS#10 request that this key has signed for this name. Raise ValueError."""
+    """Return the key in a PKCS#10 request that this key has signed for this name. Raise ValueError."""
     try:
         request = x509.load_der_x509_csr(csr)
         is_signed = request.is_signature_valid
@@ -168,31 +168,31 @@ def read_request(csr: bytes, common_name: str) -> ec.EllipticCurvePublicKey:
     if not is_signed:
         raise ValueError("the request is not signed by its own key")
     if [name.value for name in names] != [common_name] or len(request.subject) != 1:
-        raise ValueError("the request names another than who asks")
+        raise ValueError("the request names another node than the one that sent it")
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1":
         raise ValueError("the request is not for a P-256 key")
     return key
 
 
 def encode_public_key(csr: bytes, common_name: str) -> bytes:
-    """The request's key in DER, to know it again. Raise ValueError."""
+    """Return the request's key in DER, by which it is recognised later. Raise ValueError."""
     encoding, form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     return read_request(csr, common_name).public_bytes(encoding, form)
 
 
 @dataclass(frozen=True)
 class ServerCertificate:
-    """What counts of a server's certificate: whether it is still the right one."""
+    """The parts of a server's certificate that decide whether it can stay in use."""
 
     serial: int
     hosts: frozenset[str]
     not_after_s: int
     is_bridge: bool
-    """It may connect to other brokers, too."""
+    """Whether it may also connect to other brokers."""
 
 
 def read_server(pem: str) -> ServerCertificate:
-    """Raise ValueError for what is no server's certificate."""
+    """Read a certificate. Raise ValueError for what is not a server's."""
     certificate = x509.load_pem_x509_certificate(pem.encode())
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

@@ -25,7 +25,7 @@ CONNECTIONS_MAX = 10_000
 
 @dataclass(frozen=True)
 class BrokerPlan:
-    """What one broker is to be. `folder` is where the files will be when it runs, `data` where it keeps its own."""
+    """How one broker is to be set up. It will find these files in `folder`, and keep its own data in `data`."""
 
     kind: str
     host: str
@@ -41,12 +41,12 @@ class BrokerPlan:
 
     @property
     def is_bridge(self) -> bool:
-        """Whether this broker is a client of another."""
+        """Return whether this broker is a client of another."""
         return bool(self.bridges)
 
 
 def find_data_folder() -> Path:
-    """firmware_config, in a clone or where an installation has put it. Raise ConfigError."""
+    """Return firmware_config, in a clone or where an installation has put it. Raise ConfigError."""
     for folder in (Path(__file__).parents[2], Path(sys.prefix) / "share" / "flchain"):
         if (folder / "firmware_config" / "broker").is_dir():
             return folder / "firmware_config"
@@ -54,9 +54,9 @@ def find_data_folder() -> Path:
 
 
 def render_broker(enroller: Enroller, plan: BrokerPlan, out: Path, clock_s: int) -> Path:
-    """Write configuration, rules, certificates and revocation list into `out`; the configuration's path.
+    """Write configuration, rules, certificates and revocation list into `out`; return the configuration's path.
 
-    Raise ConfigError. Key and certificate of the broker stay the same as long as they are good for long enough.
+    Raise ConfigError. The broker's key and certificate are kept while they stay valid for long enough.
     """
     _check_plan(plan)
     texts = _build_texts(enroller, plan)
@@ -79,16 +79,16 @@ def _check_plan(plan: BrokerPlan) -> None:
     if plan.kind not in KINDS:
         problems.append(f"--kind: must be one of {', '.join(KINDS)}, is {plan.kind!r}")
     if plan.kind == "nats" and (plan.bridges or plan.peers):
-        problems.append("--bridge, --peer: only mosquitto is bridged here; NATS servers make a cluster instead")
+        problems.append("--bridge, --peer: only mosquitto can be bridged; NATS servers form a cluster instead")
     for text in (plan.host, plan.bind, plan.user, str(plan.folder), str(plan.data), *plan.peers):
         if not re.fullmatch(r"[\w.:/@+-]*", text):
-            problems.append(f"{text!r}: has a character that configuration files would misread")
+            problems.append(f"{text!r}: has a character that a configuration file would misread")
     if problems:
         raise ConfigError(tuple(problems))
 
 
 def _is_server_good(enroller: Enroller, path: Path, plan: BrokerPlan, clock_s: int) -> bool:
-    """Whether the certificate there is of this authority, not revoked, for this broker, and good for long enough."""
+    """Return whether the certificate there is ours, not revoked, for this broker, and valid for long enough."""
     try:
         found = read_server(path.read_text())
     except (OSError, ValueError):
@@ -104,7 +104,7 @@ def _is_server_good(enroller: Enroller, path: Path, plan: BrokerPlan, clock_s: i
 
 def _build_texts(enroller: Enroller, plan: BrokerPlan) -> dict[str, str]:
     genesis_path = enroller.folder / FILE_NAMES["genesis"]
-    # Before there is a chain the rules hold for any; make the files anew once there is one.
+    # Before there is a chain the rules allow any; the operator makes the files again once there is one.
     genesis: Genesis | None = load_genesis(genesis_path) if genesis_path.is_file() else None
     chain = Topics.of_chain(genesis.chain_id()).prefix.rpartition("/")[2] if genesis else "+"
     templates = find_data_folder() / "broker"
@@ -141,13 +141,13 @@ def _build_mosquitto(templates: Path, plan: BrokerPlan) -> str:
 
 
 def _build_acl(templates: Path, enroller: Enroller, plan: BrokerPlan, chain: str) -> str:
-    """Devices by pattern; miners, other brokers and the revoked by name."""
+    """Return mosquitto's rules: devices by pattern; miners, other brokers and the revoked by name."""
     users = "".join(
         f"\n# another broker of this network\nuser {peer}\ntopic readwrite flchain/#\n" for peer in plan.peers
     )
     for node in enroller.register.list_nodes():
         if node.revoked_s:
-            # A connection that stands is not ended by the list, but it may say and hear nothing any more.
+            # The revocation list does not end an open connection; this silences it.
             users += f"\n# revoked\nuser {node.address}\ntopic deny #\n"
         elif node.role == "miner":
             users += _fill(templates / "mosquitto-miner.acl.in", address=node.address, chain=chain)
@@ -166,10 +166,10 @@ def _build_nats(templates: Path, enroller: Enroller, plan: BrokerPlan, chain: st
 
 
 def _to_subjects(filters: tuple[str, ...]) -> str:
-    """MQTT filters as quoted NATS subjects; our topics hold neither dots nor blanks (docs/protocol.md)."""
+    """Return MQTT filters as quoted NATS subjects; our topics hold neither dots nor blanks (docs/protocol.md)."""
     return ", ".join(f'"{text.replace("/", ".").replace("+", "*")}"' for text in filters)
 
 
 def read_clock_s() -> int:
-    """Now, seconds since 1970."""
+    """Return the present time, seconds since 1970."""
     return int(time.time())

@@ -37,29 +37,29 @@ PASSPHRASE_VARIABLE = "FLCHAIN_REGISTRAR_PASSPHRASE"
 TOKENS_MAX = 1_000
 HOUR_S = 3_600
 TOKEN_HOURS_MAX = 8_760
-"""A year: longer than any roll-out, shorter than a piece of paper is remembered."""
+"""A year: longer than any roll-out, and short enough that nobody forgets where the token is written down."""
 
 Act = Callable[[Enroller, argparse.Namespace], None]
 
 
 def run_init(folder: Path, arguments: argparse.Namespace) -> None:
-    """A new registrar in a folder; with settings that cannot be, nothing is made. Raise ConfigError."""
+    """Make a registrar in a folder, or nothing at all if a setting is wrong. Raise ConfigError."""
     text = _render_settings(arguments)
     _check_settings(text)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if (folder / SETTINGS_FILE).exists():
-            raise ConfigError((f"{folder}: holds a registrar already",))
+            raise ConfigError((f"{folder}: already holds a registrar",))
         authority = Authority.create(folder, arguments.name, _load_passphrase(arguments), read_clock_s())
         create_private(folder / SETTINGS_FILE, text.encode())
     except OSError as error:
         raise ConfigError((f"{error.filename or folder}: {error.strerror or error}",)) from error
     print(f"{folder}: a registrar whose authority has fingerprint {authority.fingerprint.hex()}")
-    print("keep a copy of this folder where only you can read it: who has ca-key.pem can make any certificate")
+    print("keep a copy of this folder where only you can read it: ca-key.pem can make any certificate")
 
 
 def _render_settings(arguments: argparse.Namespace) -> str:
-    # JSON's texts and lists are TOML's.
+    # Texts and lists look the same in JSON and TOML.
     values = {
         "name": arguments.name,
         "host": arguments.host,
@@ -79,7 +79,7 @@ def _check_settings(text: str) -> None:
 
 
 def run_token(enroller: Enroller, arguments: argparse.Namespace) -> None:
-    """Tokens, one a line on stdout; what they are for on stderr."""
+    """Print tokens, one for each line of stdout, and what they are for on stderr."""
     address = _lower_address(arguments.address)
     if address and not read_hex(address, ADDRESS_BYTES):
         raise ConfigError((f"--address: must be {2 * ADDRESS_BYTES} hexadecimal digits",))
@@ -97,7 +97,7 @@ def run_token(enroller: Enroller, arguments: argparse.Namespace) -> None:
 
 
 def _lower_address(text: str) -> str:
-    """As addresses are kept; hosts and all else stay as they are."""
+    """Return an address in lower case, as the register keeps it, and anything else unchanged."""
     return text.lower() if read_hex(text, ADDRESS_BYTES) else text
 
 
@@ -135,7 +135,7 @@ async def _wait_for_ever() -> None:
 def run_sign(enroller: Enroller, arguments: argparse.Namespace) -> None:
     """Answer a request that came in a file, from a node that cannot reach the registrar. Raise RequestRefused."""
     if arguments.out.exists():
-        raise ConfigError((f"--out {arguments.out}: is there already, and never overwritten",))
+        raise ConfigError((f"--out {arguments.out}: already exists, and is never overwritten",))
     try:
         data = arguments.request.read_bytes()[: REQUEST_BYTES_MAX + 1]
         request = msgspec.json.decode(data, type=EnrolRequest)
@@ -144,22 +144,22 @@ def run_sign(enroller: Enroller, arguments: argparse.Namespace) -> None:
     except OSError as error:
         raise ConfigError((f"{error.filename}: {error.strerror}",)) from error
     except msgspec.DecodeError as error:
-        raise ConfigError((f"{arguments.request}: is no request: {error}",)) from error
-    print(f"{arguments.out}: carry it back to the node")
+        raise ConfigError((f"{arguments.request}: is not a request: {error}",)) from error
+    print(f"{arguments.out}: take it back to the node")
 
 
 def run_revoke(enroller: Enroller, arguments: argparse.Namespace) -> None:
     """Revoke by name: an address, or the host of a server."""
     name = _lower_address(arguments.name)
     if enroller.register.get_node(name) is None and not enroller.register.list_certificates(name):
-        raise ConfigError((f"{name}: has no certificate from here; see: flchain registrar list",))
+        raise ConfigError((f"{name}: this registrar has given it no certificate; see: flchain registrar list",))
     count = enroller.revoke(name, read_clock_s())
     print(f"{name}: revoked, {count} certificates")
     print("brokers do not know yet: run `flchain registrar broker` again for each and reload it (docs/security.md)")
 
 
 def run_list(enroller: Enroller, arguments: argparse.Namespace) -> None:
-    """Nodes and the certificates that are good, for people or as JSON."""
+    """Print nodes and the certificates that are valid, for people or as JSON."""
     clock_s = read_clock_s()
     good = [made for made in enroller.register.list_certificates() if made.not_after_s > clock_s and not made.revoked_s]
     ends = {made.name: made.not_after_s for made in good}
@@ -183,17 +183,17 @@ def run_list(enroller: Enroller, arguments: argparse.Namespace) -> None:
         print(json.dumps(rows, indent=2))
         return
     for row in rows:
-        state = "revoked" if row["is_revoked"] else f"until {row['good_until']}" if row["good_until"] else "run out"
+        state = "revoked" if row["is_revoked"] else f"until {row['good_until']}" if row["good_until"] else "expired"
         print(f"{row['address']}  {row['role']:<7} {state}")
 
 
 def run_network(enroller: Enroller, arguments: argparse.Namespace) -> None:
-    """The [[validators]] and [[devices]] of a network file, from who has enrolled. Raise ConfigError."""
+    """Print the [[validators]] and [[devices]] of a network file: the nodes that have enrolled. Raise ConfigError."""
     nodes = [node for node in enroller.register.list_nodes() if not node.revoked_s]
     miners = [node for node in nodes if node.role == "miner"]
     devices = [node for node in nodes if node.role == "device"]
     if devices and not miners:
-        raise ConfigError(("no miner has enrolled yet: devices need one for their home",))
+        raise ConfigError(("no miner has enrolled yet: every device needs one as its home",))
     lines = [f"# {len(miners)} miners and {len(devices)} devices that have enrolled with {enroller.settings.name}"]
     lines += [f'\n[[validators]]  # {node.address}\npublic_key = "{node.public_key}"' for node in miners]
     for number, node in enumerate(devices):
@@ -201,11 +201,11 @@ def run_network(enroller: Enroller, arguments: argparse.Namespace) -> None:
         lines.append(f'\n[[devices]]  # {node.address}\npublic_key = "{node.public_key}"\nhome = "{home}"')
     print("\n".join(lines))
     files = " and ".join(FILE_NAMES.values())
-    print(f"then: flchain genesis make; put {files} into {enroller.folder} for the nodes to fetch", file=sys.stderr)
+    print(f"next: flchain genesis make; put {files} into {enroller.folder} for the nodes to fetch", file=sys.stderr)
 
 
 def run_broker(enroller: Enroller, arguments: argparse.Namespace) -> None:
-    """A broker's files."""
+    """Write a broker's files."""
     default = parse_endpoint(enroller.settings.brokers[0])
     try:
         bridges = tuple(parse_endpoint(text) for text in arguments.bridge)
@@ -223,14 +223,14 @@ def run_broker(enroller: Enroller, arguments: argparse.Namespace) -> None:
         peers=tuple(arguments.peer),
     )
     path = render_broker(enroller, plan, arguments.out, read_clock_s())
-    print(f"{path}: for {plan.host}:{plan.port}; the broker must be able to read the files, nobody else server-key.pem")
+    print(f"{path}: for {plan.host}:{plan.port}; let the broker read the files, and nobody else server-key.pem")
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="flchain registrar", description="Enrol boards and miners; set brokers up.")
+    parser = argparse.ArgumentParser(prog="flchain registrar", description="Enrol boards and miners; set up brokers.")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--dir", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help=f"default: {DEFAULT_FOLDER}")
-    text = f"file with the passphrase of the authority's key (else: {PASSPHRASE_VARIABLE}, a credential, or none)"
+    text = f"file with the passphrase of the authority's key (default: {PASSPHRASE_VARIABLE}, a credential, or none)"
     common.add_argument("--passphrase-file", type=Path, metavar="FILE", help=text)
     actions = parser.add_subparsers(dest="action", required=True, metavar="COMMAND")
 
@@ -242,13 +242,13 @@ def _build_parser() -> argparse.ArgumentParser:
     init.add_argument("--host", required=True, help="name or address by which nodes reach the registrar")
     init.add_argument("--port", type=int, default=8443)
     init.add_argument("--bind", default="", help="address to listen on (default: all)")
-    init.add_argument("--broker", action="append", required=True, metavar="HOST:PORT", help="given to nodes; repeat")
+    init.add_argument("--broker", action="append", required=True, metavar="HOST:PORT", help="a broker; can be repeated")
     init.add_argument("--days", type=int, default=30, help="life of a node's certificate (default: 30)")
-    token = add("token", "make tokens, each lets one node enrol")
+    token = add("token", "make tokens, each of which lets one node enrol")
     token.add_argument("--role", choices=ROLES, default="device")
     token.add_argument("--address", default="", help="only for the node with this address")
     token.add_argument("--home", default="", help="the device's miner (default: the one with fewest devices)")
-    token.add_argument("--hours", type=int, default=24, help="good for so long (default: 24)")
+    token.add_argument("--hours", type=int, default=24, help="how long it is valid (default: 24)")
     token.add_argument("--count", type=int, default=1)
     add("serve", "answer nodes that enrol, renew and fetch files")
     sign = add("sign", "answer a request in a file, for a node that cannot reach the registrar")
@@ -256,7 +256,7 @@ def _build_parser() -> argparse.ArgumentParser:
     sign.add_argument("--out", type=Path, required=True, metavar="FILE", help="the answer; never overwritten")
     revoke = add("revoke", "revoke a node or a server and all its certificates")
     revoke.add_argument("name", help="the node's address, or the server's host")
-    listing = add("list", "show who has enrolled, and until when certificates are good")
+    listing = add("list", "show which nodes have enrolled, and until when their certificates are valid")
     listing.add_argument("--json", action="store_true")
     add("network", "print validators and devices for the file that `flchain genesis make` reads")
     _add_broker_arguments(add("broker", "write a broker's configuration, rules, certificates and revocation list"))
@@ -269,12 +269,12 @@ def _add_broker_arguments(broker: argparse.ArgumentParser) -> None:
     broker.add_argument("--host", default="", help="the broker's name, as nodes call it (default: the first broker's)")
     broker.add_argument("--port", type=int, default=0, help="default: the first broker's")
     broker.add_argument("--bind", default="0.0.0.0", help="address to listen on (default: all)")
-    broker.add_argument("--install-dir", type=Path, metavar="DIR", help="where the files will be (default: as --out)")
+    broker.add_argument("--install-dir", type=Path, metavar="DIR", help="where they will be used (default: --out)")
     broker.add_argument("--data", type=Path, metavar="DIR", help="the broker's own data (default: /var/lib/KIND)")
     broker.add_argument("--user", default="", help="mosquitto: run as this user (default: mosquitto's own choice)")
-    text = "mosquitto: another broker to connect to; repeat"
+    text = "mosquitto: another broker to connect to; can be repeated"
     broker.add_argument("--bridge", action="append", default=[], metavar="HOST:PORT", help=text)
-    text = "mosquitto: host of a broker that connects to this one; repeat"
+    text = "mosquitto: host of a broker that connects to this one; can be repeated"
     broker.add_argument("--peer", action="append", default=[], metavar="HOST", help=text)
 
 

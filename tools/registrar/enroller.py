@@ -38,7 +38,7 @@ from tools.registrar.register import CertificateRecord, NodeRecord, Register, To
 SETTINGS_FILE = "registrar.toml"
 FILE_NAMES = {"genesis": "genesis.cbor", "model": "model.tflite"}
 RENEW_FRACTION = 3
-"""A certificate is issued anew for the same key once less than a third of its life is left; before, it comes again."""
+"""A new certificate is issued for the same key once less than a third of the old one's life is left."""
 DAY_S = 86_400
 
 
@@ -68,7 +68,7 @@ class RegistrarSettings:
 
 
 class RequestRefused(FlchainError):
-    """The asker's fault, for a reason that is told."""
+    """A request that is refused, for a reason that its sender is given."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(f"{code}: {detail}")
@@ -86,12 +86,12 @@ class Enroller:
 
     @classmethod
     def open(cls, folder: Path, passphrase: str | None) -> Enroller:
-        """Raise ConfigError."""
+        """Open the registrar in a folder. Raise ConfigError."""
         settings = load_config(folder / SETTINGS_FILE, RegistrarSettings)
         return cls(folder, settings, Authority.load(folder, passphrase), Register(folder))
 
     def make_token(self, role: str, address: str, home: str, valid_s: int, clock_s: int) -> Token:
-        """A new token; only its hash is kept. `address`, `home`: empty, or who alone may use it and its home miner."""
+        """Make a token and keep its hash. `address`, `home`: empty, or the only node that may use it, and its miner."""
         secret = secrets.token_bytes(SECRET_BYTES)
         with self.register.deciding():
             self.register.add_token(TokenRecord(hash_secret(secret), role, address, home, clock_s + valid_s))
@@ -99,9 +99,9 @@ class Enroller:
         return Token(self.settings.host, self.settings.port, self.authority.fingerprint, secret)
 
     def enrol(self, request: EnrolRequest, clock_s: int, peer: str) -> EnrolAnswer:
-        """A node's first certificate; the same again for the same node. Raise RequestRefused.
+        """Return a node's first certificate, and the same again for the same node. Raise RequestRefused.
 
-        A token works once: it belongs to the first node that uses it, which may repeat itself after a crash.
+        A token works once: it belongs to the first node that uses it, which may repeat its request after a crash.
         """
         public_key, csr = self._read_asker(request.public_key, request.csr)
         secret = read_hex(request.secret, SECRET_BYTES)
@@ -123,7 +123,7 @@ class Enroller:
         return self._answer(made, node)
 
     def renew(self, request: RenewRequest, clock_s: int, peer: str) -> EnrolAnswer:
-        """A new certificate for an enrolled node, also after the old one's end. Raise RequestRefused."""
+        """Return a new certificate for an enrolled node, even if the old one has expired. Raise RequestRefused."""
         public_key, csr = self._read_asker(request.public_key, request.csr)
         if not is_signed(public_key, compute_renew_statement(self.authority.fingerprint, csr), request.signature):
             _refuse("bad-signature", "the request is not signed by the key that it names")
@@ -136,7 +136,7 @@ class Enroller:
         return self._answer(made, node)
 
     def get_file(self, request: FileRequest) -> Path:
-        """The genesis or the model, for enrolled nodes. Raise RequestRefused."""
+        """Return the path of genesis or model, for enrolled nodes. Raise RequestRefused."""
         public_key = read_hex(request.public_key, PUBLIC_KEY_BYTES)
         statement = compute_file_statement(self.authority.fingerprint, request.name)
         if request.name not in FILES or not is_signed(public_key, statement, request.signature):
@@ -148,20 +148,20 @@ class Enroller:
         return path
 
     def revoke(self, name: str, clock_s: int) -> int:
-        """Revoke a node or server by its certificates' name. How many certificates."""
+        """Revoke a node or server by the name in its certificates; return how many of them were revoked."""
         with self.register.deciding():
             count = self.register.revoke(name, clock_s)
             self.register.note(clock_s, "revoke", name=name, certificates=count)
         return count
 
     def build_crl(self, clock_s: int) -> str:
-        """The present list: what was revoked and has not run out by itself."""
+        """Return today's revocation list: what was revoked and would otherwise still be valid."""
         made = self.register.list_certificates()
         listed = [(int(c.serial, 16), c.revoked_s) for c in made if c.revoked_s and c.not_after_s > clock_s]
         return self.authority.build_crl(listed, clock_s)
 
     def make_server(self, host: str, clock_s: int, *, is_bridge: bool = False) -> tuple[str, str]:
-        """Certificate and key of a server by this name, as PEM."""
+        """Make certificate and key of a server by this name; return them as PEM."""
         made = self.authority.issue_server(host, clock_s, is_bridge=is_bridge)
         record = CertificateRecord(f"{made.serial:x}", host, "server", b"", made.pem, made.not_after_s)
         with self.register.deciding():
@@ -181,15 +181,15 @@ class Enroller:
         if token is None:
             _refuse("token-unknown", "the registrar does not know this token: ask for a new one")
         if token.used_by == address:
-            return token  # said again: its certificate comes again, whatever has run out since
+            return token  # a repeated request: the same certificate again, even if the token has expired since
         if token.used_by:
             _refuse("token-used", "this token was used by another node: ask for a new one, and tell the operator")
         if clock_s > token.expires_s:
-            _refuse("token-expired", "this token has run out: ask for a new one")
+            _refuse("token-expired", "this token has expired: ask for a new one")
         if token.role != role:
             _refuse("wrong-role", f"this token is for a {token.role}, not for a {role}")
         if token.address not in ("", address):
-            _refuse("wrong-address", f"this token is for {token.address}, this node is {address}")
+            _refuse("wrong-address", f"this token is for {token.address}, but this node is {address}")
         return token
 
     def _find(self, public_key: bytes) -> NodeRecord:
@@ -200,7 +200,7 @@ class Enroller:
         return node
 
     def _choose_home(self, token: TokenRecord) -> str:
-        """The token's, or the miner with the fewest devices, ties by address; none while there is no miner."""
+        """Return the token's home, or the miner with the fewest devices, ties by address; empty without any miner."""
         if token.role != "device" or token.home:
             return token.home
         nodes = [node for node in self.register.list_nodes() if not node.revoked_s]
@@ -209,7 +209,7 @@ class Enroller:
         return min(miners, key=lambda key: counts[key], default="")
 
     def _certify(self, address: str, role: str, csr: bytes, clock_s: int) -> tuple[CertificateRecord, bool]:
-        """The newest certificate for this key if it has time left, else a new one; and whether it is new."""
+        """Return this key's newest certificate if it has time left, otherwise a new one; and whether it is new."""
         try:
             key = encode_public_key(csr, address)
         except ValueError as error:
@@ -240,7 +240,7 @@ class Enroller:
 
 def _check_node(node: NodeRecord, role: str) -> None:
     if node.revoked_s:
-        _refuse("revoked", "this node was revoked: a new start needs a new key, and the operator")
+        _refuse("revoked", "this node was revoked: to come back it needs a new key, and a token for it")
     if node.role != role:
         _refuse("wrong-role", f"this node has enrolled as a {node.role}")
 
@@ -250,9 +250,9 @@ def _refuse(code: str, detail: str) -> NoReturn:
 
 
 def find_registrar(folder: Path) -> None:
-    """Raise ConfigError if there is no registrar in the folder, or it is another user's.
+    """Raise ConfigError if there is no registrar in the folder, or it belongs to another user.
 
-    What root would write there, the service could not write on.
+    The service could not write to files that root has made there.
     """
     if not (folder / SETTINGS_FILE).is_file():
         raise ConfigError((f"{folder}: no registrar here; make one with: flchain registrar init --dir {folder}",))

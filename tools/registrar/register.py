@@ -1,4 +1,4 @@
-"""What the registrar remembers: tokens (their hashes only), nodes, certificates; and its audit log, a line an act."""
+"""What the registrar remembers: tokens (only their hashes), nodes, certificates; and an audit log of all it did."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flchain.base.errors import ConfigError
 REGISTER_FILE = "registrar.db"
 AUDIT_FILE = "audit.log"
 BUSY_S = 10.0
-"""So long `sign`, `revoke` and `serve` wait for each other; a decision takes milliseconds."""
+"""How long `sign`, `revoke` and `serve` wait for each other; a decision takes milliseconds."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS tokens (
     hash BLOB PRIMARY KEY, role TEXT NOT NULL, address TEXT NOT NULL, home TEXT NOT NULL,
@@ -37,7 +37,7 @@ CREATE INDEX IF NOT EXISTS certificates_by_name ON certificates (name);
 
 @dataclass(frozen=True)
 class TokenRecord:
-    """A token, by its hash. Empty texts: any address, no home named, not used."""
+    """A token, by its hash. An empty text means: any address, no home named, not used yet."""
 
     hash: bytes
     role: str
@@ -73,10 +73,10 @@ class CertificateRecord:
 
 
 class Register:
-    """One registrar's database and log. Every act is on disk before it is answered."""
+    """One registrar's database and log. Every change is on disk before the request is answered."""
 
     def __init__(self, folder: Path, *, busy_s: float = BUSY_S) -> None:
-        """Raise ConfigError if the database cannot be opened."""
+        """Open the database. Raise ConfigError if that fails."""
         self._audit_path = folder / AUDIT_FILE
         try:
             self._db = sqlite3.connect(folder / REGISTER_FILE, timeout=busy_s, isolation_level=None)
@@ -96,49 +96,49 @@ class Register:
         line = (json.dumps({"time": when, "event": event, **details}) + "\n").encode()
         descriptor = os.open(self._audit_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            while line:  # a disk that is nearly full takes a part, and refuses the rest
+            while line:  # a disk that is nearly full takes a part and refuses the rest
                 line = line[os.write(descriptor, line) :]
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
     def add_token(self, token: TokenRecord) -> None:
-        """Remember a token that was made."""
+        """Add a token."""
         row = (token.hash, token.role, token.address, token.home, token.expires_s)
         self._db.execute("INSERT INTO tokens (hash, role, address, home, expires_s) VALUES (?, ?, ?, ?, ?)", row)
 
     def get_token(self, token_hash: bytes) -> TokenRecord | None:
-        """The token with this hash."""
+        """Return the token with this hash."""
         row = self._get("SELECT hash, role, address, home, expires_s, used_by FROM tokens WHERE hash = ?", token_hash)
         return TokenRecord(*row) if row else None
 
     def get_node(self, address: str) -> NodeRecord | None:
-        """The node with this address."""
+        """Return the node with this address."""
         row = self._get("SELECT * FROM nodes WHERE address = ?", address)
         return NodeRecord(*row) if row else None
 
     def list_nodes(self) -> list[NodeRecord]:
-        """All of them, miners too, by address."""
+        """Return all nodes, miners too, by address."""
         return [NodeRecord(*row) for row in self._db.execute("SELECT * FROM nodes ORDER BY address")]
 
     def list_certificates(self, name: str | None = None) -> list[CertificateRecord]:
-        """All of them, or those of this name, the oldest first."""
+        """Return all certificates, or those of this name, the oldest first."""
         where, values = ("", ()) if name is None else (" WHERE name = ?", (name,))
         rows = self._db.execute(f"SELECT * FROM certificates{where} ORDER BY rowid", values)
         return [CertificateRecord(*row) for row in rows]
 
     @contextlib.contextmanager
     def deciding(self) -> Iterator[None]:
-        """What the block reads and writes is one step: other processes come before it or after, a crash leaves nothing.
+        """Make the block one step: other processes come before it or after, and a crash leaves nothing of it.
 
-        Else `sign` beside `serve` could take one token twice, and a renewal could outlive a `revoke`.
+        Otherwise `sign` beside `serve` could take one token twice, and a renewal could outlive a `revoke`.
         """
         self._db.execute("BEGIN IMMEDIATE")
         with self._db:
             yield
 
     def enrol(self, token_hash: bytes, node: NodeRecord) -> None:
-        """The token is this node's from now on, and the node is known."""
+        """Add a node, and mark its token as used by it."""
         self._db.execute("UPDATE tokens SET used_by = ? WHERE hash = ?", (node.address, token_hash))
         row = (node.address, node.role, node.public_key, node.home, node.enrolled_s)
         self._db.execute(
@@ -146,14 +146,14 @@ class Register:
         )
 
     def add_certificate(self, made: CertificateRecord) -> None:
-        """Remember a certificate that was made."""
+        """Add a certificate."""
         row = (made.serial, made.name, made.role, made.key, made.pem, made.not_after_s)
         self._db.execute(
             "INSERT INTO certificates (serial, name, role, key, pem, not_after_s) VALUES (?, ?, ?, ?, ?, ?)", row
         )
 
     def revoke(self, name: str, clock_s: int) -> int:
-        """Revoke a node (or a server), and every certificate that it has. How many certificates."""
+        """Revoke a node (or a server) and every certificate that it has; return how many."""
         self._db.execute("UPDATE nodes SET revoked_s = ? WHERE address = ? AND revoked_s = 0", (clock_s, name))
         revoked = self._db.execute(
             "UPDATE certificates SET revoked_s = ? WHERE name = ? AND revoked_s = 0", (clock_s, name)

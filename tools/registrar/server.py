@@ -1,6 +1,6 @@
 """The registrar's HTTPS side: four paths, JSON in and out, small bodies, few connections, one deadline for all.
 
-GET  /v1/ca       the authority's certificate; who asks checks it against the fingerprint in the token
+GET  /v1/ca       the authority's certificate, which a node compares with the fingerprint in its token
 POST /v1/enroll   EnrolRequest -> EnrolAnswer
 POST /v1/renew    RenewRequest -> EnrolAnswer
 POST /v1/file     FileRequest -> the bytes of genesis or model
@@ -32,13 +32,13 @@ log = logging.getLogger("registrar")
 HEAD_BYTES_MAX = 8_192
 CONNECTIONS_MAX = 64
 CONNECTIONS_PER_ORIGIN_MAX = 16
-"""More at once, of all or of one address, are closed unheard. A board asks again after a minute."""
+"""Further connections, in all or from one address, are closed unread. A board asks again after a minute."""
 DEADLINE_S = 15.0
 """For a whole request, handshake and answer included; a file gets FILE_DEADLINE_S."""
 FILE_DEADLINE_S = 900.0
 REFUSALS_MAX = 20
 REFUSALS_WINDOW_S = 60.0
-"""So many refused requests in so many seconds, then an address waits: a token cannot be guessed, a fleet that is set
+"""After this many refused requests in this many seconds an address waits: nobody can guess a token, and a fleet set
 up wrongly cannot keep others out."""
 ADDRESSES_MAX = 4_096
 """Addresses whose refusals are counted; with more, the oldest is forgotten."""
@@ -61,7 +61,7 @@ class RefusalLimit:
         self._counts: dict[str, tuple[float, int]] = {}
 
     def is_over(self, peer: str, now_s: float) -> bool:
-        """True if this address has to wait."""
+        """Return whether this address has to wait."""
         began_s, count = self._counts.get(peer, (now_s, 0))
         return count >= REFUSALS_MAX and now_s - began_s < REFUSALS_WINDOW_S
 
@@ -83,7 +83,7 @@ class _BadRequest(Exception):
 
 
 class RegistrarServer:
-    """Serves one enroller. `read_clock_s` gives seconds since 1970."""
+    """Serves one registrar. `read_clock_s` returns seconds since 1970."""
 
     def __init__(self, enroller: Enroller, read_clock_s: Callable[[], float] = time.time) -> None:
         self._enroller = enroller
@@ -94,19 +94,19 @@ class RegistrarServer:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """Return the port on which it listens."""
         assert self._server is not None
         return int(self._server.sockets[0].getsockname()[1])
 
     async def start(self, bind: str, port: int) -> None:
-        """Listen with a certificate made for this life. Raise OSError."""
+        """Listen, with a certificate made for this run. Raise OSError."""
         context = _build_context(self._enroller, int(self._read_clock_s()))
         self._server = await asyncio.start_server(
             self._serve, bind, port, ssl=context, limit=HEAD_BYTES_MAX, ssl_handshake_timeout=DEADLINE_S
         )
 
     async def stop(self) -> None:
-        """Listen no more; what is under way may end."""
+        """Stop listening; requests under way may finish."""
         assert self._server is not None
         self._server.close()
 
@@ -121,7 +121,7 @@ class RegistrarServer:
                 async with asyncio.timeout(DEADLINE_S) as deadline:
                     await self._answer(reader, writer, deadline, origin)
         finally:
-            self._open -= Counter((origin,))  # which also forgets an origin of none
+            self._open -= Counter((origin,))  # which also forgets an origin without connections
             writer.close()
 
     async def _answer(
@@ -143,7 +143,7 @@ class RegistrarServer:
         await writer.drain()
 
     def _ask_enroller(self, method: str, path: str, body: bytes, origin: str) -> tuple[int, bytes] | Path:
-        """Raise _BadRequest, for the registrar's own faults as well: the node is to ask again."""
+        """Return the answer. Raise _BadRequest, also for the registrar's own faults: the node should ask again."""
         try:
             try:
                 return self._decide(method, path, body, origin)
@@ -159,7 +159,7 @@ class RegistrarServer:
             raise _BadRequest(503, "registrar-fault", text) from error
 
     def _decide(self, method: str, path: str, body: bytes, peer: str) -> tuple[int, bytes] | Path:
-        """Raise RequestRefused, _BadRequest."""
+        """Return the answer. Raise RequestRefused, _BadRequest."""
         clock_s = int(self._read_clock_s())
         match method, path:
             case "GET", "/v1/ca":
@@ -174,7 +174,7 @@ class RegistrarServer:
 
 
 def _find_origin(writer: asyncio.StreamWriter) -> str:
-    """Who counts as one caller: an IPv4 address, or the /64 that an IPv6 host may choose its addresses from."""
+    """Return what counts as one caller: an IPv4 address, or the /64 in which an IPv6 host chooses its addresses."""
     host = str((writer.get_extra_info("peername") or ("?",))[0])
     with contextlib.suppress(ValueError):
         if (address := ipaddress.ip_address(host)).version == 6:
@@ -190,18 +190,18 @@ def _decode(body: bytes, kind: type[T]) -> T:
 
 
 async def _read_request(reader: asyncio.StreamReader) -> tuple[str, str, bytes]:
-    """Method, path and body of one HTTP/1.1 request (RFC 9112); nothing but Content-Length of its head matters."""
+    """Return method, path and body of one HTTP/1.1 request (RFC 9112). Of its headers only Content-Length matters."""
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     except asyncio.LimitOverrunError as error:
-        raise _BadRequest(413, "too-large", "the head is too long") from error
+        raise _BadRequest(413, "too-large", "the headers are too long") from error
     first, *lines = head.split("\r\n")
     words = first.split(" ")
     if len(words) != 3:
         raise _BadRequest(400, "bad-request", "not HTTP")
     lengths = [line.partition(":")[2].strip() for line in lines if line.lower().startswith("content-length:")]
     if len(lengths) > 1 or not all(text.isdecimal() and len(text) < 9 for text in lengths):
-        raise _BadRequest(400, "bad-request", "no length that can be read")
+        raise _BadRequest(400, "bad-request", "Content-Length cannot be read")
     length = int(lengths[0]) if lengths else 0
     if length > REQUEST_BYTES_MAX:
         raise _BadRequest(413, "too-large", f"at most {REQUEST_BYTES_MAX} bytes")
@@ -227,7 +227,7 @@ def _build_context(enroller: Enroller, clock_s: int) -> ssl.SSLContext:
     certificate, key = enroller.make_server(enroller.settings.host, clock_s)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # load_cert_chain reads files only; these live as long as the call.
+    # load_cert_chain reads only files; these exist only for this call.
     with tempfile.TemporaryDirectory() as folder:
         chain = Path(folder) / "chain.pem"
         chain.write_text(key + certificate)

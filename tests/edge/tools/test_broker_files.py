@@ -121,11 +121,11 @@ def test_an_operator_is_told_what_is_wrong(tmp_path: Path, capsys: pytest.Captur
     said = capsys.readouterr().err
     for word in (
         "no registrar here",
-        "holds a registrar already",
+        "already holds a registrar",
         "host:port",
         "no miner",
         "hexadecimal",
-        "has no cert",
+        "given it no certificate",
     ):
         assert word in said, word
     assert "Traceback" not in said
