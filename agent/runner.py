@@ -274,7 +274,7 @@ def build_config(settings: AgentSettings, genesis: Genesis, identity: Identity) 
     homes = {entry.public_key: entry.home for entry in genesis.devices}
     home = homes.get(identity.public_key)
     if home is None:
-        raise ConfigError((f"key {settings.key.file}: {identity.address.hex()} is no device of this chain",))
+        raise ConfigError((f"key {settings.key.file}: {identity.address.hex()} is not a device of this chain",))
     miners = sorted((compute_address(entry.public_key), entry.public_key) for entry in genesis.validators)
     first = next(index for index, (address, _) in enumerate(miners) if address == home)
     ordered = tuple(miners[first:] + miners[:first])

@@ -1,4 +1,4 @@
-"""What touches the world outside and is shared by agent and miner: model runtime, broker, database, keys, config files.
+"""Input and output that agent and miner share: model runtime, broker, database, keys, configuration files.
 
 Import contract: `agent | miner > flchain_edge > flchain`. Nothing here decides a rule of the protocol.
 """

@@ -1,4 +1,4 @@
-"""A node's Ed25519 key in a file: PKCS#8 in PEM, encrypted when there is a passphrase. Other tools can read it."""
+"""A node's Ed25519 key in a file: PKCS#8 in PEM, encrypted if there is a passphrase. Other tools can read it."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ KEY_FILE_BYTES_MAX = 4096
 PROTECTION = "scryptAndAES256-CBC"
 SCRYPT_COST = 16_384
 SCRYPT_BLOCK_SIZE = 8
-"""scrypt with 16 MiB (RFC 7914): bearable once per start on a small board, costly for who tries many passphrases."""
+"""scrypt with 16 MiB (RFC 7914): fast enough for a small board's start, slow for an attacker."""
 _CLEAR = "PRIVATE KEY"
 _ENCRYPTED = "ENCRYPTED PRIVATE KEY"
 _SEED_HEADER = bytes((0x04, SEED_BYTES))
 """RFC 8410: the seed is an OCTET STRING within PKCS#8's own."""
 _CLEAR_HEADER = bytes.fromhex("302e020100300506032b65700422") + _SEED_HEADER
-"""All that comes before the seed of an unencrypted key without attributes."""
+"""Everything before the seed of an unencrypted key without attributes."""
 
 
 def load_or_create_identity(path: Path, passphrase: str | None) -> Identity:
-    """The identity in the file, which is created on first use (mode 600, in a folder of mode 700).
+    """Return the identity in the file, which is created on first use (mode 600, in a folder of mode 700).
 
-    Raise ConfigError: readable by others, wrong or missing passphrase, a passphrase for a file that is in clear, not
+    Raise ConfigError: readable by others, wrong or missing passphrase, a passphrase for an unencrypted file, not
     an Ed25519 key, not readable, not writable.
     """
     try:
@@ -48,9 +48,9 @@ def load_or_create_identity(path: Path, passphrase: str | None) -> Identity:
 
 
 def load_passphrase(env: str | None, file: Path | None, environ: Mapping[str, str] | None = None) -> str | None:
-    """The passphrase from the environment variable or the file that the configuration names.
+    """Return the passphrase from the environment variable or the file that the configuration names.
 
-    When it names neither: from the credential *.passphrase that systemd has given this service, or None. Raises
+    If it names neither: from the credential *.passphrase that systemd has given this service, or None. Raise
     ConfigError: both named, the variable unset, the file unreadable, readable by everybody, or empty.
     """
     environ = os.environ if environ is None else environ
@@ -71,18 +71,18 @@ def load_passphrase(env: str | None, file: Path | None, environ: Mapping[str, st
     except OSError as error:
         raise ConfigError((f"passphrase file {file}: {error.strerror or error}",)) from error
     except UnicodeDecodeError as error:
-        raise ConfigError((f"passphrase file {file}: is no text: {error}",)) from error
+        raise ConfigError((f"passphrase file {file}: is not text: {error}",)) from error
     if not value:
         raise ConfigError((f"passphrase file {file}: is empty",))
     return value
 
 
 def _find_credential(environ: Mapping[str, str]) -> Path | None:
-    """The passphrase among what LoadCredential= of the unit has brought (systemd.exec(5))."""
+    """Return the file of the passphrase among the unit's credentials (LoadCredential=, systemd.exec(5))."""
     folder = environ.get("CREDENTIALS_DIRECTORY")
     found = sorted(Path(folder).glob("*.passphrase")) if folder else []
     if len(found) > 1:
-        raise ConfigError((f"passphrase: {len(found)} credentials of that kind: name one with passphrase_file",))
+        raise ConfigError((f"passphrase: {len(found)} credentials fit *.passphrase: name one in passphrase_file",))
     return found[0] if found else None
 
 
@@ -109,7 +109,7 @@ def _encode_key(seed: bytes, passphrase: str | None) -> str:
 
 
 def _decode_key(text: str, passphrase: str | None) -> bytes:
-    """The seed. Raise ValueError with what is wrong, in words for the operator."""
+    """Return the seed. Raise ValueError, which says what is wrong in words for the operator."""
     if passphrase is None and (seed := _read_clear_seed(text)) is not None:
         return seed
     from Crypto.IO import PEM, PKCS8
@@ -121,7 +121,7 @@ def _decode_key(text: str, passphrase: str | None) -> bytes:
     if marker not in (_CLEAR, _ENCRYPTED):
         raise ValueError(f'holds "{marker}", not a PKCS#8 private key')
     if marker == _ENCRYPTED and passphrase is None:
-        raise ValueError("is encrypted: name the source of its passphrase in the configuration")
+        raise ValueError("is encrypted: say in the configuration where its passphrase is")
     if marker == _CLEAR and passphrase is not None:
         raise ValueError("is not encrypted, yet a passphrase is configured: it protects nothing")
     try:
@@ -134,9 +134,9 @@ def _decode_key(text: str, passphrase: str | None) -> bytes:
 
 
 def _read_clear_seed(text: str) -> bytes | None:
-    """The seed of an unencrypted key in the one form that RFC 8410 (section 10.3) has for it; None for all others.
+    """Return the seed of an unencrypted key in the one form of RFC 8410 (section 10.3); None for all others.
 
-    The library that reads those costs an agent 4 MB for its whole life.
+    The library that reads the others would cost an agent 4 MB for its whole life.
     """
     lines = text.strip().split("\n")
     if (lines[0], lines[-1]) != (f"-----BEGIN {_CLEAR}-----", f"-----END {_CLEAR}-----"):
@@ -150,7 +150,7 @@ def _read_clear_seed(text: str) -> bytes | None:
 
 
 def _read_private(path: Path) -> str:
-    """The file's text, if nobody else can read it; checked on the open file, so that it cannot be swapped between."""
+    """Return the file's text if nobody else can read it, as checked on the open file, which cannot be swapped."""
     with path.open("rb") as stream:
         status = os.fstat(stream.fileno())
         if not stat.S_ISREG(status.st_mode):

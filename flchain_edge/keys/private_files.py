@@ -1,4 +1,4 @@
-"""Files of mode 600 that are there whole or not at all, also when the power goes."""
+"""Files of mode 600 that exist whole or not at all, even after a power cut."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 def create_private(path: Path, data: bytes) -> None:
-    """Write a new file; what is there is never overwritten, and of two processes that create it at once one wins."""
+    """Write a new file. Never overwrite one; of two processes that create it at once one wins."""
     temporary = _write_temporary(path, data)
     try:
-        # A link refuses to replace what is there, which a rename would.
+        # A link refuses to replace an existing file; a rename would not.
         with contextlib.suppress(FileExistsError):
             os.link(temporary, path)
     finally:
@@ -21,7 +21,7 @@ def create_private(path: Path, data: bytes) -> None:
 
 
 def replace_private(path: Path, data: bytes) -> None:
-    """Write a file or put it in the place of an older one: a reader meets the one or the other."""
+    """Write or replace a file: a reader sees either the old or the new one."""
     temporary = _write_temporary(path, data)
     try:
         temporary.replace(path)

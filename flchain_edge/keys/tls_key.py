@@ -1,7 +1,7 @@
-"""A node's TLS key and what is asked and known of its certificate, without a library for certificates on the board.
+"""A node's TLS key, its certificate request, and reading its certificate, without a library for certificates.
 
 The key is EC P-256, made here, in PKCS#8 PEM of mode 600; it never leaves the node. A request is
-PKCS#10 (RFC 2986), signed by that key, for the common name that brokers take for the user's: the node's address.
+PKCS#10 (RFC 2986), signed by that key, for the common name that brokers take as the user: the node's address.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _VERSION_TAG = 0xA0
 
 @dataclass(frozen=True)
 class Validity:
-    """From when until when a certificate is good, seconds since 1970."""
+    """From when until when a certificate is valid, seconds since 1970."""
 
     not_before_s: int
     not_after_s: int
 
 
 def load_or_create_tls_key(path: Path) -> Any:
-    """The node's TLS key, made on first use. Raise ConfigError."""
+    """Return the node's TLS key, made on first use. Raise ConfigError."""
     from Crypto.PublicKey import ECC
 
     try:
@@ -45,7 +45,7 @@ def load_or_create_tls_key(path: Path) -> Any:
 
 
 def build_request(key: Any, common_name: str) -> bytes:
-    """A PKCS#10 request in DER: this name, this key, signed by it. The same bytes whenever it is called."""
+    """Build a PKCS#10 request in DER: this name, this key, signed by it. The bytes are the same at every call."""
     from Crypto.Hash import SHA256
     from Crypto.Signature import DSS
     from Crypto.Util.asn1 import DerBitString, DerObject, DerObjectId, DerSequence, DerSetOf
@@ -54,14 +54,14 @@ def build_request(key: Any, common_name: str) -> bytes:
     attribute = DerSequence([DerObjectId(_COMMON_NAME), name.encode()])
     subject = DerSequence([DerSetOf([attribute.encode()])])
     info = DerSequence([0, subject, key.public_key().export_key(format="DER"), _NO_ATTRIBUTES]).encode()
-    # Deterministic (RFC 6979): a request that is repeated after a crash is the same request.
+    # Deterministic (RFC 6979): a request repeated after a crash is the same request.
     signature = DSS.new(key, "deterministic-rfc6979", encoding="der").sign(SHA256.new(info))
     algorithm = DerSequence([DerObjectId(_ECDSA_SHA256)])
     return bytes(DerSequence([info, algorithm, DerBitString(signature)]).encode())
 
 
 def _read_fields(pem: str) -> Any:
-    """The fields of the first certificate in a PEM text from its serial number on (RFC 5280, 4.1)."""
+    """Return the fields of the first certificate in a PEM text, from its serial number on (RFC 5280, 4.1)."""
     from Crypto.Util.asn1 import DerSequence
 
     end = pem.index("-----END CERTIFICATE-----") + len("-----END CERTIFICATE-----")
@@ -72,7 +72,7 @@ def _read_fields(pem: str) -> Any:
 
 
 def read_common_name(pem: str) -> str:
-    """The subject's, of the first certificate in a PEM text; empty if there is none. Raise ValueError for no PEM."""
+    """Return the subject's common name in the first certificate of a PEM text, or an empty text. Raise ValueError."""
     from Crypto.Util.asn1 import DerObject, DerObjectId, DerSequence, DerSetOf
 
     try:
@@ -88,7 +88,7 @@ def read_common_name(pem: str) -> str:
 
 
 def read_validity(pem: str) -> Validity:
-    """Of the first certificate in a PEM text. Raise ValueError for what is none."""
+    """Return the validity of the first certificate in a PEM text. Raise ValueError for anything else."""
     from Crypto.Util.asn1 import DerObject, DerSequence
 
     try:

@@ -1,4 +1,4 @@
-"""A node's log file, for where there is no journal: bounded, and no reason to stop when the disk is full."""
+"""A node's log file, for systems without a journal: bounded, and a full disk does not stop the node."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FILE_BYTES_MAX = 8_000_000
 
 
 class BoundedFile(RotatingFileHandler):
-    """A log file and the one before it. A disk that takes no more is told once on stderr, and costs lines only."""
+    """A log file and the one before it. A full disk is reported once on stderr, and only costs lines."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, maxBytes=FILE_BYTES_MAX, backupCount=1, encoding="utf-8", delay=True)

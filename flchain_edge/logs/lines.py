@@ -1,4 +1,4 @@
-"""Log lines taken apart again: the inverse of `flchain_edge.logs.setup`. Pure."""
+"""Parse log lines: the inverse of `flchain_edge.logs.setup`. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FIELD = re.compile(r"(?:^| )(\w+)=('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|\S*)"
 
 @dataclass(frozen=True)
 class LogLine:
-    """What `LineFormatter` has written, taken apart again; `text` is the line as it came."""
+    """A parsed line of `LineFormatter`; `text` is the line as it came."""
 
     text: str
     level: int
@@ -23,7 +23,7 @@ class LogLine:
 
 
 def parse_line(text: str) -> LogLine | None:
-    """None for a line that is not one of ours, such as a runtime's own words. Does not raise, whatever comes."""
+    """Parse a line. Return None for one that is not ours, such as a runtime's output. Never raise."""
     found = _LINE.search(text)
     if found is None:
         return None
@@ -31,6 +31,6 @@ def parse_line(text: str) -> LogLine | None:
     for name, value in _FIELD.findall(found["rest"]):
         try:
             fields[name] = str(literal_eval(value)) if value[:1] in "'\"" else value
-        except (ValueError, SyntaxError):  # somebody's text that only looks like a field
+        except (ValueError, SyntaxError):  # text that only looks like a field
             fields[name] = value
     return LogLine(text, logging.getLevelNamesMapping()[found["level"]], fields)

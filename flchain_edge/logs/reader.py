@@ -1,4 +1,4 @@
-"""What a node has said, read from the journal or from its log file, and filtered."""
+"""Read a node's log from the journal or from its log file, and filter it."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ POLL_S = 0.5
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which lines; a line that is not one of ours is shown only if all are."""
+    """Which lines to show. A line that is not ours is shown only without any filter."""
 
     level: int = logging.DEBUG
     fields: dict[str, str] = field(default_factory=dict)
 
     def has(self, line: LogLine | None) -> bool:
-        """Whether it is to be shown."""
+        """Return whether to show a line."""
         if line is None:
             return self.level <= logging.DEBUG and not self.fields
         return line.level >= self.level and all(line.fields.get(name) == value for name, value in self.fields.items())
 
     def filter(self, lines: Iterable[str]) -> Iterator[str]:
-        """Those that are wanted, without line ends."""
+        """Yield the wanted lines, without line ends."""
         for raw in lines:
             text = raw.rstrip("\n")
             if self.has(parse_line(text)):
@@ -44,7 +44,7 @@ class Wanted:
 
 
 def run_logs(settings: NodeSettings, arguments: argparse.Namespace, unit: str, systemd: Path = SYSTEMD_RUNS) -> None:
-    """Print them. Raise ConfigError where nothing keeps what the node says."""
+    """Print the wanted lines. Raise ConfigError if the node's log is kept nowhere."""
     fields = dict(arguments.field) | ({} if arguments.round is None else {"round": str(arguments.round)})
     wanted = Wanted(getattr(logging, arguments.level.upper()), fields)
     with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
@@ -58,20 +58,20 @@ def _choose_source(
     file = settings.log.file
     if file is not None and (file.exists() or not systemd.is_dir()):
         if not file.exists():
-            raise ConfigError((f"[log] file {file}: no such file; the node has said nothing yet",))
+            raise ConfigError((f"[log] file {file}: no such file; the node has logged nothing yet",))
         return read_file(file, count, wanted, follow=follow)
     if systemd.is_dir() and shutil.which("journalctl"):
         return read_journal(unit, count, wanted, follow=follow)
     raise ConfigError(
         (
-            "logs: nothing keeps what this node says: there is no systemd journal here, and [log] file is not set; "
-            "the node speaks on stderr",
+            "logs: this node's log is kept nowhere: there is no systemd journal here, and [log] file is not set; "
+            "it goes to stderr only",
         )
     )
 
 
 def read_journal(unit: str, count: int, wanted: Wanted, *, follow: bool) -> Iterator[str]:
-    """The newest `count` that are wanted, then what comes."""
+    """Yield the newest `count` wanted lines, then new ones as they come."""
     command = ("journalctl", "--no-pager", "--quiet", "--output=cat", f"--unit={unit}")
     newest: deque[str] = deque()
     if count:
@@ -97,7 +97,7 @@ def _follow_journal(command: tuple[str, ...], wanted: Wanted) -> Iterator[str]:
 
 
 def read_file(path: Path, count: int, wanted: Wanted, *, follow: bool) -> Iterator[str]:
-    """The newest `count` that are wanted, of the file and the one before it; then what comes, over its rotation too."""
+    """Yield the newest `count` wanted lines of the file and the one before it; then new ones, across its rotation."""
     newest: deque[str] = deque(maxlen=count)
     with contextlib.suppress(FileNotFoundError), Path(f"{path}.1").open(encoding="utf-8", errors="replace") as older:
         newest.extend(wanted.filter(older))

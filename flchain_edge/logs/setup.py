@@ -14,7 +14,7 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime
 
 
 class LineFormatter(logging.Formatter):
-    """Formats a record as one line. What a record got by `extra` is appended as key=value.
+    """Formats a record as one line. Fields given by `extra` are appended as key=value.
 
     Control characters are escaped, tracebacks included: a peer's text can neither start a line of its own nor move
     the cursor of a terminal.
@@ -42,7 +42,7 @@ class LineFormatter(logging.Formatter):
 
 
 def setup_logging(level: str, journal: bool | None = None, *, times: bool = False, file: Path | None = None) -> None:
-    """Send the root logger to stderr. `journal` adds the priority that journald reads; None finds out by itself.
+    """Send the root logger to stderr. `journal` adds the priority that journald reads; None detects it.
 
     `times` adds UTC time, for files; journald has its own. `file` gets the same lines. Raise ValueError for an
     unknown level.
@@ -54,12 +54,12 @@ def setup_logging(level: str, journal: bool | None = None, *, times: bool = Fals
     root.setLevel(level.upper())
     root.handlers[:] = [handler]
     if file is not None:
-        from flchain_edge.logs.file import BoundedFile  # not on top: few have one, and it costs a running node memory
+        from flchain_edge.logs.file import BoundedFile  # imported here: few nodes have one, and it costs memory
 
         kept = BoundedFile(file)
         kept.setFormatter(LineFormatter(priorities=False, times=True))
         root.addHandler(kept)
-    # aiosqlite tells of every statement at DEBUG; that buries ours.
+    # At DEBUG aiosqlite logs every statement, which buries our lines.
     logging.getLogger("aiosqlite").setLevel(logging.INFO)
 
 

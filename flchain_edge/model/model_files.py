@@ -1,6 +1,6 @@
-"""The files that training and scoring need: model and examples. Imports nothing of chain, keys or network.
+"""Read the files that training and scoring need: model and examples. Import nothing of chain, keys or network.
 
-A process that only computes on them stays small.
+So a process that only computes on them stays small.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 MODEL_BYTES_MAX = 64_000_000
 ZIP_MAGIC = b"PK\x03\x04"
 SCORE_BATCH = 64
-"""Rows between two signs of life; memory grows with it, speed no longer does."""
+"""Rows between two calls of `on_batch`. Larger batches need more memory and are not faster."""
 
 
 class NoWindows(FlchainError):
-    """There are too few usable windows now; the text says why. Not a fault: samples and labels may still come."""
+    """There are too few usable windows; the text says why. Not an error: samples and labels may still come."""
 
 
 class ModelShape(Protocol):
@@ -58,10 +58,10 @@ class Examples:
 
 
 def read_file(path: Path, what: str, bytes_max: int) -> bytes:
-    """The whole file. Raise ConfigError, also if it is longer than `bytes_max`."""
+    """Return the whole file. Raise ConfigError, also if it is longer than `bytes_max`."""
     try:
         with path.open("rb") as stream:
-            # Room is made for as many bytes as are asked for: 64 MB for any model, on a board that may not have them.
+            # Reading allocates as many bytes as it is asked for: 64 MB for any model, which a board may not have.
             data = stream.read(min(os.fstat(stream.fileno()).st_size, bytes_max) + 1)
     except OSError as error:
         raise ConfigError((f"{what} {path}: {error.strerror or error}",)) from error
@@ -80,7 +80,7 @@ def read_model_file(path: Path, digest: bytes) -> bytes:
 
 
 def compute_initial_model(model: TfliteModel) -> ModelVector:
-    """The model of round 0: the file's own initial weights, at the chain's fixed scale, shape (P,)."""
+    """Return the model of round 0: the file's own initial weights at the chain's fixed scale, shape (P,)."""
     model.init()
     return to_fixed(model.get_weights())
 
@@ -88,9 +88,9 @@ def compute_initial_model(model: TfliteModel) -> ModelVector:
 def compute_score_bp(
     model: TfliteModel, examples: Examples, vector: ModelVector, on_batch: Callable[[], object] = lambda: None
 ) -> int:
-    """Accuracy of the model vector, shape (P,), in basis points: floor(10,000 * correct / examples).
+    """Return the accuracy of the model vector, shape (P,), in basis points: floor(10,000 * correct / examples).
 
-    `on_batch` is called before each batch, for a caller who has to say that it goes on.
+    `on_batch` is called before each batch, for a caller that has to show progress.
     """
     model.set_weights(to_float(vector))
     correct = 0
@@ -102,28 +102,28 @@ def compute_score_bp(
 
 
 def hold_out(examples: Examples, percent: int) -> tuple[Examples, Examples]:
-    """To train on, and to score on: `percent` (1 to 50) of the rows, spread evenly over the file, are never trained on.
+    """Return the examples to train on and those to score on: `percent` (1 to 50) of the rows, spread evenly.
 
-    Raise ConfigError if that is not even one.
+    Raise ConfigError if that is not even one row.
     """
     held_before = np.arange(len(examples) + 1) * percent // 100
     is_held = np.diff(held_before) > 0
     if not is_held.any():
-        what = f"{percent}% of {len(examples)} examples are none to score on"
+        what = f"{percent}% of {len(examples)} examples leaves none to score on"
         raise ConfigError((f"[mining] holdout_percent: {what}",))
     train, held = (Examples(examples.x[rows], examples.y[rows]) for rows in (~is_held, is_held))
     return train, held
 
 
 def load_part(path: Path, model: ModelShape, holdout_percent: int, *, is_held_out: bool) -> Examples:
-    """The rows of a file that are held out, or the others: all of them if none are held out. Raise ConfigError."""
+    """Return the rows of a file that are held out, or the others: all rows if none are held out. Raise ConfigError."""
     examples = load_examples(path, model)
     return hold_out(examples, holdout_percent)[is_held_out] if holdout_percent else examples
 
 
 def load_examples(path: Path, model: ModelShape) -> Examples:
     """Read arrays x and y of a .npz file and check that they fit the model. Raise ConfigError with all problems."""
-    import zipfile  # np.load takes it; who reads no file has no need of it
+    import zipfile  # np.load needs it, and only it
 
     try:
         with path.open("rb") as stream:
@@ -137,7 +137,7 @@ def load_examples(path: Path, model: ModelShape) -> Examples:
     except OSError as error:
         raise ConfigError((f"data {path}: {error.strerror or error}",)) from error
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise ConfigError((f"data {path}: is damaged, or was not copied whole: {error}",)) from error
+        raise ConfigError((f"data {path}: is damaged or incomplete: {error}",)) from error
     problems = []
     if x.shape[1:] != model.input_shape:
         problems.append(

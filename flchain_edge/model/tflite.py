@@ -44,7 +44,7 @@ SIGNATURES: Final[dict[str, tuple[frozenset[str], frozenset[str]]]] = {
     "save": (frozenset(), frozenset({"weights"})),
     "restore": (frozenset({"weights"}), frozenset({"parameters_count"})),
 }
-EVALUATE_BATCH: Final = 64  # rows in one call: memory grows with it, speed no longer does
+EVALUATE_BATCH: Final = 64  # rows in one call: larger batches need more memory and are not faster
 PROBE_TIMEOUT_S: Final = 120.0  # an emulated board is some 20 times slower than a real one
 PROBE_PROGRAM: Final = "from flchain_edge.model.tflite import run_probe_program; run_probe_program()"
 MODEL_FILE_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -58,7 +58,7 @@ _RUNTIMES: Final = (
 
 
 def _find_runtime() -> tuple[str, Any]:
-    """Name and Interpreter class of the first runtime that can work here, or an empty name and None."""
+    """Return name and Interpreter class of the first runtime that works here, or an empty name and None."""
     for name, _, module in _RUNTIMES:
         if name == "tflite_runtime" and int(np.__version__.split(".")[0]) >= 2:
             continue  # it imports beside numpy 2, then fails on the first model
@@ -74,8 +74,8 @@ RUNTIME_NAME, _INTERPRETER = _find_runtime()
 
 
 def read_runtime_version() -> str:
-    """Of the installed runtime; empty if there is none."""
-    import importlib.metadata  # 2 MB, which a worker on a board need not hold
+    """Return the version of the installed runtime; empty if there is none."""
+    import importlib.metadata  # 2 MB, which a worker on a board does not need
 
     distribution = {name: package for name, package, _ in _RUNTIMES}.get(RUNTIME_NAME, "")
     return importlib.metadata.version(distribution) if distribution else ""
@@ -84,7 +84,7 @@ def read_runtime_version() -> str:
 class TfliteModel:
     """One model with its parameters and optimiser state, in memory only.
 
-    Not to be called from two threads at once. Every call runs without the GIL, so a step may run in a thread beside an
+    Do not call it from two threads at once. Every call runs without the GIL, so a step may run in a thread beside an
     event loop. All arrays returned are copies. Raise ConfigError on construction if no runtime is installed or the
     file is not a trainable model; a file from elsewhere goes through `probe_model` first, as some abort the process.
     """
@@ -112,25 +112,25 @@ class TfliteModel:
 
     @property
     def parameters_count(self) -> int:
-        """P, the length of the flat weight vector."""
+        """Return P, the length of the flat weight vector."""
         return self._parameters_count
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Of one example, without the batch."""
+        """Return the shape of one example, without the batch."""
         return self._input_shape
 
     @property
     def classes(self) -> int:
-        """Labels are 0 .. classes - 1."""
+        """Return the number of classes; labels are 0 to one less."""
         return self._classes
 
     def init(self) -> None:
-        """Back to the weights the file was built with, and to no momentum."""
+        """Restore the weights that the file was built with, and no momentum."""
         self._call("init")
 
     def get_weights(self) -> FloatArray:
-        """All parameters, (P,) float32."""
+        """Return all parameters, (P,) float32."""
         return np.array(self._call("save")["weights"], np.float32)
 
     def set_weights(self, flat: FloatArray) -> None:
@@ -141,23 +141,23 @@ class TfliteModel:
         self._call("restore", weights=weights)
 
     def train_step(self, x: FloatArray, y: NDArray[np.int32], learning_rate: float) -> float:
-        """One step of SGD with momentum on a batch; returns the mean loss (nats) before the step."""
+        """Make one step of SGD with momentum on a batch; return the mean loss (nats) before the step."""
         x, y = self._check_batch(x, y)
         return float(self._call("train", x=x, y=y, learning_rate=np.float32(learning_rate))["loss"])
 
     def grad(self, x: FloatArray, y: NDArray[np.int32]) -> FloatArray:
-        """Gradient of the batch's mean loss by all parameters, (P,); changes nothing."""
+        """Return the gradient of the batch's mean loss by all parameters, (P,). Change nothing."""
         x, y = self._check_batch(x, y)
         return np.array(self._call("grad", x=x, y=y)["gradient"], np.float32)
 
     def infer(self, x: FloatArray) -> FloatArray:
-        """Class probabilities (B, classes) of x (B, ...), B >= 1; in batches inside."""
+        """Return class probabilities (B, classes) of x (B, ...), B >= 1, computed in batches."""
         x = self._check_examples(x)
         parts = (self._call("infer", x=x[i : i + EVALUATE_BATCH]) for i in range(0, len(x), EVALUATE_BATCH))
         return np.concatenate([np.array(part["probabilities"], np.float32) for part in parts])
 
     def evaluate(self, x: FloatArray, y: NDArray[np.int32]) -> tuple[int, float]:
-        """How many of x (B, ...), B >= 1, are classified as y says, and the mean loss (nats); in batches inside."""
+        """Return how many of x (B, ...), B >= 1, are classified as y says, and the mean loss (nats)."""
         x, y = self._check_batch(x, y)
         correct, loss_sum = 0, 0.0
         for start in range(0, len(x), EVALUATE_BATCH):
@@ -168,7 +168,7 @@ class TfliteModel:
         return correct, loss_sum / len(x)
 
     def _get_runner(self, signature: str) -> Any:
-        """Made on first use: each signature that is never called costs no memory."""
+        """Return a signature's runner, made on first use: a signature that is never called costs no memory."""
         if signature not in self._runners:
             self._runners[signature] = self._interpreter.get_signature_runner(signature)
         return self._runners[signature]
@@ -194,7 +194,7 @@ class TfliteModel:
         labels = np.ascontiguousarray(y, np.int32)
         if labels.shape != examples.shape[:1]:
             raise ValueError(f"y of shape {labels.shape} for {len(examples)} examples")
-        # The kernels take any number as a label and count it as no class: silently wrong.
+        # The kernels accept any number as a label and count it as no class, which is silently wrong.
         if labels.min() < 0 or labels.max() >= self._classes:
             raise ValueError(
                 f"labels {labels.min()} to {labels.max()}; this model has classes 0 to {self._classes - 1}"
@@ -262,7 +262,7 @@ def _find_problems(model: bytes) -> dict[str, object]:
 
 
 def _try_model(model: TfliteModel) -> None:
-    """Raise ConfigError with everything that a trainable model would not do."""
+    """Raise ConfigError, with everything that a trainable model would not do."""
     problems = []
     x = (np.arange(3 * int(np.prod(model.input_shape)), dtype=np.float32) % 13 / 13).reshape(3, *model.input_shape)
     y = (np.arange(3) % model.classes).astype(np.int32)
@@ -275,7 +275,7 @@ def _try_model(model: TfliteModel) -> None:
         problems.append("model: a training step changes nothing, or gives numbers that are not finite")
     model.set_weights(start)
     if model.get_weights().tobytes() != start.tobytes():
-        problems.append("model: weights do not come back as they were restored")
+        problems.append("model: saved weights differ from those that were restored")
     if model.grad(x, y).shape != start.shape:
         problems.append("model: the gradient is not as long as the weights")
     correct, mean_loss = model.evaluate(x, y)
@@ -288,7 +288,7 @@ def _try_model(model: TfliteModel) -> None:
 
 
 def _check_file(model: bytes) -> None:
-    """What can be said without the runtime, whose parser is not made for hostile bytes."""
+    """Check what can be checked without the runtime, whose parser is not made for hostile bytes."""
     if _INTERPRETER is None:
         wanted = "tflite-runtime 2.14 (with numpy < 2) or ai-edge-litert 2.3"
         raise ConfigError((f"no TensorFlow Lite runtime works here (numpy is {np.__version__}): install {wanted}",))
@@ -299,7 +299,7 @@ def _check_file(model: bytes) -> None:
 
 
 def _check_signatures(found: dict[str, dict[str, list[str]]]) -> None:
-    """Raise ConfigError that names every signature, input and output that is missing."""
+    """Raise ConfigError, which names every signature, input and output that is missing."""
     problems = []
     for name, (inputs, outputs) in SIGNATURES.items():
         if name not in found:
@@ -314,5 +314,5 @@ def _check_signatures(found: dict[str, dict[str, list[str]]]) -> None:
 
 
 def _get_shape(details: dict[str, Any]) -> tuple[int, ...]:
-    """With -1 where a size is open."""
+    """Return a shape, with -1 where a size is open."""
     return tuple(int(size) for size in details["shape_signature"])

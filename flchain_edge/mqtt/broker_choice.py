@@ -16,13 +16,13 @@ STABLE_S = 5.0
 would throw each other out at full speed."""
 PROBE_TIMEOUT_S = 5.0
 RETURN_FACTOR_MAX = 16
-"""After returns that came to nothing the next waits longer, up to so many times `return_s`."""
+"""After each failed return the next one waits longer, up to this many times `return_s`."""
 
 
 def compute_backoff_s(failures: int, draw: float) -> float:
-    """Seconds to wait after the n-th failure in a row (from 1): doubling, capped, jittered by `draw` of [0, 1).
+    """Return the seconds to wait after the n-th failure in a row (from 1): doubling, capped, jittered.
 
-    The jitter is half of the delay: after a broker's restart a whole field of boards must not come back in one second.
+    `draw` is in [0, 1). Half of the delay is jitter: after a broker's restart not all boards must come back at once.
     """
     ceiling = min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2.0 ** min(failures - 1, 16))
     return ceiling * (0.5 + 0.5 * draw)
@@ -44,36 +44,36 @@ class BrokerChoice:
 
     @property
     def current(self) -> Endpoint:
-        """Where to connect now."""
+        """Return where to connect now."""
         return self._endpoints[self._index]
 
     @property
     def preferred(self) -> Endpoint:
-        """The first of the list."""
+        """Return the first of the list."""
         return self._endpoints[0]
 
     @property
     def is_stand_in(self) -> bool:
-        """Whether the present broker is not the preferred one."""
+        """Return whether the present broker is not the preferred one."""
         return self._index > 0
 
     def compute_return_s(self) -> float:
-        """Seconds on a stand-in before the preferred broker is looked for again, jittered as a back-off is."""
+        """Return the seconds on a stand-in before looking for the preferred broker again, jittered like a back-off."""
         return self._return_s * min(RETURN_FACTOR_MAX, 2.0**self._returns_failed) * (1 + self._draw())
 
     def stay(self) -> float:
-        """The connection has ended because we wanted it to: the same broker once more. Seconds to wait."""
+        """Choose the same broker again, after a connection that we ended ourselves; return the seconds to wait."""
         return 0.0
 
     def go_back(self) -> float:
-        """The preferred broker answers again: seconds to wait before it is tried."""
+        """Choose the preferred broker, which answers again; return the seconds to wait before it is tried."""
         self._index, self._failures, self._is_return = 0, 0, True
         return 0.0
 
     def turn(self, lasted_s: float) -> float:
-        """The connection came to nothing or has ended: on to the next broker. Seconds to wait before it is tried.
+        """Choose the next broker after a connection that failed or ended; return the seconds to wait before trying it.
 
-        Only when all were tried in vain the wait grows.
+        The wait grows only after all brokers have failed.
         """
         is_stable = lasted_s >= STABLE_S
         if self._is_return:
@@ -85,7 +85,7 @@ class BrokerChoice:
 
 
 async def is_listening(endpoint: Endpoint, context: ssl.SSLContext | None) -> bool:
-    """True if somebody accepts a connection there, and with TLS proves to be a broker of ours."""
+    """Return whether a server accepts a connection there and, with TLS, proves to be a broker of ours."""
     try:
         async with asyncio.timeout(PROBE_TIMEOUT_S):
             _, writer = await asyncio.open_connection(endpoint.host, endpoint.port, ssl=context)

@@ -1,8 +1,8 @@
-"""Long packets on their way from a device: in chunks, few under way at once, sent on where a broken link left off.
+"""Long packets on their way from a device: in chunks, few under way at once, continued where a broken link left off.
 
-No input or output here: the link asks what to send next. What the broker has acknowledged is not sent again unless a
-miner asks for it. Of a packet that is to be sent again, by this process or another one, the last chunk goes first:
-miners answer it with their receipt, or with what they lack.
+There is no input or output here: the link asks what to send next. An acknowledged chunk is not sent again unless a
+miner asks for it. A packet that may have been sent before, by this or another process, starts with its last chunk:
+miners answer that with a receipt, or with a list of what they lack.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from flchain.wire.chunks import DEVICE_CHUNK_BYTES, Ranges, build_chunk, count_chunks, hash_packet, iterate_indices
 
 UPLOADS_MAX = 4
-"""Packets kept to send or to send on; the oldest that is done is forgotten for a fifth, or the oldest."""
+"""Packets kept, whether under way or done. A further one displaces the oldest that is done, or the oldest."""
 PROBE_S = 10.0
-"""How often at most the last chunk of a packet that went out whole goes out again, to ask who lacks what."""
+"""Shortest time before the last chunk of a packet that was sent whole is sent again, to ask what miners lack."""
 AGAIN_S = 3.0
-"""A chunk that was sent so lately is not sent again for another who asks: four miners miss the same ones."""
+"""A chunk that was sent less than this long ago is not sent again: four miners ask for the same ones."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class _Upload:
     waiting: dict[int, None] = field(default_factory=dict)
     """Indices to send, in this order."""
     under_way: dict[int, int] = field(default_factory=dict)
-    """Bytes by index, not acknowledged yet."""
+    """Sizes in bytes by index, not acknowledged yet."""
     sent_s: dict[int, float] = field(default_factory=dict)
 
     @property
@@ -57,7 +57,7 @@ class ChunkedUploads:
         self._uploads: dict[bytes, _Upload] = {}
 
     def begin(self, topic: str, packet: bytes, now_s: float, *, is_again: bool = False) -> None:
-        """Send a packet. If it is on its way nothing changes; `is_again` if another process may have sent it before."""
+        """Send a packet, unless it is on its way already. `is_again`: another process may have sent it before."""
         digest = hash_packet(packet)
         known = self._uploads.get(digest)
         if known is None:
@@ -70,11 +70,11 @@ class ChunkedUploads:
             known.waiting = {known.count - 1: None}
 
     def cancel(self, packet: bytes) -> None:
-        """It is of no use any more. What is under way already is not called back."""
+        """Send no more of a packet; what is under way cannot be called back."""
         self._uploads.pop(hash_packet(packet), None)
 
     def want(self, digest: bytes, ranges: Ranges, now_s: float) -> None:
-        """A miner lacks these chunks. Those of a packet that is not known, and those sent just now, are not sent."""
+        """Send these chunks again, which a miner lacks; but none of an unknown packet, and none that was just sent."""
         upload = self._uploads.get(digest)
         if upload is None:
             return
@@ -84,7 +84,7 @@ class ChunkedUploads:
                 upload.waiting[index] = None
 
     def take(self, window_bytes: int, now_s: float) -> Chunk | None:
-        """The next chunk, if no more than `window_bytes` are then under way, or nothing else is."""
+        """Return the next chunk if it fits into `window_bytes` under way, or if nothing else is under way."""
         under_way = sum(sum(upload.under_way.values()) for upload in self._uploads.values())
         for upload in self._uploads.values():
             for index in upload.waiting:
@@ -97,12 +97,12 @@ class ChunkedUploads:
         return None
 
     def on_acked(self, chunk: Chunk) -> None:
-        """The broker has it."""
+        """Note that the broker has acknowledged a chunk."""
         if chunk.digest in self._uploads:
             self._uploads[chunk.digest].under_way.pop(chunk.index, None)
 
     def on_lost(self, chunks: Iterable[Chunk]) -> None:
-        """The link broke before these were acknowledged: they go first when it is back."""
+        """Send these first once the link is back: it broke before they were acknowledged."""
         for chunk in chunks:
             upload = self._uploads.get(chunk.digest)
             if upload is not None and upload.under_way.pop(chunk.index, None) is not None:

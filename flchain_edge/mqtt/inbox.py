@@ -1,4 +1,4 @@
-"""What a link hands to its owner: events, in a queue with a stated bound."""
+"""The events that a link hands to its owner, and a bounded queue for them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import TypeAlias
 
 INBOX_MESSAGES_MAX = 4096
 """Messages that may wait for the owner. When full, the arriving message is dropped and counted: what already waits is
-older and so nearer to its deadline, and peers repeat what got no receipt."""
+older, so nearer to its deadline, and peers repeat what got no receipt."""
 INBOX_BYTES_MAX = 32 * 1024 * 1024
 """Payload bytes that may wait, so that a few thousand large bodies do not exhaust a small board."""
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message from the broker. `retained` says that it was stored there and may be old."""
+    """A message from the broker. `retained`: the broker had stored it, so it may be old."""
 
     topic: str
     payload: bytes
@@ -25,12 +25,12 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The broker accepted us and the subscriptions are on their way: publishes are accepted from now on."""
+    """The broker has accepted the connection and the subscriptions are on their way; publishing works from now on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Disconnected:
-    """The connection is gone, and with it every publish that had no receipt: repeat those after `Connected`."""
+    """The connection is lost, and with it every message that had no receipt: repeat those after `Connected`."""
 
     reason: str
 
@@ -53,7 +53,7 @@ class Inbox:
         return len(self._events)
 
     def put(self, event: LinkEvent) -> bool:
-        """Append, or return False if the message does not fit. Connection events always fit (see `_is_flapping`)."""
+        """Append an event, or return False if a message does not fit. Other events always fit (`_is_flapping`)."""
         if isinstance(event, Received):
             if self._messages >= self._messages_max or self._bytes + len(event.payload) > self._bytes_max:
                 return False
@@ -67,9 +67,9 @@ class Inbox:
         return True
 
     def _is_flapping(self, event: LinkEvent) -> bool:
-        """Whether the queue ends with "down, up" and the link is down again: the older "down" then says it all.
+        """Return whether the queue ends with "down, up" and the link is down again: then the older "down" is enough.
 
-        This bounds connection events to three between two messages, however long the owner does not read.
+        This bounds connection events to three between two messages, even if the owner never reads.
         """
         return (
             isinstance(event, Disconnected)
@@ -79,7 +79,7 @@ class Inbox:
         )
 
     def get_nowait(self) -> LinkEvent | None:
-        """The oldest event, or None."""
+        """Return the oldest event, or None."""
         if not self._events:
             return None
         event = self._events.popleft()
@@ -89,7 +89,7 @@ class Inbox:
         return event
 
     async def get(self) -> LinkEvent:
-        """The oldest event, waiting for one if there is none."""
+        """Return the oldest event, waiting for one if there is none."""
         while (event := self.get_nowait()) is None:
             self._filled.clear()
             await self._filled.wait()

@@ -1,7 +1,7 @@
 """The MQTT link of agent and miner: MQTT 3.1.1, kept up, on the process's one asyncio loop.
 
-But for long packets that are half over nothing is kept in memory for later: the durable outbox is the caller's, and it
-is emptied by signed receipts of miners, never by a PUBACK.
+Apart from long packets under way it keeps nothing in memory for later: the durable outbox is the caller's, which
+empties it by miners' signed receipts, never by a PUBACK.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ def compute_publish_bytes(topic: str, payload_bytes: int, qos: int) -> int:
 
 
 class MqttLink:
-    """A connection that is kept: connects, reconnects, re-subscribes, and tells its owner.
+    """A connection that is kept up: connects, reconnects, subscribes again, and tells its owner.
 
-    Of several brokers the next is tried after each failure, and the first again when it is back (`broker_choice`).
+    With several brokers each failure leads to the next one, and back to the first once it answers (`broker_choice`).
 
     Use it from the loop's own thread. `receive` is called in place with each event, and returns False for one that it
     has no room for, which is then counted as dropped; `Inbox.put` does so. What it raises is logged, never passed on.
@@ -92,33 +92,33 @@ class MqttLink:
         self._rate = UplinkRate()
         self._uploads = ChunkedUploads()
         self._chunks: dict[int, Chunk] = {}
-        """Under way, by the number of the message."""
+        """Chunks under way, by the number of the message."""
         self._short: dict[int, bytes] = {}
-        """Packets that go whole and are under way: who has no receipt says them again too soon for a slow link."""
+        """Whole packets under way: on a slow link a sender that waits for a receipt would repeat them too soon."""
         self._said: dict[Endpoint, str] = {}
         self._choice = BrokerChoice(settings.endpoints, settings.return_s)
         self._choose: Callable[[], float] | None = None
         """How the next broker is chosen, if this connection ends because its owner wants it to."""
         self._changed_s = time.monotonic()
-        """When the link was last connected, or last lost."""
+        """When the link was last connected or lost."""
 
     @property
     def has_stand_ins(self) -> bool:
-        """Whether there is more than one broker to turn to."""
+        """Return whether there is more than one broker."""
         return len(self._settings.endpoints) > 1
 
     @property
     def is_connected(self) -> bool:
-        """Whether a publish would be taken now (room permitting)."""
+        """Return whether a message would be accepted now, if there is room."""
         return self._session is not None and self._session.is_ready
 
     @property
     def uplink_bytes_per_s(self) -> float | None:
-        """The measured rate of the way to the broker, or None before anything long enough was sent."""
+        """Return the measured rate to the broker, or None before anything long enough was sent."""
         return self._rate.bytes_per_s
 
     def describe(self) -> LinkStatus:
-        """Return which broker, since when it is connected or lost, and what is wrong if it is not."""
+        """Return which broker is in use, since when it is connected or lost, and what is wrong if it is not."""
         return LinkStatus(
             broker=str(self._choice.current),
             brokers=tuple(str(endpoint) for endpoint in self._settings.endpoints),
@@ -132,7 +132,7 @@ class MqttLink:
 
     @property
     def is_subscribed(self) -> bool:
-        """Whether the broker has acknowledged every filter on the present connection."""
+        """Return whether the broker has acknowledged every filter on the present connection."""
         return self.is_connected and self._session is not None and self._session.subscribed >= self._filters.keys()
 
     async def start(self) -> None:
@@ -153,29 +153,29 @@ class MqttLink:
         await asyncio.wait((task,))
 
     def reconnect(self, reason: str) -> None:
-        """End this connection and make it anew, with the TLS files as they are now."""
+        """End this connection and connect again, with the TLS files as they are now."""
         self._part(reason, self._choice.stay)
 
     def turn_away(self, reason: str) -> None:
-        """Turn to the next broker: for an owner who hears nobody through one that still answers."""
+        """Change to the next broker: for an owner that hears nobody through a broker that still answers."""
         self._part(reason, None)
 
     def _part(self, reason: str, choose: Callable[[], float] | None) -> None:
         if self._session is not None and self._session.is_ready:
-            self._say(logging.INFO, f"connecting anew: {reason}")
+            self._say(logging.INFO, f"connecting again: {reason}")
             self._choose = choose
             self._leave(self._session)
 
     def _leave(self, session: Session) -> None:
-        """Say goodbye; a broker that does not take it in STOP_TIMEOUT_S is left without."""
+        """Say goodbye, and hang up after STOP_TIMEOUT_S on a broker that does not take it."""
         session.disconnect()
         asyncio.get_running_loop().call_later(STOP_TIMEOUT_S, session.abort)
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> bool:
-        """Hand a message to the connection. False while disconnected or while OUTGOING_*_MAX are reached.
+        """Hand a message to the connection. Return False while disconnected, or while OUTGOING_*_MAX are reached.
 
-        True promises nothing yet: on `Disconnected` repeat what got no receipt. Raise ValueError for a payload above
-        PAYLOAD_BYTES_MAX, a QoS other than 0 and 1, or a topic that is empty or holds a wildcard: those are ours.
+        True promises nothing yet: after `Disconnected` repeat what got no receipt. Raise ValueError for a payload above
+        PAYLOAD_BYTES_MAX, a QoS other than 0 and 1, or a topic that is empty or has a wildcard: those are bugs.
         """
         if len(payload) > PAYLOAD_BYTES_MAX:
             raise ValueError(f"payload of {len(payload)} bytes, at most {PAYLOAD_BYTES_MAX}: send it in chunks")
@@ -199,9 +199,9 @@ class MqttLink:
         return number
 
     def send(self, topic: str, packet: bytes, *, is_again: bool = False) -> None:
-        """Publish a packet, or send it in chunks behind everything else, on and on over breaks of the link.
+        """Publish a short packet; send a long one in chunks behind everything else, across breaks of the link.
 
-        A long packet is kept until others take its place or it is cancelled; a short one is not, as by `publish`.
+        A long packet is kept until others displace it or it is cancelled; a short one is not kept.
         """
         if len(packet) > DEVICE_CHUNK_BYTES:
             self._uploads.begin(topic, packet, asyncio.get_running_loop().time(), is_again=is_again)
@@ -210,19 +210,19 @@ class MqttLink:
             self._short[number] = packet
 
     def send_again(self, digest: bytes, ranges: Ranges) -> None:
-        """Somebody lacks these chunks of a packet that was sent."""
+        """Send these chunks of a packet again: a miner lacks them."""
         self._uploads.want(digest, ranges, asyncio.get_running_loop().time())
         self._send_chunks()
 
     def cancel(self, packet: bytes) -> None:
-        """A packet that was to be sent is of no use any more."""
+        """Send no more of a packet that is not needed any more."""
         self._uploads.cancel(packet)
 
     def _send_chunks(self) -> None:
         now_s = asyncio.get_running_loop().time()
         while self.is_connected and (chunk := self._uploads.take(self._rate.compute_window_bytes(), now_s)):
             number = self._publish(chunk.topic, chunk.payload)
-            if number is None:  # the connection's own queue is full: again with the next acknowledgement
+            if number is None:  # the connection's own queue is full: try again at the next acknowledgement
                 self._uploads.on_lost((chunk,))
                 return
             self._chunks[number] = chunk
@@ -235,13 +235,13 @@ class MqttLink:
         self._send_chunks()
 
     def subscribe(self, *topic_filters: str, qos: int = 1) -> None:
-        """Want these filters from now on, on this connection and on every later one."""
+        """Subscribe to these filters, on this connection and on every later one."""
         self._filters.update(dict.fromkeys(topic_filters, qos))
         if self._session is not None and self._session.is_ready:
             self._session.subscribe(tuple((name, qos) for name in topic_filters))
 
     def unsubscribe(self, *topic_filters: str) -> None:
-        """Want these filters no more. Unknown ones are ignored."""
+        """End the subscription to these filters. Ignore unknown ones."""
         for name in topic_filters:
             self._filters.pop(name, None)
         if self._session is not None and self._session.is_ready:
@@ -252,14 +252,14 @@ class MqttLink:
             lasted_s = 0.0
             try:
                 lasted_s = await self._run_session()
-            except Exception as error:  # a fault of ours must not leave a board silent in the field
-                log.error("the link failed and starts again", exc_info=error)
+            except Exception as error:  # a bug of ours must not leave a board silent in the field
+                log.error("the link failed and restarts", exc_info=error)
             choose, self._choose = self._choose, None
             delay_s = choose() if choose is not None else self._choice.turn(lasted_s)
             await asyncio.sleep(delay_s)
 
     async def _run_session(self) -> float:
-        """One connection; returns the seconds for which it was ready."""
+        """Run one connection; return the seconds for which it was ready."""
         loop = asyncio.get_running_loop()
         reason = "stopped"
         session: Session | None = None
@@ -293,7 +293,7 @@ class MqttLink:
         return 0.0 if session is None or session.ready_since is None else loop.time() - session.ready_since
 
     async def _return_to_preferred(self, session: Session) -> None:
-        """End a stand-in's session once the preferred broker answers again."""
+        """End the session with a stand-in once the preferred broker answers again."""
         while True:
             await asyncio.sleep(self._choice.compute_return_s())
             if await is_listening(self._choice.preferred, build_tls_context(self._settings)):
@@ -324,13 +324,13 @@ class MqttLink:
     def _deliver(self, event: LinkEvent) -> None:
         try:
             is_taken = self._receive(event)
-        except Exception as error:  # the owner's fault must not stop the link
+        except Exception as error:  # a bug of the owner must not stop the link
             log.error("a handler of link events failed", exc_info=error)
         else:
             self.counters.dropped += not is_taken
 
     def _say(self, level: int, text: str) -> None:
-        """Log a change of state once a broker: one that is down for a night is one line, not ten thousand."""
+        """Log a change of state once for each broker: one that is down all night is one line, not ten thousand."""
         where = self._choice.current
         if text != self._said.get(where):
             self._said = {where: text} if self.is_connected else {**self._said, where: text}

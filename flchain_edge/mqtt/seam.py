@@ -1,4 +1,4 @@
-"""What a node wants of its link to the broker, and a fake that only records: machines run without a broker on it."""
+"""What a node needs of its link to the broker, and a fake that only records, so that no broker is needed."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from flchain.wire.chunks import Ranges
 
 
 class LinkStatus(msgspec.Struct, frozen=True):
-    """The link, for people: a part of the status file."""
+    """The state of the link, a part of the status file."""
 
     broker: str
     """host:port of the broker in use, or of the one that is tried."""
     brokers: tuple[str, ...]
-    """All that are configured, the preferred one first."""
+    """All configured brokers, the preferred one first."""
     is_connected: bool
     for_s: float
     """Seconds since it was connected, or since it was lost."""
@@ -29,7 +29,7 @@ class LinkStatus(msgspec.Struct, frozen=True):
 
 
 class Link(Protocol):
-    """A connection that is kept up. `MqttLink` says what each method promises."""
+    """A connection that is kept up. See `MqttLink` for what each method promises."""
 
     @property
     def has_stand_ins(self) -> bool: ...

@@ -1,7 +1,7 @@
 """One MQTT connection, from CONNECT to its end, on an asyncio loop over paho-mqtt.
 
-paho encodes and decodes; this module owns what paho leaves to threads and to chance: readiness of the socket, the
-bounds on what is under way, and that no exception escapes into the loop.
+paho encodes and decodes; this module adds what paho leaves to threads or does not bound: readiness of the socket, the
+limits on what is under way, and that no exception escapes into the loop.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from flchain_edge.mqtt.tls_errors import describe_alert
 log = logging.getLogger(__name__)
 
 OUTGOING_MESSAGES_MAX = 1024
-"""Publishes that may be under way (not yet written, or not yet acknowledged); beyond it `publish` returns False."""
+"""Messages that may be under way (not yet written, or not yet acknowledged); `publish` refuses further ones."""
 OUTGOING_BYTES_MAX = 16 * 1024 * 1024
 """The same in bytes, unless the owner has longer packets to send."""
 INFLIGHT_MAX = 64
-"""QoS 1 publishes that may await their PUBACK at once; the others of OUTGOING_MESSAGES_MAX wait behind them."""
+"""Messages at QoS 1 that may await their PUBACK at once; others wait behind them."""
 CONNECT_TIMEOUT_S = 5.0
 CONNACK_TIMEOUT_S = 10.0
 TICK_S_MAX = 5.0
 READS_MAX = 64
 """Packets taken from a TLS buffer before other tasks get their turn."""
 SUBACK_FAILURE = 0x80
-HUNG_UP = "the broker hung up: our certificate may have run out, be revoked, or be unknown there; its log says which"
+HUNG_UP = "the broker hung up: our certificate may be expired, revoked or unknown there; the broker's log says which"
 
 
 class SessionOwner(Protocol):
-    """What a session calls back. Called on the loop's thread, inside paho: must not raise."""
+    """What a session calls. It calls on the loop's thread, inside paho, so these must not raise."""
 
     def on_session_ready(self, session: Session) -> None: ...
 
@@ -72,7 +72,7 @@ def _build_client(settings: MqttSettings, will: Will | None) -> paho.Client:
 class Session:
     """One connection from CONNECT to its end, with a paho client of its own.
 
-    A fresh client each time is what keeps paho from resending by itself what an old connection left behind.
+    With a new client each time paho does not resend by itself what an old connection left behind.
     """
 
     def __init__(
@@ -113,10 +113,10 @@ class Session:
         return self.ready_since is not None and not self.closed.done()
 
     async def open(self) -> None:
-        """Connect, and shake hands for TLS. Raise OSError (ssl.SSLError is one) or ValueError.
+        """Connect, with the TLS handshake. Raise OSError (ssl.SSLError is one) or ValueError.
 
-        In a thread, because name look-up and paho's handshake block; a daemon of our own, because the loop's executor
-        would hold up the end of the process until the last time-out.
+        In a thread, because name look-up and paho's handshake block; in a daemon thread, because the loop's executor
+        would delay the end of the process until the last time-out.
         """
         opened: asyncio.Future[None] = self._loop.create_future()
 
@@ -132,7 +132,7 @@ class Session:
             error: Exception | None = None
             try:
                 self._client.connect(self._endpoint.host, self._endpoint.port, self._settings.keepalive_s)
-            except Exception as caught:  # every one is only a reason to try again later
+            except Exception as caught:  # whatever it is, the link tries again later
                 error = caught
             with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody waits
                 self._loop.call_soon_threadsafe(finish, error)
@@ -141,12 +141,12 @@ class Session:
         await opened
 
     async def run(self) -> str:
-        """Serve the open connection until it ends; the reason is returned."""
+        """Serve the open connection until it ends; return the reason."""
         sock = self._client.socket()
         if sock is None:
             return "closed while connecting"
         assert isinstance(sock, socket.socket), "paho opens no WebSocket unless it is asked to"
-        # Votes and receipts are small and waited for: never hold them back to fill a segment.
+        # Votes and receipts are small and urgent: never hold them back to fill a segment.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._attached = True
         self._loop.add_reader(sock, self._on_readable)
@@ -163,7 +163,7 @@ class Session:
         return self.closed.result()
 
     def publish(self, topic: str, payload: bytes, retain: bool, qos: int) -> int | None:
-        """The message's number, under which it is acknowledged; None if it was not taken."""
+        """Send a message; return the number under which it is acknowledged, or None if it was refused."""
         if len(self._outgoing) >= OUTGOING_MESSAGES_MAX:
             return None
         if self._outgoing_bytes + len(payload) > self._outgoing_bytes_max:
@@ -187,11 +187,11 @@ class Session:
             self.subscribed.difference_update(filters)
 
     def disconnect(self) -> None:
-        """Say goodbye behind what is already queued; `closed` tells when it is written."""
+        """Say goodbye behind what is already queued; `closed` is set when it is written."""
         self._guard(self._client.disconnect)
 
     def abort(self) -> None:
-        """Let go of the socket at once. Safe at any time and any number of times."""
+        """Close the socket at once. Safe at any time and any number of times."""
         self._end("aborted")
         client, sock = self._client, self._client.socket()
         client.on_socket_close = client.on_socket_register_write = client.on_socket_unregister_write = None
@@ -210,7 +210,7 @@ class Session:
             self._loop.remove_writer(sock)
 
     def _guard(self, action: Callable[[], object]) -> None:
-        """Run a step of paho. What it throws at a broken peer ends this connection, and nothing else."""
+        """Run a step of paho. What it raises about a broken peer ends this connection, and nothing else."""
         try:
             action()
         except Exception as error:  # paho indexes into whatever a broken peer sent
@@ -220,13 +220,13 @@ class Session:
         for _ in range(READS_MAX):
             self._guard(self._client.loop_read)
             sock = self._client.socket()
-            # What TLS has already decrypted makes no socket readable again, so it must be taken now.
+            # The socket does not become readable again for what TLS has already decrypted: take it now.
             if self.closed.done() or not isinstance(sock, ssl.SSLSocket) or not sock.pending():
                 return
         self._loop.call_soon(self._on_readable)
 
     def _flush(self) -> None:
-        """Write at once, and watch the socket only if it would not take all: saves two system calls a message."""
+        """Write at once, and watch the socket only if it did not take all: this saves two system calls a message."""
         if self.closed.done():
             return
         self._guard(self._client.loop_write)
@@ -235,7 +235,7 @@ class Session:
             self._loop.add_writer(sock, lambda: self._guard(self._client.loop_write))
 
     def _on_want_write(self, client: paho.Client, userdata: Any, sock: Any) -> None:
-        if self._attached:  # before, we are in the connecting thread
+        if self._attached:  # before that this is the connecting thread
             self._loop.call_soon(self._flush)
 
     def _on_written(self, client: paho.Client, userdata: Any, sock: Any) -> None:

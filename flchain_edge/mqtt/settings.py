@@ -1,4 +1,4 @@
-"""Where the broker is, who we are to it, and what it says when we vanish."""
+"""Where the broker is, how this node identifies itself, and what the broker publishes when the node vanishes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flchain.base.errors import ConfigError
 BROKERS_MAX = 16
 """Brokers that one node may know."""
 HOST_PATTERN = r"[A-Za-z0-9._:%-]{1,253}"
-"""Names in ASCII and addresses; what configuration files and tokens would misread is none of them."""
+"""Names in ASCII and addresses, without anything that configuration files or tokens would misread."""
 
 
 @dataclass(frozen=True)
@@ -28,21 +28,21 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class MqttSettings:
-    """Where the broker is and who we are to it. Also a section of the configuration file."""
+    """Where the broker is and how this node identifies itself; a section of the configuration file."""
 
     host: str = field(default="127.0.0.1", metadata={"help": "name or address of the broker", "min": 1})
     port: int = field(default=1883, metadata={"min": 1, "max": 65535, "help": "1883, or 8883 with TLS"})
-    client_id: str = field(default="", metadata={"max": 64, "help": "empty: the node's own address"})
+    client_id: str = field(default="", metadata={"max": 64, "help": "default: the node's own address"})
     username: str | None = field(default=None, metadata={"help": "only if the broker asks for one"})
     password: str | None = field(
-        default=None, repr=False, metadata={"secret": True, "help": "better by FLCHAIN_MQTT_PASSWORD than here"}
+        default=None, repr=False, metadata={"secret": True, "help": "better set FLCHAIN_MQTT_PASSWORD than this"}
     )
     tls_ca: Path | None = field(
-        default=None, metadata={"help": "PEM of the authority that signed the broker; turns TLS on"}
+        default=None, metadata={"help": "PEM of the authority that signed the broker's certificate; turns TLS on"}
     )
     tls_certificate: Path | None = field(default=None, metadata={"help": "PEM of this node's client certificate"})
     tls_key: Path | None = field(default=None, metadata={"help": "PEM of its key"})
-    keepalive_s: int = field(default=30, metadata={"min": 1, "max": 3600, "help": "seconds between signs of life"})
+    keepalive_s: int = field(default=30, metadata={"min": 1, "max": 3600, "help": "seconds between pings"})
     brokers: tuple[str, ...] = field(
         default=(),
         metadata={
@@ -64,12 +64,12 @@ class MqttSettings:
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
-        """Where to connect, the preferred broker first; never empty."""
+        """Return where to connect, the preferred broker first; never empty."""
         return tuple(parse_endpoint(text) for text in self.brokers) or (Endpoint(self.host, self.port),)
 
 
 def parse_endpoint(text: str) -> Endpoint:
-    """Raise ValueError for what is not host:port, or [v6 address]:port."""
+    """Read host:port or [IPv6 address]:port. Raise ValueError for anything else."""
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     is_port = port.isascii() and port.isdecimal() and len(port) <= 5 and 1 <= int(port) <= 65535
@@ -80,7 +80,7 @@ def parse_endpoint(text: str) -> Endpoint:
 
 @dataclass(frozen=True)
 class Will:
-    """What the broker publishes for us, at QoS 1, when we vanish without a goodbye."""
+    """What the broker publishes for this node, at QoS 1, when it vanishes without a goodbye."""
 
     topic: str
     payload: bytes
@@ -88,7 +88,7 @@ class Will:
 
 
 def build_tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
-    """TLS as the settings ask, or None without `tls_ca`. Raise ConfigError when a file cannot be used."""
+    """Build a TLS context from the settings, or None without `tls_ca`. Raise ConfigError when a file cannot be used."""
     if settings.tls_ca is None:
         if settings.tls_certificate or settings.tls_key:
             raise ConfigError(("[mqtt] tls_ca: needed as well when tls_certificate or tls_key is given",))
@@ -102,7 +102,7 @@ def build_tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if settings.tls_certificate is not None and settings.tls_key is not None:
         try:
-            # An empty passphrase: a key that has one must fail here, not ask on the terminal.
+            # An empty passphrase: a key that has one must fail here, and not ask for it on the terminal.
             context.load_cert_chain(str(settings.tls_certificate), str(settings.tls_key), password="")
         except OSError as error:
             raise ConfigError((f"[mqtt] tls_certificate or tls_key: {error.strerror or error}",)) from error
@@ -110,5 +110,5 @@ def build_tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
 
 
 def with_client_id(settings: MqttSettings, client_id: str) -> MqttSettings:
-    """The settings with `client_id` where the configuration names none."""
+    """Return the settings, with `client_id` if the configuration names none."""
     return settings if settings.client_id else replace(settings, client_id=client_id)

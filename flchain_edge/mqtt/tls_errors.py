@@ -1,4 +1,4 @@
-"""What a failed TLS connection means to whoever has to mend it. A board without a clock of its own comes first."""
+"""What a failed TLS connection means, for the person who has to repair it. The usual cause is a wrong clock."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _HOST, _IP = 62, 64
 
 
 def describe_tls_error(error: Exception, now_s: float) -> str:
-    """One line that says what to do. `now_s` is this machine's clock, seconds since 1970."""
+    """Return one line that says what to do. `now_s` is this machine's clock, seconds since 1970."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _describe_refused_server(error, datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%d %H:%M UTC"))
     return describe_alert(str(error)) or str(error) or type(error).__name__
 
 
 def describe_alert(text: str) -> str:
-    """What an alert of the other side means (RFC 8446, 6.2), from OpenSSL's words for it; empty if it is none."""
+    """Return what the other side's alert means (RFC 8446, 6.2), from OpenSSL's name for it; empty if it is none."""
     return next((f"{meaning} ({name})" for name, meaning in _ALERTS.items() if name in text), "")
 
 
@@ -39,7 +39,7 @@ def _describe_refused_server(error: ssl.SSLCertVerificationError, clock: str) ->
     if code == _EXPIRED:
         return f"its certificate has expired: this machine's clock says {clock}; if that is right, renew it there"
     if code in (_SELF_SIGNED, _SELF_SIGNED_IN_CHAIN, _NO_ISSUER, _NO_FIRST):
-        return f"its certificate is not of the authority in tls_ca: a wrong CA file, or not our broker ({text})"
+        return f"its certificate is not from the authority in tls_ca: a wrong CA file, or not our broker ({text})"
     if code in (_HOST, _IP):
         return f"its certificate is for another name: {text}"
-    return f"its certificate does not check: {text}"
+    return f"its certificate is not valid: {text}"

@@ -1,7 +1,7 @@
-"""How fast the way to the broker is, by what it acknowledges: bytes a second, and how much may be under way at once.
+"""Measure the rate to the broker by what it acknowledges, in bytes a second, and how much may be under way at once.
 
 Delivery rate as in BBR (Cardwell et al. 2016, ACM Queue 14.5): what was acknowledged between the sending of a message
-and its own acknowledgement, over that time. Short messages tell little of the rate and do not count.
+and its own acknowledgement, over that time. Short messages say little about the rate and do not count.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 SAMPLE_BYTES_MIN = 1_024
-"""Shorter messages measure the delay of the way, not its rate."""
+"""Shorter messages measure the delay of the path, not its rate."""
 NEW_SHARE = 0.25
-"""Of a new sample in the estimate."""
+"""Weight of a new sample in the estimate."""
 WINDOW_BYTES_MIN = 8_192
 WINDOW_BYTES_MAX = 1_048_576
 QUEUE_S = 0.25
-"""What may wait beyond what fills the way, in seconds: a message that matters waits behind no more."""
+"""Queue beyond what fills the path, in seconds of sending: an urgent message waits behind no more than this."""
 
 
 @dataclass
 class UplinkRate:
-    """The estimate of one process; it outlives connections, since they go the same way."""
+    """The estimate of one process. It outlives connections, which all take the same path."""
 
     bytes_per_s: float | None = None
     """None before the first sample."""
@@ -30,11 +30,11 @@ class UplinkRate:
     _sent: dict[int, tuple[int, float, int]] = field(default_factory=dict)
 
     def on_sent(self, message: int, size: int, now_s: float) -> None:
-        """A message of this many bytes was handed to the connection; `message` names it until it is acknowledged."""
+        """Note that a message of this many bytes was handed to the connection under the number `message`."""
         self._sent[message] = (size, now_s, self._acked_bytes)
 
     def on_acked(self, message: int, now_s: float) -> None:
-        """The broker has it. Unknown ones are ignored."""
+        """Note that the broker has acknowledged a message. Ignore unknown ones."""
         if message not in self._sent:
             return
         size, sent_s, acked_before = self._sent.pop(message)
@@ -48,11 +48,11 @@ class UplinkRate:
         self.bytes_per_s = before + NEW_SHARE * (sample - before)
 
     def on_lost(self) -> None:
-        """The connection is gone, and with it what was under way."""
+        """Forget what was under way: the connection is lost."""
         self._sent.clear()
 
     def compute_window_bytes(self) -> int:
-        """How much that can wait may be under way: what the way holds, and QUEUE_S more, since it may hold more."""
+        """Return how many bytes of patient traffic may be under way: what fills the path, and QUEUE_S of queue."""
         if self.bytes_per_s is None or self.delay_s is None:
             return WINDOW_BYTES_MIN
         window = self.bytes_per_s * (self.delay_s + QUEUE_S)

@@ -1,4 +1,4 @@
-"""The genesis file and the model that it names."""
+"""Read the genesis file and the model that it names."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def load_genesis(path: Path) -> Genesis:
     except ConfigError as error:
         raise ConfigError(tuple(p if str(path) in p else f"{path}: {p}" for p in error.problems)) from error
     if not CONSENSUS_RULES[genesis.params.consensus].is_final_at_once:
-        hint = "nodes and their devices need final blocks; compare the rules with: flchain bench consensus"
+        hint = "nodes need final blocks; compare the rules with: flchain bench consensus"
         raise ConfigError(
-            (f"{path}: genesis: consensus: {genesis.params.consensus!r} runs in simulations only: {hint}",)
+            (f"{path}: genesis: consensus: {genesis.params.consensus!r} only runs in simulations: {hint}",)
         )
     return genesis
 

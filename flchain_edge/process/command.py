@@ -1,4 +1,4 @@
-"""What `flchain-agent` and `flchain-miner` share as commands: run, check the configuration, show the key and more."""
+"""The commands that `flchain-agent` and `flchain-miner` share: run, check the configuration, show the key and more."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 EXIT_FAULT, EXIT_IO, EXIT_TRY_AGAIN, EXIT_CONFIG = 1, 74, 75, 78
-"""As sysexits.h names them: systemd units restart after the first three, never after a configuration error."""
+"""As in sysexits.h. The systemd units restart after the first three, never after a configuration error."""
 EXIT_UNREAD = 141
-"""What a shell says of a program whose reader went away."""
+"""The exit code that a shell reports for a program whose reader went away."""
 
 
 @dataclass(frozen=True)
 class NodeAction:
-    """One more thing that a program does with its settings. `act` raises what `run` may raise; it may return an exit
+    """A further command of a program. `act` gets its settings, raises what `run` may raise, and may return an exit
     code."""
 
     name: str
@@ -45,27 +45,27 @@ class NodeAction:
     act: Callable[[Any, argparse.Namespace], int | None]
     add_arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
     has_config: bool = True
-    """False for what comes before there is a configuration: `act` gets None for its settings."""
+    """False for a command that needs no configuration: `act` gets None for its settings."""
 
 
 @dataclass(frozen=True)
 class NodeCommand:
-    """One program: its name, its settings' class, and what it does with them."""
+    """A program: its name, the class of its settings, and what it does with them."""
 
     program: str
     description: str
     role: str
-    """What the genesis calls its nodes: "validator" or "device"."""
+    """The genesis's word for such a node: "validator" or "device"."""
     settings_type: type[NodeSettings]
     run: Callable[[Any], Coroutine[Any, Any, None]]
     get_members: Callable[[Genesis], Iterable[bytes]] | None = None
-    """The public keys that the genesis knows in this role; None where it can be won later (docs/staking.md)."""
+    """The public keys that the genesis has in this role; None if a node can join later (docs/staking.md)."""
     find_data_problems: Callable[[Any, TfliteModel | None], Iterable[str]] | None = None
-    """What is wrong with the data of a node that has more than the file `examples`; None: that file is all."""
+    """Finds problems in the data of a node that has more than the file `examples`; None if that file is all."""
     default_config: Path | None = None
-    """Where the system's own node has its file: taken if none is named and this one can be read."""
+    """The configuration of the node that runs as a service, used if none is named and this one can be read."""
     actions: tuple[NodeAction, ...] = ()
-    """What this program does besides run, check, key and example; `resync` mends its database."""
+    """The commands besides run, check, key and example; `resync` repairs its database."""
 
 
 def _build_parser(command: NodeCommand) -> argparse.ArgumentParser:
@@ -86,8 +86,8 @@ def _build_parser(command: NodeCommand) -> argparse.ArgumentParser:
 
     for name, text in (
         ("run", "run until stopped by a signal"),
-        ("check", "say everything that is wrong with the configuration and the files it names; changes nothing"),
-        ("key", "print this node's lines for the network file; makes the key file if there is none"),
+        ("check", "report every problem of the configuration and of the files that it names; change nothing"),
+        ("key", "print this node's lines for the network file; make the key file if there is none"),
     ):
         add_config(actions.add_parser(name, help=text, description=text))
     for extra in command.actions:
@@ -100,7 +100,7 @@ def _build_parser(command: NodeCommand) -> argparse.ArgumentParser:
 
 
 def run_command(command: NodeCommand, argv: Sequence[str] | None = None) -> int:
-    """Parse, run, and turn errors into one line each and an exit code."""
+    """Parse and run a command; print each error as one line, and return the exit code."""
     arguments = _build_parser(command).parse_args(argv)
     if arguments.action == "example":
         print(render_example(command.settings_type), end="")
@@ -118,13 +118,13 @@ def run_command(command: NodeCommand, argv: Sequence[str] | None = None) -> int:
         return EXIT_CONFIG
     except LedgerCorrupt as error:
         print(
-            f"error: the database is damaged at {error}; mend it with: "
+            f"error: the database is damaged at {error}; repair it with: "
             f"{command.program} resync --config {arguments.config}",
             file=sys.stderr,
         )
         return EXIT_FAULT
     except StoreFull as error:
-        print(f"error: {error}; make room and start again, nothing was lost", file=sys.stderr)
+        print(f"error: {error}; free some space and start again, nothing was lost", file=sys.stderr)
         return EXIT_IO
     except FlchainError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -132,7 +132,7 @@ def run_command(command: NodeCommand, argv: Sequence[str] | None = None) -> int:
 
 
 def end_unread() -> int:
-    """The exit code when the reader, `head` say, has seen enough; what Python still flushes goes nowhere."""
+    """Return the exit code for a reader, such as `head`, that went away; drop what Python would still flush."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return EXIT_UNREAD
 
@@ -151,7 +151,7 @@ def _act(command: NodeCommand, settings: Any, arguments: argparse.Namespace) -> 
         try:
             asyncio.run(_run(command, settings))
         except ConfigError as error:
-            # A start stops at the first file that is wrong; who has to mend it wants to hear of all.
+            # A start stops at the first wrong file; a person who has to correct them wants to hear of all.
             raise ConfigError(tuple(dict.fromkeys((*error.problems, *find_problems(command, settings))))) from error
     return 0
 
@@ -162,7 +162,7 @@ async def _run(command: NodeCommand, settings: Any) -> None:
 
 
 def format_key(command: NodeCommand, identity: Identity) -> str:
-    """The lines to paste into the network file that `flchain genesis make` reads."""
+    """Return the lines to paste into the network file that `flchain genesis make` reads."""
     public_key = identity.public_key.hex()
     entry = {
         "validator": f'[[validators]]\npublic_key = "{public_key}"',
@@ -172,9 +172,9 @@ def format_key(command: NodeCommand, identity: Identity) -> str:
 
 
 def find_problems(command: NodeCommand, settings: Any) -> tuple[str, ...]:
-    """All that is wrong with the files that a configuration names; a file that depends on a bad one is only looked for.
+    """Return all problems of the files that a configuration names. A file that depends on a bad one need only exist.
 
-    Makes nothing: a key file that is not there is a problem, since the genesis cannot know the key.
+    Nothing is created: a key file that is missing is a problem, since the genesis cannot contain its key.
     """
     problems: list[str] = []
     genesis = _attempt(problems, load_genesis, settings.genesis)
@@ -197,12 +197,12 @@ def find_problems(command: NodeCommand, settings: Any) -> tuple[str, ...]:
     if genesis is None or identity is None or command.get_members is None:
         return tuple(problems)
     if identity.public_key not in command.get_members(genesis):
-        problems.append(f"key {settings.key.file}: {identity.address.hex()} is no {command.role} of this chain")
+        problems.append(f"key {settings.key.file}: {identity.address.hex()} is not a {command.role} of this chain")
     return tuple(problems)
 
 
 def _load_model(path: Path, genesis: Genesis) -> TfliteModel:
-    # Not on top: an agent that runs never holds the runtime itself (docs/decisions/0011).
+    # Imported here: a running agent never loads the runtime itself (docs/decisions/0011).
     from flchain_edge.model.tflite import TfliteModel, probe_model
 
     data = load_model_file(path, genesis)

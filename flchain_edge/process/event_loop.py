@@ -1,4 +1,4 @@
-"""What both runners stand on: one queue of events, timers by key, and the signals that end a process."""
+"""The base of both runners: one queue of events, timers by key, and the signals that end a process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def read_clocks() -> tuple[Millis, UnixMillis]:
-    """Now, by the monotonic clock and by the world's: what both machines are told with every event."""
+    """Return the present time by the monotonic clock and by the wall clock, which machines get with every event."""
     return Millis(time.monotonic_ns() // 1_000_000), UnixMillis(time.time_ns() // 1_000_000)
 
 
@@ -25,9 +25,9 @@ EventT = TypeVar("EventT")
 
 
 class EventQueue(Generic[EventT]):
-    """Link events (bounded) and the node's own events (timers, results: bounded by what was asked for), in one wait.
+    """One queue of link events (bounded) and the node's own (timers, results: as many as were asked for).
 
-    The node's own come first: a result that is there must not wait behind a burst of messages.
+    The node's own come first: a result must not wait behind a burst of messages.
     """
 
     def __init__(self) -> None:
@@ -36,12 +36,12 @@ class EventQueue(Generic[EventT]):
         self._wake = asyncio.Event()
         self._timers: dict[Hashable, asyncio.TimerHandle] = {}
         self.taken = 0
-        """Events that the owner has taken."""
+        """How many events the owner has taken."""
         self.is_awaited = False
-        """True while the owner waits for an event: it has done all that it was asked."""
+        """True while the owner waits for an event, having processed all others."""
 
     def post(self, event: EventT) -> None:
-        """Add an event of the node's own, from the loop's thread."""
+        """Add one of the node's own events, from the loop's thread."""
         self._own.append(event)
         self._wake.set()
 
@@ -52,7 +52,7 @@ class EventQueue(Generic[EventT]):
         return is_taken
 
     def start_timer(self, key: Hashable, delay_ms: int, event: EventT) -> None:
-        """Post `event` after `delay_ms`; a timer of the same key is replaced."""
+        """Post `event` after `delay_ms`. Replace a timer of the same key."""
         if (running := self._timers.pop(key, None)) is not None:
             running.cancel()
         loop = asyncio.get_running_loop()
@@ -63,13 +63,13 @@ class EventQueue(Generic[EventT]):
         self.post(event)
 
     def stop_timers(self) -> None:
-        """Forget all timers."""
+        """Cancel all timers."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
 
     async def get(self) -> EventT | LinkEvent:
-        """The next event, waiting for one if there is none."""
+        """Return the next event, waiting for one if there is none."""
         while (event := self._take()) is None:
             self._wake.clear()
             self.is_awaited = True
@@ -85,7 +85,7 @@ class EventQueue(Generic[EventT]):
 
 
 class RefusalCounter:
-    """Counts refused messages by reason; says the first and then every tenfold, so that a flood is no log flood."""
+    """Counts refused messages by reason. It logs the 1st, 10th, 100th and so on: a flood must not flood the log."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -99,12 +99,12 @@ class RefusalCounter:
 
 
 def on_reload(act: Callable[[], None]) -> None:
-    """Call `act` on every SIGHUP (`systemctl reload`) from now on; without, a SIGHUP ends the process."""
+    """Call `act` on every SIGHUP (`systemctl reload`) from now on. Without it a SIGHUP ends the process."""
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, act)
 
 
 async def run_until_signal(main: asyncio.Task[None]) -> None:
-    """Wait for `main`; SIGINT and SIGTERM cancel it, which ends it cleanly. Passes on what it raises."""
+    """Wait for `main`; SIGINT and SIGTERM cancel it, which ends it cleanly. Raise what it raises."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, main.cancel)

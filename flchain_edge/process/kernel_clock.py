@@ -1,4 +1,4 @@
-"""What the kernel knows of time: which boot this is, when a process began, and whether a time server sets the clock."""
+"""What the kernel knows about time: which boot this is, when a process began, and whether a time server sets the clock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TIME_ERROR = 5
 
 
 def read_boot_key() -> str:
-    """The kernel's id of this boot; of this process where there is none."""
+    """Return the kernel's id of this boot, or one of this process if there is none."""
     try:
         return BOOT_ID.read_text().strip()
     except OSError:
@@ -35,7 +35,7 @@ def read_start_ticks(pid: int, proc_root: Path = Path("/proc")) -> int | None:
 
 
 def is_clock_synchronised() -> bool:
-    """Whether a time server keeps the wall clock (adjtimex(2) says so); False where that cannot be asked."""
+    """Return whether a time server keeps the wall clock, by adjtimex(2); False if that cannot be asked."""
     try:
         state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.create_string_buffer(TIMEX_BYTES))
     except (OSError, AttributeError):

@@ -1,4 +1,4 @@
-"""`flchain-agent logs` and `flchain-miner logs`: the command line of them."""
+"""The command line of `flchain-agent logs` and `flchain-miner logs`."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ LEVELS = ("debug", "info", "warning", "error")
 
 
 def build_log_action(unit: str) -> NodeAction:
-    """For the node that runs as this unit."""
+    """Return the command, for the node that runs as this unit."""
 
     def act(settings: NodeSettings, arguments: argparse.Namespace) -> None:
-        from flchain_edge.logs.reader import run_logs  # not on top: a running node has no need of it
+        from flchain_edge.logs.reader import run_logs  # imported here: a running node does not need it
 
         run_logs(settings, arguments, unit)
 
-    return NodeAction("logs", "print what this node has said: from the journal, or its log file", act, _add_arguments)
+    return NodeAction("logs", "print this node's log, from the journal or its log file", act, _add_arguments)
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-n", type=_read_count, default=LINES, metavar="N", dest="lines", help=f"newest lines (default: {LINES})"
     )
-    parser.add_argument("--follow", action="store_true", help="go on with what is said from now on, until Ctrl-C")
-    parser.add_argument("--level", choices=LEVELS, default="debug", help="this and worse")
+    parser.add_argument("--follow", action="store_true", help="continue with new lines as they come, until Ctrl-C")
+    parser.add_argument("--level", choices=LEVELS, default="debug", help="this level and worse")
     parser.add_argument(
-        "--round", type=int, metavar="N", help="only what is about this round: the same as --field round=N"
+        "--round", type=int, metavar="N", help="only lines about this round: the same as --field round=N"
     )
     parser.add_argument(
         "--field",
@@ -38,7 +38,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=_read_field,
         metavar="NAME=VALUE",
-        help="only lines with it; may be repeated",
+        help="only lines with this field; can be repeated",
     )
 
 

@@ -1,6 +1,6 @@
-"""What a service tells systemd over NOTIFY_SOCKET (sd_notify(3)): ready, status, watchdog, stopping.
+"""Tell systemd about a service over NOTIFY_SOCKET (sd_notify(3)): ready, status, watchdog, stopping.
 
-The watchdog is fed only while the node gets on: a loop that turns but whose owner hangs is as dead as one that stands.
+The watchdog is fed only while the node makes progress: a loop that turns for an owner that hangs is dead, too.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ from flchain_edge.process.event_loop import EventQueue
 log = logging.getLogger(__name__)
 
 STATUS_BYTES_MAX = 512
-"""Longest status line; what is longer is cut."""
+"""Longest status line; a longer one is cut."""
 TICK_S_MAX = 10.0
 START_EXTENSION_S = 60
-"""A board without network waits for its broker as long as it must: the time allowed for the start is moved on while
+"""A board without network waits for its broker as long as it takes: the time allowed for the start is extended while
 the loop turns."""
 _US_PER_S = 1_000_000
 
 
 class Notifier:
-    """Sends datagrams to the service manager; does nothing where there is none. Never raises and never blocks."""
+    """Sends datagrams to the service manager, if there is one. Never raises and never blocks."""
 
     def __init__(self, environ: MutableMapping[str, str] | None = None) -> None:
-        """Takes NOTIFY_SOCKET and WATCHDOG_* out of the environment: a child process must not speak for this one."""
+        """Take NOTIFY_SOCKET and WATCHDOG_* out of the environment: a child process must not speak for this one."""
         environ = os.environ if environ is None else environ
         address = environ.pop("NOTIFY_SOCKET", "")
         watchdog_us, pid = environ.pop("WATCHDOG_USEC", ""), environ.pop("WATCHDOG_PID", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address
         is_for_us = not pid or pid == str(os.getpid())
         self.watchdog_s = int(watchdog_us) / _US_PER_S if watchdog_us.isdigit() and is_for_us else 0.0
-        """Silence after which this process is killed, seconds; 0: there is no watchdog."""
+        """Seconds of silence after which this process is killed; 0 without a watchdog."""
 
     @property
     def is_heard(self) -> bool:
-        """Whether a service manager listens."""
+        """Return whether a service manager listens."""
         return bool(self._address)
 
     def send(self, *assignments: str) -> bool:
-        """Send lines of NAME=value as one datagram; False if nobody took it."""
+        """Send lines of NAME=value as one datagram; return False if nobody took it."""
         if not self._address:
             return False
         try:
@@ -60,16 +60,16 @@ class Notifier:
 
 
 def _clean(status: str) -> str:
-    """One line, as long as is allowed."""
+    """Return the status as one line of the allowed length."""
     line = "".join(mark if mark.isprintable() else " " for mark in status)
     return line.encode()[:STATUS_BYTES_MAX].decode(errors="ignore")
 
 
 class ServiceReport:
-    """Tells the manager of one node: ready with the first connection, then its status, and that it gets on.
+    """Tells the manager about one node: ready at the first connection, then its status, and that it makes progress.
 
-    `describe`, given to `reporting`, makes the status line at every tick. Progress is that events are taken from the
-    queue, or that none waits: a node which does not come back for the next is fed no more, and is killed and restarted.
+    `describe`, given to `reporting`, makes the status line at every tick. Progress means that events are taken from the
+    queue, or that none waits: a node that does not fetch its next event is fed no more, and is killed and restarted.
     """
 
     def __init__(self, notifier: Notifier, queue: EventQueue[Any]) -> None:
@@ -77,14 +77,14 @@ class ServiceReport:
         self._queue = queue
         self._describe: Callable[[], str] = lambda: "starting"
         self._is_ready = False
-        """The manager has heard it: a datagram that finds it too busy is lost."""
+        """Whether the manager has heard it: a datagram that finds it too busy is lost."""
         self._is_connected = False
         self._was_connected = False
         self._taken = -1
         self._said = ""
 
     def relay(self, deliver: Callable[[LinkEvent], bool]) -> Callable[[LinkEvent], bool]:
-        """A handler of link events that passes them on to `deliver` and takes note of connections."""
+        """Return a handler of link events that notes connections and passes all events on to `deliver`."""
 
         def on_link_event(event: LinkEvent) -> bool:
             is_taken = deliver(event)
@@ -97,7 +97,7 @@ class ServiceReport:
         return on_link_event
 
     def tell(self) -> None:
-        """That it is ready, until it is heard; the status, if it has changed; and a feed, if the node gets on."""
+        """Send READY until it is heard, the status if it has changed, and a feed if the node makes progress."""
         if self._was_connected and not self._is_ready:
             self._is_ready = self._notifier.send("READY=1")
         where = "" if self._is_connected else "no broker; "
@@ -109,12 +109,12 @@ class ServiceReport:
             self._said = status
 
     def is_getting_on(self) -> bool:
-        """True if the node waits for events, or has taken some since this was last asked."""
+        """Return whether the node waits for events, or has taken some since the last call."""
         before, self._taken = self._taken, self._queue.taken
         return self._queue.is_awaited or self._taken != before
 
     async def run(self) -> None:
-        """Tell until cancelled. Four times in the watchdog's time at least."""
+        """Report until cancelled, at least four times in the watchdog's time."""
         if not self._notifier.is_heard:
             return
         tick_s = min(TICK_S_MAX, self._notifier.watchdog_s / 4) if self._notifier.watchdog_s else TICK_S_MAX
@@ -124,7 +124,7 @@ class ServiceReport:
 
     @contextlib.asynccontextmanager
     async def reporting(self, describe: Callable[[], str]) -> AsyncIterator[None]:
-        """Tell while the block runs; at its end, that the node stops."""
+        """Report while the block runs; at its end, that the node is stopping."""
         self._describe = describe
         task = asyncio.create_task(self.run(), name="service-report")
         try:

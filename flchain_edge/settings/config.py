@@ -1,9 +1,9 @@
-"""Configuration: TOML into frozen dataclasses, every problem told at once, with file and key.
+"""Configuration: read TOML into frozen dataclasses, and report every problem at once, with file and key.
 
 A section of the file is a nested dataclass, a list of tables a `tuple[SomeDataclass, ...]`. Field metadata holds the
 rules: `min` and `max` (of a number, or of the length of a text or list), `choices`, `pattern` (whole match), `help`,
-`example` (for `render_example`; else the default is shown) and `secret` (its value is never repeated in a problem). A
-`__post_init__` may raise ValueError for what concerns several keys.
+`example` (for `render_example`; otherwise the default is shown) and `secret` (never repeated in a problem). A
+`__post_init__` may raise ValueError about several keys together.
 
 Environment: FLCHAIN_<SECTION>_<KEY>, in capitals, wins over the file (FLCHAIN_<KEY> at the top level; lists are
 separated by commas; lists of tables have none). An empty variable counts as not set.
@@ -32,12 +32,12 @@ ConfigType = TypeVar("ConfigType")
 
 
 class _Refused(Exception):
-    """A value breaks the rule that the text gives ("must be ...")."""
+    """A value breaks the rule that the text states ("must be ...")."""
 
 
 @dataclass
 class _Reading:
-    """What one pass over the file carries along."""
+    """The state of one pass over the file."""
 
     file: str
     folder: Path
@@ -73,7 +73,7 @@ def load_config(path: Path, config_type: type[ConfigType], environ: Mapping[str,
 
 
 def _read_table(reading: _Reading, kind: Any, table: dict[str, Any], section: tuple[str, ...]) -> object | None:
-    """The dataclass for one table, or None after complaining."""
+    """Return the dataclass for one table, or None after complaining."""
     known = [entry.name for entry in fields(kind)]
     for key in table:
         if key not in known:
@@ -128,7 +128,7 @@ def _read_field(
             help_text = entry.metadata.get("help")
             reading.complain(section, f"{entry.name}: is missing" + (f" ({help_text})" if help_text else ""))
     except _Refused as refused:
-        # Problems are logged: what may be a secret is not repeated there.
+        # Problems are logged, so what may be a secret is not repeated.
         is_secret = text or entry.metadata.get("secret")
         shown = f"is {_show(table[entry.name])}" if not is_secret else f"set by {variable}" if text else "is not"
         reading.complain(section, f"{entry.name}: {refused}, {shown}")
@@ -145,7 +145,7 @@ def _read_tables(reading: _Reading, kind: Any, given: object, section: tuple[str
 
 
 def _check(value: Any, kind: Any, entry: Field[Any], folder: Path) -> object:
-    """The value as `kind`, or _Refused with the rule it breaks."""
+    """Return the value as `kind`. Raise _Refused with the rule that it breaks."""
     rules = entry.metadata
     if typing.get_origin(kind) is tuple:
         item_kind = typing.get_args(kind)[0]
@@ -199,7 +199,7 @@ def _describe_kind(kind: Any, rules: Mapping[str, Any]) -> str:
 
 
 def _parse_text(text: str, kind: Any) -> object:
-    """What a TOML file would have given for `text`. Returns the text itself where it fits no number or truth value."""
+    """Return what a TOML file would give for `text`, or the text itself if it is not a number or truth value."""
     if typing.get_origin(kind) is tuple:
         return [_parse_text(part.strip(), typing.get_args(kind)[0]) for part in text.split(",") if part.strip()]
     if kind is bool:
@@ -213,7 +213,7 @@ def _parse_text(text: str, kind: Any) -> object:
 
 
 def _split_optional(hint: Any) -> tuple[Any, bool]:
-    """The type without its `| None`, and whether it had one. Asserts that a configuration uses no other union."""
+    """Return the type without its `| None`, and whether it had one. Assert that there is no other union."""
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         kinds = [kind for kind in typing.get_args(hint) if kind is not types.NoneType]
         assert len(kinds) == 1, f"a configuration field cannot be {hint}"
@@ -248,7 +248,7 @@ def _list(choices: Any) -> str:
 
 
 def render_example(config_type: type) -> str:
-    """A commented TOML file with every key: required ones to fill in, the others as comments with their default."""
+    """Return a commented TOML file with every key: required ones to fill in, others as comments with their default."""
     return "\n".join(_render_table(config_type, ())).strip() + "\n"
 
 

@@ -1,4 +1,4 @@
-"""What the configuration files of agent and miner share, and the key they name."""
+"""What the configuration files of agent and miner share, and the key that they name."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ class KeySettings:
     """Where the node's Ed25519 key is, and its passphrase if it has one."""
 
     file: Path = field(metadata={"help": "PKCS#8 PEM, mode 600; made at the first start", "example": "key.pem"})
-    passphrase_env: str | None = field(default=None, metadata={"help": "environment variable that holds it"})
-    passphrase_file: Path | None = field(default=None, metadata={"help": "file that holds it, a systemd credential"})
+    passphrase_env: str | None = field(default=None, metadata={"help": "environment variable with its passphrase"})
+    passphrase_file: Path | None = field(default=None, metadata={"help": "file with its passphrase"})
 
 
 @dataclass(frozen=True)
 class LogSettings:
-    """What is said on stderr, which under systemd is the journal."""
+    """What is logged to stderr, which under systemd is the journal."""
 
     level: str = field(default="info", metadata={"choices": ("debug", "info", "warning", "error")})
     file: Path | None = field(
         default=None,
         metadata={
-            "help": "say it there too, where there is no journal; at most two files of 8 MB",
+            "help": "also log here, if there is no journal; at most two files of 8 MB",
             "example": "node.log",
         },
     )
@@ -56,19 +56,19 @@ class EnrolmentSettings:
 
     @property
     def endpoint(self) -> Endpoint | None:
-        """Where it is, if there is one."""
+        """Return where the registrar is, if there is one."""
         return parse_endpoint(self.registrar) if self.registrar else None
 
 
 @dataclass(frozen=True)
 class NodeSettings:
-    """What every node is told; rules and names of the chain are in the genesis file."""
+    """The settings of every node; rules and names of the chain are in the genesis file."""
 
     genesis: Path = field(metadata={"help": "the chain's genesis file", "example": "genesis.cbor"})
     model: Path = field(metadata={"help": "the .tflite file that the genesis names", "example": "model.tflite"})
     examples: Path = field(
         metadata={
-            "help": "arrays x and y of this node's own, to train or to score on; they never leave it",
+            "help": "this node's own data, arrays x and y, to train or to score on; they never leave it",
             "example": "examples.npz",
         }
     )
@@ -77,21 +77,21 @@ class NodeSettings:
     mqtt: MqttSettings = field(default_factory=MqttSettings)
     enrolment: EnrolmentSettings = field(default_factory=EnrolmentSettings)
     log: LogSettings = field(default_factory=LogSettings)
-    until_round: int = field(default=0, metadata={"min": 0, "help": "take part up to this round; 0: go on for ever"})
+    until_round: int = field(default=0, metadata={"min": 0, "help": "take part up to this round; 0: without end"})
     checkpoint: str = field(
         default="",
         metadata={
             "pattern": "|[0-9a-f]{64}",
-            "help": "hash of a header to believe, for a node that was away for too long; see: flchain chain show",
+            "help": "hash of a header to trust, for a node that was away for too long; see: flchain chain show",
         },
     )
 
     def get_checkpoint(self) -> Hash | None:
-        """The header's hash, if one is given."""
+        """Return the header's hash, if one is given."""
         return Hash(bytes.fromhex(self.checkpoint)) if self.checkpoint else None
 
 
 def load_identity(settings: NodeSettings) -> Identity:
-    """The node's key, made on first use. Raise ConfigError."""
+    """Return the node's key, made on first use. Raise ConfigError."""
     passphrase = load_passphrase(settings.key.passphrase_env, settings.key.passphrase_file)
     return load_or_create_identity(settings.key.file, passphrase)

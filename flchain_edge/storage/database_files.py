@@ -1,4 +1,4 @@
-"""A database as files: moved aside when it is damaged, never deleted, and never under a program that has it open."""
+"""The files of a database. A damaged one is moved aside, never deleted, and never while a program has it open."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def refuse_if_open(path: Path) -> None:
     """Raise ConfigError if another process has this database open, or the file cannot be written."""
     try:
         if is_open(path):
-            raise ConfigError((f"database {path}: another program has it open; stop that first",))
+            raise ConfigError((f"database {path}: another program has it open; stop that one first",))
     except OSError as error:
         raise ConfigError((f"database {path}: {error.strerror or error}",)) from error
 
 
 def is_open(path: Path) -> bool:
-    """Whether another process has this database open. Raise OSError if it cannot be opened for writing."""
+    """Return whether another process has this database open. Raise OSError if it cannot be opened for writing."""
     if not path.exists():
         return False
     with path.open("r+b") as stream:
@@ -35,9 +35,9 @@ def is_open(path: Path) -> bool:
 
 
 def move_aside(path: Path) -> Path:
-    """Rename a database with its write-ahead log to `NAME.damaged-<n>`, n the first that is free: the new name.
+    """Rename a database with its write-ahead log to `NAME.damaged-<n>`, n the first that is free; return the new name.
 
-    The database goes last: a move that is broken off and begun again puts all its files under the same number.
+    The database goes last: an interrupted move that is begun again puts all files under the same number.
     """
     number = 1
     while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
@@ -50,7 +50,7 @@ def move_aside(path: Path) -> Path:
 
 
 def remove_database(path: Path) -> None:
-    """Delete a database that this program was only building, with what is beside it."""
+    """Delete a database that this program was only building, and the files beside it."""
     for suffix in (*SIDE_FILES, ""):
         Path(f"{path}{suffix}").unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""What a path lies on: the kernel's list of mounts."""
+"""The kernel's list of mounts: which file system and device a path is on."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class Mount:
 
     point: Path
     kind: str
-    """Of the file system: ext4, tmpfs, ..."""
+    """Type of the file system: ext4, tmpfs, ..."""
     source: str
     """The device, such as /dev/mmcblk0p2."""
     options: frozenset[str]
 
 
 def find_mount(path: Path, proc_root: Path = Path("/proc")) -> Mount | None:
-    """The mount that holds the path, or will hold it; None where the kernel does not tell."""
+    """Return the mount that holds the path, or will hold it; None if the kernel does not say."""
     try:
         lines = (proc_root / "self" / "mountinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""SQLite for agent and miner: opened safely, migrated from the first version on, errors that say whose fault.
+"""SQLite for agent and miner: opened safely, migrated from the first version on, with errors that say whose fault.
 
 Every statement runs in aiosqlite's one thread per connection, so the loop never waits for the disk.
 """
@@ -19,32 +19,32 @@ from flchain.base.errors import ConfigError, FlchainError, LedgerCorrupt
 BUSY_TIMEOUT_MS = 5_000
 WORKER_TIMEOUT_S = 5.0
 JOURNAL_BYTES_MAX = 16 * 1024 * 1024
-"""The write-ahead log is cut back to this after a checkpoint: it would else keep the size of its worst day."""
+"""The write-ahead log is cut to this after a checkpoint: otherwise it would keep the size of its worst day."""
 CHECKPOINT_PAGES = 1_000
 SYNCHRONOUS = ("FULL", "NORMAL", "EXTRA", "OFF")
 JOURNALS = ("WAL", "PERSIST")
 
 _NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
-"""The second is what a full disk gives when a database is opened, as its shared memory file cannot grow."""
+"""The second is what a full disk gives when a database is opened, since its shared memory file cannot grow."""
 _CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _UNUSABLE = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM})
 _locks: WeakKeyDictionary[aiosqlite.Connection, asyncio.Lock] = WeakKeyDictionary()
 
 
 class StoreFull(FlchainError):
-    """The disk, or the database's own page limit, has no room: nothing of the transaction was written."""
+    """The disk is full, or the database's own page limit is reached: nothing of the transaction was written."""
 
 
 class DiskFailed(FlchainError):
-    """The disk refused to read or write: what was written before is as safe as that disk is."""
+    """The disk failed to read or write: what was written before is only as safe as that disk."""
 
 
 def explain(error: sqlite3.Error, path: str = "") -> FlchainError | None:
-    """The error of ours for a SQLite error, or None if it is not the disk's or the operator's fault (a bug, a lock)."""
+    """Return our error for a SQLite error, or None if neither disk nor operator is at fault (a bug, a lock)."""
     extended = getattr(error, "sqlite_errorcode", None) or 0
     code = extended & 0xFF  # the low byte is the primary code
     if extended in _NO_ROOM or code in _NO_ROOM:
-        return StoreFull(f"no room to write to the database {path}".rstrip())
+        return StoreFull(f"no space left to write to the database {path}".rstrip())
     if code == sqlite3.SQLITE_IOERR:
         return DiskFailed(f"the disk failed under the database {path}: {error}")
     if code in _CORRUPT:
@@ -68,9 +68,9 @@ def store_errors(path: str = "") -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def transaction(db: aiosqlite.Connection) -> AsyncIterator[aiosqlite.Connection]:
-    """All or nothing: BEGIN IMMEDIATE, then COMMIT, or ROLLBACK on any exception, cancellation included.
+    """Run the block as one transaction: BEGIN IMMEDIATE, then COMMIT, or ROLLBACK on any exception or cancellation.
 
-    Transactions of one connection wait for each other, so tasks that share it never write into each other's; do not
+    Transactions of one connection wait for each other, so tasks that share it never write into each other's. Do not
     nest them. Raise StoreFull and LedgerCorrupt; in both cases nothing of the transaction was written.
     """
     async with _locks.setdefault(db, asyncio.Lock()):
@@ -87,7 +87,7 @@ async def transaction(db: aiosqlite.Connection) -> AsyncIterator[aiosqlite.Conne
 
 
 def split_statements(script: str) -> list[str]:
-    """The statements of an SQL script, triggers with their inner semicolons in one piece."""
+    """Return the statements of an SQL script; a trigger with its inner semicolons is one."""
     statements: list[str] = []
     pending = ""
     for piece in script.split(";"):
@@ -95,7 +95,7 @@ def split_statements(script: str) -> list[str]:
         if sqlite3.complete_statement(pending):
             statements.append(pending.strip())
             pending = ""
-    # What follows the last semicolon was given one above; an empty or unfinished rest is told by SQLite itself.
+    # The text after the last semicolon was given one above; SQLite itself reports an unfinished rest.
     return [statement for statement in [*statements, pending.strip()] if statement.strip("; \n\t")]
 
 
@@ -122,7 +122,7 @@ async def open_database(
         raise ValueError(f"journal is one of {', '.join(JOURNALS)}")
     where = str(path)
     connecting = aiosqlite.connect(where, isolation_level=None)
-    # A crash of the loop must end the process, so that it is started again, and not wait for this thread for ever.
+    # A crash of the loop must end the process, which is then restarted, and not wait for this thread for ever.
     connecting._thread.daemon = True
     try:
         with store_errors(where):
@@ -140,7 +140,7 @@ async def open_database(
             await db.execute("PRAGMA foreign_keys = ON")
             await db.execute(f"PRAGMA journal_size_limit = {JOURNAL_BYTES_MAX}")
             await db.execute(f"PRAGMA wal_autocheckpoint = {checkpoint_pages}")
-            # Debian's SQLite overwrites with zeros what is deleted: that wears a card.
+            # Debian's SQLite overwrites deleted content with zeros, which wears a card.
             await db.execute("PRAGMA secure_delete = OFF")
             await _migrate(db, migrations)
     except BaseException:
@@ -150,7 +150,7 @@ async def open_database(
 
 
 async def get_schema_version(db: aiosqlite.Connection) -> int:
-    """Number of migrations this database has seen; 0 for a new one."""
+    """Return how many migrations this database has had; 0 for a new one."""
     async with db.execute("PRAGMA user_version") as cursor:
         row = await cursor.fetchone()
     return int(row[0]) if row is not None else 0

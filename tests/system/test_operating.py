@@ -189,7 +189,7 @@ def test_a_full_disk(stopped: BoardNetwork, tmp_path: Path) -> None:
         done = _call(stopped, "status", environ)
         assert done.returncode == NOT_RUNNING and "The agent DOES NOT RUN" in done.stdout and not done.stderr
         done = _call(stopped, "doctor", environ)
-        assert done.returncode == 1 and "FAIL  disk" in done.stdout and "make room" in done.stdout
+        assert done.returncode == 1 and "FAIL  disk" in done.stdout and "free some space" in done.stdout
     finally:
         subprocess.run(["umount", str(mount)], check=True)
 

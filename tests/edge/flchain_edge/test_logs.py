@@ -106,7 +106,7 @@ def test_a_log_file_is_bounded_read_and_filtered(
     ]
     call(node, "--field", "n=555", systemd=tmp_path / "none")
     assert len(capsys.readouterr().out.splitlines()) == 1
-    with pytest.raises(ConfigError, match="nothing keeps"):
+    with pytest.raises(ConfigError, match="kept nowhere"):
         call(replace(node, log=LogSettings()), systemd=tmp_path / "none")
 
 
