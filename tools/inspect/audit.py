@@ -1,6 +1,6 @@
-"""`flchain audit`: walk ledgers from genesis with nothing but their files, and trust nothing that is in them.
+"""`flchain audit`: walk ledgers from genesis, with nothing but their files, and trust nothing in them.
 
-Every rule is the miners' own (`miner.edge.ledger.ledger.replay_block`); this adds what only a whole file has: its
+Every rule is the miners' own (`miner.edge.ledger.ledger.replay_block`). This adds what only a whole file has: its
 pages, its genesis, and whether the ledgers of one network agree.
 """
 
@@ -29,18 +29,18 @@ from miner.edge.ledger.file import LedgerFile, open_ledger_file
 from miner.edge.ledger.ledger import LEDGER_FILE, StoredBlock, replay_block
 
 PROGRESS_BLOCKS_MIN = 200
-"""Shorter ledgers are done before anybody reads a progress bar."""
+"""Shorter ledgers are finished before anybody reads a progress bar."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What was checked."""
+    """How much was checked."""
 
     blocks: int = 0
     rounds: int = 0
     transactions: int = 0
     signatures: int = 0
-    """Of the transactions, one each."""
+    """Of transactions, one each."""
     certificate_signatures: int = 0
     models: int = 0
     """Rounds whose new model was computed from their updates and compared."""
@@ -48,12 +48,12 @@ class Counts:
 
 @dataclass(frozen=True)
 class Audit:
-    """One ledger without fault."""
+    """The audit of a ledger without fault."""
 
     file: Path
     genesis: Genesis
     base: Height
-    """Nothing up to this height was checked: 0, or the height of the certified state with which the ledger begins."""
+    """Nothing up to this height was checked: 0, or the height of the certified state that the ledger begins with."""
     state: ChainState
     counts: Counts
     seconds: float
@@ -62,7 +62,7 @@ class Audit:
 def audit_rows(
     state: ChainState, rows: Iterable[StoredBlock], on_block: Callable[[], None] = lambda: None
 ) -> tuple[ChainState, Counts]:
-    """Check blocks against the state before them: the state after them. Raise LedgerCorrupt at the first fault."""
+    """Check blocks against the state before them; return the state after. Raise LedgerCorrupt at the first fault."""
     counts = Counts()
     for row in rows:
         after = replay_block(state, row)
@@ -88,8 +88,8 @@ def _count(counts: Counts, before: ChainState, after: ChainState, row: StoredBlo
 def audit_file(path: Path, wanted: Genesis | None = None, show_progress: bool = False) -> Audit:
     """Audit one ledger. Raise LedgerCorrupt naming the height (0: genesis or the file itself), or ConfigError.
 
-    `wanted` is a genesis from elsewhere that the ledger must start from: without one, a ledger that was made up as a
-    whole, keys included, passes as the chain that it is.
+    `wanted` is a genesis from elsewhere that the ledger must start from. Without one a ledger that was forged as a
+    whole, keys included, passes as a chain of its own.
     """
     before = path.stat().st_mtime_ns if path.exists() else 0
     try:
@@ -97,7 +97,7 @@ def audit_file(path: Path, wanted: Genesis | None = None, show_progress: bool = 
     except LedgerCorrupt:
         if path.stat().st_mtime_ns == before:
             raise
-        # A miner has started and written meanwhile: a file that was at rest was read as one that cannot change.
+        # A miner has started and written meanwhile, while the file was read as one that cannot change.
         return _audit_file(path, wanted, show_progress)
 
 
@@ -111,7 +111,7 @@ def _audit_file(path: Path, wanted: Genesis | None, show_progress: bool) -> Audi
             with _progress(ledger.count_blocks() if show_progress else 0, path) as on_block:
                 state, counts = audit_rows(start.chain, ledger.iterate_blocks(), on_block)
         except LedgerCorrupt as error:
-            # The pages explain what the walk has found; the walk says where.
+            # The pages explain what the walk has found; the walk says where it is.
             more = f"; file: {pages_fault}" if pages_fault else ""
             raise LedgerCorrupt(error.height, error.what + more) from error
         if pages_fault:
@@ -121,14 +121,14 @@ def _audit_file(path: Path, wanted: Genesis | None, show_progress: bool) -> Audi
 
 def _check_genesis(genesis: Genesis, state: ChainState, ledger: LedgerFile, wanted: Genesis | None) -> None:
     if wanted is not None and encode_genesis(wanted) != encode_genesis(genesis):
-        raise LedgerCorrupt(0, f"genesis: not the wanted chain {wanted.chain_id().hex()}")
+        raise LedgerCorrupt(0, f"genesis: not that of chain {wanted.chain_id().hex()}")
     first = next(ledger.iterate_blocks(), None)
     if first is None or first.height != 1:
         return
     try:
         header = decode_struct(first.header, Header, HEADER_BYTES_MAX)
     except InvalidMessage:
-        return  # the walk will say it
+        return  # the walk will report it
     if header.chain != state.chain and hash_header(first.header) == first.hash:
         raise LedgerCorrupt(0, "genesis: its hash is not the chain of block 1")
 
@@ -147,7 +147,7 @@ def _progress(blocks: int, path: Path) -> Iterator[Callable[[], None]]:
 
 
 def find_ledgers(path: Path) -> tuple[Path, ...]:
-    """The ledgers of a file, a folder with one, a node's folder, or a network's. Raise ConfigError."""
+    """Return the ledgers of a file, a folder with one, a node's folder, or a network's. Raise ConfigError."""
     if path.is_file():
         return (path,)
     for found in (path / LEDGER_FILE, path / "data" / LEDGER_FILE):
@@ -161,7 +161,7 @@ def find_ledgers(path: Path) -> tuple[Path, ...]:
 
 
 def compare(audits: Sequence[Audit]) -> Height:
-    """The height up to which ledgers without fault all hold the same blocks. Raise LedgerCorrupt if two differ."""
+    """Return the height up to which all ledgers hold the same blocks. Raise LedgerCorrupt if two differ."""
     common = Height(min(audit.state.height for audit in audits))
     first = max(audit.base for audit in audits) + 1
     with contextlib.ExitStack() as stack:
@@ -175,12 +175,12 @@ def compare(audits: Sequence[Audit]) -> Height:
 
 
 def format_audit(audit: Audit) -> str:
-    """The one line that says what was checked."""
+    """Return one line that says what was checked."""
     c, state = audit.counts, audit.state
     after_base = f", from the certified state at height {audit.base} on" if audit.base else ""
     return (
         f"ok: {audit.genesis.name}, {c.blocks} blocks, {c.rounds} rounds, {c.transactions} transactions, "
-        f"{c.signatures} signatures, {c.certificate_signatures} certificates' signatures, "
+        f"{c.signatures} signatures, {c.certificate_signatures} signatures of certificates, "
         f"{c.models} models recomputed{after_base}, head {state.head.hex()}, model {state.model_hash.hex()}, "
         f"{audit.seconds:.2f} s"
     )
@@ -203,14 +203,14 @@ def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="flchain audit",
         description="Check every byte of a ledger from genesis: hashes, Merkle roots, signatures, certificates, "
-        "rules, state roots, and every global model recomputed. The file is only read, also while its miner runs.",
+        "rules, state roots, and every global model recomputed. The file is only read; its miner may be running.",
         epilog="Exit code: 0 no fault, 1 a fault, 78 not a ledger.",
     )
     parser.add_argument(
         "path", type=Path, help="a ledger, a miner's folder, or a demo's --out folder (then all its miners' ledgers)"
     )
-    parser.add_argument("--genesis", type=Path, metavar="FILE", help="the genesis file the ledger must start from")
-    parser.add_argument("--quiet", action="store_true", help="say nothing if there is no fault")
+    parser.add_argument("--genesis", type=Path, metavar="FILE", help="the genesis file that the ledger must start from")
+    parser.add_argument("--quiet", action="store_true", help="print nothing if there is no fault")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     return parser
 

@@ -1,6 +1,6 @@
-"""`flchain chain show` and `flchain chain tail`: blocks of a ledger for people. The file is only ever read.
+"""`flchain chain show` and `flchain chain tail`: blocks of a ledger for people. The file is only read.
 
-Nothing is checked here (`flchain audit` does); who reads a ledger that is not his own audits it first.
+Nothing is checked here: audit somebody else's ledger first (`flchain audit`).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SHORT_DIGITS = 8
 
 @dataclass(frozen=True)
 class BlockView:
-    """A stored block, decoded. `signers` are addresses, or indices if the validators are not those of the genesis."""
+    """A stored block, decoded. `signers` are addresses, or indices if the validators are not the genesis's."""
 
     row: StoredBlock
     header: Header
@@ -55,7 +55,7 @@ class BlockView:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Bytes of each part."""
+        """Return the bytes of each part."""
         row = self.row
         return {"header": len(row.header), "certificate": len(row.certificate), "body": len(row.body)}
 
@@ -69,7 +69,7 @@ def view_block(state: ChainState, row: StoredBlock) -> BlockView:
         transactions = tuple(open_envelope(raw, state.chain) for raw in body.transactions)
         orders = tuple(open_envelope(raw, state.chain) for raw in body.orders)
     except InvalidMessage as error:
-        raise LedgerCorrupt(row.height, f"{error.code}: {error}; flchain audit says more") from error
+        raise LedgerCorrupt(row.height, f"{error.code}: {error}; see: flchain audit") from error
     is_known = header.validators_hash == compute_validators_hash(state.validators)
     signers = tuple(
         state.validators[index].address.hex() if is_known and index < len(state.validators) else f"validator {index}"
@@ -81,7 +81,7 @@ def view_block(state: ChainState, row: StoredBlock) -> BlockView:
 def compute_rewards(
     ledger: LedgerFile, state: ChainState, view: BlockView
 ) -> tuple[tuple[Address, ...], dict[Address, int]]:
-    """Of the block that settles a round: the devices whose updates were refused, and what the others were paid."""
+    """Return, for a block that settles a round, the devices whose updates were refused, and what others were paid."""
     settlement = view.settlement
     if settlement is None:
         return (), {}
@@ -106,7 +106,7 @@ def _is_reveal(envelope: Envelope) -> bool:
 
 
 def _read_samples(state: ChainState, envelope: Envelope) -> int:
-    """As the chain counts them: capped."""
+    """Return the samples as the chain counts them: capped."""
     device = find_device(state, envelope.sender)
     try:
         message = verify_envelope(envelope, state.chain, device.public_key if device else b"").message
@@ -117,7 +117,7 @@ def _read_samples(state: ChainState, envelope: Envelope) -> int:
 
 
 def to_json(view: BlockView, ledger: LedgerFile, state: ChainState) -> dict[str, Any]:
-    """Everything that `show` tells, for programs."""
+    """Return everything that `show` prints, for programs."""
     header = view.header
     refused, rewards = compute_rewards(ledger, state, view)
     settlement = None
@@ -150,7 +150,7 @@ def to_json(view: BlockView, ledger: LedgerFile, state: ChainState) -> dict[str,
 
 
 def format_time(time_ms: int) -> str:
-    """UTC by ISO 8601, or milliseconds since 1970 where a forged header is beyond the year 9999."""
+    """Return UTC by ISO 8601, or milliseconds since 1970 if a forged header is beyond the year 9999."""
     try:
         return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")
     except (ValueError, OverflowError):
@@ -158,7 +158,7 @@ def format_time(time_ms: int) -> str:
 
 
 def format_block(found: dict[str, Any], genesis: Genesis) -> str:
-    """`to_json` as lines for people."""
+    """Return `to_json`'s result as lines for people."""
     sizes = found["bytes"]
     rows: list[tuple[str, str]] = [
         ("block", f"{found['height']} of {genesis.name}"),
@@ -193,7 +193,7 @@ TAIL_HEADER = (
 
 
 def format_line(view: BlockView) -> str:
-    """One line for a block, under TAIL_HEADER."""
+    """Return one line for a block, under TAIL_HEADER."""
     header = view.header
     kinds = Counter(envelope.kind.name.lower() for envelope in (*view.transactions, *view.orders))
     content = [f"{count} {kind}" for kind, count in kinds.items()]
@@ -209,7 +209,7 @@ def format_line(view: BlockView) -> str:
 
 
 def find_block(ledger: LedgerFile, which: str) -> StoredBlock:
-    """The block of a height, of a hash or its first digits, or the newest. Raise ConfigError if there is none."""
+    """Return the block of a height, of a hash or its first digits, or the newest. Raise ConfigError if none fits."""
     if which == "head":
         height = int(ledger.get_height())
     elif which.isdecimal() and len(which) < 2 * SHORT_DIGITS:
@@ -217,7 +217,7 @@ def find_block(ledger: LedgerFile, which: str) -> StoredBlock:
     elif re.fullmatch(r"(?:[0-9a-f]{2})+", which.lower()) and len(which) >= HASH_PREFIX_DIGITS_MIN:
         heights = ledger.find_heights(bytes.fromhex(which))
         if len(heights) > 1:
-            raise ConfigError((f"{which}: more than one block's hash begins so",))
+            raise ConfigError((f"{which}: the hashes of several blocks begin like this",))
         height = heights[0] if heights else 0
     else:
         wanted = f'a height, "head", or an even number of a hash\'s first digits, {HASH_PREFIX_DIGITS_MIN} or more'
@@ -229,7 +229,7 @@ def find_block(ledger: LedgerFile, which: str) -> StoredBlock:
 
 
 def follow(path: Path, height: int, is_following: bool) -> Iterator[BlockView]:
-    """The blocks from `height` on; with `is_following` for ever, the file read again whenever it has changed."""
+    """Yield the blocks from `height` on; with `is_following` without end, reading the file whenever it has changed."""
     before: tuple[int, ...] | None = None
     while True:
         stamp = _get_stamp(path)
@@ -251,11 +251,11 @@ def _read_views(path: Path, height: int, stamp: tuple[int, ...]) -> list[BlockVi
     except LedgerCorrupt:
         if _get_stamp(path) == stamp:
             raise
-        return []  # a miner has started and written meanwhile: the next look finds it whole
+        return []  # a miner has started and written meanwhile: the next attempt finds the file whole
 
 
 def _get_stamp(path: Path) -> tuple[int, ...]:
-    """Changes with every write, be it to the file or to its log."""
+    """Return a stamp that changes with every write to the file or its log."""
     files = [file.stat() for file in (path, Path(f"{path}-wal")) if file.exists()]
     return tuple(number for stat in files for number in (stat.st_mtime_ns, stat.st_size))
 
@@ -277,7 +277,7 @@ def _tail(path: Path, arguments: argparse.Namespace) -> None:
 
 
 def to_line_json(view: BlockView) -> dict[str, Any]:
-    """What `tail` tells of a block, for programs: one object a line."""
+    """Return what `tail` prints of a block, for programs: one object for each line."""
     header = view.header
     return {
         "height": header.height,
@@ -296,32 +296,32 @@ def to_line_json(view: BlockView) -> dict[str, Any]:
 
 def _count(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of blocks")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of blocks")
     return int(text)
 
 
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="flchain chain",
-        description="Look at the blocks of a ledger. The file is only read, also while its miner runs; nothing is "
+        description="Look at the blocks of a ledger. The file is only read; its miner may be running. Nothing is "
         "checked (flchain audit does that).",
-        epilog="Exit code: 0 fine, 1 a damaged ledger, 78 no ledger or no such block, 130 stopped by Ctrl-C.",
+        epilog="Exit code: 0 success, 1 a damaged ledger, 78 no ledger or no such block, 130 stopped by Ctrl-C.",
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="COMMAND")
     show = actions.add_parser("show", help="one block in full", description="One block in full.")
     tail = actions.add_parser(
-        "tail", help="the newest blocks, a line each", description="The newest blocks, a line each."
+        "tail", help="the newest blocks, one per line", description="The newest blocks, one per line."
     )
     for action in (show, tail):
         action.add_argument(
             "path", type=Path, help="a ledger, a miner's folder, or a demo's --out folder (its first miner)"
         )
-        action.add_argument("--json", action="store_true", help="print JSON and nothing else, one object a block")
+        action.add_argument("--json", action="store_true", help="print only JSON, one object for each block")
     show.add_argument(
         "block", metavar="HEIGHT|HASH|head", help="a height, a hash or its first digits, or the newest block"
     )
-    tail.add_argument("-n", dest="count", type=_count, default=10, metavar="N", help="this many blocks (10)")
-    tail.add_argument("--follow", action="store_true", help="go on with new blocks as they come, until Ctrl-C")
+    tail.add_argument("-n", dest="count", type=_count, default=10, metavar="N", help="how many blocks (default: 10)")
+    tail.add_argument("--follow", action="store_true", help="continue with new blocks as they come, until Ctrl-C")
     return parser
 
 

@@ -1,7 +1,7 @@
 """`flchain stake`: look at stake in a ledger, and send orders: pay, register, delegate, take back, leave jail.
 
-An order goes to the miners over MQTT like a device's messages, under the sender's own address, and comes back as a
-signed receipt: it waits for a block, or why not. That it is final only a ledger says.
+An order goes to the miners over MQTT like a device's messages, under the sender's own address. They answer with a
+signed receipt: the order waits for a block, or why it does not. Only a ledger shows that it is final.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from tools.inspect.stake_view import LedgerView, format_view, to_json
 SELF = "self"
 
 
-# --- what the person has given ---------------------------------------------------------------------------------------
+# --- what the user has given -----------------------------------------------------------------------------------------
 
 
 def _open_access(arguments: argparse.Namespace) -> Access:
     path = find_ledgers(arguments.data)[0] if arguments.data is not None else None
     if arguments.config is not None:
-        settings = load_config(arguments.config, AgentSettings)  # knows all that a miner's file may hold, too
+        settings = load_config(arguments.config, AgentSettings)  # these include all that a miner's file may have
         own = Path(settings.data_dir) / LEDGER_FILE
         path = path or (own if own.is_file() else None)
         ledger = LedgerView(path) if path is not None else None
@@ -69,7 +69,7 @@ def _open_access(arguments: argparse.Namespace) -> Access:
 
 def _check_chain(access: Access) -> Access:
     if access.ledger is not None and access.ledger.state.chain != access.genesis.chain_id():
-        raise ConfigError((f"ledger {access.ledger.path}: of another chain than the genesis",))
+        raise ConfigError((f"ledger {access.ledger.path}: belongs to another chain than the genesis",))
     return access
 
 
@@ -80,7 +80,7 @@ def _load_key(path: Path, passphrase: str | None) -> Identity:
 
 
 def _read_address(text: str) -> Address:
-    """An address, or that of a public key. Raises argparse's error."""
+    """Read an address, or the public key that it belongs to. Raise argparse's error."""
     try:
         data = bytes.fromhex(text)
     except ValueError:
@@ -88,7 +88,7 @@ def _read_address(text: str) -> Address:
     if len(data) == HASH_BYTES:
         return compute_address(data)
     if len(data) != ADDRESS_BYTES:
-        raise argparse.ArgumentTypeError(f"{text!r} is no address ({2 * ADDRESS_BYTES} hex digits) or public key")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address ({2 * ADDRESS_BYTES} hex digits) or public key")
     return Address(data)
 
 
@@ -102,24 +102,24 @@ def _read_public_key(text: str) -> bytes:
     except ValueError:
         data = b""
     if len(data) != HASH_BYTES:
-        raise argparse.ArgumentTypeError(f"{text!r} is no public key ({2 * HASH_BYTES} hex digits)")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a public key ({2 * HASH_BYTES} hex digits)")
     return data
 
 
 def _read_amount(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 2**53:
-        raise argparse.ArgumentTypeError(f"{text!r} is no amount: a whole number of the chain's smallest unit, from 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an amount: whole numbers of the smallest unit, from 1")
     return int(text)
 
 
 def _read_percent(text: str) -> int:
-    """Basis points."""
+    """Read a percentage; return basis points."""
     try:
         share = round(float(text) * 100)
     except (ValueError, OverflowError):
         share = -1
     if not 0 <= share <= SHARE_ALL:
-        raise argparse.ArgumentTypeError(f"{text!r} is no percentage from 0 to 100")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a percentage from 0 to 100")
     return share
 
 
@@ -143,7 +143,7 @@ def _get_sequence(access: Access, given: int | None) -> int:
     if given is not None:
         return given
     if access.ledger is None:
-        raise ConfigError(("stake: which number has this order? give --sequence, or --data with a ledger",))
+        raise ConfigError(("stake: the order's number is unknown: give --sequence, or --data with a ledger",))
     me = access.identity.address
     account = find_account(access.ledger.state, me)
     if account is None:
@@ -153,7 +153,7 @@ def _get_sequence(access: Access, given: int | None) -> int:
 
 
 def _try_out(access: Access, message: AnyMessage) -> str | None:
-    """Carry the order out on the ledger's newest state: a warning or None. Raise OrderFailed if a rule refuses it."""
+    """Try the order on the ledger's newest state; return a warning or None. Raise OrderFailed if a rule refuses it."""
     if access.ledger is None:
         return None
     state, me = access.ledger.state, access.identity.address
@@ -163,16 +163,14 @@ def _try_out(access: Access, message: AnyMessage) -> str | None:
         raise OrderFailed(f"not sent, {error.code} at height {state.height}: {error}") from error
     account = find_account(after, me)
     if account is not None and account.balance < after.params.order_fee:
-        return (
-            f"{account.balance} are left, less than one fee ({after.params.order_fee}): no more orders until it earns"
-        )
+        return f"{account.balance} is left, less than one fee ({after.params.order_fee}): no more orders until it earns"
     return None
 
 
 def _send(arguments: argparse.Namespace) -> dict[str, Any]:
     access = _open_access(arguments)
     if arguments.wait and access.ledger is None:
-        raise ConfigError(("stake: --wait needs a ledger that grows: give --data",))
+        raise ConfigError(("stake: --wait needs a ledger: give --data",))
     sequence = _get_sequence(access, arguments.sequence)
     message = BUILDERS[arguments.action](access, sequence, arguments)
     warning = _try_out(access, message) if arguments.sequence is None else None
@@ -194,7 +192,7 @@ def _send(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _format_sent(told: dict[str, Any]) -> str:
-    line = f"{told['order']}: order {told['sequence']} of {told['sender']}, taken by miner {told['taken_by']}"
+    line = f"{told['order']}: order {told['sequence']} of {told['sender']}, accepted by miner {told['taken_by']}"
     line += f", final in block {told['height']}" if told["height"] is not None else ", waits for a block"
     return line if told["warning"] is None else f"{line}\nwarning: {told['warning']}"
 
@@ -214,17 +212,17 @@ def _add_show(actions: Any) -> None:
 
 def _add_access(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help="a miner.toml or agent.toml: all of the below")
-    parser.add_argument("--key", type=Path, metavar="FILE", help="who signs")
+    parser.add_argument("--key", type=Path, metavar="FILE", help="the key that signs")
     parser.add_argument("--passphrase-env", metavar="NAME", help="environment variable with the key's passphrase")
     parser.add_argument("--genesis", type=Path, metavar="FILE", help="the chain; not needed with --data")
     parser.add_argument("--data", type=Path, metavar="PATH", help="a ledger, a miner's or a demo's folder")
     parser.add_argument("--host", default="127.0.0.1", help="the broker's, default %(default)s")
     parser.add_argument("--port", type=int, default=1883, help="default %(default)s")
-    parser.add_argument("--username", help="only if the broker asks; the password by FLCHAIN_MQTT_PASSWORD")
+    parser.add_argument("--username", help="only if the broker asks; the password is FLCHAIN_MQTT_PASSWORD")
     for name in ("--tls-ca", "--tls-certificate", "--tls-key"):
         parser.add_argument(name, type=Path, metavar="FILE")
     parser.add_argument("--sequence", type=int, metavar="N", help="the order's number; default: the ledger's next one")
-    parser.add_argument("--wait", action="store_true", help="until the order is in a final block of the ledger")
+    parser.add_argument("--wait", action="store_true", help="wait until the order is in a final block of the ledger")
     parser.add_argument("--timeout", type=float, default=30.0, metavar="S", help="seconds, default %(default)s")
     parser.add_argument("--json", action="store_true", help="one JSON object")
 
@@ -232,7 +230,7 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="flchain stake",
-        description="Look at stake in a ledger, and send orders about it. docs/staking.md says what they mean.",
+        description="Look at stake in a ledger, and send orders about it. See docs/staking.md for what they mean.",
         epilog="example: flchain stake register --config miner.toml --amount 500 --commission-percent 10 --wait\n"
         "example: flchain stake delegate --key me.pem --data /srv/miner --candidate ADDRESS --amount 50\n"
         "Exit code: 0 done, 1 refused or no answer, 78 wrong options or files.",
@@ -241,18 +239,18 @@ def _build_parser() -> argparse.ArgumentParser:
     actions = parser.add_subparsers(dest="action", required=True, metavar="COMMAND")
     _add_show(actions)
     texts = {
-        "transfer": "pay to a public key; its account is made if there is none",
-        "register": "become a candidate, with a bond of one's own",
+        "transfer": "pay to a public key; make its account if there is none",
+        "register": "become a candidate, with a bond of your own",
         "delegate": "put stake behind a candidate",
         "undelegate": "take stake back; it is paid out after the unbonding delay",
-        "unjail": "ask to be electable again, once the time in jail is over",
+        "unjail": "become electable again, once the time in jail is over",
     }
     for name, text in texts.items():
         action = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         if name == "transfer":
             action.add_argument("--to", type=_read_public_key, required=True, metavar="KEY", help="a public key")
         if name == "register":
-            help_text = "kept of rewards before delegators get their share, default 10"
+            help_text = "share of rewards kept before delegators get theirs (default: 10)"
             action.add_argument("--commission-percent", type=_read_percent, default=1_000, metavar="P", help=help_text)
         if name in ("delegate", "undelegate"):
             help_text = f'address, public key, or "{SELF}"'

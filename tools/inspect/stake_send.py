@@ -1,4 +1,4 @@
-"""An order on its way: published under the sender's own address, answered by miners, and found in a final block."""
+"""Send an order under the sender's own address, read the miners' answers, and find it in a final block."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tools.inspect.stake_view import LedgerView
 
 POLL_S = 0.25
 GRACE_S = 3.0
-"""After a refusal: a miner that is behind may refuse what the others take."""
+"""Seconds to wait after a refusal: a miner that is behind may refuse what others accept."""
 REPEAT_S = 5.0
 HINTS = {
-    "wrong-sequence": "done already, or --sequence is too low: see flchain stake show",
-    "pool-full": "too many orders wait already, try again later",
+    "wrong-sequence": "already done, or --sequence is too low: see flchain stake show",
+    "pool-full": "too many orders are waiting, try again later",
 }
 
 
@@ -37,7 +37,7 @@ class OrderFailed(FlchainError):
 
 @dataclass(frozen=True)
 class Access:
-    """What an order needs: the chain, who signs, where the broker is, and a ledger if one is at hand."""
+    """What an order needs: the chain, the signing key, where the broker is, and a ledger if there is one."""
 
     genesis: Genesis
     identity: Identity
@@ -46,7 +46,7 @@ class Access:
 
 
 def get_miners(access: Access) -> dict[Address, bytes]:
-    """Whose receipts count: the validators, by the ledger if there is one."""
+    """Return the miners whose receipts count: the validators, by the ledger if there is one."""
     keys = [entry.public_key for entry in access.genesis.validators]
     if access.ledger is not None:
         keys = [validator.public_key for validator in access.ledger.state.validators]
@@ -56,7 +56,7 @@ def get_miners(access: Access) -> dict[Address, bytes]:
 def read_receipt(
     event: object, access: Access, miners: dict[Address, bytes], digest: bytes
 ) -> tuple[Address, str] | None:
-    """Who says what of the order, or None: another message, or one that its miner has not signed."""
+    """Return which miner says what about the order; None for another message, or one that the miner has not signed."""
     if not isinstance(event, Received):
         return None
     try:
@@ -73,7 +73,7 @@ def read_receipt(
 
 
 async def publish(access: Access, raw: bytes, timeout_s: float) -> dict[Address, str]:
-    """Send an order until a miner takes it, all refuse it, or the time is over: what each has said of it.
+    """Send an order until a miner accepts it, all refuse it, or the time is over; return what each has said.
 
     Raise OrderFailed when the broker cannot be reached.
     """
@@ -81,7 +81,7 @@ async def publish(access: Access, raw: bytes, timeout_s: float) -> dict[Address,
     topics, miners = Topics.of_chain(chain), get_miners(access)
     digest = open_envelope(raw, chain).digest()
     inbox = Inbox()
-    # The node itself may be connected under its address, and a broker keeps one connection a client id.
+    # The node itself may be connected under its address, and a broker keeps one connection for each client id.
     link = MqttLink(with_client_id(replace(access.mqtt, client_id=""), f"{me.hex()}-stake"), inbox.put)
     link.subscribe(topics.answers_to(me))
     packet = encode_packet(PacketType.MESSAGE, raw)
@@ -111,14 +111,14 @@ async def publish(access: Access, raw: bytes, timeout_s: float) -> dict[Address,
 
 
 def judge(said: dict[Address, str], timeout_s: float) -> str:
-    """The miner that took the order. Raise OrderFailed."""
+    """Return the miner that accepted the order. Raise OrderFailed."""
     for miner, code in said.items():
         if code == "ok":
             return miner.hex()
     if not said:
         raise OrderFailed(
-            f"no miner answered in {timeout_s:.0f} s: is the account known on this chain, and do miners run? "
-            "The order may still come into a block; sending the same one again is safe"
+            f"no miner answered in {timeout_s:.0f} s: is the account known on this chain, and are miners running? "
+            "The order may still get into a block; sending the same one again is safe"
         )
     codes = sorted(set(said.values()))
     hints = [HINTS[code] for code in codes if code in HINTS]
@@ -126,7 +126,7 @@ def judge(said: dict[Address, str], timeout_s: float) -> str:
 
 
 def wait_until_final(ledger: LedgerView, raw: bytes, me: Address, sequence: int, timeout_s: float) -> int:
-    """The height of the block that carries the order. Raise OrderFailed when it does not come, or another did."""
+    """Return the height of the block with the order. Raise OrderFailed if none comes, or another took its number."""
     until = time.monotonic() + timeout_s
     while True:
         height = ledger.read_on(raw)

@@ -1,4 +1,4 @@
-"""What a ledger says of stake: candidates, and one account's money. Read from the file alone, every block checked."""
+"""What a ledger says about stake: candidates, and one account. Read from the file alone, with every block checked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from miner.edge.ledger.ledger import replay_block
 
 
 class LedgerView:
-    """The newest state in a ledger that its miner may be writing to; `read_on` takes what has come since."""
+    """The newest state in a ledger to which its miner may be writing; `read_on` continues with what has come since."""
 
     def __init__(self, path: Path) -> None:
         """Read the whole ledger. Raise ConfigError or LedgerCorrupt."""
@@ -27,7 +27,7 @@ class LedgerView:
         self.read_on()
 
     def read_on(self, order: bytes | None = None) -> int | None:
-        """Go to the newest block: the height of the one that carries `order`, if it is among the new ones."""
+        """Go to the newest block; return the height of the one with `order`, if it is among the new ones."""
         found = None
         with open_ledger_file(self.path) as ledger:
             for row in ledger.iterate_blocks(self.state.height + 1):
@@ -73,7 +73,7 @@ def _to_account_json(state: ChainState, address: Address) -> dict[str, Any] | No
 
 
 def to_json(name: str, state: ChainState, address: Address | None) -> dict[str, Any]:
-    """Everything that `show` tells, for programs; amounts are in the chain's smallest unit."""
+    """Return everything that `show` prints, for programs; amounts are in the chain's smallest unit."""
     ranked = sorted(state.candidates, key=lambda c: (-c.power, -get_stake(state, c.address), c.address))
     params = state.params
     return {
@@ -93,7 +93,7 @@ def to_json(name: str, state: ChainState, address: Address | None) -> dict[str, 
 
 
 def format_view(found: dict[str, Any], asked: Address | None) -> str:
-    """`to_json` as lines for people."""
+    """Return `to_json`'s result as lines for people."""
     lines = [
         f"{found['chain']}, height {found['height']}, round {found['round']}; the next election ends round "
         f"{found['election_after_round']}",
@@ -116,7 +116,7 @@ def format_view(found: dict[str, Any], asked: Address | None) -> str:
 def _format_account(found: dict[str, Any], asked: Address) -> list[str]:
     account = found["account"]
     if account is None:
-        return [f"account {asked.hex()}: none yet; it is made by the first transfer to its public key"]
+        return [f"account {asked.hex()}: none yet; the first transfer to its public key makes it"]
     lines = [f"account {account['address']}: balance {account['balance']}, next order {account['sequence']}"]
     lines += [f"  {d['amount']:>12} behind {d['candidate']}" for d in account["delegations"]]
     for item in account["unbondings"]:
@@ -124,5 +124,5 @@ def _format_account(found: dict[str, Any], asked: Address) -> list[str]:
         when = f"due {hours:.1f} h after the next election"
         if item["due_ms"] is not None:
             when = f"due in {max(0, item['due_ms'] - found['time_ms']) / (MS_PER_S * 3_600):.1f} h"
-        lines.append(f"  {item['amount']:>12} on its way back from {item['candidate']}, {when}")
+        lines.append(f"  {item['amount']:>12} being returned from {item['candidate']}, {when}")
     return lines

@@ -110,9 +110,9 @@ def test_show_for_people(path: Path, key: Path, capsys: pytest.CaptureFixture[st
     text = capsys.readouterr().out
     assert all(c.address.hex() in text for c in CHAIN.state.candidates)
     assert "until round 5, then unjail" in text
-    assert "made by the first transfer" in text
+    assert "the first transfer to its public key makes it" in text
     assert flchain(["stake", "show", "--data", str(path), "--account", RICH.address.hex()]) == 0
-    assert "100 on its way back from" in capsys.readouterr().out
+    assert "100 being returned from" in capsys.readouterr().out
 
 
 def test_a_growing_ledger_is_read_on(tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_what_is_missing_is_named(path: Path, key: Path, tmp_path: Path, capsys:
         (["--key", str(tmp_path / "none.pem"), "--genesis", genesis], "No such file"),
         (["--key", str(key), "--genesis", genesis], "give --sequence"),
         (["--key", str(key), "--data", str(path)], "has no account at height"),
-        (["--key", str(key), "--genesis", genesis, "--data", str(tmp_path / "other.db")], "of another chain"),
+        (["--key", str(key), "--genesis", genesis, "--data", str(tmp_path / "other.db")], "belongs to another chain"),
         (["--key", str(key), "--genesis", genesis, "--sequence", "0", "--wait"], "--wait needs a ledger"),
     ):
         assert flchain(["stake", *pay, *options]) == EXIT_CONFIG
