@@ -1,4 +1,4 @@
-"""Input and output that agent and miner share: model runtime, broker, database, keys, configuration files.
+"""Input and output that agent and miner share. Each folder's docstring says which of its modules others use.
 
 Import contract: `agent | miner > flchain_edge > flchain`. Nothing here decides a rule of the protocol.
 """

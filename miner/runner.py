@@ -24,9 +24,8 @@ from flchain_edge.model.model_files import compute_initial_model, load_examples
 from flchain_edge.model.tflite import TfliteModel, probe_model
 from flchain_edge.mqtt.inbox import Connected as LinkConnected
 from flchain_edge.mqtt.inbox import LinkEvent, Received
-from flchain_edge.mqtt.link import MqttLink
+from flchain_edge.mqtt.link import OUTGOING_BYTES_MAX, MqttLink
 from flchain_edge.mqtt.seam import Link
-from flchain_edge.mqtt.session import OUTGOING_BYTES_MAX
 from flchain_edge.mqtt.settings import with_client_id
 from flchain_edge.process.chain_files import load_genesis, load_model_file
 from flchain_edge.process.event_loop import EventQueue, RefusalCounter, on_reload, read_clocks

@@ -50,12 +50,12 @@ def ok(reason: str) -> Finding:
 
 
 def warn(reason: str, advice: str) -> Finding:
-    """It works, but needs attention."""
+    """Return a finding that something works, but needs attention."""
     return Finding(Level.WARN, reason, advice)
 
 
 def fail(reason: str, advice: str) -> Finding:
-    """It does not work."""
+    """Return a finding that something does not work."""
     return Finding(Level.FAIL, reason, advice)
 
 

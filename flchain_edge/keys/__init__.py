@@ -1,1 +1,5 @@
-"""Keys on disk: signing keys, TLS keys, and files that only their owner may read."""
+"""Keys on disk.
+
+`keystore` has the node's signing key, `tls_key` its TLS key and what its certificate says, `private_files` files of
+mode 600 that are written whole or not at all.
+"""

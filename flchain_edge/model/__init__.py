@@ -1,1 +1,4 @@
-"""TFLite models: the runtime behind one seam, and the files they come in."""
+"""Models and examples.
+
+`tflite` runs a trainable model on either TFLite runtime; `model_files` reads models and examples, and scores.
+"""

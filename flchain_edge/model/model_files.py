@@ -39,11 +39,11 @@ class ModelShape(Protocol):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Of one example, without the batch."""
+        """Return the shape of one example, without the batch."""
 
     @property
     def classes(self) -> int:
-        """Labels are 0 to one less than this."""
+        """Return the number of classes; labels are 0 to one less."""
 
 
 @dataclass(frozen=True, eq=False)

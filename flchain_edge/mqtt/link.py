@@ -23,13 +23,15 @@ from flchain_edge.mqtt.broker_choice import BrokerChoice, is_listening
 from flchain_edge.mqtt.chunked_uploads import Chunk, ChunkedUploads
 from flchain_edge.mqtt.inbox import INBOX_BYTES_MAX, INBOX_MESSAGES_MAX, Connected, Disconnected, LinkEvent, Received
 from flchain_edge.mqtt.seam import LinkStatus
-from flchain_edge.mqtt.session import OUTGOING_BYTES_MAX, OUTGOING_MESSAGES_MAX, Session
+from flchain_edge.mqtt.session import OUTGOING_MESSAGES_MAX, Session
 from flchain_edge.mqtt.settings import Endpoint, MqttSettings, Will, build_tls_context
 from flchain_edge.mqtt.tls_errors import describe_tls_error
 from flchain_edge.mqtt.uplink_rate import UplinkRate
 
 log = logging.getLogger(__name__)
 
+OUTGOING_BYTES_MAX = 16 * 1024 * 1024
+"""Bytes of messages that may be under way (not yet acknowledged), unless the owner has longer packets to send."""
 STOP_TIMEOUT_S = 2.0
 
 assert CHUNK_BYTES + FRAME_BYTES <= PAYLOAD_BYTES_MAX, "a chunk fits into a message"
@@ -58,7 +60,7 @@ PUBACK_BYTES = 4
 
 
 def compute_publish_bytes(topic: str, payload_bytes: int, qos: int) -> int:
-    """Size on the wire of a PUBLISH packet (MQTT 3.1.1, section 3.3), in bytes."""
+    """Return the size on the wire of a PUBLISH packet (MQTT 3.1.1, section 3.3), in bytes."""
     remaining = 2 + len(topic.encode()) + (2 if qos else 0) + payload_bytes
     length_bytes = 1 if remaining < 1 << 7 else 2 if remaining < 1 << 14 else 3 if remaining < 1 << 21 else 4
     return 1 + length_bytes + remaining
@@ -172,7 +174,7 @@ class MqttLink:
         asyncio.get_running_loop().call_later(STOP_TIMEOUT_S, session.abort)
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> bool:
-        """Hand a message to the connection. Return False while disconnected, or while OUTGOING_*_MAX are reached.
+        """Hand a message to the connection. Return False while disconnected, or while too much is under way.
 
         True promises nothing yet: after `Disconnected` repeat what got no receipt. Raise ValueError for a payload above
         PAYLOAD_BYTES_MAX, a QoS other than 0 and 1, or a topic that is empty or has a wildcard: those are bugs.

@@ -25,8 +25,6 @@ log = logging.getLogger(__name__)
 
 OUTGOING_MESSAGES_MAX = 1024
 """Messages that may be under way (not yet written, or not yet acknowledged); `publish` refuses further ones."""
-OUTGOING_BYTES_MAX = 16 * 1024 * 1024
-"""The same in bytes, unless the owner has longer packets to send."""
 INFLIGHT_MAX = 64
 """Messages at QoS 1 that may await their PUBACK at once; others wait behind them."""
 CONNECT_TIMEOUT_S = 5.0
@@ -259,7 +257,7 @@ class Session:
         self._end(self._refusal or reason)
 
     def _on_log(self, client: paho.Client, userdata: Any, level: int, text: str) -> None:
-        """With TLS 1.3 a broker refuses our certificate after the handshake; paho keeps that to its log."""
+        """Keep paho's errors: with TLS 1.3 our certificate is refused after the handshake, and only they say so."""
         if level == LogLevel.MQTT_LOG_ERR:
             self._fault = text
 

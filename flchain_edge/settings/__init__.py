@@ -1,1 +1,1 @@
-"""TOML settings: reading, checking, and the example file."""
+"""Configuration: `config` reads a TOML file into dataclasses, `node` has the settings that agent and miner share."""

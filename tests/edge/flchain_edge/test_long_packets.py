@@ -10,7 +10,7 @@ import msgspec
 from flchain.ledger.limits import compute_packet_bytes_max
 from flchain.wire.chunks import split_packet
 from flchain_edge.mqtt.inbox import Connected
-from flchain_edge.mqtt.session import OUTGOING_BYTES_MAX
+from flchain_edge.mqtt.link import OUTGOING_BYTES_MAX
 from flchain_edge.mqtt.settings import MqttSettings
 from miner.runner import compute_outgoing_bytes_max
 from tests.support.builders.chain import build_chain

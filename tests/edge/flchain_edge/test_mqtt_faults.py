@@ -15,7 +15,7 @@ import pytest
 from flchain.wire.packets import PAYLOAD_BYTES_MAX
 from flchain_edge.mqtt import session as mqtt_session
 from flchain_edge.mqtt.inbox import Connected, Disconnected, Inbox, LinkEvent, Received
-from flchain_edge.mqtt.link import MqttLink
+from flchain_edge.mqtt.link import OUTGOING_BYTES_MAX, MqttLink
 from flchain_edge.mqtt.settings import MqttSettings
 from tests.support.networks.mqtt_link import DEADLINE_S, InboxLink, settings_for, started, until, wait_for
 from tools.network.broker import Broker, find_free_port, start_broker
@@ -180,7 +180,7 @@ def test_outgoing_is_bounded(broker: Broker) -> None:
     async def scenario() -> None:
         async with started(InboxLink(settings_for(broker))) as link:
             accepted = sum(link.publish("flchain/v1/bound/x", bytes(PAYLOAD_BYTES_MAX)) for _ in range(20))
-            assert accepted == mqtt_session.OUTGOING_BYTES_MAX // PAYLOAD_BYTES_MAX
+            assert accepted == OUTGOING_BYTES_MAX // PAYLOAD_BYTES_MAX
             assert link.counters.refused == 20 - accepted
             await until(lambda: link.publish("flchain/v1/bound/x", bytes(PAYLOAD_BYTES_MAX)))
 
