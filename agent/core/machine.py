@@ -52,7 +52,7 @@ from flchain.rules.blocks import hash_header
 from flchain.wire.envelope import open_envelope, seal, verify_envelope
 from flchain.wire.messages import Ask, Receipt, Resume, Want
 from flchain.wire.packets import Packet, PacketType, decode_packet, encode_packet
-from flchain.wire.topics import Topics, read_topic_channel, read_topic_owner
+from flchain.wire.topics import Listener, Topics, list_accepted, read_topic_channel, read_topic_owner
 
 Transition = tuple[AgentState, tuple[Effect, ...]]
 
@@ -383,3 +383,6 @@ PACKET_RULES: dict[tuple[str, PacketType], Callable[[AgentState, Address, Packet
     ("to", PacketType.DELTAS): _on_deltas,
     ("to", PacketType.MESSAGE): _on_message,
 }
+assert PACKET_RULES.keys() == list_accepted(Listener.FULL) == list_accepted(Listener.LIGHT), (
+    "as the table of topics says"
+)

@@ -1,4 +1,4 @@
-"""What the kernel knows about time: which boot this is, when a process began, and whether a time server sets the clock."""
+"""What the kernel knows about time: which boot this is, when a process began, whether a time server sets the clock."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from flchain.wire import messages
 from flchain.wire.envelope import Letter, Verified, open_envelope, open_known, seal, verify_envelope, verify_letter
 from flchain.wire.messages import Kind, Phase
 from flchain.wire.packets import Packet, PacketType, decode_packet, encode_packet
-from flchain.wire.topics import Topics, read_topic_channel, read_topic_owner
+from flchain.wire.topics import Listener, Topics, list_accepted, read_topic_channel, read_topic_owner
 from miner.core import agreement, announce, answers, mempool, missing_chunks, order_pool, scoring, state_sync
 from miner.core.tip import Standing
 from miner.core.values import (
@@ -379,3 +379,4 @@ PACKET_RULES: dict[tuple[str, PacketType], Callable[[MinerState, Address, Packet
     ("to", PacketType.HEAD): state_sync.on_change,
     ("to", PacketType.STATE): state_sync.on_state,
 }
+assert PACKET_RULES.keys() == list_accepted(Listener.MINER), "a miner accepts what the table of topics says"

@@ -30,6 +30,11 @@ ALIVE = {
     "partitions": "a sweep sums the counters by name",
     "run_probe_program": "a program that is started by its source calls it",
     "main": "`flchain COMMAND` imports the command's module by name and calls its main",
+    # fakes, each beside the seam that it stands in for
+    "FakeLink": "runners in tests have no broker",
+    "MemoryJournal": "miners in tests have no disk",
+    # read from JSON
+    "for_s": "`flchain-agent status` and `doctor` read it from the status file",
     # set or defined for a library
     "robust_parsing": "pymavlink reads it",
     "text_factory": "sqlite3 reads it",
