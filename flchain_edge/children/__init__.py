@@ -1,1 +1,1 @@
-"""Child processes: what they answered, how they ended, and what their libraries write."""
+"""Child processes: `apart` runs work in one, `ends` says how it ended, `native_lines` filters what libraries write."""

@@ -1,8 +1,8 @@
-"""Something that may kill the process it runs in, run in a child process: what it answered, and how it ended.
+"""Run something that may kill its process in a child process; return what it answered and how it ended.
 
-The child is forked while this process is one thread: it starts at once and shares what is imported. A fork of more
-threads copies locks that the others hold, and the copy may wait for ever (Python 3.12 warns of it). Then the child is a
-program. The threads that OpenBLAS starts count too.
+The child is forked while this process has one thread: it starts at once and shares what is imported. A fork of more
+threads copies locks that others hold, and may wait for them for ever (Python 3.12 warns about it): then the child is a
+program. Threads that OpenBLAS starts count, too.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ TASKS: Final = Path("/proc/self/task")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a child."""
+    """How a child's work ended."""
 
     answer: bytes | None
-    """All that it gave; None if that took too long."""
+    """All that it answered; None if it took too long."""
     end: ProcessEnd
     words: str
-    """The end of what it wrote to stderr, which nobody else has seen."""
+    """The last of what it wrote to stderr, which goes nowhere else."""
 
 
 def is_one_thread() -> bool:
-    """Whether this process may fork: no thread runs beside this one, of Python's or of a library's."""
+    """Return whether this process may fork: no other thread runs, neither Python's nor a library's."""
     try:
         return len(os.listdir(TASKS)) == 1
     except OSError:
@@ -43,9 +43,9 @@ def is_one_thread() -> bool:
 
 
 def run_apart(work: Callable[[bytes], bytes], program: str, content: bytes, timeout_s: float) -> Outcome:
-    """`work(content)` in a child process.
+    """Run `work(content)` in a child process.
 
-    `program` is Python that does the same by `answer_as_program`. Raises OSError if no process can be started.
+    `program` is Python that does the same by `answer_as_program`. Raise OSError if no process can be started.
     """
     stderr = os.memfd_create("stderr")
     try:
@@ -62,13 +62,13 @@ def run_apart(work: Callable[[bytes], bytes], program: str, content: bytes, time
 
 
 def answer_as_program(work: Callable[[bytes], bytes]) -> None:
-    """In the program: the content is on stdin, the answer goes to stdout."""
+    """Do the work in the program: the content is on stdin, the answer goes to stdout."""
     with os.fdopen(0, "rb", closefd=False) as stream:
         _write(1, work(stream.read()))
 
 
 def _start(work: Callable[[bytes], bytes], program: str, content: bytes, stderr: int) -> tuple[int, int]:
-    """The child's process id, and where its answer can be read."""
+    """Start the child; return its process id, and the descriptor with its answer."""
     reader, writer = os.pipe()
     try:
         if is_one_thread():
@@ -89,7 +89,7 @@ def _fork(work: Callable[[bytes], bytes], content: bytes, outputs: tuple[int, in
 
 
 def _answer_as_copy(work: Callable[[bytes], bytes], content: bytes, outputs: tuple[int, int]) -> NoReturn:
-    """In the fork, which ends here whatever happens: it is a copy of somebody else's process."""
+    """Do the work in the fork, which ends here whatever happens: it is a copy of the caller's process."""
     try:
         os.dup2(outputs[1], 2)
         _write(outputs[0], work(content))
@@ -118,7 +118,7 @@ def _write(descriptor: int, data: bytes) -> None:
 
 
 def _read_answer(reader: int, timeout_s: float) -> bytes | None:
-    """All that the child writes until it ends; None if it takes too long."""
+    """Return all that the child writes until it ends; None if it takes too long."""
     answer, deadline = b"", time.monotonic() + timeout_s
     with os.fdopen(reader, "rb", buffering=0) as stream:
         while select.select((stream,), (), (), max(0.0, deadline - time.monotonic()))[0]:

@@ -1,4 +1,4 @@
-"""How a child process ended: in words, and whether want of memory can have been the cause."""
+"""How a child process ended: in words, and whether a lack of memory can be the cause."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from resource import struct_rusage
 
 @dataclass(frozen=True)
 class ProcessEnd:
-    """Of a process that has been waited for."""
+    """The end of a process that has been waited for."""
 
     code: int
     """Its exit status, negative for a signal."""
     peak_bytes: int
-    """The most memory that it ever held, what it shared with its parent included."""
+    """The most memory that it ever held, including what it shared with its parent."""
 
     def __str__(self) -> str:
         if self.code >= 0:
@@ -26,10 +26,10 @@ class ProcessEnd:
             return f"signal {-self.code}"
 
     def may_lack_memory(self, bytes_max: int) -> bool:
-        """Whether a limit of `bytes_max` (0: none) may be why it ended.
+        """Return whether a limit of `bytes_max` (0: none) may be why it ended.
 
-        SIGKILL is how the kernel ends what takes too much. A runtime that is refused memory dies by any signal, but not
-        before it holds a good part of what it may: one that dies with less than half of it died of something else.
+        The kernel kills what takes too much by SIGKILL. A runtime that is refused memory may die by any signal, but not
+        before it holds a good part of the limit: one that dies with less than half of it died of something else.
         """
         if self.code == -signal.SIGKILL:
             return True
@@ -37,5 +37,5 @@ class ProcessEnd:
 
 
 def build_end(status: int, usage: struct_rusage) -> ProcessEnd:
-    """From what os.wait4 gives."""
+    """Build the end from what os.wait4 returns."""
     return ProcessEnd(os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024)

@@ -1,4 +1,4 @@
-"""Lines that a native library writes to stderr by itself, past every setting: those that say nothing are left out."""
+"""Leave out meaningless lines that a native library writes to stderr in spite of every setting."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from collections.abc import Iterator
 def leave_out(*lines: bytes) -> Iterator[None]:
     """Hold back what this process writes to descriptor 2, and write it at the end without `lines`.
 
-    For a moment in which little else happens: what others write meanwhile comes late, and never if the process dies.
+    For a short time in which little else happens: what others write meanwhile comes late, or never if the process dies.
     """
     with contextlib.ExitStack() as held:
-        with contextlib.suppress(OSError):  # stderr is closed, or no descriptor is left: nothing is held back
+        with contextlib.suppress(OSError):  # stderr is closed, or there is no free descriptor: nothing is held back
             _hold(held, lines)
         yield
 
@@ -29,7 +29,7 @@ def _hold(held: contextlib.ExitStack, lines: tuple[bytes, ...]) -> None:
         os.close(stderr)
         os.close(store)
         rest = b"".join(line for line in text.splitlines(keepends=True) if line.strip() not in lines)
-        with contextlib.suppress(OSError):  # a closed pipe is its reader's wish
+        with contextlib.suppress(OSError):  # the reader has closed the pipe
             os.write(2, rest)
 
     held.callback(release)

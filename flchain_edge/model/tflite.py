@@ -10,7 +10,7 @@ A trainable model (`flchain model build` makes them) holds P float32 parameters;
     save                       -> weights (P,)
     restore   weights (P,)     -> parameters_count ()               no momentum
 
-A file may declare learning_rate as (), as those of `flchain model build` do. It is given as (1,) all the same: no value
+A file may declare learning_rate as (), as those of `flchain model build` do. It is still given as (1,): no value
 of shape () ever enters a runtime (see `_call`).
 """
 
@@ -107,7 +107,7 @@ class TfliteModel:
         self._parameters_count = weights[0]
         self._input_shape = shape_in[1:]
         self._classes = shape_out[1]
-        with leave_out(_CREATED):  # the first call of all is what it is said at
+        with leave_out(_CREATED):  # it is written at the first call
             self.init()
 
     @property
@@ -174,10 +174,10 @@ class TfliteModel:
         return self._runners[signature]
 
     def _call(self, signature: str, **inputs: Any) -> dict[str, Any]:
-        """Run a signature; its outputs by name.
+        """Run a signature; return its outputs by name.
 
         A scalar is given as one element: ai-edge-litert 2.3 on AArch64 resizes each input to its value's shape, and
-        for the shape () it writes behind the end of an empty vector and dies. The results are the same bits.
+        for the shape () it writes past the end of an empty vector and dies. The results are the same bits.
         """
         shaped = {name: np.atleast_1d(value) for name, value in inputs.items()}
         result: dict[str, Any] = self._get_runner(signature)(**shaped)
@@ -203,7 +203,7 @@ class TfliteModel:
 
 
 class ModelRefused(ConfigError):
-    """What the probe found. `may_lack_memory`: it may be the machine, or a limit, that is too small for the model."""
+    """The probe's findings. `may_lack_memory`: the machine or a limit may be too small for the model."""
 
     def __init__(self, problems: tuple[str, ...], *, may_lack_memory: bool = False) -> None:
         super().__init__(problems)
@@ -213,7 +213,7 @@ class ModelRefused(ConfigError):
 def probe_model(model: bytes, timeout_s: float = PROBE_TIMEOUT_S, memory_bytes_max: int = 0) -> None:
     """Load and try a model in a child process: init, save, restore, one step, one evaluation, and gradients.
 
-    `memory_bytes_max` is the limit that this process has, 0 if it has none. Raises ModelRefused if it is not a
+    `memory_bytes_max` is the limit that this process has, 0 if it has none. Raise ModelRefused if it is not a
     trainable model, gives nonsense, ends its process or takes too long.
     """
     _check_file(model)
@@ -227,7 +227,7 @@ def probe_model(model: bytes, timeout_s: float = PROBE_TIMEOUT_S, memory_bytes_m
     end = outcome.end
     may_lack_memory = end.may_lack_memory(memory_bytes_max)
     if not outcome.answer:
-        why = ", as the kernel does where memory runs out" if end.code == -signal.SIGKILL else ""
+        why = ", as the kernel does when memory runs out" if end.code == -signal.SIGKILL else ""
         said = f": {outcome.words.splitlines()[-1][:300]}" if outcome.words else ""
         text = f"model: on {RUNTIME_NAME} it kills the process that tries it ({end}{why}){said}"
         raise ModelRefused((text,), may_lack_memory=may_lack_memory)
@@ -238,7 +238,7 @@ def probe_model(model: bytes, timeout_s: float = PROBE_TIMEOUT_S, memory_bytes_m
 
 
 def run_probe_program() -> None:
-    """What `probe_model` starts where it may not fork."""
+    """Probe in the program that `probe_model` starts if it may not fork."""
     answer_as_program(_answer_probe)
 
 
@@ -247,7 +247,7 @@ def _answer_probe(model: bytes) -> bytes:
 
 
 def _find_problems(model: bytes) -> dict[str, object]:
-    """The texts, and of which kind they are; what a stranger's model raises is an answer too."""
+    """Return the problems as texts, and their kind; what an untrusted model raises is an answer, too."""
     problems: tuple[str, ...] = ()
     is_failed = is_out_of_memory = False
     try:

@@ -20,9 +20,9 @@ def read_boot_key() -> str:
 
 
 def read_start_ticks(pid: int, proc_root: Path = Path("/proc")) -> int | None:
-    """When a process began, in clock ticks since the boot; None if it has ended.
+    """Return when a process began, in clock ticks since the boot; None if it has ended.
 
-    Together with its number that tells it from every other of this boot, also where a container has a boot id of its
+    Together with its number this identifies it among all of this boot, even where a container has a boot id of its
     own, which a unit with a /proc of its own does not see.
     """
     try:
@@ -30,7 +30,7 @@ def read_start_ticks(pid: int, proc_root: Path = Path("/proc")) -> int | None:
     except OSError:
         return None
     fields = stat.rpartition(")")[2].split()
-    # fields 3, the state, and 22 of proc(5); a dead one that nobody has waited for has ended
+    # fields 3, the state, and 22 of proc(5); a zombie counts as ended
     return None if fields[0] in "ZX" else int(fields[19])
 
 
