@@ -328,7 +328,7 @@ async def nothing(scene: Scene, initial: np.ndarray) -> None:
 def test_a_worker_does_not_outlive_its_agent(tmp_path: Path) -> None:
     """kill -9 of an agent ends its forked worker too, even one that is stopped and could read no end of file."""
     script = (
-        "import os, signal, sys\nfrom agent.edge.workers.workers.spawn import fork_worker\n"
+        "import os, signal, sys\nfrom agent.edge.workers.spawn import fork_worker\n"
         "process = fork_worker()\nprint(process.pid, flush=True)\nsignal.pause()\n"
     )
     command = (sys.executable, "-c", script)
@@ -348,10 +348,10 @@ spare, other = _fork_spares()
 
 import asyncio, json, os, pathlib, sys
 import psutil
-from agent.edge.cpu.control.control import CpuControl, Unlimited
-from agent.edge.workers.workers.worker import Worker
-from agent.edge.workers.workers.frames import WorkerSpec
-from agent.edge.workers.workers.workers import TRAIN, Workers
+from agent.edge.cpu.control import CpuControl, Unlimited
+from agent.edge.workers.worker import Worker
+from agent.edge.workers.frames import WorkerSpec
+from agent.edge.workers.workers import TRAIN, Workers
 from agent.settings import CpuSettings
 from flchain.base.types import Round
 
