@@ -44,7 +44,7 @@ def levels(findings: object) -> list[str]:
 
 
 def test_a_check_that_hangs_raises_or_lies_costs_only_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each has its time; what it raises is a finding; the exit code is 1 if anything failed, else 0."""
+    """Each check has its time; what it raises is a finding; the exit code is 1 if anything failed, otherwise 0."""
     release = threading.Event()
 
     def hang() -> tuple[Finding, ...]:
@@ -95,7 +95,7 @@ def test_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_disk_and_card(tmp_path: Path) -> None:
-    """A card that is mounted read-only, counts errors, or says that it is worn is told; a plain one tells nothing."""
+    """A card that is mounted read-only, counts errors, or reports wear is a finding; a plain card reports nothing."""
     proc, sysfs, data = tmp_path / "proc", tmp_path / "sys", tmp_path / "data"
     data.mkdir()
 
@@ -134,12 +134,12 @@ def test_memory(tmp_path: Path) -> None:
     ],
 )
 def test_the_unit(known: dict[str, str], wanted: list[str]) -> None:
-    """What `systemctl show` says of it, judged."""
+    """Judge what `systemctl show` says about it."""
     assert levels(judge_unit("flchain-agent.service", known)) == wanted
 
 
 def test_brokers_that_are_not_there() -> None:
-    """A name that nobody knows, a port where nobody listens, somebody who speaks no TLS: each with its own words."""
+    """A name that nobody knows, a port where nobody listens, a server without TLS: each has its own words."""
     assert "cannot be resolved" in next(check_endpoint(Endpoint("nobody.invalid", 1883), None)).reason
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
@@ -178,7 +178,7 @@ def test_a_login_that_is_refused_or_answered_by_nobody(monkeypatch: pytest.Monke
 
 
 def test_tls_files(tmp_path: Path) -> None:
-    """Without TLS and without a certificate of its own a node is warned; files that are none are named."""
+    """Without TLS, or without a certificate, a node is warned; files that are not certificates are named."""
     assert levels(check_tls_files(MqttSettings(), None, False)) == ["WARN"]
     broken = MqttSettings(tls_ca=tmp_path / "none.pem")
     with pytest.raises(ConfigError, match="tls_ca"):
@@ -186,7 +186,7 @@ def test_tls_files(tmp_path: Path) -> None:
 
 
 def test_what_could_enforce_shares(tmp_path: Path) -> None:
-    """Version 2 where a group is ours to change, version 1 where its controller is, else the duty cycle: by looking."""
+    """Version 2 where a group is ours to change, version 1 where its controller is, otherwise the duty cycle."""
     proc, groups = tmp_path / "proc", tmp_path / "cgroup"
     board = CpuBoard(2, cgroup_root=groups, proc_root=proc)
     assert next(name for name, why in probe(board).items() if not why) == "duty-cycle"
@@ -242,7 +242,7 @@ def test_an_agent_runs_under_whatever_boot_id(tmp_path: Path, monkeypatch: pytes
 
 
 def write_certificate(folder: Path, name: str, from_days: float, to_days: float) -> MqttSettings:
-    """A certificate that is its own authority, from and until so many days from now."""
+    """A certificate that is its own authority, valid from and until this many days from now."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)

@@ -59,7 +59,7 @@ def test_after_a_break_only_what_was_not_acknowledged_goes_again() -> None:
 
 
 def test_a_packet_on_its_way_is_not_begun_again() -> None:
-    """Who waits for a receipt says it again and again; when it is out whole its last chunk asks who lacks what."""
+    """An owner without a receipt repeats the packet: once all of it is out, its last chunk asks what miners lack."""
     uploads = begin()
     first = uploads.take(WINDOW, 0.0)
     uploads.begin("up", PACKET, 60.0, is_again=True)
@@ -88,7 +88,7 @@ def take_digest() -> bytes:
 
 
 def test_what_four_miners_lack_is_sent_once() -> None:
-    """A chunk that is under way, or was sent a moment ago, is not sent for the next who asks; later it is."""
+    """A chunk that is under way, or was sent a moment ago, is not sent for the next miner that asks; later it is."""
     uploads = begin()
     taken = take_all(uploads, 0.0)
     digest = taken[0].digest
@@ -125,7 +125,7 @@ def test_a_packet_that_is_of_no_use_any_more_is_not_sent_on() -> None:
 
 
 def test_few_packets_are_kept() -> None:
-    """Those that are done make room first; else the oldest goes."""
+    """Packets that are done make room first; without any the oldest goes."""
     uploads = ChunkedUploads()
     packets = [PACKET + bytes((number,)) for number in range(UPLOADS_MAX + 2)]
     for packet in packets[:2]:
@@ -173,7 +173,7 @@ def test_the_rate_of_a_way_is_found_and_its_queue_stays_short() -> None:
 
 
 def test_a_break_is_no_measurement() -> None:
-    """What was under way when the link broke says nothing of its rate, nor do acknowledgements of nothing."""
+    """What was under way when the link broke says nothing about its rate, nor do unknown acknowledgements."""
     rate = UplinkRate()
     assert rate.compute_window_bytes() == WINDOW_BYTES_MIN
     rate.on_sent(1, 10_000, 0.0)

@@ -225,7 +225,7 @@ def test_no_file_brings_anything_but_a_config_error(
 
 @pytest.mark.parametrize("text", ['registrar = "a:1"', 'registrar = "a:99999"', f'fingerprint = "{"ab" * 32}"'])
 def test_a_registrar_is_named_whole_or_not_at_all(text: str, tmp_path: Path) -> None:
-    """Half a registrar, or one at no port, is told at start and not in a month, when the certificate runs out."""
+    """Half a registrar, or one at no port, is reported at start and not in a month, when the certificate expires."""
     (tmp_path / "m.toml").write_text(text)
     with pytest.raises(ConfigError, match="registrar"):
         load_config(tmp_path / "m.toml", EnrolmentSettings)

@@ -125,7 +125,7 @@ def test_a_certificate_is_for_a_client_and_short(registrar: Registrar, tmp_path:
 
 
 def test_only_hashes_of_tokens_are_kept(registrar: Registrar) -> None:
-    """Who reads the registrar's database or log can enrol nobody."""
+    """Reading the registrar's database or log does not allow anybody to enrol a node."""
     token = parse_token(registrar.make_token())
     everything = b"".join(path.read_bytes() for path in registrar.folder.iterdir())
     assert token.secret not in everything and token.secret.hex().encode() not in everything
@@ -196,7 +196,7 @@ def test_refusals_say_what_to_do(registrar: Registrar, tmp_path: Path, capsys: p
 def test_a_registrar_that_is_not_the_tokens_hears_nothing(
     registrar: Registrar, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Somebody who stands between has another authority: refused by the fingerprint before the secret is said."""
+    """An interceptor has another authority: it is refused by the fingerprint before the secret is sent."""
     with started_registrar(tmp_path / "impostor") as impostor:
         genuine = parse_token(registrar.make_token())
         led_astray = Token(HOST, impostor.port, genuine.fingerprint, genuine.secret)
@@ -310,7 +310,7 @@ def test_renewal_before_the_end_after_it_and_never_when_revoked(
 def test_a_device_the_genesis_does_not_know_waits(
     registrar: Registrar, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Enrolled after the genesis was made, a device is told so; with the next genesis the same command finishes."""
+    """A device that enrols after the genesis was made learns why it waits; with the next genesis it finishes."""
     enrol(registrar, tmp_path / "miner", "miner")
     enrol(registrar, tmp_path / "early")
     make_chain(registrar, tmp_path)

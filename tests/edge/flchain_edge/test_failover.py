@@ -34,7 +34,7 @@ def settings_for(*brokers: Broker, return_s: int = 1) -> MqttSettings:
 def test_the_next_broker_is_taken_and_the_first_again(
     brokers: tuple[Broker, Broker], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The first dies: the second is used. The first comes back: it is used again, and the log says each turn once."""
+    """The first dies: the second is used. The first comes back: it is used again, and the log has each change once."""
     first, second = brokers
 
     async def scenario() -> None:

@@ -52,7 +52,7 @@ def test_seed_is_not_in_an_encrypted_file(tmp_path: Path) -> None:
 
 
 def test_passphrase_for_a_clear_file_is_told(tmp_path: Path) -> None:
-    """Who configures a passphrase believes the key protected: a clear file is refused, not silently read."""
+    """With a passphrase configured an operator believes the key protected: an unencrypted file is refused."""
     path = tmp_path / "device.pem"
     load_or_create_identity(path, None)
     with pytest.raises(ConfigError, match="not encrypted"):
@@ -109,7 +109,7 @@ def test_simultaneous_first_starts_agree(tmp_path: Path) -> None:
 
 
 def test_key_that_is_there_is_never_replaced(tmp_path: Path) -> None:
-    """Who loses the race to create the file takes the winner's key, however late it comes."""
+    """A process that loses the race to create the file takes the winner's key, however late it comes."""
     path = tmp_path / "device.pem"
     winner = load_or_create_identity(path, None)
     create_private(path, b"the loser's")

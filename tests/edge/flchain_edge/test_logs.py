@@ -66,7 +66,7 @@ def test_times_are_utc() -> None:
 
 
 def test_lines_are_taken_apart_again() -> None:
-    """Whatever a field holds, what was formatted is read back; a line of others is none of ours."""
+    """Whatever a field holds, what was formatted is read back; a foreign line is not taken for ours."""
     values = {"round": 7, "text": "a b", "quote": 'it\'s "so"', "path": Path("/a=b"), "empty": "", "raw": b"\x01"}
     record = logging.makeLogRecord({"name": "agent.x", "levelname": "WARNING", "levelno": 30, "msg": "m: n", **values})
     for priorities, times in ((False, False), (True, True), (False, True)):
@@ -137,7 +137,7 @@ def test_a_full_disk_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_the_journal_is_asked_by_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Newest first, until enough of what is wanted has come, and then told in order."""
+    """Lines are read newest first until enough wanted ones are found, and then printed in order."""
     script = tmp_path / "journalctl"
     script.write_text(
         f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\nfor n in 9 8 7 6; do echo "INFO a: m round=$n"; echo noise; done\n'

@@ -28,7 +28,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 
 
 def test_killed_broker_is_survived(tmp_path: Path) -> None:
-    """After kill -9 and restart of the broker the link tells of both, refuses publishes between, and hears again."""
+    """After kill -9 and restart of the broker the link reports both, refuses messages meanwhile, and receives again."""
 
     async def scenario(broker: Broker) -> None:
         topic = "flchain/v1/killed/x"
@@ -160,7 +160,7 @@ def test_our_own_mistakes_are_refused_at_once(broker: Broker) -> None:
 
 
 def test_full_inbox_drops_and_counts(broker: Broker) -> None:
-    """An owner who does not read costs the newest messages, counted; those that waited are kept in order."""
+    """If the owner does not read, the newest messages are dropped and counted; those that waited stay in order."""
 
     async def scenario() -> None:
         topic = "flchain/v1/full/x"

@@ -65,7 +65,7 @@ def test_migrates_from_the_first_version_on(tmp_path: Path) -> None:
 
 
 def test_failed_migration_leaves_no_half(tmp_path: Path) -> None:
-    """A migration that fails in its middle is undone whole, and the version says so."""
+    """A migration that fails halfway is undone completely, and the version says so."""
 
     async def scenario() -> None:
         path = tmp_path / "store.db"
@@ -92,7 +92,7 @@ def test_newer_database_is_refused(tmp_path: Path) -> None:
 
 
 def test_garbage_is_corrupt_and_kept(tmp_path: Path) -> None:
-    """A file that is no database raises LedgerCorrupt and is left for whoever wants to look at it."""
+    """A file that is not a database raises LedgerCorrupt and is left for a person to look at."""
     path = tmp_path / "store.db"
     garbage = b"this is no database, " * 500
     path.write_bytes(garbage)
@@ -102,7 +102,7 @@ def test_garbage_is_corrupt_and_kept(tmp_path: Path) -> None:
 
 
 def test_damaged_page_is_corrupt(tmp_path: Path) -> None:
-    """Damage behind an intact first page is told as LedgerCorrupt when the rows are read."""
+    """Damage behind an intact first page raises LedgerCorrupt when the rows are read."""
 
     async def write() -> None:
         db = await open_database(path, (V1,))
@@ -174,7 +174,7 @@ def test_database_on_a_full_disk_is_not_opened_but_explained(tmp_path: Path) -> 
 
 
 def test_failing_disk_is_neither_full_nor_damage() -> None:
-    """What SQLite calls an I/O error is told as the disk's fault, and nobody is told to move the database away."""
+    """SQLite's I/O error is reported as the disk's fault, without advice to move the database away."""
     error = sqlite3.OperationalError("disk I/O error")
     error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
     assert isinstance(explain(error, "node.db"), DiskFailed)

@@ -200,7 +200,7 @@ def test_threads_share_nothing(model):
 
 
 def test_wrong_shapes_are_refused(model):
-    """A wrong shape of weights, examples or labels, or a label that is no class, is an error and never an answer."""
+    """A wrong shape of weights, examples or labels, or a label outside the classes, is an error and never an answer."""
     x, y = make_separable(model, 4)
     with pytest.raises(ValueError, match="weights of shape"):
         model.set_weights(np.zeros(model.parameters_count + 1, np.float32))
@@ -278,7 +278,7 @@ def test_probe_accepts_the_built_in_models(name):
 
 @pytest.mark.parametrize("content", [b"", b"not a model at all", bytes(4096), b"\x1c\0\0\0TFL3" + bytes(64)])
 def test_probe_refuses_garbage(content):
-    """A file that is no model is a ConfigError, and this process lives on."""
+    """A file that is not a model is a ConfigError, and this process survives."""
     with pytest.raises(ConfigError, match="model"):
         probe_model(content)
 
@@ -302,14 +302,14 @@ def test_probe_names_a_missing_signature(signature):
 
 
 def test_probe_names_a_missing_input():
-    """A signature with another input than expected is refused, and both names are told."""
+    """A signature with another input than expected is refused, and both names are given."""
     content = rename(MODELS["cnn1d"].read_bytes(), b"learning_rate", b"learning_pace")
     with pytest.raises(ConfigError, match=r"train: missing \['learning_rate'\], not expected \['learning_pace'\]"):
         probe_model(content)
 
 
 def probe(kind: str, patch: str, options: str = "") -> tuple[str, bool]:
-    """What a probe of a good model says, and whether it may be memory, where `patch` is in force in the child.
+    """Return what a probe of a good model says, and whether it may be memory, while `patch` is in force in the child.
 
     In a new interpreter with one thread, so that it forks, or with two, so that it starts a program. There a warning is
     an error, and what is written to stderr is one too.
@@ -380,7 +380,7 @@ def test_memory_is_plausible_near_its_limit(number, peak_mb, limit_mb, is_plausi
 
 
 def test_an_end_is_named():
-    """Signals are told by name, those that have none by number, and an exit by its status."""
+    """Signals are reported by name, those without one by number, and an exit by its status."""
     names = [str(ProcessEnd(code, 0)) for code in (-11, -40, 0, 3)]
     assert names == ["SIGSEGV", "signal 40", "status 0", "status 3"]
 
@@ -397,7 +397,7 @@ def test_probe_gives_up_in_time(kind):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("error", "is_memory"), [("RuntimeError", False), ("MemoryError", True)])
 def test_probe_reports_an_exception(kind, error, is_memory):
-    """Whatever a model raises while it is tried is told as the operator's problem; MemoryError is want of memory."""
+    """Whatever a model raises while it is tried is the operator's problem; MemoryError means a lack of memory."""
     patch = f"def fail(model): raise {error}('Node number 7 failed')\ntflite._try_model = fail"
     text = f"model: trying it failed: {error}: Node number 7 failed"
     assert probe(kind, patch, "memory_bytes_max=1 << 40") == (text, is_memory)
@@ -426,7 +426,7 @@ def test_only_the_empty_line_is_left_out(capfd):
 
 
 def test_a_model_says_nothing_by_itself():
-    """Loading, training and scoring in a new process write nothing to stderr, and a closed stderr is no fault."""
+    """Loading, training and scoring in a new process write nothing to stderr, and a closed stderr is not an error."""
     script = (
         "import pathlib, numpy as np\nfrom flchain_edge.model.tflite import TfliteModel\n"
         f"model = TfliteModel(pathlib.Path({str(MODELS['cnn1d'])!r}).read_bytes())\n"
@@ -464,7 +464,7 @@ def test_show_describes_a_model(capsys):
 
 
 def test_show_names_what_is_wrong(tmp_path, capsys):
-    """A missing file and a file that is no model end with exit code 2 and a reason, without a traceback."""
+    """A missing file and a file that is not a model end with exit code 2 and a reason, without a traceback."""
     assert main(["show", str(tmp_path / "none.tflite")]) == 2
     (tmp_path / "bad.tflite").write_bytes(b"garbage")
     assert main(["show", str(tmp_path / "bad.tflite")]) == 2

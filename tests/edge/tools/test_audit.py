@@ -132,7 +132,7 @@ def test_the_initial_model_is_checked(ledger: Path) -> None:
 
 
 def test_missing_blocks_are_found(ledger: Path) -> None:
-    """A deleted block is named, the first one too; without its tail a ledger is a shorter chain, which is no fault."""
+    """A deleted block is named, the first one too; without its tail a ledger is a shorter chain, which is valid."""
     height = len(read_rows(ledger))
     change(ledger, "DELETE FROM blocks WHERE height = ?", height)
     assert audit_file(ledger).state.height == height - 1
@@ -201,7 +201,7 @@ def test_damage_anywhere_in_the_file_is_found_or_harmless(original: Path, tmp_pa
 
 @pytest.mark.parametrize("kept", [0, 50, 4096, 5000, 20_000])
 def test_a_truncated_file_is_found(ledger: Path, kept: int) -> None:
-    """A file cut anywhere is damaged, or no ledger at all; nothing else comes out."""
+    """A file cut anywhere is either damaged or not a ledger; nothing else comes out."""
     ledger.write_bytes(ledger.read_bytes()[:kept])
     with pytest.raises((LedgerCorrupt, ConfigError)):
         audit_file(ledger)

@@ -82,7 +82,7 @@ def test_a_qos1_message_passes(broker: Broker) -> None:
 
 
 def test_a_retained_message_waits_for_a_later_subscriber(broker: Broker) -> None:
-    """The newest retained message is given to whoever subscribes later, on a wildcard too."""
+    """A later subscriber gets the newest retained message, by a wildcard too."""
     with connect(broker, "writer") as writer:
         writer.publish("flchain/v1/demo/head", b"old", retain=True)
         writer.publish("flchain/v1/demo/head", b"new", retain=True)
@@ -150,7 +150,7 @@ def test_a_foreign_process_in_the_pid_file_is_left_alone(tmp_path: Path) -> None
 
 
 def test_a_broker_that_cannot_start_says_why(tmp_path: Path) -> None:
-    """A refused configuration is told at once, with the broker's own words."""
+    """A refused configuration is reported at once, with the broker's own words."""
     config = tmp_path / "nats.conf"
     config.write_text("no_such_key { deep: true }\nmax_payload: what\n")
     broken = Broker(

@@ -28,7 +28,7 @@ CROWD = ("device", "device", "miner", "miner")
 
 @dataclass
 class Site:
-    """A broker under rules, and who has enrolled: two devices and two miners."""
+    """A broker under rules, and its enrolled nodes: two devices and two miners."""
 
     kind: BrokerKind
     registrar: Registrar
@@ -37,7 +37,7 @@ class Site:
     members: list[Member]
 
     def reload(self) -> None:
-        """Write the rules anew and let the broker read them."""
+        """Write the rules again and let the broker read them."""
         self.registrar.render_broker(self.kind, self.folder, self.broker.port)
         self.broker.reload()
 
@@ -80,7 +80,7 @@ async def gather_until(link: InboxLink, *topics: str) -> list[tuple[str, bytes]]
 
 
 async def are_refused(*links: InboxLink) -> None:
-    """None of them gets in: each has been told so and holds no connection."""
+    """Check that none of them gets in: each knows why, and has no connection."""
     for link in links:
         await link.start()
     try:
@@ -191,7 +191,7 @@ def test_a_device_hears_nothing_that_is_not_for_it(site: Site) -> None:
 
 
 def test_without_a_good_certificate_nobody_gets_in(site: Site, tmp_path: Path) -> None:
-    """No certificate, one of another authority, one that has run out: no connection, whatever else they know."""
+    """No certificate, one of another authority, one that has expired: no connection, whatever else they know."""
     good = site.members[0].connect_to(site.broker)
     bare = replace(good, tls_certificate=None, tls_key=None)
     stranger = enrol_member(make_registrar(tmp_path / "other"), tmp_path / "stranger", "device")
@@ -207,7 +207,7 @@ def test_without_a_good_certificate_nobody_gets_in(site: Site, tmp_path: Path) -
 
 
 def test_a_node_trusts_only_its_own_broker(site: Site, tmp_path: Path) -> None:
-    """A broker with another authority's certificate, or another name, hears nothing of a node, which says why."""
+    """A broker with another authority's certificate, or another name, hears nothing from a node, which says why."""
     other = make_registrar(tmp_path / "other")
     shutil.copyfile(other.folder / "ca.pem", tmp_path / "ca.pem")
     wrong_ca = replace(site.members[0].connect_to(site.broker), tls_ca=tmp_path / "ca.pem")
@@ -268,6 +268,6 @@ def test_revocation_shuts_out_after_a_reload(own_site: Site) -> None:
 
 
 async def until_reloaded(site: Site) -> None:
-    """Until the broker says that it has read its files again."""
+    """Wait until the broker says that it has read its files again."""
     words = {"mosquitto": "Reloading config", "nats": "Reloaded"}
     await until(lambda: words[site.kind] in site.broker.log_path.read_text(errors="replace"))

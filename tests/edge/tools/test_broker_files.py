@@ -29,7 +29,7 @@ def registrar(tmp_path: Path) -> Registrar:
 
 
 def test_files_are_whole_private_and_keep_the_brokers_key(registrar: Registrar, tmp_path: Path) -> None:
-    """Made anew, the list changes and the broker's key does not; another host gets another key; all is private."""
+    """Written again, the list changes and the broker's key does not; another host gets another key; all is private."""
     out = tmp_path / "out"
     member = enrol_member(registrar, tmp_path / "node", "device")
     registrar.render_broker("mosquitto", out, 8883)
@@ -46,7 +46,7 @@ def test_files_are_whole_private_and_keep_the_brokers_key(registrar: Registrar, 
 
 
 def test_the_list_of_the_revoked_outlives_its_operator(registrar: Registrar) -> None:
-    """OpenSSL shuts everybody out when a list is past its date: it is good for years, and forgets who has run out."""
+    """OpenSSL shuts everybody out after a list's date: it is valid for years, and omits expired certificates."""
     enroller = Enroller.open(registrar.folder, None)
     member = enrol_member(registrar, registrar.folder.parent / "node", "device", clock_s=0)
     enroller.revoke(member.address, 60)
@@ -100,7 +100,7 @@ def test_firewalls_load(name: str) -> None:
 
 
 def test_an_operator_is_told_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """No registrar there, one there already, a broker that is none, a passphrase that is wrong, a home that is none."""
+    """No registrar there, one already, a malformed broker, a wrong passphrase, an unknown home: each is explained."""
     folder = str(tmp_path / "registrar")
     assert main(["registrar", "list", "--dir", folder]) == 78
     init = ["registrar", "init", "--dir", folder, "--host", "localhost"]

@@ -1,4 +1,4 @@
-"""What a person sees who types an emulator's command wrongly, or names a place where it cannot be."""
+"""What a person sees after a wrong option of an emulator, or a place where it cannot be."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tools.emulators.cli import build_parser
 def test_a_value_that_cannot_be_is_refused_before_anything_is_tried(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A wearer that there is not, a rate of nothing, a port that is none: the option is named, no broker is called."""
+    """An unknown wearer, a rate of zero, a port out of range: the option is named, and no broker is contacted."""
     with pytest.raises(SystemExit) as refused:
         build_parser().parse_args(command.split())
     assert refused.value.code == 2
@@ -49,7 +49,7 @@ def test_a_place_that_cannot_be_written_is_named(
 
 
 def test_a_listener_without_a_name_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    """A UAV's host that cannot be found is the operator's to mend."""
+    """A UAV's host that cannot be found is the operator's error."""
     assert main(["emulate", "uav", "--host", "no host here", "--seconds", "1"]) == 78
     assert "no host here" in capsys.readouterr().err
 

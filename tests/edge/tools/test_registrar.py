@@ -86,7 +86,7 @@ def test_init_that_is_refused_leaves_nothing(
 def test_a_torn_token_is_named_as_one(
     tmp_path: Path, where: str, secret: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Letters that no token has, a port that is none: one sentence, no traceback, and no key is made for it."""
+    """Characters that no token has, a port out of range: one sentence, no traceback, and no key is made for it."""
     assert agent(["enroll", "--token", f"flchain1/{where}/{'A' * 43}/{secret}", "--dir", str(tmp_path / "node")]) == 78
     assert "token: is incomplete" in capsys.readouterr().err
     assert not (tmp_path / "node").exists()
@@ -173,7 +173,7 @@ def test_an_address_may_be_typed_in_capitals(registrar: Registrar, tmp_path: Pat
 
 
 def test_a_revoked_or_lesser_server_gets_a_new_certificate(registrar: Registrar, tmp_path: Path) -> None:
-    """Files made anew after `revoke HOST`, or with a bridge that there was not: no old certificate stays in use."""
+    """Files made again after `revoke HOST`, or with a bridge for the first time: no old certificate stays in use."""
     out = tmp_path / "out"
 
     def render(*arguments: str) -> x509.Certificate:
@@ -235,7 +235,7 @@ def test_a_full_disk_is_told_as_the_registrars_fault(
 
 
 def test_one_address_does_not_take_every_place(registrar: Registrar, tmp_path: Path) -> None:
-    """Whoever opens connections and says nothing shuts out himself, and others are still heard."""
+    """A caller that opens connections and says nothing shuts out only itself; others are still served."""
     context = ssl.create_default_context(cafile=str(registrar.folder / "ca.pem"))
 
     def connect(source: str) -> ssl.SSLSocket:

@@ -59,7 +59,7 @@ def path(driver: StakeDriver, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def key(tmp_path: Path) -> Path:
-    """A key file; who has it owns nothing on the chain."""
+    """A key file, whose account owns nothing on the chain."""
     load_or_create_identity(tmp_path / "key.pem", None)
     return tmp_path / "key.pem"
 
@@ -105,7 +105,7 @@ def test_show_tells_what_an_account_has(
 
 
 def test_show_for_people(path: Path, key: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The table names every candidate, says who is in jail until when, and how to come by an account."""
+    """The table names every candidate, says who is in jail until when, and how to get an account."""
     assert flchain(["stake", "show", "--data", str(path), "--key", str(key)]) == 0
     text = capsys.readouterr().out
     assert all(c.address.hex() in text for c in CHAIN.state.candidates)
@@ -215,7 +215,7 @@ def test_one_miner_that_takes_the_order_is_enough(broker: Broker, codes: dict[Id
 
 
 def test_no_broker_and_no_answer_are_told_apart(broker: Broker) -> None:
-    """Without a broker the text names it; with one but no miner it says that the order may still come."""
+    """Without a broker the text names it; with one but no miner it says that the order may still get into a block."""
     with pytest.raises(OrderFailed, match=r"no connection to the broker at 127\.0\.0\.1:1"):
         asyncio.run(publish(access(), RAW, 0.5))
     with pytest.raises(OrderFailed, match="no miner answered"):
@@ -288,7 +288,7 @@ def test_wrong_options_are_refused(read: Any, texts: tuple[str, ...]) -> None:
 
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    """Who asks for help sees a command to start from."""
+    """The help shows a command to start from."""
     with pytest.raises(SystemExit) as left:
         flchain(["stake", "--help"])
     assert left.value.code == 0
