@@ -36,10 +36,10 @@ STOP_TIMEOUT_S = 2.0
 
 assert CHUNK_BYTES + FRAME_BYTES <= PAYLOAD_BYTES_MAX, "a chunk fits into a message"
 assert OUTGOING_MESSAGES_MAX * CHUNK_BYTES >= PACKET_BYTES_MAX, "the longest packet can be under way at once"
-assert OUTGOING_BYTES_MAX >= 2 * PAYLOAD_BYTES_MAX, "a message in the way of the longest does not refuse it"
-assert INBOX_MESSAGES_MAX >= 2 * (DEVICES_MAX + VALIDATORS_MAX), "everybody's message of a phase, and its repetition"
+assert OUTGOING_BYTES_MAX >= 2 * PAYLOAD_BYTES_MAX, "the longest message fits behind another one"
+assert INBOX_MESSAGES_MAX >= 2 * (DEVICES_MAX + VALIDATORS_MAX), "every node's message of a phase, and its repetition"
 assert INBOX_MESSAGES_MAX * CHUNK_BYTES >= PACKET_BYTES_MAX, "the longest packet can wait for its reader"
-assert INBOX_BYTES_MAX >= PUSHED_CHUNKS_MAX * CHUNK_BYTES, "what is pushed in as few pieces as can be, too"
+assert INBOX_BYTES_MAX >= PUSHED_CHUNKS_MAX * CHUNK_BYTES, "so can what is pushed in the fewest, largest chunks"
 
 
 @dataclass
