@@ -47,7 +47,7 @@ def when_said(network: Network, name: str, kind: Kind, round_number: int, do) ->
             is_done = True
             network.at(0, do, name)
 
-    network.on_publish.append(listen)
+    network.broker.on_publish.append(listen)
 
 
 def test_honest_mining_devices_are_in_every_round_and_it_takes_no_more_heights() -> None:

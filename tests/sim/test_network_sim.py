@@ -86,7 +86,7 @@ def test_nodes_publish_what_the_table_of_topics_says() -> None:
 def test_same_seed_same_run() -> None:
     """A failing seed can be run again: the run is a function of it."""
     first, second = (schedule_faults(Network(11, 2, links=ROUGH)).run() for _ in range(2))
-    assert (first.checker.final, first.events, first.now) == (second.checker.final, second.events, second.now)
+    assert (first.checker.final, first.trace.hash, first.now) == (second.checker.final, second.trace.hash, second.now)
 
 
 @pytest.mark.parametrize("first", range(FIRST, LAST, SEEDS_PER_TEST))
@@ -249,11 +249,11 @@ class Liar:
         self.garbage = {2: make_reveal(network.chain, 2, 2, update=b"no ternary words at all")}
         self.copied: bytes | None = None
         self.sent: set[tuple[int, Kind]] = set()
-        network.on_publish.append(self.listen)
+        network.broker.on_publish.append(self.listen)
 
     def send(self, raw: bytes) -> None:
         topic = self.network.topics.device_up(self.me.address)
-        self.network.inject(topic, encode_packet(PacketType.MESSAGE, raw))
+        self.network.broker.inject(topic, encode_packet(PacketType.MESSAGE, raw))
 
     def listen(self, sender: Node, topic: str, packet: bytes) -> None:
         if sender.name != "d0":
@@ -273,7 +273,7 @@ class Liar:
         own = seal(Commit(number, commitment, False), chain, self.me)
         self.send(own)
         other = seal(Commit(number, b"x" * 32, False), chain, self.me)
-        self.network.at(self.network.links.delay_ms[1] + 1, self.send, other)  # after the first: duplicate
+        self.network.at(self.network.broker.links.delay_ms[1] + 1, self.send, other)  # after the first: duplicate
         self.send(raw)  # d0's own words under this topic: unknown-sender
         self.send(own[:-1] + bytes([own[-1] ^ 1]))  # known by its place, mis-signed: bad-signature
         if self.copied is not None:

@@ -60,9 +60,9 @@ def make_equivocator(network: Network, name: str) -> None:
         other = None if block_hash is not None and network.rng.random() < 0.5 else network.rng.randbytes(32)
         raw = seal(Vote(height, view, step, other), network.chain.id, node.identity)
         targets = {other.name for other in network.miners() if network.rng.random() < 0.5}
-        network.inject(topic, encode_packet(PacketType.MESSAGE, raw), targets - {name})
+        network.broker.inject(topic, encode_packet(PacketType.MESSAGE, raw), targets - {name})
 
-    network.on_publish.append(lie)
+    network.broker.on_publish.append(lie)
 
 
 def conspire(network: Network, names: list[str]) -> None:
@@ -73,7 +73,7 @@ def conspire(network: Network, names: list[str]) -> None:
     honest = sorted(name for name, node in network.nodes.items() if node.is_miner and node.behaviour is None)
     devices = {name for name, node in network.nodes.items() if not node.is_miner}
     sides = set(honest[::2]), set(honest[1::2])
-    network.cut({(a, b) for one, other in (sides, sides[::-1]) for a in one for b in other})
+    network.broker.cut({(a, b) for one, other in (sides, sides[::-1]) for a in one for b in other})
     for node in network.nodes.values():
         if isinstance(node.behaviour, Equivocate):
             is_twin = node.name.endswith("-twin")

@@ -1,72 +1,111 @@
-"""The broker of a simulated network: who hears what, when, how often, and what gets lost."""
+"""The broker of a simulated network: which node hears what, when, how often, and what is lost."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
-from hashlib import sha256
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import agent.core.values as av
 import miner.core.values as mv
 from flchain.wire.chunks import split_packet
 from flchain.wire.topics import CHANNEL_RULES, Channel, Listener, Role, Topics, read_topic_channel
-from tools.sim.checks import Checker
-from tools.sim.world import Links, Node
+from tools.sim.timeline import Timeline
+from tools.sim.world import Disk, Links, Node, OwnMessage
+
+Heard = mv.PacketReceived | av.PacketReceived
+
+
+class Watcher(Protocol):
+    """What looks at every packet before it is carried; `tools.sim.checks.Checker` is the real one."""
+
+    def hear(self, packet: bytes) -> None:
+        """Take note of a packet that anyone, honest or not, has published."""
+        ...
+
+    def check_word(self, name: str, address: bytes, packet: bytes, own: list[OwnMessage]) -> None:
+        """Check a packet that an honest miner publishes for the other miners."""
+        ...
+
+    def check_scores(self, name: str, packet: bytes, disk: Disk) -> None:
+        """Check a packet that an honest device publishes."""
+        ...
+
+
+class Receivers(Protocol):
+    """Where packets arrive, and where what the broker does is written down; `tools.sim.network.Network` is the real
+    one."""
+
+    @property
+    def nodes(self) -> Mapping[str, Node]:
+        """Every node by its name."""
+        ...
+
+    def step(self, node: Node, event: Heard) -> None:
+        """Give an event to a node."""
+        ...
+
+    def record(self, *what: object) -> None:
+        """Put something that happened into the hash of the run."""
+        ...
 
 
 class Broker:
-    """The part of `Network` that carries packets."""
+    """Carries packets between nodes. At QoS 0 a packet may be lost; at QoS 1 it is late, after a partition has healed.
 
-    now: int
-    rng: random.Random
-    links: Links
-    topics: Topics
-    nodes: dict[str, Node]
-    checker: Checker
-    counts: Counter[str]
-    retained: dict[str, bytes]
-    cuts: set[tuple[str, str]]
-    on_publish: list[Callable[[Node, str, bytes], None]]
-    _held: list[tuple[str, str, str, bytes]]
-    _arrivals: dict[tuple[str, str], int]
+    All chance comes from `rng`, and `counts` gets "messages", "lost", "cut off" and "partitions".
+    """
 
-    def at(self, delay_ms: int, do: Callable[..., None], *arguments: object) -> None:
-        """Do something later."""
-        raise NotImplementedError
-
-    def step(self, node: Node, event: Any) -> None:
-        """One event through a machine."""
-        raise NotImplementedError
-
-    def record(self, *what: object) -> None:
-        """Put an event into the trace's hash."""
-        raise NotImplementedError
+    def __init__(
+        self,
+        timeline: Timeline,
+        receivers: Receivers,
+        watcher: Watcher,
+        topics: Topics,
+        rng: random.Random,
+        *,
+        links: Links | None = None,
+        counts: Counter[str] | None = None,
+    ) -> None:
+        self._timeline, self._receivers, self._watcher = timeline, receivers, watcher
+        self._topics, self._rng = topics, rng
+        self.links = links or Links()
+        self.counts = Counter() if counts is None else counts
+        self.on_publish: list[Callable[[Node, str, bytes], None]] = []
+        """Called with the sender, the topic and the packet of everything that an honest node publishes."""
+        self._retained: dict[str, bytes] = {}
+        self._cuts: set[tuple[str, str]] = set()
+        """(from, to): what the first node publishes does not reach the second."""
+        self._held: list[tuple[str, str, str, bytes]] = []
+        self._arrivals: dict[tuple[str, str], int] = {}
 
     def cut(self, pairs: set[tuple[str, str]]) -> None:
-        """A partition, one way for each pair."""
-        self.record("cut", sorted(pairs))
+        """Begin a partition: nothing passes from the first to the second of each pair."""
+        self._receivers.record("cut", sorted(pairs))
         self.counts["partitions"] += 1
-        self.cuts |= pairs
+        self._cuts |= pairs
 
     def uncut(self, pairs: set[tuple[str, str]]) -> None:
-        """One partition ends."""
-        self.cuts -= pairs
-        if not self.cuts:
+        """End one partition."""
+        self._cuts -= pairs
+        if not self._cuts:
             self.heal()
 
     def heal(self) -> None:
-        """All partitions end; what a broker held back for a listener comes now."""
-        self.record("heal")
-        self.cuts.clear()
+        """End all partitions, and deliver what was held back for a listener that is connected."""
+        self._receivers.record("heal")
+        self._cuts.clear()
         held, self._held = self._held, []
         for _, listener, topic, payload in held:
-            if self.nodes[listener].is_online:
-                self._deliver(self.nodes[listener], topic, payload)
+            if self._receivers.nodes[listener].is_online:
+                self._deliver(self._receivers.nodes[listener], topic, payload)
 
     def publish(self, node: Node, topic: str, packet: bytes, retain: bool = False) -> None:
-        """To everyone who listens; nothing if the sender is away."""
+        """Carry a node's packet to all that listen; a Byzantine node's as its behaviour decides.
+
+        A node that is offline publishes nothing.
+        """
         if not node.is_online:
             return
         if node.behaviour is not None:
@@ -74,33 +113,39 @@ class Broker:
                 self.inject(topic, out, targets, node.name)
             return
         if node.is_miner and topic.endswith("/bft"):
-            self.checker.check_word(node.name, node.identity.address, packet, node.disk.own)
+            self._watcher.check_word(node.name, node.identity.address, packet, node.disk.own)
         elif topic.endswith("/up"):
-            self.checker.check_scores(node.name, packet, node.disk)
+            self._watcher.check_scores(node.name, packet, node.disk)
         if retain:
-            self.retained[topic] = packet
+            self._retained[topic] = packet
         for listener in self.on_publish:
             listener(node, topic, packet)
-        self.inject(topic, packet, {other.name for other in self.nodes.values() if other is not node}, node.name)
+        others = {other.name for other in self._receivers.nodes.values() if other is not node}
+        self.inject(topic, packet, others, node.name)
 
     def inject(self, topic: str, packet: bytes, targets: set[str] | None = None, sender: str = "") -> None:
-        """A packet as if `sender` had published it, to those of `targets` who listen."""
-        self.checker.hear(packet)
-        for other in self.nodes.values():
+        """Carry a packet as if `sender` had published it, to those of `targets` (default: all) that listen."""
+        self._watcher.hear(packet)
+        for other in self._receivers.nodes.values():
             if (targets is None or other.name in targets) and other.is_online and self._listens(other, topic):
                 for payload in split_packet(packet):
                     self._carry(sender, other, topic, payload)
-                    if self.rng.random() < self.links.twice_share:
+                    if self._rng.random() < self.links.twice_share:
                         self._carry(sender, other, topic, payload)
 
+    def send_retained(self, node: Node, topic: str) -> None:
+        """Deliver what a topic retains to a node that has just subscribed to it."""
+        if node.is_online and topic in self._retained and self._listens(node, topic):
+            self._deliver(node, topic, self._retained[topic])
+
     def _carry(self, sender: str, node: Node, topic: str, payload: bytes) -> None:
-        """One payload to one listener: at QoS 0 it may get lost, at QoS 1 it waits for the end of a partition."""
+        """Deliver one payload, lose it (QoS 0), or hold it until the partition ends (QoS 1)."""
         is_qos0 = node.is_miner and CHANNEL_RULES[Channel(read_topic_channel(topic))].heard[Listener.MINER] == 0
-        if (sender, node.name) in self.cuts:
+        if (sender, node.name) in self._cuts:
             self.counts["cut off"] += 1
             if not is_qos0:
                 self._held.append((sender, node.name, topic, payload))
-        elif is_qos0 and self.links.lost_share and self.rng.random() < self.links.lost_share:
+        elif is_qos0 and self.links.lost_share and self._rng.random() < self.links.lost_share:
             self.counts["lost"] += 1
         else:
             self._deliver(node, topic, payload)
@@ -108,20 +153,16 @@ class Broker:
     def _deliver(self, node: Node, topic: str, payload: bytes) -> None:
         links, session = self.links, node.session
         self.counts["messages"] += 1
-        is_slow = self.rng.random() < links.slow_share
-        event = mv.PacketReceived(topic, payload) if node.is_miner else av.PacketReceived(topic, payload)
-        delay_ms = self.rng.randint(*(links.slow_ms if is_slow else links.delay_ms))
+        is_slow = self._rng.random() < links.slow_share
+        event: Heard = mv.PacketReceived(topic, payload) if node.is_miner else av.PacketReceived(topic, payload)
+        delay_ms = self._rng.randint(*(links.slow_ms if is_slow else links.delay_ms))
         if node.slow_ms:
-            delay_ms += self.rng.randint(0, node.slow_ms)
+            delay_ms += self._rng.randint(0, node.slow_ms)
         if links.is_ordered:
-            link = (topic.split("/")[4], node.name)
-            delay_ms = max(delay_ms, self._arrivals.get(link, 0) - self.now)
-            self._arrivals[link] = self.now + delay_ms
-        self.at(delay_ms, lambda: self.step(node, event) if node.session == session else None)
-
-    def _send_retained(self, node: Node, topic: str) -> None:
-        if node.is_online and topic in self.retained and self._listens(node, topic):
-            self._deliver(node, topic, self.retained[topic])
+            now_ms, link = self._timeline.now_ms, (topic.split("/")[4], node.name)
+            delay_ms = max(delay_ms, self._arrivals.get(link, 0) - now_ms)
+            self._arrivals[link] = now_ms + delay_ms
+        self._timeline.at(delay_ms, lambda: self._receivers.step(node, event) if node.session == session else None)
 
     def _listens(self, node: Node, topic: str) -> bool:
         owner, channel, *rest = topic.split("/")[4:]
@@ -129,18 +170,6 @@ class Broker:
         if rule.is_addressed:
             return rest == [node.identity.address.hex()]
         if not node.is_miner:
-            return node.followed is not None and topic in self.topics.news_of(node.followed, node.state.light.is_full)
+            return node.followed is not None and topic in self._topics.news_of(node.followed, node.state.light.is_full)
         is_own = rule.role is Role.MINER and owner == node.identity.address.hex()
         return Listener.MINER in rule.heard and not is_own
-
-
-def describe_event(event: Any) -> str:
-    """What tells this event from any other, the same in every process."""
-    match event:
-        case mv.PacketReceived(topic, payload) | av.PacketReceived(topic, payload):
-            return f"{topic} {sha256(payload).hexdigest()}"
-        case mv.TimerFired(timer) | av.TimerFired(timer):
-            return str(timer)
-        case av.TrainingDone():
-            return f"trained {event.round} {sha256(event.delta.tobytes()).hexdigest()}"
-    return repr(event)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Any
 
 from flchain.base.errors import InvalidMessage
 from flchain.base.types import SHARE_ALL, Height, View
@@ -22,7 +21,7 @@ from flchain.wire.envelope import (
 )
 from flchain.wire.messages import Body, Certificate, Header, Kind, Phase
 from flchain.wire.packets import PacketType, decode_packet
-from tools.sim.world import Disk
+from tools.sim.world import Disk, OwnMessage
 
 PREVOTE = 1
 Place = tuple[int, int, int, bytes]
@@ -206,7 +205,7 @@ class Checker:
             height, view, valid_view, block_hash = envelope.fields
             self._proposed[height, view, block_hash, envelope.sender].add(valid_view)
 
-    def check_word(self, name: str, address: bytes, packet: bytes, own: list[tuple[Any, bytes, Any]]) -> None:
+    def check_word(self, name: str, address: bytes, packet: bytes, own: list[OwnMessage]) -> None:
         """A vote or proposal of this node is on its disk before it is sent."""
         envelope = open_envelope(decode_packet(packet).fields[0], self.genesis.chain)
         if envelope.sender != address or envelope.kind not in (Kind.VOTE, Kind.PROPOSAL):

@@ -55,9 +55,9 @@ def schedule_partitions(network: Network, calm_ms: int) -> None:
         pairs = {(a, b) for a in names for b in names if a in side and b not in side}
         if rng.random() < 0.6:
             pairs |= {(b, a) for a, b in pairs}
-        network.at(start_ms, network.cut, pairs)
+        network.at(start_ms, network.broker.cut, pairs)
         end_ms = min(calm_ms, start_ms + rng.choice((200, 1_000, 3_000)))
-        network.at(end_ms, network.heal)
+        network.at(end_ms, network.broker.heal)
         start_ms = end_ms + rng.randint(200, 3_000)
 
 
@@ -114,8 +114,8 @@ def schedule_all(network: Network, faults: frozenset[str], calm_ms: int) -> None
 
 def calm_down(network: Network) -> None:
     """The end of all faults."""
-    network.heal()
-    network.links = replace(network.links, slow_share=0.0, lost_share=0.0)
+    network.broker.heal()
+    network.broker.links = replace(network.broker.links, slow_share=0.0, lost_share=0.0)
     for name, node in network.nodes.items():
         node.crash_after_effects = node.crash_at_save = None
         if node.behaviour is None:

@@ -1,14 +1,13 @@
 """A deterministic network of the production machines: virtual clock, broker, disks, faults, and checkers.
 
-One seed decides everything. A node is its real state, its real `step`, and a fake edge: the broker loses what is said
-while a node is away, and of what miners tell each other (QoS 0) a share; across a partition QoS 0 is lost and QoS 1 is
-late. A disk keeps what an effect has written; scorer and trainer are functions of their input. Effects are carried out
+One seed decides everything. A node is its real state, its real `step`, and a fake edge: the broker loses what is
+published while a node is away, and a share of what miners send each other at QoS 0; across a partition QoS 0 is lost
+and QoS 1 is late. A disk keeps what an effect has written; scorer and trainer are functions of their input. Effects run
 in order, and a crash may fall between two of them, or into the middle of a write.
 """
 
 from __future__ import annotations
 
-import heapq
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -20,22 +19,21 @@ import numpy as np
 import agent.core.values as av
 import miner.core.values as mv
 from agent.core import machine as agent_machine
-from flchain.base.fixedpoint import vector_bytes, vector_from_bytes
+from flchain.base.fixedpoint import vector_bytes
 from flchain.base.types import Height, ModelVector, Round
 from flchain.codecs import carried_bytes
-from flchain.ledger.certificate import verify_certificate
-from flchain.light.follow import build_light_state, restore
-from flchain.rules.blocks import apply_block
 from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct
 from flchain.wire.messages import Header
 from flchain.wire.packets import PacketType, encode_packet
 from flchain.wire.topics import Topics
 from miner.core import machine as miner_machine
-from miner.core.tip import extend
-from miner.edge.ledger.base import StoredBase, restore_base
-from tools.sim.broker import Broker, describe_event
+from miner.edge.ledger.base import StoredBase
+from tools.sim.broker import Broker
 from tools.sim.chain import PARAMETERS_COUNT, BuiltChain, build_chain
 from tools.sim.checks import Checker
+from tools.sim.processes import build_agent, build_miner
+from tools.sim.timeline import Timeline
+from tools.sim.trace import Trace, describe_event
 from tools.sim.world import Clock, Links, Node
 
 END_MS = 240_000
@@ -44,8 +42,8 @@ SAVES = (mv.SaveVote, mv.SaveBlock, mv.SaveState, av.SaveWork, av.SaveScores, av
 __all__ = ["Clock", "Links", "Network", "Node"]
 
 
-class Network(Broker):
-    """Nodes m0.. and d0.., an event queue, and what must never happen. Index equals that of the built chain."""
+class Network:
+    """Nodes m0.. and d0.., the broker between them, and the checks. A node's number is its place in the built chain."""
 
     def __init__(
         self,
@@ -62,59 +60,49 @@ class Network(Broker):
     ) -> None:
         """Nodes in `silent` exist on the chain and are never started; devices in `mining` score."""
         self.seed, self.rounds, self.training_ms, self.mining = seed, rounds, training_ms, mining
-        self.links = links or Links()
-        self.rng = random.Random(seed)
         self.chain = chain or build_chain(miners, devices, score_margin_bp=2_000)
+        self.rng = random.Random(seed)
+        self.timeline, self.trace, self.counts = Timeline(), Trace(), Counter[str]()
+        self.checker = Checker(self.chain.state)
         self.topics = Topics.of_chain(self.chain.id)
-        self.now, self._sequence, self.events = 0, 0, 0
-        self._queue: list[tuple[int, int, Callable[[], None]]] = []
-        self.retained: dict[str, bytes] = {}
-        self.cuts: set[tuple[str, str]] = set()
-        """(from, to): what the first says does not reach the second."""
-        self._held: list[tuple[str, str, str, bytes]] = []
-        self._arrivals: dict[tuple[str, str], int] = {}
-        self.counts: Counter[str] = Counter()
-        self.hash = sha256()
-        """Over every event in order: two runs are the same if this is."""
+        self.broker = Broker(self.timeline, self, self.checker, self.topics, self.rng, links=links, counts=self.counts)
         self.refusals: dict[str, Counter[str]] = {}
         self.notes: list[tuple[int, str, str, dict[str, object]]] = []
         self.reports: dict[tuple[str, int], av.Report] = {}
-        self.trace: list[str] = []
-        self.checker = Checker(self.chain.state)
         self.gone = set(silent)
-        """Nodes that nobody waits for."""
-        self.on_publish: list[Callable[[Node, str, bytes], None]] = []
-        miners_keys = [Node(f"m{i}", i, key) for i, key in enumerate(self.chain.miners)]
-        device_keys = [Node(f"d{i}", i, key) for i, key in enumerate(self.chain.devices)]
-        self.nodes = {node.name: node for node in (*miners_keys, *device_keys)}
-        self.homes = {e.public_key: e.home for e in self.chain.genesis.devices}
+        """Nodes that the end of a run does not wait for."""
+        miner_nodes = [Node(f"m{i}", i, key) for i, key in enumerate(self.chain.miners)]
+        device_nodes = [Node(f"d{i}", i, key) for i, key in enumerate(self.chain.devices)]
+        self.nodes = {node.name: node for node in (*miner_nodes, *device_nodes)}
         for name in sorted(self.nodes.keys() - silent):
             self.at(self.rng.randint(0, 50), self.start, name)
 
     def add_twin(self, name: str) -> Node:
-        """A second process with the key of a miner, and a disk of its own."""
+        """Add a second process with the key of a miner, and a disk of its own."""
         first = self.nodes[name]
         twin = self.nodes[f"{name}-twin"] = Node(f"{name}-twin", first.number, first.identity)
         self.at(self.rng.randint(0, 50), self.start, twin.name)
         return twin
 
-    # --- the world ---------------------------------------------------------------------------------------------------
+    # --- the run -----------------------------------------------------------------------------------------------------
+
+    @property
+    def now(self) -> int:
+        """The virtual time in ms."""
+        return self.timeline.now_ms
 
     def at(self, delay_ms: int, do: Callable[..., None], *arguments: object) -> None:
-        """Do something later; equal instants in order of asking."""
-        self._sequence += 1
-        heapq.heappush(self._queue, (self.now + delay_ms, self._sequence, lambda: do(*arguments)))
+        """Plan a call `delay_ms` from now."""
+        self.timeline.at(delay_ms, do, *arguments)
 
     def run(self, until: Callable[[Network], bool] | None = None, end_ms: int = END_MS) -> Network:
-        """Until `until` (default: everyone has all rounds), a violation, or `end_ms` of virtual time."""
-        until = until or Network.is_done
-        while self._queue and not self.violations and not until(self):
-            self.now, _, do = heapq.heappop(self._queue)
-            self.events += 1
-            if self.now > end_ms or self.events > EVENTS_MAX:
-                self.violations.append("stalled")
-                break
-            do()
+        """Run until `until` (default: all nodes have all rounds), a violation, or `end_ms` of virtual time."""
+        is_over = until or Network.is_done
+        is_in_time = self.timeline.run(
+            lambda: bool(self.violations) or is_over(self), end_ms=end_ms, events_max=EVENTS_MAX
+        )
+        if not is_in_time:
+            self.violations.append("stalled")
         return self
 
     @property
@@ -123,11 +111,11 @@ class Network(Broker):
         return self.checker.violations
 
     def explain(self) -> str:
-        """What a failing test prints: the seed, what went wrong, and where every node stands."""
-        return f"seed {self.seed} at {self.now} ms: {self.violations}: {self.describe()}; {self.trace[-5:]}"
+        """Return what a failing test prints: the seed, what went wrong, and where every node stands."""
+        return f"seed {self.seed} at {self.now} ms: {self.violations}: {self.describe()}; {self.trace.lines[-5:]}"
 
     def is_done(self) -> bool:
-        """All rounds are final on every node that is up, and every device holds the chain's model."""
+        """Return True if every node that is waited for is up and has all rounds, and every device the newest model."""
         awaited = [node for node in self.nodes.values() if node.name not in self.gone]
         return all(node.is_up and node.is_online and self._is_node_done(node) for node in awaited)
 
@@ -138,7 +126,7 @@ class Network(Broker):
         return bool(light.round > self.rounds and light.is_synced)
 
     def describe(self) -> str:
-        """Where every node stands, on one line."""
+        """Return where every node stands, on one line."""
         return "; ".join(self._describe(node) for node in self.nodes.values())
 
     def _describe(self, node: Node) -> str:
@@ -152,11 +140,11 @@ class Network(Broker):
         return f"{node.name} h{light.height} r{light.round} {light.phase.name} model {light.model_round}"
 
     def miners(self) -> list[Node]:
-        """The miners that are up."""
+        """Return the miners that are up."""
         return [node for node in self.nodes.values() if node.is_miner and node.is_up]
 
     def devices(self) -> list[Node]:
-        """The devices that are up."""
+        """Return the devices that are up."""
         return [node for node in self.nodes.values() if not node.is_miner and node.is_up]
 
     # --- processes ---------------------------------------------------------------------------------------------------
@@ -168,11 +156,14 @@ class Network(Broker):
             return
         self.record("start", name)
         node.is_up, node.life = True, node.life + 1
-        node.state = self._build_miner(node) if node.is_miner else self._build_agent(node)
+        if node.is_miner:
+            node.state = build_miner(self.chain, node, self.rounds)
+        else:
+            node.state = build_agent(self.chain, node, self.rounds, is_mining=name in self.mining)
         self.connect(name)
 
     def crash(self, name: str) -> None:
-        """Memory, timers and the connection are gone."""
+        """Take a process's memory, timers and connection away."""
         node = self.nodes[name]
         if node.is_up:
             self.record("crash", name)
@@ -182,20 +173,20 @@ class Network(Broker):
         node.timers.clear()
 
     def crash_between_effects(self, name: str, effects: int) -> None:
-        """Crash once so many more effects are carried out, in the middle of a step if it falls there."""
+        """Crash a node after that many more effects, even in the middle of a step."""
         self.nodes[name].crash_after_effects = effects
 
     def crash_in_save(self, name: str, saves: int) -> None:
-        """The power fails in the middle of a write, after so many more: what was not synced is not there."""
+        """Let the power fail in the middle of a write, after that many more writes: what was not synced is lost."""
         self.nodes[name].crash_at_save = saves
 
     def disconnect(self, name: str) -> None:
-        """The process lives; what is said to it and by it is lost."""
+        """Take the link of a process down: it goes on, and what is sent to it or by it is lost."""
         node = self.nodes[name]
         node.is_online, node.session = False, node.session + 1
 
     def connect(self, name: str) -> None:
-        """The link is up: the machine hears of it, and the broker sends what it retains."""
+        """Bring the link up: the machine is told, and the broker sends what it retains."""
         node = self.nodes[name]
         if not node.is_up or node.is_online:
             return
@@ -203,44 +194,12 @@ class Network(Broker):
         self.step(node, mv.Connected() if node.is_miner else av.Connected())
         if node.is_miner:
             for other in self.chain.miners:
-                self._send_retained(node, self.topics.miner_head(other.address))
-
-    def _build_miner(self, node: Node) -> mv.MinerState:
-        base, genesis = node.disk.base, self.chain.genesis
-        standing = restore_base(self.chain.state, base[1] if base is not None else None)
-        for block, certificate in node.disk.blocks:
-            chain = standing.chain
-            applied, after = apply_block(chain, block.header_bytes, block.body_bytes)
-            verify_certificate(chain.chain, chain.validators, after.height, applied.hash, certificate)
-            standing = extend(standing, applied, certificate, after)
-        chain = standing.chain
-        assert genesis.chain_id() == chain.chain
-        own = [item for item in node.disk.own if item[0] == chain.height + 1]
-        blocks = {block.hash: block for _, _, block in own if block is not None}
-        config = mv.MinerConfig(node.identity, self.rounds)
-        raws = tuple(dict.fromkeys(raw for _, raw, _ in own))
-        return miner_machine.build_miner_state(config, standing, raws, tuple(blocks.values()))
-
-    def _build_agent(self, node: Node) -> av.AgentState:
-        # Every other device is a light one, the last of them in any case.
-        is_full = node.name in self.mining or (len(self.chain.devices) - node.number) % 2 == 0
-        light = build_light_state(self.chain.genesis, self.chain.model, is_full=is_full)
-        residual = np.zeros(PARAMETERS_COUNT, np.int32)
-        if node.disk.position is not None:
-            head, model, left_out, saved = node.disk.position
-            light = restore(light, head, model, left_out)
-            residual = vector_from_bytes(saved, PARAMETERS_COUNT)
-        miners = [(key.address, key.public_key) for key in self.chain.miners]
-        first = [bytes(key.address) for key in self.chain.miners].index(self.homes[node.identity.public_key])
-        ordered, is_mining = tuple(miners[first:] + miners[:first]), node.name in self.mining
-        config = av.AgentConfig(node.identity, ordered, self.rounds, is_mining=is_mining)
-        stored = (node.disk.work, dict(node.disk.outbox))
-        return agent_machine.build_agent_state(config, light, residual, *stored, saved_scores=node.disk.scores)
+                self.broker.send_retained(node, self.topics.miner_head(other.address))
 
     # --- events and effects ------------------------------------------------------------------------------------------
 
     def step(self, node: Node, event: Any) -> None:
-        """One event through the production machine; then its effects, in order, and the checkers."""
+        """Give an event to the production machine, run its effects in order, and check the outcome."""
         before = node.state
         self.record(node.name, describe_event(event))
         step: Any = miner_machine.step if node.is_miner else agent_machine.step
@@ -256,8 +215,8 @@ class Network(Broker):
                     self.crash(node.name)
                     return
                 node.crash_at_save -= 1
-            carry_out = self._carry_out_miner if node.is_miner else self._carry_out_agent
-            carry_out(node, effect)
+            run_effect = self._run_miner_effect if node.is_miner else self._run_agent_effect
+            run_effect(node, effect)
         if node.is_miner and node.behaviour is None and before.chain.height != node.state.chain.height:
             self.checker.check_chain(node.name, before.chain, node.state.chain, node.disk)
         if not node.is_miner and before.light.model_round != node.state.light.model_round:
@@ -277,10 +236,10 @@ class Network(Broker):
 
         self.at(node.clock.stretch(delay_ms), fire)
 
-    def _carry_out_miner(self, node: Node, effect: mv.Effect) -> None:
+    def _run_miner_effect(self, node: Node, effect: mv.Effect) -> None:
         match effect:
             case mv.Publish(topic, packet, retain):
-                self.publish(node, topic, packet, retain)
+                self.broker.publish(node, topic, packet, retain)
             case mv.SaveVote(height, raw, block):
                 if node.behaviour is None:
                     self.checker.check_own_word(node.name, raw)
@@ -296,7 +255,7 @@ class Network(Broker):
             case mv.SendBlocks(topic, height, count):
                 for block, certificate in node.disk.blocks[max(0, height - node.disk.base_height - 1) :][:count]:
                     fields = (block.header_bytes, certificate, block.body_bytes)
-                    self.publish(node, topic, encode_packet(PacketType.BLOCK, *fields))
+                    self.broker.publish(node, topic, encode_packet(PacketType.BLOCK, *fields))
             case mv.StartTimer(timer, delay_ms):
                 self._start_timer(node, timer, delay_ms, mv.TimerFired(timer))
             case mv.ComputeScore(round_number, subject, model):
@@ -309,10 +268,10 @@ class Network(Broker):
                 if node.behaviour is None:
                     self.checker.check_note(node.name, text, fields)
 
-    def _carry_out_agent(self, node: Node, effect: av.Effect) -> None:
+    def _run_agent_effect(self, node: Node, effect: av.Effect) -> None:
         match effect:
             case av.Publish(topic, packet):
-                self.publish(node, topic, packet)
+                self.broker.publish(node, topic, packet)
             case av.Train(round_number):
                 self._train(node, round_number)
             case av.SaveWork(work):
@@ -335,7 +294,7 @@ class Network(Broker):
             case av.Follow(_, followed):
                 node.followed = followed
                 for topic in self.topics.news_of(followed, node.state.light.is_full):
-                    self._send_retained(node, topic)
+                    self.broker.send_retained(node, topic)
             case av.StartTimer(timer, delay_ms):
                 self._start_timer(node, timer, delay_ms, av.TimerFired(timer))
             case av.Refuse(code, detail):
@@ -344,12 +303,12 @@ class Network(Broker):
                 self.notes.append((self.now, node.name, text, fields))
 
     def _score(self, node: Node, model: ModelVector) -> int:
-        """The scorer: a function of model and node."""
+        """Return a score in basis points that depends on model and node only."""
         score = 7_000 + sha256(vector_bytes(model) + node.identity.address).digest()[0]
         return score if node.behaviour is None else node.behaviour.score(score)
 
     def _train(self, node: Node, round_number: Round) -> None:
-        """The trainer: a function of device and round; the newest training stops the one before."""
+        """Finish a training later; its delta depends on device and round only. A new training cancels the old one."""
         node.training += 1
         number, life = node.training, node.life
         delta = np.random.default_rng((node.number, round_number)).normal(0, 0.1, PARAMETERS_COUNT)
@@ -365,9 +324,8 @@ class Network(Broker):
         self.refusals.setdefault(node.name, Counter())[code] += 1
         self.counts[f"refused {code}"] += 1
         self.record(node.name, code)
-        self.trace.append(f"{self.now} {node.name} refuses {code}: {detail}")
-        del self.trace[:-50]
+        self.trace.add_line(f"{self.now} {node.name} refuses {code}: {detail}")
 
     def record(self, *what: object) -> None:
-        """Put an event into the trace's hash."""
-        self.hash.update(f"{self.now} {what}\n".encode())
+        """Put an event into the hash of the run."""
+        self.trace.record(self.now, *what)

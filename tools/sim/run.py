@@ -153,7 +153,7 @@ def summarise(options: Options, network: Network) -> Summary:
         rounds=max((node.state.chain.round.number - 1 for node in honest), default=0),
         views_max=network.checker.views_max,
         virtual_ms=network.now,
-        events=network.events,
+        events=network.timeline.events,
         messages=network.counts["messages"],
         lost=network.counts["lost"] + network.counts["cut off"],
         crashes=network.counts["crashes"],
@@ -162,5 +162,5 @@ def summarise(options: Options, network: Network) -> Summary:
         refusals=dict(sorted(refusals.items())),
         byzantine={n.name: n.behaviour.kind for n in network.nodes.values() if n.behaviour is not None},
         accused=sorted(address.hex() for address in network.checker.accused),
-        trace_hash=network.hash.hexdigest(),
+        trace_hash=network.trace.hash,
     )

@@ -67,4 +67,4 @@ def say_order(network: Network, sender: Identity, order: AnyMessage) -> None:
     packet = encode_packet(PacketType.MESSAGE, seal(order, network.chain.id, sender))
     network.counts["orders"] += 1
     for delay_ms in REPEATS_MS:
-        network.at(delay_ms, network.inject, network.topics.device_up(sender.address), packet)
+        network.at(delay_ms, network.broker.inject, network.topics.device_up(sender.address), packet)

@@ -14,6 +14,8 @@ from miner.edge.ledger.base import StoredBase
 
 Out = list[tuple[bytes, set[str] | None]]
 """Packets, each with the names of the nodes that get it (None for all)."""
+OwnMessage = tuple[Height, bytes, Block | None]
+"""A vote or proposal that a miner has signed: its height, its bytes, and the block that it proposes."""
 
 
 class Misbehaviour(Protocol):
@@ -39,7 +41,7 @@ class Disk:
 
     base: tuple[Height, StoredBase] | None = None
     blocks: list[tuple[Block, bytes]] = field(default_factory=list)
-    own: list[tuple[Height, bytes, Block | None]] = field(default_factory=list)
+    own: list[OwnMessage] = field(default_factory=list)
     position: tuple[Head, bytes, bytes, bytes] | None = None
     work: av.Work | None = None
     scores: av.Scores | None = None

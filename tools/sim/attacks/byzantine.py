@@ -130,12 +130,12 @@ class Replay(Behaviour):
     def __init__(self, network: Network, node: Node) -> None:
         super().__init__(network, node)
         self.heard: deque[tuple[str, bytes]] = deque(maxlen=400)
-        network.on_publish.append(lambda sender, topic, packet: self.heard.append((topic, packet)))
+        network.broker.on_publish.append(lambda sender, topic, packet: self.heard.append((topic, packet)))
 
     def lie(self, packet: bytes, decoded: Packet, envelope: Envelope) -> Out:
         for _ in range(3 if self.heard else 0):
             topic, old = self.heard[self.rng.randrange(len(self.heard))]
-            self.network.inject(topic, old, self.draw_some(), self.node.name)
+            self.network.broker.inject(topic, old, self.draw_some(), self.node.name)
         return [(packet, self.others)]
 
 
@@ -230,7 +230,7 @@ class Forge(Behaviour):
             for other in self.network.miners():
                 if other.name in self.others:
                     topic = self.network.topics.miner_to(me.address, other.identity.address)
-                    self.network.inject(topic, answer, {other.name}, self.node.name)
+                    self.network.broker.inject(topic, answer, {other.name}, self.node.name)
         return [(packet, self.others)]
 
 
@@ -312,8 +312,8 @@ class LockOne(Behaviour):
     def mute(self, one: str, view: int) -> None:
         """What the one says is lost until the others, who prevote and precommit in vain, are in the next view."""
         pairs = {(one, node.name) for node in self.network.miners() if node.name != one}
-        self.network.cut(pairs)
-        self.network.at(1_300 + 1_000 * view, self.network.uncut, pairs)
+        self.network.broker.cut(pairs)
+        self.network.at(1_300 + 1_000 * view, self.network.broker.uncut, pairs)
 
 
 class ScoreFalsely(Behaviour):

@@ -55,7 +55,7 @@ class DeviceCopy(LyingDevice):
         super().__init__(network, node)
         network.checker.copying.add(bytes(node.identity.address))
         self.heard: dict[tuple[Kind, int], bytes] = {}
-        network.on_publish.append(self.listen)
+        network.broker.on_publish.append(self.listen)
 
     def listen(self, sender: Node, topic: str, packet: bytes) -> None:
         """Overhear the others' scores, those of miners as well."""

@@ -8,7 +8,6 @@ has.
 
 from __future__ import annotations
 
-import heapq
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -46,6 +45,7 @@ from miner.core.tip import Standing
 from tools.sim.chain import CODEC_LEVEL, PARAMETERS_COUNT, BuiltChain, build_chain
 from tools.sim.pow import machine as pow_machine
 from tools.sim.pow.values import Device, Node, Record, Setting
+from tools.sim.timeline import Timeline
 
 END_MS = 3_600_000
 EVENTS_MAX = 5_000_000
@@ -69,8 +69,9 @@ class RoundNetwork:
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
         self.rng = random.Random(setting.seed)
-        self.now, self._sequence, self.events = 0, 0, 0
-        self._queue: list[tuple[int, int, Callable[[], None]]] = []
+        self.timeline = Timeline()
+        self._tips = 0
+        """How many tips were sent to devices: of two that arrive, the one with the larger number is newer."""
         self.record = Record()
         powers = setting.powers or tuple((5, 10, 15)[i % 3] for i in range(setting.validators))
         self.chain: BuiltChain = build_chain(
@@ -118,23 +119,22 @@ class RoundNetwork:
 
     # --- time --------------------------------------------------------------------------------------------------------
 
-    def at(self, delay_ms: int, do: Callable[[], None]) -> None:
-        """Do something later; equal instants in order of asking."""
-        self._sequence += 1
-        heapq.heappush(self._queue, (self.now + delay_ms, self._sequence, do))
+    @property
+    def now(self) -> int:
+        """The virtual time in ms."""
+        return self.timeline.now_ms
+
+    def at(self, delay_ms: int, do: Callable[..., None], *arguments: object) -> None:
+        """Plan a call `delay_ms` from now."""
+        self.timeline.at(delay_ms, do, *arguments)
 
     def run(self, until: Callable[[RoundNetwork], bool] | None = None, end_ms: int = END_MS) -> RoundNetwork:
-        """Until `until` (default: every miner has all rounds final); too long is a violation."""
-        until = until or RoundNetwork.is_done
+        """Run until `until` (default: every miner has all rounds final); too long is a violation."""
+        is_over = until or RoundNetwork.is_done
         with self._count_signatures():
-            while self._queue and not until(self):
-                self.now, _, do = heapq.heappop(self._queue)
-                self.events += 1
-                if self.now > end_ms or self.events > EVENTS_MAX:
-                    self.record.is_stalled = True
-                    self.record.violations.append("stalled")
-                    break
-                do()
+            if not self.timeline.run(lambda: is_over(self), end_ms=end_ms, events_max=EVENTS_MAX):
+                self.record.is_stalled = True
+                self.record.violations.append("stalled")
         return self
 
     def is_done(self) -> bool:
@@ -312,8 +312,8 @@ class RoundNetwork:
 
     def _tell_devices(self, node: Node) -> None:
         for device in node.devices:
-            self._sequence += 1
-            number, tip = self._sequence, node.state.chain
+            self._tips += 1
+            number, tip = self._tips, node.state.chain
             self.at(self._draw_delay(), partial(self._hear_tip, device, number, tip))
 
     def _hear_tip(self, device: Device, number: int, tip: ChainState) -> None:
