@@ -1,4 +1,4 @@
-"""`flchain demo`: lay out a network, run it, and say what came out."""
+"""`flchain demo`: lay out a network, run it, and show the results."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ LOG_FILE = "demo.log"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Entry point of `flchain demo`. Raises ConfigError with all problems of the options."""
+    """Run `flchain demo`. Raises ConfigError with all problems of the options."""
     started_at = time.monotonic()
     options = read_options(list(argv))
-    dataset = None  # a folder that is laid out holds its parts of the data already
+    dataset = None  # a folder that is laid out already holds its parts of the data
     if not options.is_resumed:
         plan, dataset = load_data(options)
         options = replace(options, plan=plan)
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run_in_folder(options: Options, dataset: Dataset | None, started_at: float) -> int:
-    # What the observer's link has to say would tear the display.
+    # Log lines of the observer's link would break the display.
     logging.basicConfig(filename=options.out / LOG_FILE, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     console = Console(stderr=options.is_json, highlight=False)
     if dataset is not None:
@@ -61,7 +61,7 @@ def _run_in_folder(options: Options, dataset: Dataset | None, started_at: float)
     measures.rounds_wanted = options.rounds
     console.print(f"folder: {options.out}", markup=False, soft_wrap=True)
     if _is_done(network, options.rounds):
-        console.print("all rounds are final already; this is what is stored")
+        console.print("all rounds are already final; these are the stored results")
         code = 0
     else:
         code = _run(options, network, measures, console, started_at=started_at)
@@ -97,6 +97,6 @@ def _run(options: Options, network: Network, measures: Measures, console: Consol
 def _write_all(options: Options, results: dict[str, Any], measures: Measures) -> None:
     measures.save(options.out)
     write_results(options.out, results)
-    from tools.demo.plot import draw_plot  # a second to import, and not needed while the network runs
+    from tools.demo.plot import write_plot  # takes a second to import, and is not needed while the network runs
 
-    draw_plot(results, options.out / PLOT_FILE)
+    write_plot(results, options.out / PLOT_FILE)

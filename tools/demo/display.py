@@ -1,4 +1,4 @@
-"""The one live display: redrawn in place on a terminal, a line a round where there is none."""
+"""The live display: redrawn in place on a terminal, one line per round where there is none."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tools.demo.view import DeviceRow, Snapshot, draw_bars, format_bytes, format_percent
+from tools.demo.view import DeviceRow, Snapshot, format_bars, format_bytes, format_percent
 
 ROWS_MAX = 12
-"""Devices shown one by one; more do not fit a terminal of 35 lines beside the rest."""
+"""Devices shown one by one; with more, the display would not fit a terminal of 35 lines."""
 MINERS_MAX = 6
 REDRAW_S = 0.5
 BARS_WIDTH = 40
-SAID_MAX = 3
+TOLD_MAX = 3
 DEVICE_COLUMNS = (
     ("device", 11),
     ("round", 5),
@@ -31,19 +31,19 @@ DEVICE_COLUMNS = (
     ("accepted", 8),
     ("", 0),
 )
-MINER_COLUMNS = (("miner", 11), ("height", 5), ("newest block", 16), ("blocks led", 10), ("", 0))
+MINER_COLUMNS = (("miner", 11), ("height", 5), ("newest block", 16), ("proposed", 10), ("", 0))
 PHASES = {
     "open": "the chain opens",
     "commit": "devices train",
     "reveal": "devices publish",
     "score": "miners test updates",
-    "settle": "miners tell scores",
+    "settle": "miners open scores",
 }
-"""What the chain waits for in each phase."""
+"""What happens in each phase."""
 
 
 class Display:
-    """Use as a context. `show` redraws, `tell` says something that stays."""
+    """A context manager. `show` redraws the live part, `tell` prints lines that stay."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -64,46 +64,47 @@ class Display:
             self._live.stop()
 
     def tell(self, text: str) -> None:
-        """A line, or several, above the live part."""
+        """Print one or more lines above the live part."""
         self._console.print(Text(text), soft_wrap=True)
 
     def show(self, snapshot: Snapshot) -> None:
-        """The state of things now."""
+        """Show the current state."""
         if self._live is not None:
-            # Drawing takes tens of milliseconds of the processor that the nodes train on.
+            # A redraw takes tens of milliseconds of the CPU that the nodes train on.
             now = time.monotonic()
             if snapshot.stage != self._told_stage or now - self._drawn_at >= REDRAW_S:
                 self._told_stage, self._drawn_at = snapshot.stage, now
-                self._live.update(draw(snapshot), refresh=True)
+                self._live.update(render(snapshot), refresh=True)
             return
         if snapshot.stage != self._told_stage:
             self._told_stage = snapshot.stage
             self.tell(f"{snapshot.seconds:7.1f} s  {snapshot.stage}")
-        # a round is told when its accuracy is there too
+        # wait for the accuracy before the round is announced
         newest = len(snapshot.accuracy) - 1
         if newest > max(0, self._told_round) and snapshot.accuracy[newest] is not None:
             self._told_round = newest
             accuracy = format_percent(snapshot.accuracy[newest])
             self.tell(
                 f"{snapshot.seconds:7.1f} s  round {newest}/{snapshot.rounds} final at height {snapshot.height}, "
-                f"accuracy {accuracy}, led by {snapshot.leader}"
+                f"accuracy {accuracy}, proposed by {snapshot.proposer}"
             )
 
 
-def draw(snapshot: Snapshot) -> RenderableType:
-    """All of it; fits 100 columns and 35 lines."""
-    head = Text(snapshot.title, style="bold", no_wrap=True, overflow="ellipsis")
+def render(snapshot: Snapshot) -> RenderableType:
+    """Return the whole display; it fits 100 columns and 35 lines."""
+    title = Text(snapshot.title, style="bold", no_wrap=True, overflow="ellipsis")
     folder = Text(snapshot.folder, style="dim", no_wrap=True, overflow="ellipsis")
-    body = [head, folder, Text(), _draw_progress(snapshot), _draw_accuracy(snapshot), Text()]
-    said = [Text(f"! {line}", style="yellow", no_wrap=True, overflow="ellipsis") for line in snapshot.said[-SAID_MAX:]]
-    content = Group(*body, _draw_devices(snapshot), Text(), _draw_miners(snapshot), *said)
+    body = [title, folder, Text(), _render_progress(snapshot), _render_accuracy(snapshot), Text()]
+    told = snapshot.told[-TOLD_MAX:]
+    notes = [Text(f"! {line}", style="yellow", no_wrap=True, overflow="ellipsis") for line in told]
+    content = Group(*body, _render_devices(snapshot), Text(), _render_miners(snapshot), *notes)
     return Panel(content, title="flchain demo", title_align="left", border_style="cyan", padding=(0, 1))
 
 
-def _draw_progress(snapshot: Snapshot) -> RenderableType:
+def _render_progress(snapshot: Snapshot) -> RenderableType:
     grid = Table.grid(padding=(0, 2))
     bar = ProgressBar(total=snapshot.rounds, completed=snapshot.settled, width=24, complete_style="cyan")
-    # a width for each, so that the line stands still while its words change
+    # fixed widths, so that the line does not jump while its words change
     for width in (24, 12, 26, 11, 6):
         grid.add_column(min_width=width, no_wrap=True)
     round_shown = min(snapshot.round, snapshot.rounds)
@@ -118,15 +119,15 @@ def _draw_progress(snapshot: Snapshot) -> RenderableType:
     return grid
 
 
-def _draw_accuracy(snapshot: Snapshot) -> RenderableType:
+def _render_accuracy(snapshot: Snapshot) -> RenderableType:
     known = [value for value in snapshot.accuracy if value is not None]
-    text = Text("accuracy on data nobody trained on  ", style="dim")
-    text.append(draw_bars(snapshot.accuracy, BARS_WIDTH), style="green")
+    text = Text("accuracy on held-out data  ", style="dim")
+    text.append(format_bars(snapshot.accuracy, BARS_WIDTH), style="green")
     text.append(f"  {format_percent(known[-1] if known else None)}", style="bold green")
     return text
 
 
-def _draw_devices(snapshot: Snapshot) -> RenderableType:
+def _render_devices(snapshot: Snapshot) -> RenderableType:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name, width in DEVICE_COLUMNS:
         justify: JustifyMethod = "left" if name in ("device", "its own model", "") else "right"
@@ -162,15 +163,15 @@ def _list_device(row: DeviceRow) -> tuple[str | Text, ...]:
     )
 
 
-def _draw_miners(snapshot: Snapshot) -> RenderableType:
+def _render_miners(snapshot: Snapshot) -> RenderableType:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name, width in MINER_COLUMNS:
-        justify: JustifyMethod = "right" if name in ("height", "blocks led") else "left"
+        justify: JustifyMethod = "right" if name in ("height", "proposed") else "left"
         table.add_column(name, justify=justify, no_wrap=True, min_width=width)
     for row in snapshot.miners[:MINERS_MAX]:
-        mark = "← leads" if row.name == snapshot.leader else ""
+        mark = "← proposer" if row.name == snapshot.proposer else ""
         note = Text(row.note, style="yellow") if row.note else Text(mark, style="cyan")
-        table.add_row(row.name, str(row.height), Text(row.head[:16] or "-", style="cyan"), str(row.led), note)
+        table.add_row(row.name, str(row.height), Text(row.head[:16] or "-", style="cyan"), str(row.proposed), note)
     if (more := len(snapshot.miners) - MINERS_MAX) > 0:
         table.add_row(f"and {more} more", style="dim")
     return table

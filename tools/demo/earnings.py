@@ -1,4 +1,4 @@
-"""What devices have earned by their scores, from a miner's ledger."""
+"""The earnings of devices for their scores, from a miner's ledger."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from tools.network.network import Network
 
 
 def sum_mined(ledger: Path, genesis: Genesis, initial_model: ModelVector) -> dict[Address, int]:
-    """What the scores of each device have earned, by replaying the ledger from genesis: of what a settlement pays a
-    device, all that is not for its update. Raises LedgerCorrupt."""
+    """Return what each device has earned by its scores, by replaying the ledger from genesis.
+
+    That is all that settlements pay a device, except the reward for its update. Raises LedgerCorrupt.
+    """
     state, mined = build_genesis_state(genesis, initial_model), Counter[Address]()
     for row in query(ledger, "SELECT height, hash, header, certificate, body FROM blocks ORDER BY height"):
         block = StoredBlock(Height(row[0]), *row[1:])
@@ -45,7 +47,7 @@ def _list(state: ChainState) -> list[Address]:
 
 
 def read_mined(network: Network) -> dict[str, int]:
-    """The same by name, of the agents that have earned anything, from the ledger that is furthest."""
+    """Return the same by name, for agents that have earned anything, from the longest ledger."""
     ends = {miner.database: read_end(miner, network.genesis).height for miner in network.miners}
     initial_model = compute_initial_model(TfliteModel((network.out / "model.tflite").read_bytes()))
     mined = sum_mined(max(ends, key=lambda ledger: ends[ledger]), network.genesis, initial_model)

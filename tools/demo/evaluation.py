@@ -1,4 +1,4 @@
-"""Accuracy on examples nobody trained on, measured beside the running network and told apart from its time."""
+"""Accuracy on held-out examples, measured while the network runs; its time is counted separately."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flchain_edge.model.tflite import TfliteModel
 
 
 class Evaluator:
-    """The held-out part of a network's folder, and the model that judges it. One evaluation at a time."""
+    """Evaluates models on the held-out examples of a network's folder, one at a time."""
 
     def __init__(self, out: Path) -> None:
         self._model = TfliteModel((out / "model.tflite").read_bytes())
@@ -24,7 +24,7 @@ class Evaluator:
         self._lock = asyncio.Lock()
 
     async def evaluate(self, model: ModelVector) -> tuple[float, float]:
-        """Accuracy 0..1 and the seconds it took, in a thread: the observer goes on meanwhile."""
+        """Return the accuracy, 0 to 1, and the seconds taken. Runs in a thread, so that the observer is not held up."""
         async with self._lock:
             return await asyncio.to_thread(self._evaluate, model)
 

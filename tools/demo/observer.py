@@ -1,4 +1,4 @@
-"""An onlooker: a light client with no key of its own, which sees what every device and miner publishes."""
+"""The demo's observer: a light client without a key, which sees what every device and miner publishes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tools.network.network import Network, Node
 
 @dataclass
 class DeviceView:
-    """What a device said last. Bytes are of its newest round; `accepted` counts the rounds seen by this observer."""
+    """A device's newest status. Bytes are those of its newest round; `accepted` counts rounds seen by this observer."""
 
     status: Status | None = None
     bytes_up: int = 0
@@ -39,29 +39,30 @@ class DeviceView:
 
 @dataclass
 class MinerView:
-    """The newest header under a miner's name, and how many blocks it has proposed while this observer looked on."""
+    """The newest header that a miner has published, and how many blocks it has proposed since this observer started."""
 
     height: int = 0
     head: str = ""
-    led: int = 0
+    proposed: int = 0
 
 
 @dataclass
 class Observer:
-    """Follows one chain on one broker. `new_models` are rounds whose model was computed and nobody has taken yet."""
+    """Follows one chain on one broker. `new_models` waits to be evaluated: rounds, and the model of each."""
 
     network: Network
     host: str
     port: int
     initial_model: ModelVector
     height_before: int = 0
-    """Blocks up to this one are older than this run: when they are seen says nothing of how long a round took."""
+    """Blocks up to this height are older than this run, so their arrival says nothing about the length of a round."""
     devices: dict[Address, DeviceView] = field(default_factory=dict)
     miners: dict[Address, MinerView] = field(default_factory=dict)
     settled_at: dict[int, float] = field(default_factory=dict)
-    """By round: when its settlement was seen, monotonic seconds; 0 is the chain's opening."""
+    """By round: when its settlement was seen, in monotonic seconds; round 0 is the chain's opening."""
     new_models: list[tuple[int, ModelVector]] = field(default_factory=list)
-    leader: Address | None = None
+    proposer: Address | None = None
+    """Of the newest block."""
     last_block_at: float = field(default_factory=time.monotonic)
     refused: Counter[str] = field(default_factory=Counter)
 
@@ -77,20 +78,20 @@ class Observer:
 
     @property
     def settled_round(self) -> int:
-        """The newest round that is final."""
+        """The newest round whose settlement is final."""
         return self.light.round - 1
 
     async def start(self) -> None:
-        """Connect and follow."""
+        """Connect and subscribe."""
         self.link.subscribe(self.topics.all_miners("head"), self.topics.all_devices("status"), qos=0)
         await self.link.start()
 
     async def stop(self) -> None:
-        """Leave the broker."""
+        """Disconnect."""
         await self.link.stop()
 
     def follow(self, miner: Address) -> None:
-        """Take light bodies from this miner, instead of the one before: from all of them they would be the same."""
+        """Take light bodies from this miner only: all miners publish the same ones."""
         if miner == self._followed:
             return
         if self._followed is not None:
@@ -99,12 +100,13 @@ class Observer:
         self.link.subscribe(self.topics.miner_light(miner), qos=0)
 
     def compute_round_seconds(self, round_number: int) -> float | None:
-        """Between the settlements of the round before and of this one, round 1 from the opening; None if not seen."""
+        """Return the time between the settlements of the round before and of this one; None if one was not seen."""
         start, end = self.settled_at.get(round_number - 1), self.settled_at.get(round_number)
         return None if start is None or end is None else end - start
 
     def catch_up(self, agents: tuple[Node, ...], patience_s: float) -> None:
-        """If light bodies were missed, take the model from a device's database: it comes with a certified header."""
+        """If light bodies were missed for `patience_s`, take the model and its certified header from a device's
+        database."""
         if self.light.model_round >= self.settled_round:
             self._behind_since = None
             return
@@ -126,11 +128,11 @@ class Observer:
         return True
 
     def _try(self, action: Callable[[], None]) -> None:
-        """What is wrong is counted: an onlooker judges nobody."""
+        """Count what is wrong and go on: an observer takes no part."""
         try:
             action()
         except WrongRound:
-            pass  # a header that is known already
+            pass  # a header that is already known
         except InvalidMessage as error:
             self.refused[error.code] += 1
         except ModelMismatch:
@@ -159,9 +161,9 @@ class Observer:
             view.height, view.head = header.height, hash_header(head.header).hex()
         after = process_head(self.light, head, clock_ms)
         # Only now is the header known to be final and new.
-        self.leader, self.last_block_at = Address(header.proposer), now
-        if self.leader in self.miners:
-            self.miners[self.leader].led += 1
+        self.proposer, self.last_block_at = Address(header.proposer), now
+        if self.proposer in self.miners:
+            self.miners[self.proposer].proposed += 1
         is_timely = not is_old and header.height > self.height_before
         if is_timely and header.phase is Phase.OPEN:
             self.settled_at[header.round - 1] = now

@@ -1,10 +1,11 @@
-"""What the demo is asked for: options checked together, and what an earlier run in the folder says."""
+"""The options of `flchain demo`, checked together and completed by the plan of an earlier run in the same folder."""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,15 +39,36 @@ DEFAULTS: dict[str, object] = {
     "learning_rate": 0.0,
     "mining": 0,
 }
-"""Local epochs and learning rate 0 stand for what suits the data and the model, codec level 0 for the codec's own."""
+"""Local epochs and learning rate 0 stand for the value that suits the data and the model, codec level 0 for the codec's
+default."""
 SUITED = {("watch", "cnn1d"): (5, 0.1), ("mnist", "mlp"): (2, 0.05), ("mnist", "cnn"): (2, 0.02)}
 SUITED_TO_UNKNOWN = (5, 0.02)
 Number = TypeVar("Number", int, float)
 NUMBER_NAMES: dict[type[int | float], str] = {int: "whole number", float: "number"}
+BOUNDS: dict[str, tuple[int, int]] = {
+    "devices": (1, DEVICES_MAX),
+    "miners": (1, VALIDATORS_MAX),
+    "rounds": (1, 1_000_000),
+    "seed": (0, 2**32 - 1),
+    "codec_level": (1, LEVEL_MAX),
+    "downstream_level": (1, LEVEL_MAX),
+    "local_epochs": (1, 1_000),
+    "mining": (0, DEVICES_MAX),
+}
+"""Whole numbers: the smallest and the largest value of each option."""
+LEARNING_RATES = (1e-6, 10.0)
 ROUNDS = 8
 FOLLOW = ("full", "light")
 ALL = str(DEVICES_MAX)
 BROKERS: tuple[BrokerKind, ...] = ("nats", "mosquitto")
+NAMES: dict[str, Collection[str]] = {
+    "codec": CODECS,
+    "downstream_codec": DOWNSTREAM_RULES,
+    "follow": FOLLOW,
+    "aggregation": AGGREGATION_RULES,
+    "broker": BROKERS,
+}
+"""The known names of each option that takes one."""
 
 EXAMPLES = """\
 examples:
@@ -54,18 +76,18 @@ examples:
   flchain demo --dataset mnist --rounds 20          handwritten digits, dealt unevenly
   flchain demo --dataset-file mine.npz --model cnn  your data: arrays x, y and client (who made each example)
   flchain demo --codec identity                     whole updates instead of compressed ones
-  flchain demo --follow light                       devices take what came of a round, not all updates
+  flchain demo --follow light                       devices download the result of a round, not all updates
   flchain demo --mining 3                           three of the devices also score the others' updates
-  flchain demo --out DIR --rounds 20                go on with a network that was stopped, or with more rounds
+  flchain demo --out DIR --rounds 20                resume a network that was stopped, or add rounds to it
   flchain demo --json 2>/dev/null                   one JSON object on stdout
 
-Ctrl-C stops all processes cleanly; the chain stays valid and --out goes on with it.
+Ctrl-C stops all processes cleanly; the chain stays valid, and --out resumes it.
 """
 
 
 @dataclass(frozen=True)
 class Options:
-    """A checked command line. `dataset_file` is None for a dataset that comes with a package."""
+    """A checked command line. `dataset_file` is None for a built-in dataset."""
 
     plan: Plan
     rounds: int
@@ -76,12 +98,15 @@ class Options:
 
     @property
     def is_resumed(self) -> bool:
-        """True if the folder holds a whole network already."""
+        """True if the folder already holds a whole network."""
         return (self.out / PLAN_FILE).exists()
 
 
 def load_data(options: Options) -> tuple[Plan, Dataset]:
-    """The data in the form its model reads, and the plan with that model and its training. Raises ConfigError."""
+    """Return the plan with its model and training filled in, and the data in the form the model reads.
+
+    Raises ConfigError.
+    """
     model, file = options.plan.model or None, options.dataset_file
     dataset = load_npz(file, model) if file else load_dataset(options.plan.dataset, model)
     check_model(dataset)
@@ -91,7 +116,7 @@ def load_data(options: Options) -> tuple[Plan, Dataset]:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line. Numbers and names are checked later, all of them together."""
+    """Return the parser. Numbers and names are checked later, so that all problems are reported at once."""
     parser = argparse.ArgumentParser(
         prog="flchain demo",
         description="Run a whole network on this machine: miners, agents and a broker, each a process of its own.",
@@ -100,28 +125,28 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--devices", metavar="N", help="agents (default 8)")
-    add("--miners", metavar="N", help="miners; 4 survive the loss of one (default 4)")
+    add("--miners", metavar="N", help="miners; with 4 the network survives the loss of one (default 4)")
     add("--rounds", metavar="N", help=f"rounds of training (default {ROUNDS})")
-    add("--seed", metavar="N", help="of the split of the data (default 1)")
+    add("--seed", metavar="N", help="decides how the data is split (default 1)")
     add("--dataset", metavar="NAME", help=f"one of {', '.join(DATASETS)} (default watch)")
     add("--dataset-file", type=Path, metavar="X.npz", help="your own data: arrays x, y, client")
-    add("--model", metavar="NAME|FILE", help="built-in model or a .tflite file (default: the dataset's own)")
+    add("--model", metavar="NAME|FILE", help="a built-in model or a .tflite file (default: the dataset's own)")
     add("--codec", metavar="NAME", help=f"one of {', '.join(CODECS)} (default sparse-ternary)")
-    add("--codec-level", metavar="N", help="the codec's own number; sparse-ternary: one parameter in N is sent (20)")
+    add("--codec-level", metavar="N", help="how hard it compresses; sparse-ternary sends one parameter in N (20)")
     add(
         "--downstream-codec",
         metavar="NAME",
-        help=f"of the global model: {', '.join(DOWNSTREAM_RULES)} (sparse-ternary)",
+        help=f"codec of the global model: {', '.join(DOWNSTREAM_RULES)} (default sparse-ternary)",
     )
     add("--downstream-level", metavar="N", help="as --codec-level, for --downstream-codec")
-    add("--follow", metavar="HOW", help="full: devices take all updates; light: what came of them only (default full)")
-    add("--local-epochs", metavar="N", help="passes over its data that a device makes in a round (default: what suits)")
-    add("--learning-rate", metavar="R", help="of the devices' training (default: what suits data and model)")
+    add("--follow", metavar="HOW", help="full: devices download all updates; light: only the result (default full)")
+    add("--local-epochs", metavar="N", help="passes over its data per round (default: suits data and model)")
+    add("--learning-rate", metavar="R", help="of the devices' training (default: suits data and model)")
     add("--aggregation", metavar="NAME", help=f"one of {', '.join(AGGREGATION_RULES)} (default weighted-sum)")
-    add("--mining", nargs="?", const=ALL, metavar="N", help="so many agents, or all, also score the others' updates")
+    add("--mining", nargs="?", const=ALL, metavar="N", help="N agents (all if N is left out) also score updates")
     add("--broker", metavar="NAME", default="nats", help=f"one of {', '.join(BROKERS)} (default nats)")
-    add("--out", type=Path, metavar="DIR", help="folder of the network; an old one goes on (default: a fresh one)")
-    add("--json", action="store_true", help="one JSON object on stdout at the end, everything else on stderr")
+    add("--out", type=Path, metavar="DIR", help="folder of the network; resumes one that exists (default: a new one)")
+    add("--json", action="store_true", help="print one JSON object on stdout at the end, everything else on stderr")
     return parser
 
 
@@ -130,71 +155,56 @@ def read_options(argv: list[str]) -> Options:
     given = build_parser().parse_args(argv)
     out = given.out or Path("flchain-demo") / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     earlier = _read_earlier_plan(out)
+    asked = _check_options(given, earlier)
+    rounds = asked.pop("rounds", None) or load_measures(out).rounds_wanted or ROUNDS
+    plan = _build_plan(asked, earlier)
+    return Options(plan, int(str(rounds)), out, given.broker, given.dataset_file, given.json)
+
+
+def _check_options(given: argparse.Namespace, earlier: dict[str, object]) -> dict[str, object]:
+    """Return the values that were given, by name. Raises ConfigError with every problem."""
     problems: list[str] = []
-    numbers = {
-        key: _read_number(problems, key, getattr(given, key), low, high)
-        for key, low, high in (
-            ("devices", 1, DEVICES_MAX),
-            ("miners", 1, VALIDATORS_MAX),
-            ("rounds", 1, 1_000_000),
-            ("seed", 0, 2**32 - 1),
-            ("codec_level", 1, LEVEL_MAX),
-            ("downstream_level", 1, LEVEL_MAX),
-            ("local_epochs", 1, 1_000),
-            ("mining", 0, DEVICES_MAX),
-        )
+    asked: dict[str, object | None] = {
+        key: _read_number(problems, key, getattr(given, key), low, high) for key, (low, high) in BOUNDS.items()
     }
-    rate = _read_number(problems, "learning_rate", given.learning_rate, 1e-6, 10.0)
-    for key, known in (
-        ("codec", CODECS),
-        ("downstream_codec", DOWNSTREAM_RULES),
-        ("follow", FOLLOW),
-        ("aggregation", AGGREGATION_RULES),
-        ("broker", BROKERS),
-    ):
-        _check_name(problems, key, getattr(given, key), tuple(known))
-    dataset = _name_dataset(problems, given.dataset, given.dataset_file, earlier)
-    model = _name_model(problems, given.model, dataset, earlier)
+    asked["learning_rate"] = _read_number(problems, "learning_rate", given.learning_rate, *LEARNING_RATES)
+    for key, known in NAMES.items():
+        _check_name(problems, key, getattr(given, key), known)
+    asked |= {key: getattr(given, key) for key in NAMES if key != "broker"}
+    asked["dataset"] = dataset = _name_dataset(problems, given.dataset, given.dataset_file, earlier)
+    asked["model"] = _name_model(problems, given.model, dataset, earlier)
     if problems:
         raise ConfigError(tuple(problems))
-    asked: dict[str, object] = {key: value for key, value in numbers.items() if key != "rounds"}
-    asked |= {
-        "learning_rate": rate,
-        "codec": given.codec,
-        "downstream_codec": given.downstream_codec,
-        "follow": given.follow,
-        "aggregation": given.aggregation,
-        "dataset": dataset,
-        "model": model,
-    }
-    # Options that are not given are those of the folder, so that `--out DIR` alone goes on with it.
-    values = DEFAULTS | earlier | {key: value for key, value in asked.items() if value is not None}
+    return {key: value for key, value in asked.items() if value is not None}
+
+
+def _build_plan(asked: dict[str, object], earlier: dict[str, object]) -> Plan:
+    """Complete what was asked for by the folder's plan, so that `--out DIR` alone resumes it, and by defaults."""
+    values = DEFAULTS | earlier | asked
     codec = CODECS[str(values["codec"])]
     values["codec_level"] = values["codec_level"] or codec.level_default
-    if codec.decode_summary is not None and given.downstream_codec is None:  # then it is the same both ways
+    if codec.decode_summary is not None and "downstream_codec" not in asked:  # such a codec is used both ways
         values |= {"downstream_codec": values["codec"], "downstream_level": values["codec_level"]}
     values["downstream_level"] = values["downstream_level"] or CODECS[str(values["downstream_codec"])].level_default
     values["mining"] = min(int(str(values["mining"])), int(str(values["devices"])))
-    plan = Plan(**{key: values[key] for key in Plan.__dataclass_fields__})  # type: ignore[arg-type]
-    rounds = numbers["rounds"] or load_measures(out).rounds_wanted or ROUNDS
-    return Options(plan, rounds, out, given.broker, given.dataset_file, given.json)
+    return Plan(**{key: values[key] for key in Plan.__dataclass_fields__})  # type: ignore[arg-type]
 
 
 def check_model(dataset: Dataset) -> None:
-    """Raises ConfigError if the model is none, cannot train, or reads other examples than the dataset has."""
+    """Raise ConfigError if the model is missing, cannot train, or does not read the dataset's examples."""
     path = get_model_file(dataset.model)
     try:
         model_file = path.read_bytes()
     except OSError as error:
         raise ConfigError((f"--model: {path}: {error.strerror or error}",)) from error
-    probe_model(model_file)  # a stranger's file may crash the process that loads it
+    probe_model(model_file)  # a stranger's file could crash the process that loads it
     model = TfliteModel(model_file)
     problems = []
     if model.input_shape != dataset.x.shape[1:]:
         shape = dataset.x.shape[1:]
         problems.append(f"--model {dataset.model}: reads examples of shape {model.input_shape}, the data has {shape}")
     if model.classes < dataset.classes:
-        problems.append(f"--model {dataset.model}: tells {model.classes} classes, the data has {dataset.classes}")
+        problems.append(f"--model {dataset.model}: has {model.classes} classes, the data has {dataset.classes}")
     if problems:
         raise ConfigError(tuple(problems))
 
@@ -207,37 +217,41 @@ def _read_earlier_plan(out: Path) -> dict[str, object]:
     except (OSError, ValueError) as error:
         raise ConfigError((f"--out: {out / PLAN_FILE} cannot be read: {error}",)) from error
     if not isinstance(found, dict) or not Plan.__dataclass_fields__.keys() <= found.keys():
-        raise ConfigError((f"--out: {out / PLAN_FILE} is no plan of a network",))
+        raise ConfigError((f"--out: {out / PLAN_FILE} is not the plan of a network",))
     return found
 
 
 def _read_number(problems: list[str], key: str, text: str | None, low: Number, high: Number) -> Number | None:
-    """A whole number if its bounds are."""
+    """Return the number, a whole one if its bounds are; None with a problem noted if it is wrong."""
     if text is None:
         return None
     try:
         value = type(low)(text)
     except ValueError:
-        problems.append(f"--{key.replace('_', '-')}: must be a {NUMBER_NAMES[type(low)]}, is {text!r}")
+        problems.append(f"{_name_option(key)}: must be a {NUMBER_NAMES[type(low)]}, is {text!r}")
         return None
     if not low <= value <= high:
-        problems.append(f"--{key.replace('_', '-')}: must be {low} to {high}, is {value}")
+        problems.append(f"{_name_option(key)}: must be {low} to {high}, is {value}")
         return None
     return value
 
 
-def _check_name(problems: list[str], key: str, value: str | None, known: tuple[str, ...]) -> None:
+def _name_option(key: str) -> str:
+    return f"--{key.replace('_', '-')}"
+
+
+def _check_name(problems: list[str], key: str, value: str | None, known: Collection[str]) -> None:
     if value is not None and value not in known:
-        problems.append(f"--{key.replace('_', '-')}: unknown name {value!r}; known: {', '.join(known)}")
+        problems.append(f"{_name_option(key)}: unknown name {value!r}; known: {', '.join(known)}")
 
 
 def _name_dataset(problems: list[str], name: str | None, file: Path | None, earlier: dict[str, object]) -> str:
-    """What stands in the plan: a known name, or a file's name and digest, since names are not unique."""
-    _check_name(problems, "dataset", name, tuple(DATASETS))
+    """Return the name for the plan: a known one, or a file's name and digest, since file names are not unique."""
+    _check_name(problems, "dataset", name, DATASETS)
     if file is None:
         return name or str(earlier.get("dataset", "watch"))
     if name is not None:
-        problems.append("--dataset and --dataset-file: give one of them")
+        problems.append("--dataset and --dataset-file: give only one of them")
     try:
         with file.open("rb") as stream:
             return f"{file.stem}-{hashlib.file_digest(stream, 'sha256').hexdigest()[:8]}"

@@ -1,4 +1,4 @@
-"""accuracy.png: accuracy by round, and below it what a round costs a device on the network."""
+"""accuracy.png: accuracy by round, and below it the network traffic of a device."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 ACCURACY_COLOUR, UP_COLOUR, DOWN_COLOUR = "#1b6ca8", "#d1495b", "#7a8b99"
 
 
-def draw_plot(results: dict[str, Any], path: Path) -> None:
-    """Write the plot. Rounds nobody measured are gaps."""
+def write_plot(results: dict[str, Any], path: Path) -> None:
+    """Write the plot. Rounds that were not measured are gaps."""
     figure, (upper, lower) = plt.subplots(
         2, 1, figsize=(7.5, 6.0), dpi=120, sharex=True, height_ratios=(3, 1), layout="constrained"
     )
@@ -35,7 +35,7 @@ def draw_plot(results: dict[str, Any], path: Path) -> None:
         )
     upper.set_ylim(0, 1.05)
     upper.yaxis.set_major_formatter(PercentFormatter(1.0))
-    upper.set_ylabel("accuracy, held out")
+    upper.set_ylabel("accuracy on held-out data")
     upper.set_title(
         f"{results['dataset']}: {results['devices']} devices, {results['miners']} miners, {results['model']}\n"
         f"{results['codec']} updates, {results['aggregation']}",
@@ -46,7 +46,7 @@ def draw_plot(results: dict[str, Any], path: Path) -> None:
         lower.bar([number + shift for number in rounds], heights, width=0.4, color=colour, label=name)
     whole = results["bytes_float32"] / 1000
     lower.axhline(whole, color="black", linewidth=1, linestyle="--", label="a float32 model")
-    lower.set_ylabel("kB a device")
+    lower.set_ylabel("kB per device")
     lower.set_xlabel("round (0: before training)")
     lower.xaxis.set_major_locator(MaxNLocator(integer=True))
     lower.legend(frameon=False, ncols=3, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))

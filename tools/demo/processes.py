@@ -1,4 +1,4 @@
-"""The nodes' processes: started in sessions of their own, watched, started again when they die, and stopped."""
+"""The nodes' processes: started in sessions of their own, watched, restarted when they die, and stopped."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ LOG_TAIL_LINES = 8
 PIDS_FILE = "processes.json"
 LOCK_FILE = "demo.lock"
 CONNECTED = "connected to the broker"
-"""What a node says on stderr when the broker has taken it."""
+"""A node logs this on stderr when the broker has accepted it."""
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-"""A dozen processes share this machine: a pool of threads in each would only fight."""
+"""A dozen processes share this machine; a pool of threads in each would only compete for the cores."""
 
 
 class DemoError(FlchainError):
-    """The network did not come up or came to a standstill; the text says where and shows what was said last."""
+    """The network did not start, or came to a standstill; the text says where and shows the last log lines."""
 
 
 @dataclass
 class Child:
-    """One node's process, over all its lives. `peak_bytes` is the largest VmHWM seen, its workers' added to its own."""
+    """One node's process, over all its restarts. `peak_bytes` is the largest VmHWM seen, its workers included."""
 
     node: Node
     process: subprocess.Popen[bytes]
@@ -48,22 +48,22 @@ class Child:
 
     @property
     def is_running(self) -> bool:
-        """True while the process lives."""
+        """True while the process runs."""
         return self.process.poll() is None
 
     def read_log(self) -> str:
-        """What this life of it has said."""
+        """Return the log since the process last started."""
         with self.node.log.open("rb") as log:
             log.seek(self.log_offset)
             return log.read().decode(errors="replace")
 
     def read_log_tail(self) -> str:
-        """The last lines, for a person who asks what went wrong."""
+        """Return the last log lines, to show what went wrong."""
         lines = self.read_log().splitlines()[-LOG_TAIL_LINES:]
         return "\n".join([f"last lines of {self.node.log}:", *(f"  {line}" for line in lines)])
 
     def measure(self) -> None:
-        """Keep the peak of resident memory: the kernel forgets it with the process."""
+        """Keep the peak of resident memory, which the kernel forgets when the process ends."""
         with contextlib.suppress(OSError, ValueError):
             pid = self.process.pid
             workers = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
@@ -75,12 +75,12 @@ def _read_peak_bytes(pid: int) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
-    return 0  # it has ended and holds nothing
+    return 0  # a process that has ended holds no memory
 
 
 @dataclass
 class Processes:
-    """All of them. `tell` takes a line for the person who watches; `on_start` is called before each life."""
+    """The processes of all nodes. `tell` shows a line to the user; `on_start` is called before each start."""
 
     out: Path
     tell: Callable[[str], None]
@@ -89,12 +89,12 @@ class Processes:
 
     @property
     def restarts(self) -> int:
-        """How often a node had to be started again."""
+        """How often nodes were restarted, in total."""
         return sum(child.restarts for child in self.children.values())
 
     @property
     def alive(self) -> tuple[Child, ...]:
-        """Those not given up."""
+        """Those that are not given up."""
         return tuple(child for child in self.children.values() if not child.is_lost)
 
     def start(self, nodes: Iterable[Node]) -> None:
@@ -105,16 +105,16 @@ class Processes:
         self._save_pids()
 
     def are_connected(self, nodes: Iterable[Node]) -> bool:
-        """True when the broker has taken every one of these. Raises DemoError if one ended."""
+        """Return True if the broker has accepted all of these. Raises DemoError if one has ended."""
         children = [self.children[node.name] for node in nodes]
         for child in children:
             if not child.is_running:
                 status = child.process.returncode
-                raise DemoError(f"{child.node.name} ended with status {status} at start\n{child.read_log_tail()}")
+                raise DemoError(f"{child.node.name} ended at start with status {status}\n{child.read_log_tail()}")
         return all(CONNECTED in child.read_log() for child in children)
 
     def watch(self) -> None:
-        """Measure memory; start again what died by itself, at most RESTARTS_MAX times each."""
+        """Measure memory, and restart each node that has died, at most RESTARTS_MAX times."""
         for child in self.alive:
             if child.is_running:
                 child.measure()
@@ -125,7 +125,7 @@ class Processes:
         status, name = child.process.returncode, child.node.name
         cause = f"by signal {-status}" if status < 0 else f"with status {status}"
         child.is_lost = status == EXIT_CONFIG or child.restarts >= RESTARTS_MAX
-        then = "the others go on" if child.is_lost else f"starting it again ({child.restarts + 1}/{RESTARTS_MAX})"
+        then = "the others go on" if child.is_lost else f"restarting it ({child.restarts + 1}/{RESTARTS_MAX})"
         self.tell(f"{name} ended {cause}; {then}\n{child.read_log_tail()}")
         if not child.is_lost:
             child.restarts += 1
@@ -134,7 +134,7 @@ class Processes:
             self._save_pids()
 
     def stop(self) -> None:
-        """SIGTERM to all, SIGKILL to those that still run after STOP_TIMEOUT_S."""
+        """Send SIGTERM to all, and SIGKILL to those that still run after STOP_TIMEOUT_S."""
         running = [child for child in self.children.values() if child.is_running]
         for child in running:
             child.measure()
@@ -144,7 +144,7 @@ class Processes:
             try:
                 child.process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                self.tell(f"{child.node.name} did not stop in {STOP_TIMEOUT_S:g} s and is killed")
+                self.tell(f"{child.node.name} did not stop within {STOP_TIMEOUT_S:g} s; killing it")
                 child.process.kill()
                 child.process.wait()
         (self.out / PIDS_FILE).unlink(missing_ok=True)
@@ -156,7 +156,7 @@ class Processes:
 
 @contextlib.contextmanager
 def hold_folder(out: Path) -> Iterator[None]:
-    """Keep the folder to this process. Raises ConfigError if another demo runs in it."""
+    """Lock the folder for this process. Raises ConfigError if another demo runs in it."""
     with (out / LOCK_FILE).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -166,7 +166,7 @@ def hold_folder(out: Path) -> Iterator[None]:
 
 
 def end_leftovers(out: Path) -> None:
-    """End the processes of a demo that was killed in this folder: two on one ledger would spoil it."""
+    """Kill the nodes that a killed demo left in this folder: two processes on one ledger would corrupt it."""
     try:
         pids = list(json.loads((out / PIDS_FILE).read_text()).values())
     except (FileNotFoundError, ValueError):
@@ -175,7 +175,7 @@ def end_leftovers(out: Path) -> None:
     for pid in pids:
         with contextlib.suppress(psutil.Error, ValueError):
             process = psutil.Process(pid)
-            # a pid may belong to somebody else by now: the command must name a configuration in this folder
+            # the pid may belong to another program by now: the command must name a configuration in this folder
             if any(part.startswith(folder) for part in process.cmdline()):
                 process.kill()
                 process.wait(STOP_TIMEOUT_S)
@@ -183,7 +183,7 @@ def end_leftovers(out: Path) -> None:
 
 
 def _spawn(node: Node) -> tuple[subprocess.Popen[bytes], int]:
-    """The process, and where in its log this life begins."""
+    """Start a node's process; return it and the offset at which its log begins."""
     command = [sys.executable, "-m", f"{node.role}.cli", "run", "--config", str(node.config.resolve())]
     with node.log.open("ab") as log:
         offset = log.seek(0, os.SEEK_END)
@@ -193,14 +193,14 @@ def _spawn(node: Node) -> tuple[subprocess.Popen[bytes], int]:
             stdout=log,
             stderr=log,
             env={**os.environ, **THREADS},
-            # Ctrl-C at the terminal reaches the demo only, which then stops the nodes in order
+            # Ctrl-C at the terminal reaches only the demo, which then stops the nodes in order
             start_new_session=True,
         )
     return process, offset
 
 
 def _write_whole(path: Path, text: str) -> None:
-    """So that a reader never meets half a file."""
+    """Write a file so that a reader never sees half of it."""
     draft = path.with_suffix(".new")
     draft.write_text(text)
     draft.replace(path)

@@ -1,4 +1,4 @@
-"""What came out: read from every node's own database after the run, never from what the display was told."""
+"""The results of a run, read from every node's own database afterwards and never from the live display."""
 
 from __future__ import annotations
 
@@ -25,12 +25,17 @@ from tools.network.network import Network, Node, Plan
 RESULTS_FILE = "results.json"
 ROUNDS_FILE = "rounds.csv"
 PLOT_FILE = "accuracy.png"
-VALUE_BYTES = 4  # a float32, what a plain update would cost a parameter
+PLAN_NAMES = (
+    *("devices", "miners", "dataset", "model", "codec", "codec_level", "downstream_codec", "downstream_level"),
+    *("follow", "aggregation", "mining", "seed"),
+)
+"""Fields of the plan that the results repeat."""
+VALUE_BYTES = 4  # a float32: the cost of one parameter in an uncompressed update
 
 
 @dataclass(frozen=True)
 class NodeEnd:
-    """Where a node's database stands: newest settled round it holds, its model's hash, head and height."""
+    """The newest state in a node's database: the last settled round, the hash of its model, and the last block."""
 
     name: str
     role: str
@@ -42,7 +47,7 @@ class NodeEnd:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one round cost one device: training in ms, bytes of MQTT payloads and topics."""
+    """The cost of one round for one device: training in ms, bytes of MQTT payloads and topics."""
 
     training_ms: int
     bytes_up: int
@@ -50,7 +55,7 @@ class Cost:
 
 
 def query(database: Path, statement: str) -> list[tuple[Any, ...]]:
-    """Rows of a database that is only read; none if it is not there yet."""
+    """Return the rows of a read-only query; none if the database does not exist yet."""
     if not database.exists():
         return []
     with closing(sqlite3.connect(f"file:{database.resolve()}?mode=ro", uri=True, timeout=10.0)) as db:
@@ -63,7 +68,7 @@ def query(database: Path, statement: str) -> list[tuple[Any, ...]]:
 
 
 def read_end(node: Node, genesis: Genesis) -> NodeEnd:
-    """A node's last state. A device's hash is computed from the model it holds, a miner's is in its newest block."""
+    """Read a node's last state. A device's hash is computed from its model, a miner's is in its newest block."""
     header_bytes: bytes | None = None
     model_hash: bytes | None = None
     if node.role == "agent":
@@ -84,13 +89,16 @@ def read_end(node: Node, genesis: Genesis) -> NodeEnd:
 
 
 def read_last_round(node: Node) -> int:
-    """The newest round in a device's history, 0 for none."""
+    """Return the newest round in a device's history, 0 if there is none."""
     rows = query(node.database, "SELECT max(round) FROM rounds") if node.role == "agent" else []
     return int(rows[0][0] or 0) if rows else 0
 
 
 def read_costs(node: Node, starts: list[int]) -> dict[int, Cost]:
-    """A device's rounds. Its byte counters run since the process started, which was after the rounds in `starts`."""
+    """Return the cost of each round of a device.
+
+    Its byte counters start at 0 with its process; `starts` has the newest round at each of these starts.
+    """
     costs, before, last = {}, (0, 0), 0
     for number, training_ms, up, down in query(
         node.database, "SELECT round, training_ms, bytes_up, bytes_down FROM rounds ORDER BY round"
@@ -103,7 +111,7 @@ def read_costs(node: Node, starts: list[int]) -> dict[int, Cost]:
 
 
 def iterate_models(ledger: Path, genesis: Genesis, initial_model: ModelVector) -> Iterator[tuple[int, ModelVector]]:
-    """(round, model) of every settled round, by replaying a miner's ledger from genesis. Raises LedgerCorrupt."""
+    """Yield (round, model) of every settled round by replaying a miner's ledger. Raises LedgerCorrupt."""
     state = build_genesis_state(genesis, initial_model)
     for row in query(ledger, "SELECT height, hash, header, certificate, body FROM blocks ORDER BY height"):
         after = replay_block(state, StoredBlock(Height(row[0]), *row[1:]))
@@ -113,7 +121,7 @@ def iterate_models(ledger: Path, genesis: Genesis, initial_model: ModelVector) -
 
 
 def find_problems(ends: tuple[NodeEnd, ...], rounds_wanted: int) -> tuple[str, ...]:
-    """Why this is no clean end: nodes that are behind, and nodes that disagree, which must never be."""
+    """Return why the run did not end well: nodes that are behind, and nodes that disagree, which must never happen."""
     problems = []
     settled = max(end.round for end in ends)
     if settled < rounds_wanted:
@@ -134,55 +142,25 @@ def find_problems(ends: tuple[NodeEnd, ...], rounds_wanted: int) -> tuple[str, .
 
 
 def build_results(network: Network, plan: Plan, measures: Measures, mined: dict[str, int]) -> dict[str, Any]:
-    """The JSON object. Lists are by round, from round 1 on, with null for what nobody measured."""
+    """Return the JSON object. Lists are by round, from round 1 on, with null for what was not measured."""
     ends = tuple(read_end(node, network.genesis) for node in network.nodes)
+    problems = find_problems(ends, measures.rounds_wanted)
     settled = max(end.round for end in ends)
     costs = [read_costs(node, measures.agent_starts.get(node.name, [])) for node in network.agents]
-    by_round = [[cost[number] for cost in costs if number in cost] for number in range(1, settled + 1)]
-    entries = [measures.get(number) for number in range(1, settled + 1)]
-    slowest = [max((cost.training_ms for cost in row), default=0) / 1000 or None for row in by_round]
-    overhead = [
-        None if entry.seconds is None or train is None else round(entry.seconds - train, 3)
-        for entry, train in zip(entries, slowest, strict=True)
-    ]
-    problems = find_problems(ends, measures.rounds_wanted)
+    costs_by_round = [[cost[number] for cost in costs if number in cost] for number in range(1, settled + 1)]
     return {
         "rounds": settled,
         "rounds_wanted": measures.rounds_wanted,
         "is_complete": not problems,
         "problems": list(problems),
         "height": max(end.height for end in ends),
-        "devices": plan.devices,
-        "miners": plan.miners,
-        "dataset": plan.dataset,
-        "model": plan.model,
-        "parameters": network.genesis.params.parameters_count,
-        "codec": plan.codec,
-        "codec_level": plan.codec_level,
-        "downstream_codec": plan.downstream_codec,
-        "downstream_level": plan.downstream_level,
-        "follow": plan.follow,
-        "aggregation": plan.aggregation,
-        "mining": plan.mining,
+        **_describe_plan(network, plan),
         "mined": mined,
-        "seed": plan.seed,
-        "initial_accuracy": measures.initial_accuracy,
-        "test_accuracy": [entry.accuracy for entry in entries],
         "model_hash": {end.name: end.model_hash for end in ends},
         "head": {end.name: end.head for end in ends},
         "round_by_node": {end.name: end.round for end in ends},
-        "bytes_up_per_device_round": _mean([cost.bytes_up for row in by_round for cost in row]),
-        "bytes_down_per_device_round": _mean([cost.bytes_down for row in by_round for cost in row]),
-        "bytes_up_by_round": [_mean([cost.bytes_up for cost in row]) for row in by_round],
-        "bytes_down_by_round": [_mean([cost.bytes_down for cost in row]) for row in by_round],
-        "bytes_float32": VALUE_BYTES * network.genesis.params.parameters_count,
-        "seconds": round(measures.seconds, 3),
-        "seconds_startup": round(measures.startup_seconds, 3),
-        "seconds_training": round(sum(seconds for seconds in slowest if seconds), 3),
-        "round_seconds": [_rounded(entry.seconds) for entry in entries],
-        "slowest_training_seconds": slowest,
-        "overhead_seconds": overhead,
-        "evaluation_seconds": [_rounded(entry.evaluation_seconds) for entry in entries],
+        **_describe_bytes(costs_by_round),
+        **_describe_times(measures, costs_by_round),
         "peak_memory_mb": {role: round(peak / 1e6, 1) for role, peak in sorted(measures.peak_bytes.items())},
         "restarts": measures.restarts,
         "chain_dir": str((network.miners[0].folder / "data").resolve()),
@@ -190,8 +168,46 @@ def build_results(network: Network, plan: Plan, measures: Measures, mined: dict[
     }
 
 
+def _describe_plan(network: Network, plan: Plan) -> dict[str, Any]:
+    parameters = network.genesis.params.parameters_count
+    return {name: getattr(plan, name) for name in PLAN_NAMES} | {
+        "parameters": parameters,
+        "bytes_float32": VALUE_BYTES * parameters,
+    }
+
+
+def _describe_bytes(costs_by_round: list[list[Cost]]) -> dict[str, Any]:
+    return {
+        "bytes_up_per_device_round": _mean([cost.bytes_up for row in costs_by_round for cost in row]),
+        "bytes_down_per_device_round": _mean([cost.bytes_down for row in costs_by_round for cost in row]),
+        "bytes_up_by_round": [_mean([cost.bytes_up for cost in row]) for row in costs_by_round],
+        "bytes_down_by_round": [_mean([cost.bytes_down for cost in row]) for row in costs_by_round],
+    }
+
+
+def _describe_times(measures: Measures, costs_by_round: list[list[Cost]]) -> dict[str, Any]:
+    """Times in seconds, and accuracies: all that is known of a round by the demo alone."""
+    entries = [measures.get(number) for number in range(1, len(costs_by_round) + 1)]
+    slowest = [max((cost.training_ms for cost in row), default=0) / 1000 or None for row in costs_by_round]
+    overhead = [
+        None if entry.seconds is None or train is None else round(entry.seconds - train, 3)
+        for entry, train in zip(entries, slowest, strict=True)
+    ]
+    return {
+        "initial_accuracy": measures.initial_accuracy,
+        "test_accuracy": [entry.accuracy for entry in entries],
+        "seconds": round(measures.seconds, 3),
+        "seconds_startup": round(measures.startup_seconds, 3),
+        "seconds_training": round(sum(seconds for seconds in slowest if seconds), 3),
+        "round_seconds": [_rounded(entry.seconds) for entry in entries],
+        "slowest_training_seconds": slowest,
+        "overhead_seconds": overhead,
+        "evaluation_seconds": [_rounded(entry.evaluation_seconds) for entry in entries],
+    }
+
+
 def write_results(out: Path, results: dict[str, Any]) -> None:
-    """results.json and rounds.csv."""
+    """Write results.json and rounds.csv."""
     (out / RESULTS_FILE).write_text(json.dumps(results, indent=2) + "\n")
     columns = (
         "test_accuracy",

@@ -1,4 +1,4 @@
-"""One run: broker, agents, miners, the wait for the last round, and the end of them all."""
+"""One run of the demo: start broker, agents and miners, wait for the last round, and stop them all."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from tools.network.network import Network, Node, write_configs
 TICK_S = 0.25
 START_TIMEOUT_S = 120.0
 BLOCK_TIMEOUT_S = 120.0
-"""Longest time without a new block; also the longest wait for the last node to hold the last one."""
+"""Longest time without a new block, and longest wait for the last node to have the last block."""
 CATCH_UP_S = 2.0
 
 
 @dataclass
 class Run:
-    """What one run holds together. `is_stopped` is set by Ctrl-C."""
+    """Everything that one run needs. Ctrl-C sets `is_stopped`."""
 
     options: Options
     network: Network
@@ -39,11 +39,11 @@ class Run:
     evaluator: Evaluator
     started_at: float
     stage: str = "starting the broker"
-    said: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
     is_stopped: bool = False
 
     async def run(self) -> None:
-        """Until every round is final on every node, or a signal. Raises DemoError, BrokerError."""
+        """Run until every round is final on every node, or until a signal. Raises DemoError and BrokerError."""
         self._catch_signals()
         end_leftovers(self.network.out)
         self._processes = Processes(self.network.out, self._tell, self._on_start)
@@ -60,8 +60,8 @@ class Run:
             try:
                 await self._run_network(broker)
             finally:
-                # The nodes before the broker: they say goodbye to it.
-                self._say_stage("stopping")
+                # Nodes stop before the broker, so that they can disconnect from it.
+                self._show_stage("stopping")
                 await asyncio.to_thread(self._processes.stop)
                 evaluation.cancel()
                 await asyncio.gather(evaluation, return_exceptions=True)
@@ -81,13 +81,13 @@ class Run:
     async def _run_network(self, broker: Broker) -> None:
         agents, miners = self.network.agents, self.network.miners
         start = time.monotonic()
-        # Agents first: then the first round is as long as a round, without the start of their interpreters.
-        self._say_stage(f"starting {len(agents)} agents")
+        # Agents first, so that the first round does not include the start of their interpreters.
+        self._show_stage(f"starting {len(agents)} agents")
         await self._start_nodes(agents, broker)
-        self._say_stage(f"starting {len(miners)} miners")
+        self._show_stage(f"starting {len(miners)} miners")
         await self._start_nodes(miners, broker)
         self.measures.startup_seconds = time.monotonic() - start
-        self._say_stage("training")
+        self._show_stage("training")
         self._observer.last_block_at = time.monotonic()
         await self._tick_until(self._is_finished, broker, self._check_standstill)
 
@@ -99,7 +99,7 @@ class Run:
 
         def check() -> None:
             if time.monotonic() > deadline:
-                raise DemoError(f"not every node found the broker in {START_TIMEOUT_S:g} s; see the logs")
+                raise DemoError(f"some nodes did not reach the broker within {START_TIMEOUT_S:g} s; see the logs")
 
         await self._tick_until(lambda: self._processes.are_connected(nodes), broker, check, is_watching=False)
 
@@ -109,7 +109,7 @@ class Run:
         while not self.is_stopped and not is_done():
             check()
             if broker.ensure_running():
-                self._tell("the broker had ended and was started again")
+                self._tell("the broker had ended and was restarted")
             if is_watching:
                 self._processes.watch()
                 self._follow_bodies()
@@ -119,19 +119,19 @@ class Run:
         self.display.show(self._look())
 
     def _follow_bodies(self) -> None:
-        """From a miner that lives: the first one, unless it is dead for the moment."""
+        """Take light bodies from a running miner: the first one, unless it is down."""
         running = [child.node for child in self._processes.alive if child.node.role == "miner" and child.is_running]
         followed = next((node for node in running if node == self.network.miners[0]), running[0] if running else None)
         if followed is not None:
             self._observer.follow(followed.address)
 
     def _is_finished(self) -> bool:
-        """Every round is final, and everybody who is not given up holds the last block and its model."""
+        """Return True if every round is final, and every node that is not given up has the last block and its model."""
         observer, rounds = self._observer, self.options.rounds
         if observer.settled_round < rounds:
             return False
         if self.stage == "training":
-            self._say_stage("waiting for every node to hold the last block")
+            self._show_stage("waiting for every node to get the last block")
         for child in self._processes.alive:
             if child.node.role == "agent":
                 status = observer.devices[child.node.address].status
@@ -150,11 +150,12 @@ class Run:
         if silence < BLOCK_TIMEOUT_S:
             return
         tails = "\n".join(child.read_log_tail() for child in self._processes.children.values())
-        what = "no new block" if self._observer.settled_round < self.options.rounds else "a node lacks the last block"
-        raise DemoError(f"{what} for {silence:.0f} s: stopped\n{tails}")
+        is_settled = self._observer.settled_round >= self.options.rounds
+        what = "a node did not get the last block within" if is_settled else "no new block for"
+        raise DemoError(f"{what} {silence:.0f} s: stopped\n{tails}")
 
     async def _evaluate_new(self) -> None:
-        """Each settled round's model, as the observer computed it. Skipped rounds are made up for at the end."""
+        """Evaluate each settled round's model as the observer computes it; rounds that it misses come at the end."""
         if self.measures.initial_accuracy is None:
             self.measures.initial_accuracy, _ = await self.evaluator.evaluate(self.evaluator.initial_model)
         while True:
@@ -168,13 +169,13 @@ class Run:
             await asyncio.sleep(TICK_S / 5)
 
     async def _evaluate_missing(self) -> None:
-        """Rounds that this observer did not see settle: their models are in the miners' ledgers."""
+        """Evaluate the rounds that the observer did not see settle: the models come from a miner's ledger."""
         ends = {miner: read_end(miner, self.network.genesis) for miner in self.network.miners}
         furthest = max(ends, key=lambda miner: ends[miner].height)
         wanted = {n for n in range(1, ends[furthest].round + 1) if self.measures.get(n).accuracy is None}
         if not wanted:
             return
-        self._say_stage("replaying the ledger for rounds not seen")
+        self._show_stage("replaying the ledger for rounds that were not seen")
         ledger = furthest.database
         for number, model in iterate_models(ledger, self.network.genesis, self.evaluator.initial_model):
             if number in wanted:
@@ -198,15 +199,15 @@ class Run:
                 self.measures.restarts += 1
 
     def _tell(self, text: str) -> None:
-        self.said.append(text.splitlines()[0])
+        self.told.append(text.splitlines()[0])
         self.display.tell(text)
 
-    def _say_stage(self, stage: str) -> None:
+    def _show_stage(self, stage: str) -> None:
         self.stage = stage
         self.display.show(self._look())
 
     def _look(self) -> Snapshot:
-        """What is shown now."""
+        """Return the current state for the display."""
         observer: Observer | None = getattr(self, "_observer", None)
         plan, genesis = self.options.plan, self.network.genesis
         names = {node.address: node.name for node in self.network.nodes}
@@ -223,12 +224,12 @@ class Run:
             settled=settled,
             phase=phase if is_training else "",
             height=observer.light.height if observer else 0,
-            leader=names.get(observer.leader or Address(b""), "") if observer else "",
+            proposer=names.get(observer.proposer or Address(b""), "") if observer else "",
             seconds=time.monotonic() - self.started_at,
             accuracy=self._list_accuracy(settled),
             devices=tuple(self._look_at_agent(node) for node in self.network.agents) if observer else (),
             miners=tuple(self._look_at_miner(node) for node in self.network.miners) if observer else (),
-            said=tuple(self.said),
+            told=tuple(self.told),
         )
 
     def _list_accuracy(self, settled: int) -> tuple[float | None, ...]:
@@ -253,7 +254,7 @@ class Run:
 
     def _look_at_miner(self, node: Node) -> MinerRow:
         view = self._observer.miners[node.address]
-        return MinerRow(node.name, view.height, view.head, view.led, self._describe(node))
+        return MinerRow(node.name, view.height, view.head, view.proposed, self._describe(node))
 
     def _describe(self, node: Node) -> str:
         child = self._processes.children.get(node.name)

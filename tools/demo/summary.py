@@ -1,4 +1,4 @@
-"""The table at the end, and what to type next."""
+"""The summary at the end, and the commands to type next."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tools.demo.view import draw_bars, format_bytes, format_percent, format_seconds
+from tools.demo.view import format_bars, format_bytes, format_percent, format_seconds
 
 ROUNDS_SHOWN = 12
 
 
 def print_summary(console: Console, results: dict[str, Any]) -> None:
-    """Rounds, the one model, costs, times, memory, folder."""
+    """Print the rounds, the model, traffic, times, memory, and the folder."""
     console.print(Text())
     console.print(_build_rounds(results))
     console.print(Text())
@@ -32,15 +32,15 @@ def print_summary(console: Console, results: dict[str, Any]) -> None:
         console.print(Text(f"! {problem}", style="bold red"))
     console.print(Text())
     program = shlex.quote(sys.argv[0]) if Path(sys.argv[0]).name == "flchain" else "flchain"
-    console.print(Text(f"look at it     {results['out']}/accuracy.png"), soft_wrap=True)
-    console.print(Text(f"check it all   {program} audit {results['chain_dir']}"), soft_wrap=True)
+    console.print(Text(f"see the plot   {results['out']}/accuracy.png"), soft_wrap=True)
+    console.print(Text(f"check it       {program} audit {results['chain_dir']}"), soft_wrap=True)
     more = max(results["rounds"], results["rounds_wanted"]) + 8 if results["is_complete"] else results["rounds_wanted"]
-    console.print(Text(f"go on with it  {program} demo --out {results['out']} --rounds {more}"), soft_wrap=True)
+    console.print(Text(f"add rounds     {program} demo --out {results['out']} --rounds {more}"), soft_wrap=True)
 
 
 def _build_rounds(results: dict[str, Any]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("round", "accuracy", "took", "training", "beyond it", "up", "down"):
+    for name in ("round", "accuracy", "took", "training", "overhead", "up", "down"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_row("start", format_percent(results["initial_accuracy"]), style="dim")
     first = max(0, results["rounds"] - ROUNDS_SHOWN)
@@ -65,20 +65,20 @@ def _list_facts(results: dict[str, Any]) -> list[tuple[str, str]]:
     up, down = results["bytes_up_per_device_round"], results["bytes_down_per_device_round"]
     memory = ", ".join(f"{role} {peak:.0f} MB" for role, peak in results["peak_memory_mb"].items())
     return [
-        ("accuracy", f"{draw_bars(accuracy, 60)}  {format_percent(accuracy[-1])} on held-out {results['dataset']}"),
+        ("accuracy", f"{format_bars(accuracy, 60)}  {format_percent(accuracy[-1])} on held-out {results['dataset']}"),
         ("model", _describe_models(results)),
         ("chain", f"height {results['height']}, {results['restarts']} restarts"),
         *_list_mined(results),
-        ("bytes up", f"{format_bytes(up)} a device and round{_compare(up, whole)}"),
-        ("bytes down", f"{format_bytes(down)} a device and round{_compare(down, whole)}"),
+        ("bytes up", f"{format_bytes(up)} per device and round{_compare(up, whole)}"),
+        ("bytes down", f"{format_bytes(down)} per device and round{_compare(down, whole)}"),
         (
             "time",
-            f"{format_seconds(results['seconds'])} in all; {format_seconds(results['seconds_training'])} of it the "
-            "slowest trainers'",
+            f"{format_seconds(results['seconds'])} in total, of which the slowest trainer of each round took "
+            f"{format_seconds(results['seconds_training'])}",
         ),
-        ("beyond training", _describe_spread(results["overhead_seconds"])),
-        ("evaluation", f"{_describe_spread(results['evaluation_seconds'])}, by the demo itself, beside the next round"),
-        ("peak memory", f"{memory}, all processes of a node added up" if memory else "-"),
+        ("overhead", f"{_describe_spread(results['overhead_seconds'])}, besides training"),
+        ("evaluation", f"{_describe_spread(results['evaluation_seconds'])}, by the demo, while the next round runs"),
+        ("peak memory", f"{memory} (sum over the processes of a node)" if memory else "-"),
     ]
 
 
@@ -90,29 +90,29 @@ def _describe_models(results: dict[str, Any]) -> str:
     }
     hashes = set(newest.values())
     if len(hashes) == 1 and len(newest) == len(results["model_hash"]):
-        return f"one on all {len(newest)} nodes: {hashes.pop()[:32]}"
+        return f"the same on all {len(newest)} nodes: {hashes.pop()[:32]}"
     if len(hashes) == 1:
         total = len(results["model_hash"])
-        return f"one on {len(newest)} of {total} nodes, the others are behind: {hashes.pop()[:32]}"
-    return f"{len(hashes)} DIFFERENT ones on {len(newest)} nodes"
+        return f"the same on {len(newest)} of {total} nodes; the others are behind: {hashes.pop()[:32]}"
+    return f"{len(hashes)} DIFFERENT MODELS on {len(newest)} nodes"
 
 
 def _list_mined(results: dict[str, Any]) -> list[tuple[str, str]]:
     if not results["mining"]:
         return []
     mined = results["mined"]
-    each = ", ".join(f"{name} {amount:,}" for name, amount in mined.items()) or "nobody was in time, or near the others"
-    return [("mining", f"{sum(mined.values()):,} earned by the scores of {results['mining']} devices: {each}")]
+    each = ", ".join(f"{name} {amount:,}" for name, amount in mined.items()) or "all were late or outliers"
+    return [("mining", f"the scores of {results['mining']} devices earned {sum(mined.values()):,}: {each}")]
 
 
 def _compare(count: float | None, whole: int) -> str:
     if not count:
         return ""
-    return f"; a float32 model is {format_bytes(whole)}, {whole / count:.1f} times that"
+    return f"; a float32 model is {format_bytes(whole)}, {whole / count:.1f} times as much"
 
 
 def _describe_spread(values: list[float | None]) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return "not measured"
-    return f"{statistics.median(known):.2f} s a round (median), {max(known):.2f} s at most"
+    return f"{statistics.median(known):.2f} s per round (median), at most {max(known):.2f} s"

@@ -1,4 +1,4 @@
-"""What a person is shown while the network runs and at its end, as values; `display` draws them."""
+"""What the display and the summary show, as plain values, and how numbers are formatted for people."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ BARS = "▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True)
 class DeviceRow:
-    """A device's line. Bytes are of its newest round; `note` says when something is wrong."""
+    """A device's line. Bytes are those of its newest round; `note` says what is wrong, if anything."""
 
     name: str
     round: int
@@ -28,7 +28,7 @@ class MinerRow:
     name: str
     height: int
     head: str
-    led: int
+    proposed: int
     note: str
 
 
@@ -44,18 +44,18 @@ class Snapshot:
     settled: int
     phase: str
     height: int
-    leader: str
+    proposer: str
     seconds: float
     accuracy: tuple[float | None, ...]
     """By round, round 0 (before any training) first."""
     devices: tuple[DeviceRow, ...]
     miners: tuple[MinerRow, ...]
-    said: tuple[str, ...]
-    """The newest lines of what happened out of the ordinary."""
+    told: tuple[str, ...]
+    """What happened out of the ordinary, newest last."""
 
 
 def format_bytes(count: float | None) -> str:
-    """Decimal units, as networks are sold."""
+    """Return a size in decimal units, as network traffic is billed."""
     if count is None:
         return "-"
     for unit in ("B", "kB", "MB"):
@@ -66,16 +66,16 @@ def format_bytes(count: float | None) -> str:
 
 
 def format_percent(share: float | None) -> str:
-    """An accuracy for people."""
+    """Return an accuracy as a percentage."""
     return "-" if share is None else f"{share:.1%}"
 
 
 def format_seconds(seconds: float | None) -> str:
-    """Two digits are what a shared machine can repeat."""
+    """Return seconds with two digits, which is what a shared machine can reproduce."""
     return "-" if seconds is None else f"{seconds:.2f} s"
 
 
-def draw_bars(values: tuple[float | None, ...], width: int) -> str:
-    """One character a value from 0 to 1, the newest `width` of them; a dot for one that is not known."""
+def format_bars(values: tuple[float | None, ...], width: int) -> str:
+    """Return one character for each of the newest `width` values from 0 to 1; a dot for an unknown one."""
     shown = values[-width:]
     return "".join("·" if v is None else BARS[min(len(BARS) - 1, max(0, int(v * len(BARS))))] for v in shown)

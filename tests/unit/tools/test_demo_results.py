@@ -12,7 +12,7 @@ import pytest
 from flchain.base.types import Address
 from tools.demo.measures import MEASURES_FILE, Measures, load_measures
 from tools.demo.results import Cost, NodeEnd, find_problems, read_costs
-from tools.demo.view import draw_bars, format_bytes
+from tools.demo.view import format_bars, format_bytes
 from tools.network.network import Node
 
 END = NodeEnd(name="agent-0", role="agent", round=4, model_hash="aa" * 32, head="bb" * 32, height=17)
@@ -95,8 +95,8 @@ def test_measures_come_back_as_saved(tmp_path: Path) -> None:
 
 def test_bars_show_ends_and_gaps() -> None:
     """The lowest and the highest bar for 0 and 1, a dot for what nobody measured, the newest values if too many."""
-    assert draw_bars((0.0, None, 1.0), 10) == "▁·█"
-    assert draw_bars((0.0, 0.5, 1.0), 2) == "▅█"
+    assert format_bars((0.0, None, 1.0), 10) == "▁·█"
+    assert format_bars((0.0, 0.5, 1.0), 2) == "▅█"
 
 
 @pytest.mark.parametrize(("count", "text"), [(None, "-"), (999, "999 B"), (1000, "1.0 kB"), (2_500_000, "2.5 MB")])
