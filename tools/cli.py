@@ -1,4 +1,4 @@
-"""`flchain`: what people run around a chain. Each command is a module of its own, imported when it is called."""
+"""`flchain`: the commands around a chain. Each is a module of its own, imported when it is called."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from flchain_edge.process.command import EXIT_CONFIG, EXIT_FAULT, EXIT_IO, end_u
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("tools.demo.cli", "run a whole network on this machine: miners, agents, broker"),
-    "audit": ("tools.inspect.audit", "walk a ledger from genesis and check everything in it"),
-    "chain": ("tools.inspect.chain", "look at the blocks of a ledger: show one, tail the newest"),
-    "stake": ("tools.inspect.stake", "show candidates and accounts; pay, register, delegate, take back"),
+    "audit": ("tools.inspect.audit", "check everything in a ledger, from genesis on"),
+    "chain": ("tools.inspect.chain", "show a block of a ledger, or follow the newest ones"),
+    "stake": ("tools.inspect.stake", "show candidates and accounts; pay, register, delegate, undelegate"),
     "model": ("tools.modelbuilder.cli", "build or show a trainable .tflite file"),
-    "sim": ("tools.sim.cli", "run a simulated network of the real machines under faults, from one seed"),
+    "sim": ("tools.sim.cli", "simulate a network of the real machines under faults, from one seed"),
     "genesis": ("tools.genesis", "make or show the genesis of a chain"),
-    "emulate": ("tools.emulators.cli", "be a sensor: watch, weather station, UAV, satellite receiver, IIO device"),
-    "registrar": ("tools.registrar.cli", "enrol boards and miners with certificates, revoke them, set brokers up"),
-    "bench": ("tools.bench.cli", "measure on this machine, beside the floor of the same run"),
+    "emulate": ("tools.emulators.cli", "emulate a sensor: watch, weather station, UAV, satellite receiver, IIO device"),
+    "registrar": ("tools.registrar.cli", "enrol boards and miners, revoke them, write the broker's files"),
+    "bench": ("tools.bench.cli", "measure on this machine, next to the floor of the same run"),
 }
 
 DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
-"""Any command may meet them where it writes, and nobody is helped by a traceback."""
+"""Any command that writes may meet these errors, and a traceback would help no one."""
 
 
 def _format_help() -> str:
     lines = ["usage: flchain COMMAND [OPTIONS]", "", "commands:"]
     lines += [f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items()]
     return "\n".join(
-        [*lines, "", "flchain COMMAND --help says more. A device runs flchain-agent, a server flchain-miner."]
+        [*lines, "", "See also: flchain COMMAND --help. A device runs flchain-agent, a server flchain-miner."]
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `flchain`."""
+    """Run `flchain`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_format_help())

@@ -1,4 +1,4 @@
-"""`flchain genesis make|show|example`: agree on a chain once, before its first block, and read what was agreed."""
+"""`flchain genesis make|show|example`: make the file that all nodes of a chain agree on, or show it."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ KEY_PATTERN = "[0-9a-f]{64}"
 class TrainingRules:
     """How every device trains."""
 
-    local_epochs: int = field(default=5, metadata={"min": 1, "max": 1000, "help": "passes over its data in a round"})
+    local_epochs: int = field(default=5, metadata={"min": 1, "max": 1000, "help": "passes over its data per round"})
     batch_size: int = field(default=32, metadata={"min": 1, "max": 4096})
     learning_rate: float = field(default=0.02, metadata={"min": 1e-6, "max": 10.0})
 
 
 @dataclass(frozen=True)
 class UpdateRules:
-    """What becomes of an update on its way."""
+    """How updates are compressed, protected and aggregated."""
 
     codec: str = field(default="sparse-ternary", metadata={"choices": tuple(CODECS)})
     codec_level: int = field(
@@ -48,34 +48,35 @@ class UpdateRules:
         metadata={
             "min": 1,
             "max": LEVEL_MAX,
-            "help": "sparse-ternary: one parameter in so many is sent; others: docs/compression.md",
+            "help": "sparse-ternary sends one parameter in this many; others: docs/compression.md",
         },
     )
     downstream_codec: str = field(
         default="sparse-ternary",
         metadata={
             "choices": tuple(DOWNSTREAM_RULES),
-            "help": "compresses what a round changes in the model, for devices that follow lightly",
+            "help": "compresses the change of the model in a round, for light devices",
         },
     )
-    downstream_level: int = field(default=20, metadata={"min": 1, "max": LEVEL_MAX, "help": "as codec_level"})
+    downstream_level: int = field(default=20, metadata={"min": 1, "max": LEVEL_MAX, "help": "like codec_level"})
     aggregation: str = field(default="weighted-sum", metadata={"choices": tuple(AGGREGATION_RULES)})
     samples_cap: int = field(
-        default=100_000, metadata={"min": 1, "max": SAMPLES_CAP_MAX, "help": "largest weight an update may claim"}
+        default=100_000, metadata={"min": 1, "max": SAMPLES_CAP_MAX, "help": "largest weight that an update may claim"}
     )
     privacy: str = field(default="none", metadata={"choices": tuple(MECHANISMS)})
-    clip_norm: float = field(default=10.0, metadata={"min": 0.001, "max": 1e6, "help": "L2 norm of an update at most"})
+    clip_norm: float = field(default=10.0, metadata={"min": 0.001, "max": 1e6, "help": "largest L2 norm of an update"})
     noise_multiplier: float = field(default=0.0, metadata={"min": 0.0, "max": 1e3, "help": "in units of clip_norm"})
 
 
 @dataclass(frozen=True)
 class RewardRules:
-    """What is accepted and what it earns."""
+    """Which updates are accepted, and their reward."""
 
     consensus: str = field(default="bft", metadata={"choices": tuple(CONSENSUS_RULES), "help": "pow: simulator only"})
     proposer_rule: str = field(default="pok", metadata={"choices": tuple(PROPOSER_RULES)})
     score_margin_percent: float = field(
-        default=30.0, metadata={"min": 0.0, "max": 100.0, "help": "points an update may score below the base model"}
+        default=30.0,
+        metadata={"min": 0.0, "max": 100.0, "help": "points that an update may be below the base"},
     )
     reward_rule: str = field(default="per-update", metadata={"choices": tuple(REWARD_RULES)})
     reward_per_update: int = field(default=1_000, metadata={"min": 0, "max": 10**9})
@@ -83,10 +84,11 @@ class RewardRules:
 
 @dataclass(frozen=True)
 class ScoreRules:
-    """What scoring earns, and what scores far from the others' cost."""
+    """The reward for scoring, and which scores are outliers."""
 
     reward_for_scores: int = field(
-        default=1_000, metadata={"min": 0, "max": 10**9, "help": "shared by a round's scorers and their delegators"}
+        default=1_000,
+        metadata={"min": 0, "max": 10**9, "help": "per round, for its scorers and their delegators"},
     )
     outlier_percent: float = field(
         default=30.0,
@@ -99,32 +101,36 @@ class ScoreRules:
 
 @dataclass(frozen=True)
 class StakeRules:
-    """Who becomes validator, and what a validator risks. Amounts are in the chain's smallest unit."""
+    """How validators are elected and punished. Amounts are in the chain's smallest unit."""
 
     seats: int = field(
-        default=21, metadata={"min": 1, "max": VALIDATORS_MAX, "help": "the candidates with most stake are validators"}
+        default=21,
+        metadata={"min": 1, "max": VALIDATORS_MAX, "help": "validators: the candidates with most stake"},
     )
     power_cap_percent: float = field(
-        default=30.0, metadata={"min": 0.01, "max": 33.33, "help": "most voting power of one validator"}
+        default=30.0,
+        metadata={"min": 0.01, "max": 33.33, "help": "largest voting power of one validator"},
     )
-    bond_min: int = field(default=100, metadata={"min": 1, "max": 2**31 - 1, "help": "least stake of one's own"})
-    stake_min: int = field(default=10, metadata={"min": 1, "max": 2**31 - 1, "help": "least amount of a delegation"})
+    bond_min: int = field(
+        default=100, metadata={"min": 1, "max": 2**31 - 1, "help": "smallest own stake of a candidate"}
+    )
+    stake_min: int = field(default=10, metadata={"min": 1, "max": 2**31 - 1, "help": "smallest delegation"})
     order_fee: int = field(default=1, metadata={"min": 0, "max": 2**31 - 1, "help": "burned for every order"})
     slash_percent: float = field(
         default=5.0, metadata={"min": 0.0, "max": 100.0, "help": "of the stake behind a validator that signs twice"}
     )
     jail_rounds: int = field(default=100, metadata={"min": 1, "max": 2**31 - 1, "help": "without a seat after that"})
     evidence_heights_max: int = field(
-        default=100_000, metadata={"min": 1, "max": 2**31 - 1, "help": "how old an offence may be"}
+        default=100_000, metadata={"min": 1, "max": 2**31 - 1, "help": "oldest offence that is punished, in blocks"}
     )
 
 
 @dataclass(frozen=True)
 class ValidatorLine:
-    """A miner that can be elected from the start."""
+    """A miner that is a candidate from the start."""
 
     public_key: str = field(metadata={"pattern": KEY_PATTERN, "help": "from: flchain-miner key", "example": "ab" * 32})
-    bond: int = field(default=1_000, metadata={"min": 1, "max": 2**31 - 1, "help": "stake of its own"})
+    bond: int = field(default=1_000, metadata={"min": 1, "max": 2**31 - 1, "help": "its own stake"})
     commission_percent: float = field(
         default=10.0, metadata={"min": 0.0, "max": 100.0, "help": "kept of rewards before delegators get their share"}
     )
@@ -142,7 +148,7 @@ class DeviceLine:
 
 @dataclass(frozen=True)
 class HolderLine:
-    """An account that owns money from the start, to pay and to delegate with."""
+    """An account that owns money from the start, to pay and to delegate."""
 
     public_key: str = field(metadata={"pattern": KEY_PATTERN, "example": "ef" * 32})
     balance: int = field(default=1_000, metadata={"min": 1, "max": 2**53})
@@ -150,10 +156,10 @@ class HolderLine:
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """What a chain is agreed on; the genesis file made from it goes to every node."""
+    """The network file, from which the genesis for every node is made."""
 
     name: str = field(metadata={"pattern": "[A-Za-z0-9_-]{1,64}", "help": "for people", "example": "field-1"})
-    model: Path = field(metadata={"help": "the .tflite file everybody trains", "example": "model.tflite"})
+    model: Path = field(metadata={"help": "the .tflite file that all devices train", "example": "model.tflite"})
     preset: str = field(default="edge", metadata={"choices": tuple(PRESETS), "help": "how long miners wait"})
     training: TrainingRules = field(default_factory=TrainingRules)
     update: UpdateRules = field(default_factory=UpdateRules)
@@ -166,9 +172,9 @@ class NetworkSettings:
 
 
 def build_genesis(settings: NetworkSettings, time_ms: int) -> Genesis:
-    """The genesis of a network made at `time_ms` (since 1970).
+    """Return the genesis of a network that is made at `time_ms` (since 1970).
 
-    Raises ConfigError: a model that cannot train, keys that are none, twice or unknown.
+    Raises ConfigError for a model that cannot train, and for keys that are invalid, duplicate or unknown.
     """
     try:
         model_file = settings.model.read_bytes()
@@ -186,7 +192,7 @@ def build_genesis(settings: NetworkSettings, time_ms: int) -> Genesis:
     if not validators:
         raise ConfigError((f"network {settings.name}: at least one [[validators]] is needed",))
     genesis = Genesis(1, settings.name, time_ms, _build_params(settings, model_file), validators, devices, holders)
-    # What was encoded is checked as a stranger's genesis would be: unknown plug-in names, keys and homes fail here.
+    # Checked like a stranger's genesis: unknown plug-in names, keys and homes fail here.
     return decode_genesis(encode_genesis(genesis))
 
 
@@ -232,7 +238,7 @@ def _build_params(settings: NetworkSettings, model_file: bytes) -> ChainParams:
 
 
 def format_genesis(genesis: Genesis) -> str:
-    """One fact a line, for people."""
+    """Return the genesis as text, one fact per line."""
     lines = [f"name      {genesis.name}", f"chain id  {genesis.chain_id().hex()}", "", "parameters"]
     for name in genesis.params.__struct_fields__:
         value = getattr(genesis.params, name)
@@ -256,14 +262,14 @@ def _build_parser() -> argparse.ArgumentParser:
     make = actions.add_parser("make", help="make a genesis file from a network file (TOML)")
     make.add_argument("--network", type=Path, required=True, metavar="FILE", help="see: flchain genesis example")
     make.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write; never overwritten")
-    show = actions.add_parser("show", help="print parameters, validators and devices")
+    show = actions.add_parser("show", help="print the parameters, validators, devices and holders of a genesis file")
     show.add_argument("file", type=Path)
     actions.add_parser("example", help="print a commented network file")
     return parser
 
 
 def main(argv: Sequence[str]) -> int:
-    """Entry point of `flchain genesis`."""
+    """Run `flchain genesis`. Raises ConfigError."""
     arguments = _build_parser().parse_args(argv)
     if arguments.action == "example":
         print(render_example(NetworkSettings), end="")

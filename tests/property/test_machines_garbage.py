@@ -28,7 +28,7 @@ class Recorded:
     def __init__(self) -> None:
         network = Network(1, rounds=1)
         self.packets: list[tuple[str, bytes]] = []
-        network.on_publish.append(lambda sender, topic, packet: self.packets.append((topic, packet)))
+        network.broker.on_publish.append(lambda sender, topic, packet: self.packets.append((topic, packet)))
         network.run(lambda n: n.nodes["m0"].is_up and n.nodes["m0"].state.chain.height == 2)
         self.miner: mv.MinerState = network.nodes["m0"].state
         self.agent: av.AgentState = network.nodes["d0"].state

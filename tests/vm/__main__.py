@@ -43,7 +43,7 @@ mkdir /sys/fs/cgroup/shares.service /sys/fs/cgroup/memory.service /sys/fs/cgroup
 echo 1 > /sys/fs/cgroup/other.slice/cpu.weight
 for core in {cores}; do sh -c 'echo $$ > /sys/fs/cgroup/other.slice/cgroup.procs; while :; do :; done' & done
 cd /flchain
-sh -c 'echo $$ > /sys/fs/cgroup/shares.service/cgroup.procs; exec python3.11 -m tools.bench.agent.shares cgroup2
+sh -c 'echo $$ > /sys/fs/cgroup/shares.service/cgroup.procs; exec python3.11 -m tools.bench.agent.cpu_shares cgroup2
 {seconds} 0' echo "shares: status $?"
 sh -c 'echo $$ > /sys/fs/cgroup/memory.service/cgroup.procs; exec python3.11 tests/vm/guest.py'
 echo "memory: status $?"

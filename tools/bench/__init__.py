@@ -1,1 +1,1 @@
-"""Benchmarks. Each is `flchain bench NAME [--quick] [--json] [--out DIR]`."""
+"""Benchmarks: `flchain bench NAME [--quick] [--json] [--out DIR]`."""

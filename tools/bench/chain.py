@@ -18,7 +18,7 @@ from flchain.light.trust import Head
 from flchain.wire.envelope import BODY_BYTES_MAX, CERTIFICATE_BYTES_MAX, decode_struct
 from flchain.wire.messages import Body, Certificate
 from miner.edge.ledger.ledger import StoredBlock
-from tools.bench.machine import describe_machine, read_commit
+from tools.bench.host import describe_machine, read_commit
 from tools.bench.network import BenchChain, Clock, Measured, Plan, run_network
 
 SIGNED_BYTES = 200

@@ -1,4 +1,4 @@
-"""`flchain bench NAME`: measure on this machine, beside the floor of the same run."""
+"""`flchain bench NAME`: measure on this machine, next to the floor measured in the same run."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tools.bench.agent import cli as agent_cli
 from tools.bench.chain import FULL, METHOD, QUICK, QUICK_SPAN_S, SPAN_S, run_bench
 from tools.bench.codecs import cli as codecs_cli
 from tools.bench.consensus import cli as consensus_cli
-from tools.bench.hand_over import hand_over
-from tools.bench.machine import format_machine
+from tools.bench.host import format_machine
 from tools.bench.network import Plan
+from tools.bench.output import write_output
 from tools.bench.scheduler import cli as scheduler_cli
 
 ROWS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
@@ -27,7 +27,7 @@ ROWS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
     ("transactions/s, final", lambda size: f"{size['transactions_per_s']:.1f}"),
     ("block latency p50, ms", lambda size: f"{size['latency_ms']['p50']:.0f}"),
     ("block latency p99, ms", lambda size: f"{size['latency_ms']['p99']:.0f}"),
-    ("messages to a validator, a block", lambda size: f"{size['messages_heard_per_block']:.0f}"),
+    ("messages to a validator per block", lambda size: f"{size['messages_heard_per_block']:.0f}"),
     ("signature checks/s, alone", lambda size: f"{size['signature_checks_per_s']:,.0f}"),
     ("seconds", lambda size: f"{size['seconds']:.2f}"),
     ("floor, seconds", lambda size: f"{size['floor_seconds']:.3f}"),
@@ -58,11 +58,11 @@ OTHERS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     store.NAME: store.run,
     scheduler_cli.NAME: scheduler_cli.run,
 }
-"""What runs each benchmark but `chain`, which is below."""
+"""The entry point of each benchmark except `chain`, which is below."""
 
 
 def main(argv: Sequence[str], plans: tuple[Plan, ...] | None = None) -> int:
-    """Entry point of `flchain bench`; `plans` stand in for those of the options. Raises ConfigError and BenchError."""
+    """Run `flchain bench`; `plans` replace those that the options choose. Raises ConfigError and BenchError."""
     arguments = _build_parser().parse_args(argv)
     logging.basicConfig(level=logging.ERROR)
     if arguments.out is not None:
@@ -78,7 +78,7 @@ def main(argv: Sequence[str], plans: tuple[Plan, ...] | None = None) -> int:
     span_s = QUICK_SPAN_S if arguments.quick else SPAN_S
     results = {"is_quick": arguments.quick, **run_bench(chosen, span_s, lambda size: _tell(console, size))}
     _print_table(console, results)
-    return hand_over(arguments, results, RESULT_FILE)
+    return write_output(arguments, results, RESULT_FILE)
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -90,10 +90,10 @@ def _build_parser() -> argparse.ArgumentParser:
     codecs_cli.add_parser(benchmarks)
     agent_cli.add_parser(benchmarks)
     scheduler_cli.add_parser(benchmarks)
-    benchmarks.add_parser(store.NAME, help="bytes that a device's database writes to its card, a round and a day")
+    benchmarks.add_parser(store.NAME, help="bytes that a device's database writes to its card per round and per day")
     for name, benchmark in benchmarks.choices.items():
-        benchmark.add_argument("--quick", action="store_true", help="a small selection: about a minute")
-        benchmark.add_argument("--json", action="store_true", help="JSON on stdout, all else on stderr")
+        benchmark.add_argument("--quick", action="store_true", help="run a small selection, about a minute")
+        benchmark.add_argument("--json", action="store_true", help="print JSON on stdout, everything else on stderr")
         benchmark.add_argument("--out", type=Path, metavar="DIR", help=f"also write {FILES[name]} there")
     return parser
 

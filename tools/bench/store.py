@@ -1,4 +1,5 @@
-"""`flchain bench store`: what a device's database makes its card write in a round, beside what must be durable."""
+"""`flchain bench store`: the bytes that a device's database writes to its card per round, and those that must be
+durable."""
 
 from __future__ import annotations
 
@@ -26,22 +27,22 @@ from flchain.light.follow import LightState, build_light_state
 from flchain.light.trust import Head
 from flchain.wire.envelope import hash_message, seal
 from flchain.wire.messages import SALT_BYTES, Commit, Reveal, compute_update_commitment
-from tools.bench.hand_over import hand_over
-from tools.bench.machine import describe_machine, read_commit
+from tools.bench.host import describe_machine, read_commit
+from tools.bench.output import write_output
 from tools.sim.chain import BuiltChain, build_chain
 
 NAME = "store"
 RESULT_FILE = "store.json"
 ROUNDS_A_DAY = 24 * 60
 HEADER_BYTES, CERTIFICATE_BYTES, SETS_BYTES = 266, 343, 600
-"""Of a chain with 7 validators (docs/benchmarks.md)."""
+"""For a chain with 7 validators (docs/benchmarks.md)."""
 METHOD = (
     "The device's own store on disk, written as the agent writes it: work and commitment, receipts, update, settled "
-    "model and a line of history, five events a round. Updates are drawn (normal), the codec is sparse-ternary with "
-    "error feedback in both directions, the model moves by the mean of all devices' updates, so compressed. Written: "
-    "this process's write_bytes in /proc/self/io, the database closed at the end and so copied out of its log. Must be "
-    "durable: update, commitment, header, certificate, and, packed, the device's residual, what the chain carries on "
-    "(full devices only) and the step of the model."
+    "model and a line of history, five events per round. Updates are random (normal), the codec is sparse-ternary with "
+    "error feedback in both directions, and the model moves by the mean of all devices' compressed updates. Written: "
+    "this process's write_bytes in /proc/self/io, including closing the database at the end, which copies its log. "
+    "Must be durable: update, commitment, header, certificate, and, packed, the device's residual, what the chain "
+    "carries over (full devices only) and the step of the model."
 )
 DEVICES = 8
 CODEC = "sparse-ternary"
@@ -49,7 +50,7 @@ CODEC = "sparse-ternary"
 
 @dataclass(frozen=True)
 class Plan:
-    """One model, and how many rounds of it."""
+    """One model, and how many rounds are measured with it."""
 
     name: str
     parameters: int
@@ -62,7 +63,7 @@ QUICK = (Plan("1-D CNN", 12_519, 20, 200), Plan("1 M parameters", 1_000_000, 100
 
 
 class Rounds:
-    """What one device writes in each round, with the sizes and the entropy that real rounds have."""
+    """Builds what one device writes in each round, with the sizes and the entropy of real rounds."""
 
     def __init__(self, plan: Plan, seed: int = 1) -> None:
         self._plan = plan
@@ -73,10 +74,10 @@ class Rounds:
         self._residual: ModelVector = np.zeros(plan.parameters, np.int32)
         self._carried = DOWNSTREAM_RULES[CODEC].start(plan.parameters, plan.codec_level)
         self.durable_bytes = 0
-        """What must be on disk of all rounds so far."""
+        """The bytes that must be on disk for all rounds so far."""
 
     def build_round(self, number: int) -> list[list[Change]]:
-        """The changes of a round's five events."""
+        """Return the changes of a round's five events."""
         codec, level = CODECS[CODEC], self._plan.codec_level
         me, chain = self.chain.devices[0], self.chain.id
         mine = codec.encode(self._draw(), self._residual, level)
@@ -115,7 +116,7 @@ class Rounds:
 
 
 def measure(plan: Plan, folder: Path) -> dict[str, Any]:
-    """One model, as a JSON object; `written_bytes_per_round` is null where the file system counts nothing."""
+    """Measure one model; `written_bytes_per_round` is None where the file system does not count writes."""
     rounds = Rounds(plan)
     latencies_ms: list[float] = []
 
@@ -154,7 +155,7 @@ def measure(plan: Plan, folder: Path) -> dict[str, Any]:
 
 
 def run_bench(plans: Sequence[Plan], tell: Callable[[dict[str, Any]], None], folder: Path | None) -> dict[str, Any]:
-    """Measure each plan in turn on the disk that holds `folder`, `tell` of each when it is there."""
+    """Measure each plan in turn on the disk that holds `folder`, and `tell` each result."""
     machine, models = describe_machine(), []
     for plan in plans:
         with tempfile.TemporaryDirectory(prefix="flchain-bench-", dir=folder) as made:
@@ -165,13 +166,13 @@ def run_bench(plans: Sequence[Plan], tell: Callable[[dict[str, Any]], None], fol
 
 
 def run(arguments: Any, console: Console, plans: Sequence[Plan] | None = None) -> int:
-    """What `flchain bench store` does after its arguments are read; the databases are made under --out if given."""
+    """Measure, print the table, write the file; the databases are made in --out if it is given."""
     console.print(METHOD, style="dim")
     chosen = plans or (QUICK if arguments.quick else FULL)
     told = run_bench(chosen, lambda model: console.print(f"{model['model']}: {model['rounds']} rounds"), arguments.out)
     results = {"is_quick": arguments.quick, **told}
     _print_table(console, results)
-    return hand_over(arguments, results, RESULT_FILE)
+    return write_output(arguments, results, RESULT_FILE)
 
 
 def _print_table(console: Console, results: dict[str, Any]) -> None:
@@ -184,11 +185,11 @@ def _print_table(console: Console, results: dict[str, Any]) -> None:
 
     add_row("parameters", lambda model: f"{model['parameters']:,}")
     add_row("rounds", lambda model: f"{model['rounds']:,}")
-    add_row("must be durable, KB a round", lambda model: _show(model["durable_bytes_per_round"], 1e3))
-    add_row("written, KB a round", lambda model: _show(model["written_bytes_per_round"], 1e3))
+    add_row("must be durable, kB per round", lambda model: _show(model["durable_bytes_per_round"], 1e3))
+    add_row("written, kB per round", lambda model: _show(model["written_bytes_per_round"], 1e3))
     add_row("written : must be durable", lambda model: _show(model["written_to_durable"], 1))
-    add_row("written, MB a day at a round a minute", lambda model: _show(model["written_bytes_per_day"], 1e6))
-    add_row("database at the end, KB", lambda model: _show(model["database_bytes"], 1e3))
+    add_row("written, MB per day at one round per minute", lambda model: _show(model["written_bytes_per_day"], 1e6))
+    add_row("database at the end, kB", lambda model: _show(model["database_bytes"], 1e3))
     add_row("one write p50, ms", lambda model: f"{model['save_ms']['p50']:.1f}")
     add_row("one write p99, ms", lambda model: f"{model['save_ms']['p99']:.1f}")
     console.print(table)
@@ -197,4 +198,4 @@ def _print_table(console: Console, results: dict[str, Any]) -> None:
 
 
 def _show(value: float | None, unit: float) -> str:
-    return "unmeasured" if value is None else f"{value / unit:,.1f}"
+    return "not measured" if value is None else f"{value / unit:,.1f}"

@@ -1,1 +1,1 @@
-"""Sensors for people without hardware: `flchain emulate`. Each speaks as the real one does, to whoever listens."""
+"""`flchain emulate`: sensors for people without hardware. Each speaks the protocol of the real one."""

@@ -1,4 +1,4 @@
-"""`flchain emulate`: a sensor for a person without hardware; see docs/sensors.md."""
+"""`flchain emulate`: a sensor for people without hardware; see docs/sensors.md."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tools.emulators.receiver import run_receiver
 from tools.emulators.uav import run_uav
 
 WEARERS = range(10)
-"""Of the recordings (tools/network/datasets.py)."""
+"""The subjects of the recordings (tools/network/datasets.py)."""
 
 
 def _positive(text: str) -> float:
@@ -43,8 +43,8 @@ def _port(text: str) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """All emulators and their options."""
-    parser = argparse.ArgumentParser(prog="flchain emulate", description="Be a sensor. Ctrl-C ends it.")
+    """Return the parser of all emulators."""
+    parser = argparse.ArgumentParser(prog="flchain emulate", description="Emulate a sensor. Ctrl-C ends it.")
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="SENSOR")
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
@@ -52,39 +52,51 @@ def build_parser() -> argparse.ArgumentParser:
         kind.add_argument(
             "--seconds", type=_not_negative, default=0.0, metavar="N", help="how long (default: until Ctrl-C)"
         )
-        kind.add_argument("--seed", type=int, default=1, metavar="N", help="order and noise (default: 1)")
+        kind.add_argument("--seed", type=int, default=1, metavar="N", help="decides order and noise (default: 1)")
         return kind
 
-    watch = add("watch", "a smart watch over MQTT: real recordings at 50 Hz, and the exercise's name as label")
-    iio = add("iio", "an MPU6050 as Linux shows it: a folder of files and a buffer, moved as the watch was")
-    weather = add("weather", "a weather station over MQTT that announces itself as Home Assistant's discovery wants it")
-    uav = add("uav", "a UAV over MAVLink and UDP: climbs, circles, hovers, lands")
-    nmea = add("nmea", "a satellite receiver on a serial port (a pseudo-terminal): NMEA 0183 along the UAV's path")
-    examples = kinds.add_parser(
-        "examples", help="no sensor: windows of other wearers in a file, for a miner to score on"
-    )
+    _add_watch(add("watch", "a smart watch over MQTT: real recordings at 50 Hz, labelled with the exercise"))
+    _add_iio(add("iio", "an MPU6050 as Linux shows it: a folder of files and a buffer, moved as the watch was"))
+    _add_weather(add("weather", "a weather station over MQTT that announces itself to Home Assistant's discovery"))
+    _add_uav(add("uav", "a UAV over MAVLink and UDP: climbs, circles, hovers, lands"))
+    _add_nmea(add("nmea", "a satellite receiver on a serial port (a pseudo-terminal): NMEA 0183 along the UAV's path"))
+    examples = kinds.add_parser("examples", help="no sensor: writes other wearers' data to a file, to score on")
     examples.add_argument(
         "--subject", type=int, choices=WEARERS, nargs="+", default=[8, 9], metavar="0..9", help="who (default: 8 9)"
     )
     examples.add_argument("--out", type=Path, required=True, metavar="FILE", help="the .npz file to write")
-    for kind, prefix in ((watch, "watch"), (weather, "weather")):
-        _add_broker_options(kind, prefix)
-    for kind in (watch, iio):
-        _add_wearer_options(kind)
-    watch.add_argument(
-        "--speed", type=_positive, default=1.0, help="times faster; then rate_hz = 50 times that (default: 1)"
-    )
-    weather.add_argument("--rate", type=_positive, default=1.0, metavar="HZ", help="readings a second (default: 1)")
-    weather.add_argument("--discovery", default=PREFIX, metavar="PREFIX", help=f"default: {PREFIX}")
-    iio.add_argument("--root", type=Path, required=True, metavar="DIR", help="root = DIR/devices, dev_root = DIR/dev")
-    uav.add_argument("--host", default="127.0.0.1", help="who listens (default: 127.0.0.1)")
-    uav.add_argument("--port", type=_port, default=14550, help="its UDP port (default: 14550)")
-    uav.add_argument(
+    return parser
+
+
+def _add_watch(kind: argparse.ArgumentParser) -> None:
+    _add_broker_options(kind, "watch")
+    _add_wearer_options(kind)
+    text = "how many times faster; the agent then needs rate_hz = 50 times that (default: 1)"
+    kind.add_argument("--speed", type=_positive, default=1.0, help=text)
+
+
+def _add_iio(kind: argparse.ArgumentParser) -> None:
+    _add_wearer_options(kind)
+    kind.add_argument("--root", type=Path, required=True, metavar="DIR", help="root = DIR/devices, dev_root = DIR/dev")
+
+
+def _add_weather(kind: argparse.ArgumentParser) -> None:
+    _add_broker_options(kind, "weather")
+    kind.add_argument("--rate", type=_positive, default=1.0, metavar="HZ", help="readings per second (default: 1)")
+    kind.add_argument("--discovery", default=PREFIX, metavar="PREFIX", help=f"default: {PREFIX}")
+
+
+def _add_uav(kind: argparse.ArgumentParser) -> None:
+    kind.add_argument("--host", default="127.0.0.1", help="where to send (default: 127.0.0.1)")
+    kind.add_argument("--port", type=_port, default=14550, help="its UDP port (default: 14550)")
+    kind.add_argument(
         "--system", type=int, choices=range(1, 256), default=1, metavar="ID", help="the vehicle's id (default: 1)"
     )
-    nmea.add_argument("--link", type=Path, metavar="PATH", help="make a link to the port (default: print its name)")
-    nmea.add_argument("--rate", type=_positive, default=1.0, metavar="HZ", help="positions a second (default: 1)")
-    return parser
+
+
+def _add_nmea(kind: argparse.ArgumentParser) -> None:
+    kind.add_argument("--link", type=Path, metavar="PATH", help="make a link to the port (default: print its name)")
+    kind.add_argument("--rate", type=_positive, default=1.0, metavar="HZ", help="positions per second (default: 1)")
 
 
 def _add_broker_options(kind: argparse.ArgumentParser, prefix: str) -> None:
@@ -94,14 +106,14 @@ def _add_broker_options(kind: argparse.ArgumentParser, prefix: str) -> None:
 
 
 def _add_wearer_options(kind: argparse.ArgumentParser) -> None:
-    text = "who wears it (default: 0)"
+    text = "whose recordings (default: 0)"
     kind.add_argument("--subject", type=int, choices=WEARERS, default=0, metavar="0..9", help=text)
     text = "cut each exercise to S seconds (default: whole)"
     kind.add_argument("--recording-s", type=_not_negative, default=0.0, metavar="S", help=text)
 
 
 def build_run(options: argparse.Namespace) -> Coroutine[Any, Any, int]:
-    """The emulator that was asked for."""
+    """Return the chosen emulator, not started yet."""
     seconds, seed = options.seconds, options.seed
     if options.kind == "watch":
         target = Target(options.host, options.port, options.prefix)
@@ -124,7 +136,7 @@ def build_run(options: argparse.Namespace) -> Coroutine[Any, Any, int]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `flchain emulate`. Raises ConfigError."""
+    """Run `flchain emulate`. Raises ConfigError."""
     options = build_parser().parse_args(argv)
     try:
         if options.kind == "examples":

@@ -1,4 +1,4 @@
-"""A file of examples for a miner to score on: another person of the watch data set, or several."""
+"""A file of examples for a miner to score on: the data of one or more other people of the watch data set."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tools.network.datasets import load_watch
 
 
 def write_examples(subjects: tuple[int, ...], out: Path) -> int:
-    """Write arrays x (n, 100, 6) and y (n,); how many. Raises ConfigError for subjects that there are not."""
+    """Write arrays x (n, 100, 6) and y (n,), and return n. Raises ConfigError for unknown subjects."""
     watch = load_watch()
     if unknown := [subject for subject in subjects if not 0 <= subject < len(watch.client_names)]:
-        raise ConfigError((f"--subject: 0 to {len(watch.client_names) - 1}, is {unknown[0]}",))
+        raise ConfigError((f"--subject: must be 0 to {len(watch.client_names) - 1}, is {unknown[0]}",))
     rows = np.isin(watch.client, subjects)
     out.parent.mkdir(parents=True, exist_ok=True)
     np.savez(out, x=watch.x[rows], y=watch.y[rows])

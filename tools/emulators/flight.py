@@ -1,4 +1,4 @@
-"""A simple flight: climb, circle, hover, land, and again. Positions, attitude and battery at each second of it."""
+"""A simple flight, repeated without end: climb, circle, hover, land. Position, attitude and battery at any time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BATTERY_S = 900.0
 
 @dataclass(frozen=True, slots=True)
 class Instant:
-    """Where the UAV is and how it lies; SI units, degrees for positions, radians for angles."""
+    """Position and attitude of the UAV; SI units, positions in degrees, angles in radians."""
 
     phase: str
     latitude: float
@@ -32,19 +32,19 @@ class Instant:
     yaw: float
     yaw_rate: float
     acceleration: tuple[float, float, float]
-    """What an accelerometer in it feels, m/s2: forward, right, down."""
+    """What its accelerometer measures, m/s2: forward, right, down."""
     battery: float
-    """1 full, 0 empty; a new one every quarter of an hour."""
+    """1 is full, 0 empty; it is replaced every quarter of an hour."""
 
 
 def compute_flight(time_s: float) -> Instant:
-    """The flight at `time_s` seconds, from 0 on without end."""
+    """Return the state of the flight at `time_s` seconds from its start."""
     phase, left_s, share = _find_phase(time_s % FLIGHT_S)
     height = {"climb": share * HEIGHT_M, "land": (1 - share) * HEIGHT_M}.get(phase, HEIGHT_M)
     down = {"climb": -CLIMB_M_S, "land": CLIMB_M_S}.get(phase, 0.0)
     angle = left_s * SPEED_M_S / RADIUS_M if phase == "circle" else 0.0
     speed = SPEED_M_S if phase == "circle" else 0.0
-    # a circle through home, with its centre to the north: flown to the east first
+    # a circle through home, with its centre to the north, towards the east first
     north_m, east_m = RADIUS_M * (1 - math.cos(angle)), RADIUS_M * math.sin(angle)
     yaw = (math.pi / 2 - angle) % (2 * math.pi)
     inward = speed**2 / RADIUS_M
@@ -69,7 +69,7 @@ def compute_flight(time_s: float) -> Instant:
 
 
 def _find_phase(time_s: float) -> tuple[str, float, float]:
-    """Name of the phase, seconds since its beginning, and the share of it that is over."""
+    """Return the phase's name, the seconds since its start, and the fraction of it that is over."""
     for name, length_s in PHASES:
         if time_s < length_s:
             return name, time_s, time_s / length_s

@@ -1,7 +1,7 @@
-"""IIO devices as the kernel shows them: folders with the files that the real drivers make, filled by an emulator.
+"""IIO devices as the kernel shows them: folders with the files of the real drivers, filled by an emulator.
 
-Layouts of the drivers inv_mpu6050, bmp280 (which also serves the BME280) and adxl345; scales as at their start: +-2 g
-and +-2000 degrees/s, +-16 g in full resolution.
+The layouts are those of the drivers inv_mpu6050, bmp280 (which also serves the BME280) and adxl345, with their default
+scales: +-2 g and +-2000 degrees/s, +-16 g in full resolution.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ DEVICES = {"mpu6050": MPU6050, "bme280": BME280, "adxl345": ADXL345}
 
 
 def write_tree(root: Path, names: tuple[str, ...] = tuple(DEVICES)) -> dict[str, Path]:
-    """Folders iio:device0, 1, ... under `root`, by the device's name."""
+    """Write the folders iio:device0, 1, ... under `root`, and return them by the device's name."""
     folders = {}
     for number, name in enumerate(names):
         folder = root / f"iio:device{number}"
@@ -107,7 +107,7 @@ def write_tree(root: Path, names: tuple[str, ...] = tuple(DEVICES)) -> dict[str,
 
 
 def encode_record(layout: Layout, raw: dict[str, int]) -> bytes:
-    """One record of a buffer, as the driver would write it."""
+    """Return one record of a buffer as the driver would write it."""
     record = bytearray(layout.record_bytes)
     for channel, offset in layout.places:
         scan = channel.type
@@ -118,7 +118,7 @@ def encode_record(layout: Layout, raw: dict[str, int]) -> bytes:
 
 
 def read_layout(folder: Path) -> Layout | None:
-    """Of the channels that are enabled now; None if none is."""
+    """Return the layout of the channels that are enabled now; None if none is."""
     scan = folder / "scan_elements"
     channels = []
     for file in scan.glob("in_*_en"):
@@ -138,24 +138,24 @@ class BufferNode:
 
     @classmethod
     def make(cls, path: Path) -> BufferNode:
-        """Make it anew."""
+        """Create the FIFO, in place of an old one."""
         path.unlink(missing_ok=True)
         os.mkfifo(path)
         return cls(path, os.open(path, os.O_RDWR | os.O_NONBLOCK))
 
     def write(self, record: bytes) -> None:
-        """Add a record; lost if nobody reads, as in the kernel's ring."""
+        """Add a record; it is lost if no one reads, as in the kernel's ring buffer."""
         with contextlib.suppress(BlockingIOError):
             os.write(self.descriptor, record)
 
     def close(self) -> None:
-        """Let the reader see the end."""
+        """Remove the FIFO, so that the reader sees the end of the file."""
         os.close(self.descriptor)
         self.path.unlink(missing_ok=True)
 
 
 def compute_raw(values: npt.NDArray[np.float32]) -> dict[str, int]:
-    """The watch's values (g, rad/s) as an MPU6050 gives them, in its 16 bits."""
+    """Return the watch's values (g, rad/s) as the 16-bit readings of an MPU6050."""
     scales = [float(MPU6050["in_accel_scale"])] * 3 + [float(MPU6050["in_anglvel_scale"])] * 3
     names = ("accel_x", "accel_y", "accel_z", "anglvel_x", "anglvel_y", "anglvel_z")
     physical = [float(value) * (GRAVITY_M_S2 if place < 3 else 1.0) for place, value in enumerate(values)]
@@ -166,14 +166,15 @@ def compute_raw(values: npt.NDArray[np.float32]) -> dict[str, int]:
 
 
 async def run_iio(root: Path, subject: int, *, seconds: float, seed: int, recording_s: float) -> int:
-    """An MPU6050 that moves as the watch did: its files, its buffer when it is enabled.
+    """Emulate an MPU6050 that moves as the watch did: its files, and its buffer while that is enabled.
 
-    What was done when goes to ROOT/intervals.csv, for the label rule `intervals`.
+    The exercises and their times go to ROOT/intervals.csv, for the label rule `intervals`. Returns how many readings
+    were written.
     """
     folder = write_tree(root / "devices", ("mpu6050",))["mpu6050"]
     (root / "dev").mkdir(exist_ok=True)
     node = BufferNode.make(root / "dev" / folder.name)
-    steps, said, count = iter_steps(subject, seed, recording_s=recording_s), NO_LABEL, 0
+    steps, label, count = iter_steps(subject, seed, recording_s=recording_s), NO_LABEL, 0
     intervals = root / "intervals.csv"
     intervals.write_text("start,end,label\n")
     since_s = time.time()
@@ -183,11 +184,11 @@ async def run_iio(root: Path, subject: int, *, seconds: float, seed: int, record
             raw = compute_raw(step.values)
             for name, number in raw.items():
                 (folder / f"in_{name}_raw").write_text(f"{number}\n")
-            if step.label != said:
-                if said != NO_LABEL:
+            if step.label != label:
+                if label != NO_LABEL:
                     with intervals.open("a") as lines:
-                        lines.write(f"{since_s:.3f},{time.time():.3f},{said}\n")
-                said, since_s = step.label, time.time()
+                        lines.write(f"{since_s:.3f},{time.time():.3f},{label}\n")
+                label, since_s = step.label, time.time()
             if (folder / "buffer/enable").read_text().strip() == "1" and (layout := read_layout(folder)) is not None:
                 clock = (folder / "current_timestamp_clock").read_text().strip()
                 raw["timestamp"] = time.time_ns() if clock == "realtime" else time.clock_gettime_ns(time.CLOCK_BOOTTIME)

@@ -1,4 +1,4 @@
-"""Sensors over MQTT: a smart watch that sends real recordings at 50 Hz, and a weather station that announces itself."""
+"""Sensors over MQTT: a watch that sends real recordings at 50 Hz, and a weather station that announces itself."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ WEATHER = {
     "humidity": ("%", "humidity", 60.0, -15.0),
     "pressure": ("hPa", "atmospheric_pressure", 1013.0, 3.0),
 }
-"""name -> unit, Home Assistant's device class, mean, amplitude over a day."""
+"""By name: unit, Home Assistant's device class, mean, and amplitude over a day."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where to publish."""
+    """The broker, and the prefix of the topics."""
 
     host: str
     port: int
@@ -51,17 +51,18 @@ async def _connected(target: Target) -> AsyncIterator[MqttLink]:
 async def run_watch(
     target: Target, subject: int, *, seconds: float, speed: float, seed: int, recording_s: float
 ) -> int:
-    """PREFIX/imu: {"t": s, "acc": [g], "gyr": [rad/s]}; PREFIX/label: the exercise, retained, when it changes.
+    """Publish PREFIX/imu: {"t": s, "acc": [g], "gyr": [rad/s]}, and PREFIX/label: the exercise, retained, when it
+    changes.
 
     Returns how many readings were sent.
     """
     steps = iter_steps(subject, seed, recording_s=recording_s)
-    said, sent = "", 0
+    label, sent = "", 0
     async with _connected(target) as link:
         async for number in pace(WATCH_RATE_HZ * speed, seconds):
             step = next(steps)
-            if step.label != said and link.publish(f"{target.prefix}/label", step.label.encode(), retain=True):
-                said = step.label
+            if step.label != label and link.publish(f"{target.prefix}/label", step.label.encode(), retain=True):
+                label = step.label
             values = [round(float(value), 5) for value in step.values]
             reading = {"t": number / WATCH_RATE_HZ, "acc": values[:3], "gyr": values[3:]}
             sent += link.publish(f"{target.prefix}/imu", json.dumps(reading).encode(), qos=0)
@@ -70,7 +71,11 @@ async def run_watch(
 
 
 async def run_weather(target: Target, *, seconds: float, rate_hz: float, seed: int, discovery: str) -> int:
-    """PREFIX/state: {"temperature": ..., ...}, announced under the prefix `discovery` as Home Assistant wants it."""
+    """Publish PREFIX/state: {"temperature": ..., ...}, announced under the prefix `discovery` as Home Assistant
+    expects it.
+
+    Returns how many readings were sent.
+    """
     rng = np.random.default_rng(seed)
     node = target.prefix.replace("/", "_")
     sent = 0

@@ -1,4 +1,4 @@
-"""Steps at their times: what all emulators run on."""
+"""The pace of all emulators: steps at a fixed rate."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 
 async def pace(rate_hz: float, seconds: float) -> AsyncIterator[int]:
-    """0, 1, 2, ... at `rate_hz`, for `seconds` (0: for ever). A late step is not left out: the next ones catch up."""
+    """Yield 0, 1, 2, ... at `rate_hz`, for `seconds` (0: for ever). Late steps are not skipped; later ones catch up."""
     loop = asyncio.get_running_loop()
     started_s, step = loop.time(), 0
     while not seconds or step < seconds * rate_hz:

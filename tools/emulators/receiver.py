@@ -16,7 +16,7 @@ from tools.emulators.pacing import pace
 
 
 def format_sentences(at: Instant, time_s: float) -> str:
-    """GGA, RMC and VTG of one instant, each with its checksum and line end."""
+    """Return GGA, RMC and VTG of one instant, each with its checksum and line end."""
     clock = f"{int(time_s // 3600) % 24:02d}{int(time_s // 60) % 60:02d}{time_s % 60:05.2f}"
     latitude, longitude = _format_angle(at.latitude, 2, "NS"), _format_angle(at.longitude, 3, "EW")
     speed = math.hypot(at.north_m_s, at.east_m_s)
@@ -37,12 +37,12 @@ def _format_angle(degrees: float, width: int, sides: str) -> str:
 
 @contextlib.contextmanager
 def open_terminal(link: Path | None) -> Iterator[tuple[int, str]]:
-    """A pseudo-terminal: the end to write to, and the path of the port to read; `link` is made to point at it.
+    """Yield the end of a pseudo-terminal to write to, and the path of the port to read; `link` will point to that.
 
-    Raises ConfigError where something else than a link is in the place: a file, or the port of a real receiver.
+    Raises ConfigError if `link` exists and is not a link, but a file or the port of a real receiver.
     """
     if link is not None and link.exists() and not link.is_symlink():
-        raise ConfigError((f"--link {link}: is there already, and no link",))
+        raise ConfigError((f"--link {link}: exists and is not a link",))
     master, slave = os.openpty()
     try:
         tty.setraw(slave)
@@ -60,7 +60,7 @@ def open_terminal(link: Path | None) -> Iterator[tuple[int, str]]:
 
 
 async def run_receiver(link: Path | None, *, seconds: float, rate_hz: float) -> int:
-    """Write sentences until the time is over; how many instants. What nobody reads is lost, as on a wire."""
+    """Write sentences until the time is over; return how many instants. What no one reads is lost, as on a wire."""
     with open_terminal(link) as (master, path):
         print(f"port {link or path}", flush=True)
         count = 0

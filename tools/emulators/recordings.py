@@ -1,4 +1,4 @@
-"""Recordings of the watch data set as one person wore it: exercise after exercise, with rests between."""
+"""One person's recordings of the watch data set: exercise after exercise, with rests in between."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from flchain.base.errors import ConfigError
 from tools.network.datasets import WATCH_RATE_HZ, Dataset, load_watch
 
 REST_S = 2.0
-"""Between two recordings: the arm hangs, and nobody says what it does."""
+"""Between two recordings the arm hangs, and there is no label."""
 NO_LABEL = "none"
 CHANNELS = ("acc_x", "acc_y", "acc_z", "gyr_x", "gyr_y", "gyr_z")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """One instant of the watch: (6,) values in the order of CHANNELS, and what its wearer does."""
+    """One instant of the watch: (6,) values in the order of CHANNELS, and the exercise of its wearer."""
 
     values: npt.NDArray[np.float32]
     label: str
 
 
 def iter_steps(subject: int, seed: int, *, recording_s: float = 0.0) -> Iterator[Step]:
-    """Steps at 50 Hz without end: the subject's recordings in random order, again and again.
+    """Yield steps of 50 Hz without end: the subject's recordings in random order, again and again.
 
-    recording_s cuts each one short (0: whole), so that more exercises come in less time. Raises ConfigError for a
-    subject that the data set does not have.
+    `recording_s` cuts each one short (0: whole), for more exercises in less time. Raises ConfigError for an unknown
+    subject.
     """
     dataset = load_watch()
     recordings = get_recordings(dataset, subject)
@@ -44,9 +44,9 @@ def iter_steps(subject: int, seed: int, *, recording_s: float = 0.0) -> Iterator
 
 
 def get_recordings(dataset: Dataset, subject: int) -> list[tuple[npt.NDArray[np.float32], str]]:
-    """(n, 6) and the exercise's name, for each recording of a subject from 0."""
+    """Return (n, 6) values and the exercise's name for each recording of a subject. Raises ConfigError."""
     if not 0 <= subject < len(dataset.client_names):
-        raise ConfigError((f"--subject: 0 to {len(dataset.client_names) - 1}, is {subject}",))
+        raise ConfigError((f"--subject: must be 0 to {len(dataset.client_names) - 1}, is {subject}",))
     groups = np.unique(dataset.group[dataset.client == subject])
     return [
         (

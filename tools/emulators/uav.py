@@ -1,4 +1,4 @@
-"""A UAV's telemetry over MAVLink 2 and UDP, as an autopilot sends it to its ground station."""
+"""The telemetry of a UAV over MAVLink 2 and UDP, as an autopilot sends it to its ground station."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tools.emulators.pacing import pace
 
 RATE_HZ = 50
 EVERY = {"HIGHRES_IMU": 1, "ATTITUDE": 5, "GLOBAL_POSITION_INT": 10, "SYS_STATUS": 50, "BATTERY_STATUS": 50}
-"""Message -> sent at every n-th step."""
+"""By message: it is sent at every n-th step."""
 
 
 class _Wire:
-    """What pymavlink writes to."""
+    """The file-like object that pymavlink writes to."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -30,7 +30,7 @@ class _Wire:
 
 
 def send_instant(mav: Any, at: Instant, step: int) -> int:
-    """Send what is due at a step; how many messages that were."""
+    """Send what is due at a step; return how many messages that were."""
     time_ms, due = step * 1000 // RATE_HZ, {name for name, every in EVERY.items() if step % every == 0}
     millivolts = round(14_000 + 2_800 * at.battery)
     if "HIGHRES_IMU" in due:
@@ -61,7 +61,7 @@ def send_instant(mav: Any, at: Instant, step: int) -> int:
 
 
 async def run_uav(host: str, port: int, *, seconds: float, system: int = 1) -> int:
-    """Fly and tell; how many messages were sent. Raises ConfigError without pymavlink, or for a host that is none."""
+    """Send the flight; return how many messages were sent. Raises ConfigError without pymavlink, or for a bad host."""
     try:
         from pymavlink.dialects.v20 import common
     except ImportError as error:

@@ -1,1 +1,1 @@
-"""Simulated boards for the scheduler's comparisons: traces, power, and CPU."""
+"""Simulated boards for comparisons of schedulers: traces, power, and CPU."""

@@ -1,8 +1,8 @@
-"""A board under a scheduler: CPU shared with other load, heat, throttling, battery. Pure; steps of a second.
+"""A board under a scheduler: CPU shared with other load, heat, throttling, battery. Pure, in steps of a second.
 
 Heat is one RC stage, C dT/dt = P - (T - ambient) / R. The numbers are those of a Raspberry Pi 4 with a small heat
-sink, from what people measured (docs/power.md): 2.7 W at rest, 6.4 W with four busy cores, throttling at 80 C. They
-are a model, not a measurement of ours.
+sink, from published measurements (docs/power.md): 2.7 W idle, 6.4 W with four busy cores, throttling at 80 C. They
+are a model, not a measurement of this project.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from agent.scheduling.energy import BoardProfile
 
 @dataclass(frozen=True)
 class Board:
-    """What a board is. Powers in watts, temperatures in degrees Celsius."""
+    """The constants of a board. Powers are in watts, temperatures in degrees Celsius."""
 
     cores: int = 4
     core_w: float = 0.93
@@ -26,20 +26,20 @@ class Board:
     throttle_factor: float = 0.6
     """The speed of a throttled core."""
     battery_wh: float = 0.0
-    """0: mains."""
+    """0 means mains power."""
     charge_efficiency: float = 0.9
     fair_share: float = 1 / 3
-    """Of the CPU, that the agent's groups get although others want all of it: their weight is half of the others'."""
+    """The share of the CPU that the agent's groups get even if others want all of it: they have half the weight."""
 
     @property
     def profile(self) -> BoardProfile:
-        """What the agent is told of it."""
+        """What the agent knows about the board."""
         return BoardProfile("modelled", self.idle_w, self.core_w, self.cores, "the model's own")
 
 
 @dataclass(frozen=True)
 class BoardState:
-    """Where a board stands."""
+    """The state of a board."""
 
     temperature_c: float
     charge_wh: float = 0.0
@@ -48,7 +48,7 @@ class BoardState:
 
 @dataclass(frozen=True)
 class Used:
-    """What one second gave: core-seconds of work (a throttled core does less), of CPU time, and the draw."""
+    """One second: core-seconds of work (fewer on a throttled core), core-seconds of CPU time, and the power."""
 
     train_core_s: float
     mine_core_s: float
@@ -66,7 +66,7 @@ def run_second(
     ambient_c: float,
     harvest_w: float,
 ) -> tuple[BoardState, Used]:
-    """One second in which training and mining ask for these shares and have enough to do."""
+    """Return the board after one second in which training and mining want these shares and are never idle."""
     left = max(1.0 - other_load, board.fair_share)
     asked = train + mine
     given = asked if asked <= left else left
@@ -89,5 +89,5 @@ def run_second(
 
 
 def start(board: Board, ambient_c: float, charge_fraction: float = 1.0) -> BoardState:
-    """At rest for long, so warm as that makes it."""
+    """Return a board that has been idle for long, with the temperature of that."""
     return BoardState(ambient_c + board.idle_w * board.heat_k_per_w, charge_fraction * board.battery_wh)

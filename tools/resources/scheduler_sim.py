@@ -1,4 +1,4 @@
-"""One policy on one trace: the scheduler's own code, a modelled board, and money by the trace's prices."""
+"""One policy on one trace: the agent's scheduler, a modelled board, and profit at the trace's prices."""
 
 from __future__ import annotations
 
@@ -28,40 +28,40 @@ from tools.resources.scheduler_traces import MINUTE_S, RoundEvent, Trace
 
 TICK_S = 5
 LOAD_MEMORY = 0.9
-"""A tick's part of what the device takes for the usual other load."""
+"""The weight of the past in a tick's estimate of the other load."""
 WORK_SD = 0.05
-"""What a device may be wrong by that counts its steps; the model knows its work exactly."""
+"""The error of a device that counts its training steps; the model knows its work exactly."""
 MEMORY_FLOOR_BYTES = 1_000_000
 TIMELINE_MAX = 50_000
 
 
 @dataclass
 class Run:
-    """What one policy did on one trace. Money in the operator's currency, energy of the whole board."""
+    """The result of one policy on one trace. Money is in the operator's currency, energy that of the whole board."""
 
     profit: float = 0.0
     updates: int = 0
     updates_in_time: int = 0
     mined: float = 0.0
-    """Scores given, or blocks won (expected)."""
+    """Scores computed, or expected blocks won."""
     energy_wh: float = 0.0
     temperature_max_c: float = 0.0
     throttled_s: int = 0
     charge_low: float = 1.0
-    """Lowest fraction of the battery, 1 without one."""
+    """The lowest charge of the battery as a fraction, 1 without a battery."""
     switches: int = 0
     train_core_s: float = 0.0
     mine_core_s: float = 0.0
     violations: Counter[str] = field(default_factory=Counter)
-    """Seconds in which a limit was broken, by limit."""
+    """By limit: the seconds in which it was broken."""
     timeline: list[tuple[float, ...]] = field(default_factory=list)
-    """Each tick: second, train, mine, temperature, charge fraction, profit, other load, coin value."""
+    """For each tick: second, train, mine, temperature, charge fraction, profit, other load, coin value."""
     explanations: list[tuple[int, str]] = field(default_factory=list)
 
 
 @dataclass
 class _Device:
-    """What the device keeps between seconds."""
+    """The device's state between seconds."""
 
     scheduler: SchedulerState
     board: BoardState
@@ -69,9 +69,9 @@ class _Device:
     """How long commitments stay open."""
     shares: Shares = REST
     position: int = 0
-    """Of the round that is open or comes next."""
+    """The index of the round that is open or comes next."""
     power_w: float | None = None
-    """Drawn in the last second."""
+    """The power in the last second."""
     work_left_core_s: float = 0.0
     is_late: bool = False
     score_work_core_s: float = 0.0
@@ -82,7 +82,7 @@ class _Device:
 
 
 def run(trace: Trace, settings: SchedulerSettings | None = None, *, is_kept: bool = False) -> Run:
-    """The whole trace under these settings; `is_kept` also keeps the timeline and the explanations."""
+    """Run the whole trace with these settings; `is_kept` also keeps the timeline and the explanations."""
     result = Run()
     device = _Device(
         build_scheduler_state(settings or trace.settings),
@@ -93,7 +93,7 @@ def run(trace: Trace, settings: SchedulerSettings | None = None, *, is_kept: boo
         device.work_left_core_s = trace.rounds[0].work_core_s
     for second in range(trace.seconds):
         _turn_rounds(trace, device, result, second)
-        # as an agent does: every few seconds, and when training ends or the round moves on
+        # as an agent does: every few seconds, and when training ends or the round changes its phase
         turn = (device.position, _is_training_due(trace, device, second), _has_offers(trace, device))
         if second % TICK_S == 0 or turn != device.turn:
             device.turn = turn
@@ -112,7 +112,7 @@ def _is_training_due(trace: Trace, device: _Device, second: int) -> bool:
 
 
 def _turn_rounds(trace: Trace, device: _Device, result: Run, second: int) -> None:
-    """Pay for the round whose commitments have just closed, or whose scores have; make the next one's work ready."""
+    """Pay for a round whose commitments or scores have just closed, and prepare the work of the next round."""
     event = _get_round(trace, device)
     if event is None:
         return
@@ -158,7 +158,7 @@ def _decide(trace: Trace, device: _Device, result: Run, second: int, *, is_kept:
 
 
 def build_inputs(trace: Trace, device: _Device, result: Run, second: int) -> SchedulerInputs:
-    """What the device knows: nothing that is still to come."""
+    """Return what the device knows, and nothing about the future."""
     board, state, minute = trace.board, device.board, second // MINUTE_S
     has_battery = board.battery_wh > 0
     reading = BoardReading(
@@ -255,7 +255,7 @@ def _run_second(trace: Trace, device: _Device, result: Run, second: int) -> None
 
 
 def _learn_load(device: _Device, trace: Trace, load: float) -> None:
-    """A moving mean of what others leave no room for, and its variance."""
+    """Update the moving mean and variance of the load that displaces the agent."""
     felt = min(load, 1.0 - trace.board.fair_share)
     weight = (1 - LOAD_MEMORY) / TICK_S
     off = felt - device.load_mean
@@ -282,7 +282,7 @@ def _pay(trace: Trace, device: _Device, result: Run, used: Used, minute: int) ->
 def _count_broken_rules(
     trace: Trace, inputs: SchedulerInputs, shares: Shares, result: Run, *, settings: SchedulerSettings
 ) -> None:
-    """Rules about what is asked, judged by what the model knows and not by what the scheduler says."""
+    """Count violations of the rules for the requested shares, judged by the model and not by the scheduler's word."""
     asked, reading = shares.train + shares.mine, inputs.reading
     floor = settings.memory_floor_mb * MEMORY_FLOOR_BYTES
     broken = {
@@ -299,27 +299,27 @@ def _count_broken_rules(
 
 
 def list_splits(step: float, is_full: bool = False) -> tuple[tuple[float, float], ...]:
-    """Every fixed split on a lattice; `is_full`: only those that leave no rest."""
+    """Return every fixed split on a lattice; `is_full`: only those that use the whole CPU."""
     steps = round(1 / step)
     pairs = [(a / steps, b / steps) for a in range(steps + 1) for b in range(steps + 1 - a)]
     return tuple(pair for pair in pairs if not is_full or abs(sum(pair) - 1) < 1e-9)
 
 
 def run_split(trace: Trace, split: tuple[float, float]) -> Run:
-    """The policy `fixed` with this split."""
+    """Run the policy `fixed` with this split."""
     return run(trace, replace(trace.settings, policy="fixed", fixed_train=split[0], fixed_mine=split[1]))
 
 
 def run_policy(trace: Trace, policy: str, *, is_kept: bool = False) -> Run:
-    """A policy by name."""
+    """Run the policy of this name."""
     return run(trace, replace(trace.settings, policy=policy), is_kept=is_kept)
 
 
 def compute_switches_per_hour(trace: Trace, result: Run) -> float:
-    """How often the shares changed."""
+    """Return how often per hour the shares changed."""
     return result.switches / (trace.seconds / 3600)
 
 
 def find_best(runs: Sequence[tuple[tuple[float, float], float]]) -> tuple[tuple[float, float], float]:
-    """(split, profit) of the best split in hindsight."""
+    """Return (split, profit) of the best split in hindsight."""
     return max(runs, key=lambda item: item[1])

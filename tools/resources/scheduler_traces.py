@@ -1,13 +1,12 @@
-"""What happens to a board under `flchain bench scheduler`: recorded rounds and loads, and weather and prices from
-formulas.
+"""The traces of `flchain bench scheduler`: recorded rounds and loads, and weather and prices from formulas.
 
-Recorded (`traces/*.json`, by `tools.bench.scheduler.record`): when rounds opened and closed, what training took, what
-else ran on the machine. They are replayed over and over until the trace is long enough. From formulas, with a seed:
+Recorded (`traces/*.json`, by `tools.bench.scheduler.record`): when rounds opened and closed, how long training took,
+what else ran on the machine. They are repeated until the trace is long enough. From formulas, with a seed:
 
-    sun       P_peak max(0, sin(pi (h - 6) / 12)) times the sky, an AR(1) process of 10 minutes steps within 0.1 to 1
+    sun       P_peak max(0, sin(pi (h - 6) / 12)) times the sky, an AR(1) process with 10-minute steps within 0.1 to 1
     ambient   mean + swing sin(2 pi (h - 9) / 24)
-    energy    0.30 (1 + 0.4 sin(2 pi (h - 14) / 24)) a kWh
-    coin      base exp(x), x an Ornstein-Uhlenbeck process of one hour's memory and standard deviation 0.7
+    energy    0.30 (1 + 0.4 sin(2 pi (h - 14) / 24)) per kWh
+    coin      base exp(x), x an Ornstein-Uhlenbeck process with one hour's memory and standard deviation 0.7
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ HOUR_MIN = 60
 
 @dataclass(frozen=True)
 class RoundEvent:
-    """One round: when it opened, when its commitments closed, what training took, whether the update was accepted."""
+    """One round: when it opened, when its commitments closed, its training work, whether the update was accepted."""
 
     opened_s: float
     closes_s: float
@@ -41,12 +40,12 @@ class RoundEvent:
     is_accepted: bool = True
     scores_due: int = 0
     scores_close_s: float = 0.0
-    """Scores are due from `closes_s` until then."""
+    """Scores can be sent from `closes_s` until then."""
 
 
 @dataclass(frozen=True)
 class Mining:
-    """What mining pays: blocks against rivals (interval_s > 0), or scores."""
+    """The pay for mining: blocks in competition with rivals (interval_s > 0), or scores."""
 
     reward: float
     interval_s: float = 0.0
@@ -56,7 +55,7 @@ class Mining:
 
 @dataclass(frozen=True)
 class Trace:
-    """Everything that does not depend on the policy. Series by minute have one value a minute, loads one a second."""
+    """All that does not depend on the policy. Series have one value per minute, loads one per second."""
 
     name: str
     seconds: int
@@ -64,7 +63,7 @@ class Trace:
     settings: SchedulerSettings
     rounds: tuple[RoundEvent, ...]
     reward: float
-    """Coins for an accepted update."""
+    """The coins for an accepted update."""
     mining: Mining
     other_load: tuple[float, ...]
     ambient_c: tuple[float, ...]
@@ -72,25 +71,25 @@ class Trace:
     coin_value: tuple[float, ...]
     harvest_w: tuple[float, ...] = ()
     harvest_forecast_w: tuple[float, ...] = ()
-    """By hour from the trace's start: the clear sky times the mean sky, which is what a board can know."""
+    """By hour from the trace's start: the clear sky times the mean cloud factor, which is all that a board can know."""
     free_memory_bytes: tuple[int, ...] = (1_000_000_000,)
     first_guess_s: float = 30.0
-    """How long commitments are taken to be open before any round was seen."""
+    """The assumed time for which commitments are open, before any round was seen."""
     start_charge: float = 0.5
-    """Of the battery."""
+    """The charge of the battery at the start, as a fraction."""
     is_recorded: bool = False
     start_hour: int = START_HOUR
     notes: dict[str, Any] = field(default_factory=dict)
 
 
 def load_recording(name: str) -> dict[str, Any]:
-    """A recorded trace, as the recorder wrote it."""
+    """Return a recorded trace as the recorder wrote it."""
     recording: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
     return recording
 
 
 def read_rounds(recording: dict[str, Any], seconds: int) -> tuple[RoundEvent, ...]:
-    """Its rounds over and over. Work is the CPU that the device used while commitments were open, core-seconds."""
+    """Repeat the recorded rounds. Work is the CPU that the device used while commitments were open, core-seconds."""
     length = len(recording["device_load"])
     once = []
     for entry in recording["rounds"]:
@@ -106,53 +105,53 @@ def read_rounds(recording: dict[str, Any], seconds: int) -> tuple[RoundEvent, ..
 
 
 def draw_coin(seed: int, minutes: int, base: float) -> tuple[float, ...]:
-    """Money for a coin, by minute."""
-    draw, x, values = random.Random(seed), 0.0, []
+    """Return the value of a coin for each minute."""
+    rng, x, values = random.Random(seed), 0.0, []
     keep = math.exp(-1 / COIN_MEMORY_MIN)
     for _ in range(minutes):
-        x = keep * x + math.sqrt(1 - keep * keep) * draw.gauss(0.0, COIN_SD)
+        x = keep * x + math.sqrt(1 - keep * keep) * rng.gauss(0.0, COIN_SD)
         values.append(base * math.exp(x))
     return tuple(values)
 
 
 def draw_sky(seed: int, minutes: int) -> tuple[float, ...]:
-    """How much of the clear sky's sun comes through, by minute."""
-    draw, sky, values = random.Random(seed), 0.6, []
+    """Return the share of a clear sky's sun that comes through, for each minute."""
+    rng, sky, values = random.Random(seed), 0.6, []
     for minute in range(minutes):
         if minute % SKY_STEP_MIN == 0:
-            noise = draw.gauss(0.0, SKY_SPREAD * math.sqrt(1 - SKY_MEMORY**2))
+            noise = rng.gauss(0.0, SKY_SPREAD * math.sqrt(1 - SKY_MEMORY**2))
             sky = min(1.0, max(0.1, 0.6 + SKY_MEMORY * (sky - 0.6) + noise))
         values.append(sky)
     return tuple(values)
 
 
 def compute_sun(hour: float) -> float:
-    """Of the peak, under a clear sky."""
+    """Return the sun's power under a clear sky as a fraction of the peak."""
     return max(0.0, math.sin(math.pi * (hour % 24 - 6) / 12))
 
 
 def compute_energy_price(hour: float) -> float:
-    """Money for a kWh."""
+    """Return the price of a kWh."""
     return 0.30 * (1 + 0.4 * math.sin(2 * math.pi * (hour - 14) / 24))
 
 
 def compute_ambient(hour: float, mean_c: float, swing_c: float) -> float:
-    """Degrees."""
+    """Return the ambient temperature in degrees Celsius."""
     return mean_c + swing_c * math.sin(2 * math.pi * (hour - 9) / 24)
 
 
 def by_minute(seconds: int, start_hour: int) -> list[float]:
-    """The hour at each minute."""
+    """Return the hour of the day at each minute."""
     return [start_hour + minute / HOUR_MIN for minute in range(math.ceil(seconds / MINUTE_S) + 1)]
 
 
 def build_recorded(name: str, seconds: int, *, ambient_c: float, seed: int) -> Trace:
-    """A recording on a board at the mains that has the recorded machine's cores."""
+    """Return a recording on a mains-powered board with as many cores as the recorded machine."""
     recording = load_recording(name)
     rounds = read_rounds(recording, seconds)
     hours = by_minute(seconds, START_HOUR)
     work = sum(event.work_core_s for event in rounds) / len(rounds)
-    # a board of so few cores is packed so that they can heat it up
+    # a board with so few cores has a case in which they can heat it up
     board = Board(cores=recording["cores"], core_w=1.8)
     settings = SchedulerSettings()
     return Trace(
@@ -173,14 +172,14 @@ def build_recorded(name: str, seconds: int, *, ambient_c: float, seed: int) -> T
 
 
 UPDATE_MARGIN = 3.0
-"""An update is worth so many times what its training costs, at the coin's base value."""
+"""The value of an update over the cost of its training, at the coin's base value."""
 MINING_MARGIN = 2.5
-"""The first core that mines earns so many times what it costs; the next ones less."""
+"""The earnings of the first core that mines over its cost; further cores earn less."""
 BLOCK_INTERVAL_S = 10.0
 
 
 def compute_cost(settings: SchedulerSettings, board: Board) -> float:
-    """Of a core-second, at the settings' prices."""
+    """Return the cost of a core-second at the settings' prices."""
     return compute_core_second_cost(board.profile, settings.energy_price_per_kwh, settings.wear_per_core_hour)
 
 
@@ -190,7 +189,7 @@ def _build_contest(settings: SchedulerSettings, board: Board) -> Mining:
 
 
 def build_solar(seconds: int, recording_name: str, seed: int) -> Trace:
-    """The recorded rounds and loads on a board with a battery and a panel, quiet at night, short of memory at times."""
+    """Return recorded rounds and loads on a board with battery and panel, quiet hours, and at times little memory."""
     recording, hours = load_recording(recording_name), by_minute(seconds, START_HOUR)
     board = Board(cores=recording["cores"], core_w=1.8, battery_wh=120.0)
     settings = SchedulerSettings(is_mining_on_battery=True, quiet_hours="23:00-05:00", battery_floor=0.3)
@@ -218,18 +217,19 @@ def build_solar(seconds: int, recording_name: str, seed: int) -> Trace:
 
 
 def build_field(seconds: int, seed: int) -> Trace:
-    """Made up: rounds of ten minutes with scores to give at their end, on a hot day, beside a camera's load."""
-    draw, hours = random.Random(seed), by_minute(seconds, START_HOUR)
+    """Return a synthetic trace: rounds of ten minutes with scores at their end, on a hot day, next to a camera's
+    load."""
+    rng, hours = random.Random(seed), by_minute(seconds, START_HOUR)
     board, settings = Board(), SchedulerSettings(share_max=0.8)
     rounds, at = [], 10.0
     while at + 800 < seconds:
-        closes = at + draw.uniform(240, 420)
-        due, scored = draw.randint(4, 12), closes + draw.uniform(40, 120)
-        rounds.append(RoundEvent(at, closes, draw.uniform(300, 600), draw.random() < 0.9, due, scored))
-        at = scored + draw.uniform(20, 200)
+        closes = at + rng.uniform(240, 420)
+        due, scored = rng.randint(4, 12), closes + rng.uniform(40, 120)
+        rounds.append(RoundEvent(at, closes, rng.uniform(300, 600), rng.random() < 0.9, due, scored))
+        at = scored + rng.uniform(20, 200)
     load: list[float] = []
     while len(load) < seconds:
-        load += [draw.choice((0.05, 0.1, 0.3, 0.6))] * draw.randint(10, 90)
+        load += [rng.choice((0.05, 0.1, 0.3, 0.6))] * rng.randint(10, 90)
     cost = compute_cost(settings, board)
     return Trace(
         name="field",

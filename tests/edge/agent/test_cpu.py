@@ -14,7 +14,7 @@ from agent.edge.cpu.control import MECHANISMS, CpuControl, count_cores, open_cpu
 from agent.edge.cpu.duty import Budget, DutyCycle, read_cpu_s
 from agent.edge.cpu.values import CpuBoard, Unusable
 from flchain.base.errors import ConfigError
-from tools.bench.agent.shares import GAP_POINTS_MAX, burning, outweighing
+from tools.bench.agent.cpu_shares import GAP_POINTS_MAX, burning, outweighing
 
 ASKED = {"train": 0.24, "mine": 0.08}
 CPU_S_MEASURED = 0.8

@@ -1,4 +1,4 @@
-"""What an agent costs its board: shares of the CPU held, memory in a round, CPU when there is nothing to do."""
+"""The cost of an agent for its board: CPU shares that it keeps to, memory in a round, CPU when it is idle."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 
 from agent.edge.cpu.control import MECHANISMS
 from flchain.base.errors import FlchainError
+from tools.bench.agent.cpu_shares import QUICK_SPLITS, SPLITS, open_mechanisms, sweep
 from tools.bench.agent.process_tree import Memory, list_tree, read_cpu_s, read_memory
-from tools.bench.agent.shares import QUICK_SPLITS, SPLITS, open_mechanisms, sweep
-from tools.bench.machine import describe_machine, read_commit
+from tools.bench.host import describe_machine, read_commit
 from tools.demo.processes import Processes
 from tools.demo.results import read_last_round
 from tools.network.broker import start_broker
@@ -23,8 +23,8 @@ from tools.network.datasets import load_dataset
 from tools.network.network import Network, Node, Plan, build_network, write_configs
 
 METHOD = (
-    "(a) Two processes that want all cores each, under every mechanism that works here, beside idle-priority load on "
-    "all cores; asked against given share of the whole CPU. (b) The agent with its workers, one person's watch data "
+    "(a) Two processes that each want all cores, under every mechanism that works here, next to idle-priority load on "
+    "all cores: requested and actual share of the whole CPU. (b) The agent with its workers, one person's watch data "
     "and the 1-D CNN, over a real broker and a real miner on loopback: the largest sums over its processes while "
     "rounds run. (c) The same processes when all rounds are over and the link is up."
 )
@@ -65,11 +65,11 @@ FULL, QUICK = Size(30.0, 8, 60.0), Size(3.0, 3, 10.0, is_quick=True)
 
 
 class BenchFault(FlchainError):
-    """The network did not do what is measured; the text says where it stood."""
+    """The network failed, so there is nothing to measure; the text says how far it got."""
 
 
 def run_bench(size: Size, tell: Callable[[str], None]) -> dict[str, Any]:
-    """All three parts. Raises BenchFault."""
+    """Measure all three parts. Raises BenchFault."""
     machine = describe_machine()
     shares = measure_shares(size, tell)
     agent = measure_agent(size, tell)
@@ -85,12 +85,12 @@ def run_bench(size: Size, tell: Callable[[str], None]) -> dict[str, Any]:
 
 
 def measure_shares(size: Size, tell: Callable[[str], None]) -> list[dict[str, Any]]:
-    """A list for each mechanism: what was given, or why it cannot be used here."""
+    """Return one entry for each mechanism: the shares that it gave, or why it cannot be used here."""
     results: list[dict[str, Any]] = []
     names = tuple(name for name in MECHANISMS if name != "none")
     for name, control in open_mechanisms(names).items():
         if isinstance(control, str):
-            tell(f"{name}: not here: {control}")
+            tell(f"{name}: not available: {control}")
             results.append({"mechanism": name, "is_usable": False, "cause": control, "splits": []})
             continue
         splits = QUICK_SPLITS if size.is_quick else SPLITS
@@ -103,11 +103,11 @@ def measure_shares(size: Size, tell: Callable[[str], None]) -> list[dict[str, An
 
 
 def measure_agent(size: Size, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Memory in rounds, then CPU without. Raises BenchFault."""
+    """Measure memory while rounds run, then CPU when they are over. Raises BenchFault."""
     with tempfile.TemporaryDirectory(prefix="flchain-bench-") as name, _running(Path(name), size.rounds, tell) as node:
         network_agent, pid = node
         memory, samples = _watch_rounds(network_agent, pid, size.rounds)
-        tell(f"{size.rounds} rounds: PSS {memory.pss_bytes / 1e6:.1f} MB, RSS {memory.rss_bytes / 1e6:.1f} MB at most")
+        tell(f"{size.rounds} rounds: PSS up to {memory.pss_bytes / 1e6:.1f} MB, RSS {memory.rss_bytes / 1e6:.1f} MB")
         time.sleep(SETTLE_S)
         idle = _measure_idle(pid, size.idle_s)
         tell(f"idle for {size.idle_s:g} s: {idle['cpu_percent_of_a_core']:.2f}% of a core")
@@ -148,7 +148,7 @@ def _start(processes: Processes, network: Network) -> None:
 
 
 def _watch_rounds(node: Node, pid: int, rounds: int) -> tuple[Memory, int]:
-    """The largest sums seen, each by itself, until the last round is settled."""
+    """Return the largest value of each sum until the last round is settled, and the number of samples."""
     rss = pss = processes = samples = 0
     deadline = time.monotonic() + PATIENCE_S
     while read_last_round(node) < rounds:

@@ -1,4 +1,4 @@
-"""The command line, the tables and the files of `flchain bench agent`."""
+"""The options, tables and files of `flchain bench agent`."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from rich.console import Console
 from rich.table import Table
 
 from tools.bench.agent.agent import FULL, IDLE_PERCENT_GOAL, MEMORY_MB_GOAL, METHOD, QUICK, Size, run_bench
-from tools.bench.agent.shares import GAP_POINTS_MAX
-from tools.bench.hand_over import hand_over
-from tools.bench.machine import format_machine
+from tools.bench.agent.cpu_shares import GAP_POINTS_MAX
+from tools.bench.host import format_machine
+from tools.bench.output import write_output
 
 NAME = "agent"
 RESULT_FILE, PLOT_FILE = "agent.json", "agent.png"
 
 
 def add_parser(benchmarks: Any) -> None:
-    """The options, below `flchain bench`."""
-    benchmarks.add_parser(NAME, help="the agent's shares of the CPU, asked and given; its memory; its CPU when idle")
+    """Add the options to those of `flchain bench`."""
+    benchmarks.add_parser(NAME, help="an agent's CPU shares, requested and actual; its memory; its CPU when idle")
 
 
 def run(arguments: argparse.Namespace, console: Console, size: Size | None = None) -> int:
-    """Run it, show it, write it. Raises BenchFault."""
+    """Measure, print the tables, write the files. Raises BenchFault."""
     console.print(METHOD, style="dim")
     chosen = size or (QUICK if arguments.quick else FULL)
     results = run_bench(chosen, lambda text: console.print(text, markup=False))
     _print_tables(console, results)
 
-    def draw(folder: Path) -> None:
-        from tools.bench.agent.plot import draw_plot  # takes a second, which only this needs
+    def plot(folder: Path) -> None:
+        from tools.bench.agent.plot import write_plot  # takes a second to import
 
-        draw_plot(results["shares"], folder / PLOT_FILE)
+        write_plot(results["shares"], folder / PLOT_FILE)
 
-    return hand_over(arguments, results, RESULT_FILE, draw=draw)
+    return write_output(arguments, results, RESULT_FILE, plot=plot)
 
 
 def _print_tables(console: Console, results: dict[str, Any]) -> None:
     table = Table("mechanism", title=f"flchain bench {NAME}: share of the whole CPU", title_justify="left")
-    for name in ("asked train", "given", "asked mine", "given", "gap, points"):
+    for name in ("train requested", "actual", "mine requested", "actual", "gap, points"):
         table.add_column(name, justify="right")
     for mechanism in results["shares"]:
         for split in mechanism["splits"]:
@@ -56,7 +56,7 @@ def _print_tables(console: Console, results: dict[str, Any]) -> None:
         f"largest gap      {max(gaps, default=float('nan')):.2f} points (goal: below {GAP_POINTS_MAX:g})\n"
         f"memory, PSS      {memory['pss_mb']:.1f} MB over {memory['processes']} processes "
         f"(goal: {MEMORY_MB_GOAL:g} MB)\n"
-        f"memory, RSS      {memory['rss_mb']:.1f} MB: counts what the processes share once for each\n"
+        f"memory, RSS      {memory['rss_mb']:.1f} MB: counts shared pages once per process\n"
         f"idle             {idle['cpu_percent_of_a_core']:.2f}% of a core (goal: {IDLE_PERCENT_GOAL:g}%)\n"
         f"{format_machine(machine, results['commit'])}",
         markup=False,

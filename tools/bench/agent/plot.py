@@ -1,4 +1,4 @@
-"""agent.png: the given share of the CPU over the asked one, for each mechanism."""
+"""agent.png: the actual share of the CPU over the requested one, for each mechanism."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ matplotlib.use("Agg")  # before pyplot: there may be no screen
 
 from matplotlib import pyplot as plt
 
-from tools.bench.agent.shares import GAP_POINTS_MAX
+from tools.bench.agent.cpu_shares import GAP_POINTS_MAX
 
 MARKERS = {"cgroup2": "s", "cgroup1": "o", "duty-cycle": "^"}
 
 
-def draw_plot(shares: Sequence[dict[str, Any]], path: Path) -> None:
+def write_plot(shares: Sequence[dict[str, Any]], path: Path) -> None:
     """Write the plot."""
     figure, axes = plt.subplots(figsize=(5.5, 5.5), dpi=120, layout="constrained")
     margin = GAP_POINTS_MAX / 100
@@ -33,8 +33,8 @@ def draw_plot(shares: Sequence[dict[str, Any]], path: Path) -> None:
         given = [split[f"given_{job}"] for job in ("train", "mine") for split in splits]
         name = mechanism["mechanism"]
         axes.plot(asked, given, linestyle="", marker=MARKERS.get(name, "x"), fillstyle="none", label=name)
-    axes.set_xlabel("asked share of the whole CPU")
-    axes.set_ylabel("given share")
+    axes.set_xlabel("requested share of the whole CPU")
+    axes.set_ylabel("actual share")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.grid(alpha=0.3)

@@ -1,4 +1,4 @@
-"""A process with all it has started, as one thing: what memory it holds and what CPU it has taken."""
+"""Memory and CPU time of a process together with its descendants."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agent.edge.cpu import duty
 
 @dataclass(frozen=True)
 class Memory:
-    """Sums over the processes. RSS counts a page that two share twice, PSS half in each: together once."""
+    """Sums over the processes. A page shared by two processes counts twice in RSS and once in PSS."""
 
     rss_bytes: int = 0
     pss_bytes: int = 0
@@ -20,7 +20,7 @@ class Memory:
 
 
 def list_tree(pid: int) -> tuple[int, ...]:
-    """The process and its descendants that live now."""
+    """Return the pids of the process and its descendants that run now."""
     try:
         root = psutil.Process(pid)
         return (pid, *(child.pid for child in root.children(recursive=True)))
@@ -29,13 +29,13 @@ def list_tree(pid: int) -> tuple[int, ...]:
 
 
 def read_memory(pid: int) -> Memory:
-    """Of the whole tree."""
+    """Return the memory of the whole tree."""
     parts = [part for each in list_tree(pid) if (part := _read_rollup(each)) is not None]
     return Memory(sum(rss for rss, _ in parts), sum(pss for _, pss in parts), len(parts))
 
 
 def read_cpu_s(pid: int) -> float:
-    """Of all processes of the tree that live now, in the kernel's finest measure."""
+    """Return the CPU seconds of all processes of the tree that run now, as precisely as the kernel measures them."""
     return sum(duty.read_cpu_s(each) for each in list_tree(pid))
 
 

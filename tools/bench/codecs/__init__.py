@@ -1,1 +1,1 @@
-"""`flchain bench codecs`: bytes, rounds and time of every codec of updates."""
+"""`flchain bench codecs`: bytes, rounds and time of every update codec."""

@@ -1,4 +1,4 @@
-"""The command line, the tables and the files of `flchain bench codecs`."""
+"""The options, tables and files of `flchain bench codecs`."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from tools.bench.codecs.codecs import (
     measure_frame_bytes,
     run_bench,
 )
-from tools.bench.hand_over import hand_over
-from tools.bench.machine import describe_machine, format_machine, read_commit
+from tools.bench.host import describe_machine, format_machine, read_commit
+from tools.bench.output import write_output
 
 NAME = "codecs"
 RESULT_FILE, PLOT_FILE = "codecs.json", "codecs.png"
@@ -40,12 +40,12 @@ TABLE_WIDTH = 150
 
 
 def add_parser(benchmarks: Any) -> None:
-    """The options, below `flchain bench`."""
+    """Add the options to those of `flchain bench`."""
     parser = benchmarks.add_parser(NAME, help="bytes, rounds and milliseconds of each update codec on one task")
     parser.add_argument("--dataset-file", type=Path, metavar="X.npz", help="your own data: arrays x, y, client")
     parser.add_argument("--model", metavar="NAME|FILE", help="for --dataset-file (default: the built-in one that fits)")
-    parser.add_argument("--task", metavar="DATA/MODEL", help="only this one of the tasks, such as mnist/cnn")
-    parser.add_argument("--codec", action="append", metavar="NAME", help="only this one beside the base; repeatable")
+    parser.add_argument("--task", metavar="DATA/MODEL", help="run only this task, such as mnist/cnn")
+    parser.add_argument("--codec", action="append", metavar="NAME", help="run only this one and the base; repeatable")
     parser.add_argument("--rounds", type=_read_count, metavar="N", help="of training, instead of the task's own")
     parser.add_argument(
         "--learning-rate", type=_read_rate, metavar="R", help="of the devices, instead of the task's own"
@@ -71,7 +71,7 @@ def _read_rate(text: str) -> float:
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
-    """Run it, show it, write it. Raises ConfigError."""
+    """Measure, print the tables, write the files. Raises ConfigError."""
     tasks, schemes = choose_tasks(arguments), choose_schemes(arguments.codec)
     seeds = arguments.seeds or (QUICK_SEEDS if arguments.quick else FULL_SEEDS)
     console.print(METHOD, style="dim")
@@ -83,16 +83,16 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     _print_footer(console, machine)
     whole = {"is_quick": arguments.quick, "machine": machine, "commit": read_commit(), "results": results}
 
-    def draw(folder: Path) -> None:
-        from tools.bench.codecs.plot import draw_plot  # takes a second, which only this needs
+    def plot(folder: Path) -> None:
+        from tools.bench.codecs.plot import write_plot  # takes a second to import
 
-        draw_plot(results, folder / PLOT_FILE)
+        write_plot(results, folder / PLOT_FILE)
 
-    return hand_over(arguments, whole, RESULT_FILE, draw=draw, listed=results)
+    return write_output(arguments, whole, RESULT_FILE, plot=plot, listed=results)
 
 
 def choose_tasks(arguments: argparse.Namespace) -> tuple[Task, ...]:
-    """The tasks that the options name. Raises ConfigError."""
+    """Return the tasks that the options name. Raises ConfigError."""
     rounds = arguments.rounds
     known = QUICK if arguments.quick else FULL
     if arguments.dataset_file is not None:
@@ -108,10 +108,10 @@ def choose_tasks(arguments: argparse.Namespace) -> tuple[Task, ...]:
             ),
         )
     if arguments.model is not None:
-        raise ConfigError(("--model: goes with --dataset-file; else --task names data and model",))
+        raise ConfigError(("--model: needs --dataset-file; for a built-in dataset, use --task",))
     named = {f"{task.dataset}/{task.model}": task for task in (*FULL, *known)}
     if arguments.task is not None and arguments.task not in named:
-        raise ConfigError((f"--task: unknown {arguments.task!r}; known: {', '.join(named)}",))
+        raise ConfigError((f"--task: unknown name {arguments.task!r}; known: {', '.join(named)}",))
     chosen = known if arguments.task is None else (named[arguments.task],)
     return tuple(
         replace(
@@ -125,7 +125,7 @@ def choose_tasks(arguments: argparse.Namespace) -> tuple[Task, ...]:
 
 
 def choose_schemes(names: Sequence[str] | None) -> tuple[Scheme, ...]:
-    """The base, and the named codecs or all. Raises ConfigError."""
+    """Return the base, and the named codecs or all of them. Raises ConfigError."""
     known = [scheme.codec for scheme in SCHEMES]
     problems = [
         f"--codec: unknown name {name!r}; known: {', '.join(known)}" for name in names or () if name not in known
@@ -148,7 +148,7 @@ def _show(value: float | None) -> str:
 
 
 def summarise(results: Sequence[Result]) -> list[Result]:
-    """One row for each codec: the mean over the seeds; a figure that some seed lacks is None."""
+    """Return one row for each codec: means over the seeds; None for a figure that a seed lacks."""
     rows = []
     for codec in dict.fromkeys(result["codec"] for result in results):
         own = [result for result in results if result["codec"] == codec]
@@ -166,7 +166,7 @@ def _print_table(console: Console, task: tuple[str, str], results: Sequence[Resu
     rows, seeds = summarise(results), len({result["seed"] for result in results})
     title = f"{task[0]}/{task[1]}: {results[0]['parameters_count']:,} parameters, mean of {seeds} seeds"
     table = Table(Column("codec", no_wrap=True), title=title, title_justify="left")
-    for heading in ("level up, down", "final, points", "rounds", "B up", "B down", "times up", "signed", "times down"):
+    for heading in ("level up, down", "final, points", "rounds", "B up", "B down", "ratio up", "signed", "ratio down"):
         table.add_column(heading, justify="right", no_wrap=True)
     for heading in ("enc", "dec", "argp"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -185,8 +185,9 @@ def _print_table(console: Console, task: tuple[str, str], results: Sequence[Resu
 
 def _print_footer(console: Console, machine: Result) -> None:
     console.print(
-        f"A header and certificate: {measure_frame_bytes()} bytes, in 'down'. Signed envelopes of a round: "
-        f"{measure_envelope_bytes()} bytes, in 'signed', on both sides. enc, dec, argp: ms a million parameters. "
+        f"Ratios are float32's bytes over the codec's. A header and certificate, {measure_frame_bytes()} bytes, are in "
+        f"'down'; the signed envelopes of a round, {measure_envelope_bytes()} bytes, are in 'signed' on both sides. "
+        "enc, dec, argp: ms per million parameters. "
         f"{format_machine(machine, read_commit())}",
         markup=False,
     )

@@ -1,9 +1,9 @@
-"""What each codec costs in bytes and rounds on a federated task, and in milliseconds on a million parameters.
+"""The cost of each codec in bytes and rounds on a federated task, and in milliseconds on a million parameters.
 
 One process trains the same non-IID task with each codec, by the functions that nodes run: trainer, fixed point, codec
 with its carried error, aggregation, downstream rule. The base is FedAvg with whole float32 vectors: P numbers up and P
-down for each device and round. Bytes count until the accuracy on examples nobody trained on first reaches that of the
-base at its end, less TARGET_MARGIN.
+down per device and round. Bytes are counted until the accuracy on held-out examples first reaches the base's final
+accuracy less TARGET_MARGIN.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ from tools.network.network import get_model_file
 from tools.network.splits import Part, split
 
 METHOD = (
-    "Non-IID federated training with each codec until float32 FedAvg's final accuracy less 1 point. Up: codec payloads "
-    "of a device. Down: what a device one round behind fetches, the settled payload, a header and a certificate."
+    "Non-IID federated training with each codec until it has float32 FedAvg's final accuracy less 1 point. Up: the "
+    "payloads of a device. Down: what a device one round behind downloads, which is the round's payload, a header and "
+    "a certificate."
 )
 TARGET_MARGIN = 0.01
 FINAL_ROUNDS = 5
-"""The final accuracy is the mean over the last so many rounds: a single round's swings by a point."""
+"""The final accuracy is the mean over this many last rounds: that of a single round varies by a point."""
 DEVICES = 8
 VALIDATORS = 7
 BASE = "identity"
@@ -44,12 +45,15 @@ BATCH = 32
 TIMED_PARAMETERS = 1_000_000
 TIMED_REPEATS = 5
 TIMED_STEP_BITS = 15
-"""With which about one in 250 of the changes timed is sent."""
+"""A step with which about one in 250 of the timed changes is sent."""
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """A codec up, a rule down. Codecs whose level is, or holds, the power of two of a step name it from the task's."""
+    """A codec up, a rule down.
+
+    For the kinds "step" and "budget" the levels are exponents relative to the task's `step_bits`.
+    """
 
     codec: str
     level: int
@@ -58,7 +62,7 @@ class Scheme:
     kind: Literal["plain", "step", "budget"] = "plain"
 
     def get_levels(self, parameters_count: int, step_bits: int) -> tuple[int, int]:
-        """Up and down. A budget is 1/BUDGET_SHARE of float32's bytes."""
+        """Return the levels up and down. A budget is 1/BUDGET_SHARE of float32's bytes."""
         if self.kind == "plain":
             return self.level, self.rule_level
         up, down = step_bits + self.level, step_bits + self.rule_level
@@ -79,13 +83,13 @@ SCHEMES = (
     Scheme("qsgd", 2, "sparse-ternary", 10),
     Scheme("count-sketch", 2, "count-sketch", 2),
 )
-"""The base first."""
+"""The base is first."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is learned. `dataset` is a known name or an .npz file; `step_bits` suits the size of its changes: found by
-    trying powers of two with seed 1."""
+    """Data, model and training. `dataset` is a known name or an .npz file; `step_bits` suits the size of its changes,
+    found by trying powers of two with seed 1."""
 
     dataset: str
     model: str
@@ -108,7 +112,7 @@ FILE_LEARNING_RATE, FILE_STEP_BITS = 0.02, 16
 
 @dataclass(frozen=True)
 class Curve:
-    """A run: accuracy after each round, and bytes of one device in each."""
+    """One run: accuracy after each round, and the bytes of one device in each round."""
 
     accuracy: tuple[float, ...]
     bytes_up: tuple[float, ...]
@@ -117,11 +121,11 @@ class Curve:
 
     @property
     def final_accuracy(self) -> float:
-        """0..1."""
+        """The mean accuracy, 0 to 1, over the last FINAL_ROUNDS rounds."""
         return float(np.mean(self.accuracy[-FINAL_ROUNDS:]))
 
     def find_round(self, target: float) -> int | None:
-        """The first round, from 1, that reaches the target."""
+        """Return the first round, from 1, that reaches the target."""
         reached = np.flatnonzero(np.array(self.accuracy) >= target)
         return int(reached[0]) + 1 if reached.size else None
 
@@ -129,7 +133,7 @@ class Curve:
 def run_bench(
     tasks: Sequence[Task], seeds: int, schemes: Sequence[Scheme], tell: Callable[[dict[str, Any]], None]
 ) -> Iterator[dict[str, Any]]:
-    """A result for each task, seed and scheme, each told as it is known. Raises ConfigError."""
+    """Yield a result for each task, seed and scheme, and `tell` it. Raises ConfigError."""
     speeds = {scheme: measure_speed(scheme) for scheme in schemes}
     for task in tasks:
         dataset, model = load_task(task)
@@ -144,7 +148,7 @@ def run_bench(
 
 
 def load_task(task: Task) -> tuple[Dataset, TfliteModel]:
-    """Data in the form the model reads; watch windows are padded with zeros to the 784 inputs of the MLP."""
+    """Return the data in the form the model reads; watch windows are padded with zeros to the MLP's 784 inputs."""
     if task.file is not None:
         dataset = load_npz(task.file, task.model or None)
     elif (task.dataset, task.model) == ("watch", "mlp"):
@@ -158,7 +162,7 @@ def load_task(task: Task) -> tuple[Dataset, TfliteModel]:
 
 
 def train(dataset: Dataset, model: TfliteModel, task: Task, seed: int, scheme: Scheme) -> Curve:
-    """All rounds of one run, one local epoch a round; the same seed gives the same split and order of examples."""
+    """Train all rounds of one run, one local epoch per round. The seed decides the split and the order of examples."""
     parts = split(dataset, DEVICES, 1, seed)
     model.init()
     vector = to_fixed(model.get_weights())
@@ -177,12 +181,12 @@ def train(dataset: Dataset, model: TfliteModel, task: Task, seed: int, scheme: S
             encoded = codec.encode(to_fixed(delta), residuals[place], up, codec_seed)
             residuals[place] = encoded.residual
             sent += len(encoded.payload)
-            said = (
+            decoded = (
                 codec.decode_summary(encoded.payload, vector.size, up)
                 if codec.decode_summary
                 else codec.decode(encoded.payload, vector.size, up, codec_seed)
             )
-            updates.append(WeightedUpdate(sender, len(part), said))
+            updates.append(WeightedUpdate(sender, len(part), decoded))
         settled = rule.settle(aggregate_weighted_sum(tuple(updates)), carried, vector.size, down)
         vector, carried = add(vector, settled.delta), settled.carried
         accuracy.append(_judge(model, vector, parts.test))
@@ -208,7 +212,7 @@ def _judge(model: TfliteModel, vector: ModelVector, test: Part) -> float:
 
 
 def _describe(task: Task, model: str, seed: int, scheme: Scheme, curves: tuple[Curve, Curve]) -> dict[str, Any]:
-    """The figures of a curve beside those of the base."""
+    """Return the figures of a curve and those of the base."""
     curve, base = curves
     target = base.final_accuracy - TARGET_MARGIN
     reached, base_reached = curve.find_round(target), base.find_round(target)
@@ -247,7 +251,7 @@ def _describe(task: Task, model: str, seed: int, scheme: Scheme, curves: tuple[C
 
 @cache
 def measure_frame_bytes() -> int:
-    """A header and a certificate of more than two thirds of VALIDATORS: what proves a round's model."""
+    """Return the bytes of a header and a certificate of a quorum of VALIDATORS, which prove a round's model."""
     digest = bytes(32)
     header = Header(
         version=1, chain=digest, height=100_000, time_ms=1_800_000_000_000, round=10_000, phase=Phase.SETTLE,
@@ -261,7 +265,7 @@ def measure_frame_bytes() -> int:
 
 @cache
 def measure_envelope_bytes() -> int:
-    """What a round's signed Commit and Reveal take beside the payload."""
+    """Return the bytes of a round's signed Commit and Reveal without the payload."""
     identity, chain = Identity.from_seed(bytes(32)), Hash(bytes(32))
     commit = seal(Commit(10_000, bytes(32), False), chain, identity)
     payload = bytes(300)
@@ -269,7 +273,7 @@ def measure_envelope_bytes() -> int:
 
 
 def measure_speed(scheme: Scheme) -> dict[str, float]:
-    """Best of some: encode, decode and one argpartition of a million heavy-tailed changes, in ms."""
+    """Return the best time in ms to encode, decode and argpartition a million heavy-tailed changes."""
     codec, level = CODECS[scheme.codec], scheme.get_levels(TIMED_PARAMETERS, TIMED_STEP_BITS)[0]
     delta = np.random.default_rng(0).laplace(scale=3_000, size=TIMED_PARAMETERS).astype(np.int32)
     residual, seed = np.zeros_like(delta), bytes(32)

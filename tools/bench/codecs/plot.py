@@ -1,4 +1,4 @@
-"""codecs.png: accuracy against the bytes a device has sent, a panel for each task and a line for each codec."""
+"""codecs.png: accuracy over the bytes that a device has sent, a panel for each task and a line for each codec."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from matplotlib import pyplot as plt
 Result = dict[str, Any]
 
 
-def draw_plot(results: Sequence[Result], path: Path) -> None:
-    """Write the plot; accuracy is the mean over the seeds, bytes are each codec's mean a round."""
+def write_plot(results: Sequence[Result], path: Path) -> None:
+    """Write the plot: accuracy is the mean over the seeds, bytes are each codec's mean per round."""
     tasks = list(dict.fromkeys((result["dataset"], result["model"]) for result in results))
     columns = min(2, len(tasks))
     rows = -(-len(tasks) // columns)
@@ -40,8 +40,8 @@ def draw_plot(results: Sequence[Result], path: Path) -> None:
         panel.axhline(target, color="grey", linewidth=0.8, linestyle="--")
         panel.set_xscale("log")
         panel.set_title(f"{task[0]}/{task[1]}", fontsize=10)
-        panel.set_xlabel("kB that a device has sent (payloads)")
-        panel.set_ylabel("accuracy on the held-out")
+        panel.set_xlabel("kB sent by a device (payloads)")
+        panel.set_ylabel("accuracy on held-out data")
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
     for panel in list(axes.flat)[len(tasks) :]:

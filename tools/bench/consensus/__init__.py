@@ -1,1 +1,1 @@
-"""`flchain bench consensus`: the rules of agreement side by side."""
+"""`flchain bench consensus`: the consensus rules side by side."""

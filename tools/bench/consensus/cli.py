@@ -1,4 +1,4 @@
-"""The command line, the tables and the files of `flchain bench consensus`."""
+"""The options, tables and files of `flchain bench consensus`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from tools.bench.consensus.consensus import FULL, JOULES_PER_HASH, METHOD, QUICK, WATTS, Plan, name_rule, run_bench
-from tools.bench.hand_over import hand_over
+from tools.bench.output import write_output
 
 RESULT_FILE, PLOT_FILE = "consensus.json", "consensus.png"
 NAME = "consensus"
@@ -30,28 +30,30 @@ ROWS: tuple[tuple[str, Callable[[Result], str]], ...] = (
     ("finality p99, ms", lambda r: f"{r['finality_ms']['p99']:,.0f}"),
     ("transaction p50, ms", lambda r: f"{r['transaction_ms']['p50']:,.0f}"),
     ("transaction p99, ms", lambda r: f"{r['transaction_ms']['p99']:,.0f}"),
-    ("a round, ms", lambda r: f"{r['round_ms']:,.0f}"),
-    ("messages a height", lambda r: f"{r['messages_per_height']:,.0f}"),
-    ("kB a height", lambda r: f"{r['bytes_per_height'] / 1_000:,.1f}"),
-    ("messages a round", lambda r: f"{r['messages_per_round']:,.0f}"),
-    ("kB a round", lambda r: f"{r['bytes_per_round'] / 1_000:,.0f}"),
+    ("one round, ms", lambda r: f"{r['round_ms']:,.0f}"),
+    ("messages per height", lambda r: f"{r['messages_per_height']:,.0f}"),
+    ("kB per height", lambda r: f"{r['bytes_per_height'] / 1_000:,.1f}"),
+    ("messages per round", lambda r: f"{r['messages_per_round']:,.0f}"),
+    ("kB per round", lambda r: f"{r['bytes_per_round'] / 1_000:,.0f}"),
     ("Gini, blocks to power", lambda r: f"{r['gini']:.2f}"),
-    ("hashes a round", lambda r: f"{r['hashes_per_round']:.1e}"),
-    ("hashing, J a round", lambda r: f"{r['hashing_joules_per_round']:,.1f}"),
-    ("signatures, J a round", lambda r: f"{r['signing_joules_per_round']:.2f}"),
+    ("hashes per round", lambda r: f"{r['hashes_per_round']:.1e}"),
+    ("hashing, J per round", lambda r: f"{r['hashing_joules_per_round']:,.1f}"),
+    ("signatures, J per round", lambda r: f"{r['signing_joules_per_round']:.2f}"),
 )
 
 
 def add_parser(benchmarks: Any) -> None:
-    """The options, below `flchain bench`."""
+    """Add the options to those of `flchain bench`."""
     text = "forks, latency, messages, fairness and energy of bft (pok, pos, poq) and pow on the same rounds"
     parser = benchmarks.add_parser(NAME, help=text)
-    parser.add_argument("--watts", type=_read_positive, default=WATTS, help="of one busy core, assumed (%(default)s)")
+    parser.add_argument(
+        "--watts", type=_read_positive, default=WATTS, help="assumed power of a busy core (%(default)s)"
+    )
     parser.add_argument(
         "--joules-per-hash",
         type=_read_positive,
         default=JOULES_PER_HASH,
-        help="assumed: a core of 15 W makes 5 million SHA-256 a second (%(default)s)",
+        help="assumed energy of a hash: a core of 15 W computes 5 million SHA-256 per second (%(default)s)",
     )
 
 
@@ -63,7 +65,7 @@ def _read_positive(text: str) -> float:
 
 
 def run(arguments: argparse.Namespace, console: Console, plans: Sequence[Plan] | None = None) -> int:
-    """Run it, show it, write it. Raises BenchFault."""
+    """Measure, print the tables, write the files. Raises BenchFault."""
     console.print(METHOD, style="dim")
     chosen = plans or (QUICK if arguments.quick else FULL)
     results = run_bench(chosen, arguments.joules_per_hash, arguments.watts, lambda result: _tell(console, result))
@@ -72,12 +74,12 @@ def run(arguments: argparse.Namespace, console: Console, plans: Sequence[Plan] |
         _print_table(console, validators, [r for r in results["results"] if r["validators"] == validators])
     _print_footer(console, results)
 
-    def draw(folder: Path) -> None:
-        from tools.bench.consensus.plot import draw_plot  # takes a second, which only this needs
+    def plot(folder: Path) -> None:
+        from tools.bench.consensus.plot import write_plot  # takes a second to import
 
-        draw_plot(results["results"], folder / PLOT_FILE)
+        write_plot(results["results"], folder / PLOT_FILE)
 
-    return hand_over(arguments, results, RESULT_FILE, draw=draw)
+    return write_output(arguments, results, RESULT_FILE, plot=plot)
 
 
 def _tell(console: Console, result: Result) -> None:
@@ -103,9 +105,9 @@ def _print_footer(console: Console, results: dict[str, Any]) -> None:
     depths = {result["final_depth"] for result in results["results"] if result["consensus"] == "pow"}
     console.print(
         f"Final under pow: {', '.join(map(str, sorted(depths)))} blocks on top. Assumed: {assumed['watts']:g} W a busy "
-        f"core, {assumed['joules_per_hash']:.1e} J a hash, {assumed['hashes_per_s_and_miner']:.0e} hashes/s a miner. "
-        f"Measured here: {1e6 * measured['cpu_s_per_signature']:.0f} us of CPU a signature, "
-        f"{1e6 * measured['cpu_s_per_check']:.0f} us a check. Commit {results['commit']}; all but the joules of "
-        "signatures is the same on every machine.",
+        f"core, {assumed['joules_per_hash']:.1e} J per hash, {assumed['hashes_per_s_and_miner']:.0e} hashes/s per "
+        f"miner. Measured here: {1e6 * measured['cpu_s_per_signature']:.0f} us of CPU per signature, "
+        f"{1e6 * measured['cpu_s_per_check']:.0f} us per check. Commit {results['commit']}; everything except the "
+        "joules of signatures is the same on every machine.",
         markup=False,
     )

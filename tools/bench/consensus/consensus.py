@@ -1,4 +1,4 @@
-"""`flchain bench consensus`: BFT with each proposer rule, and proof of work, on the same rounds, seeds and links."""
+"""BFT with each proposer rule, and proof of work, on the same rounds, seeds and links."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from flchain.base.errors import FlchainError
 from flchain.base.frozen import replace
 from flchain.base.types import Address
 from tools.bench.chain import SIGNED_BYTES
-from tools.bench.machine import describe_machine, read_commit
+from tools.bench.host import describe_machine, read_commit
 from tools.sim.pow.network import RoundNetwork
 from tools.sim.pow.values import LINKS, Setting
 
 PROPOSER_RULES = ("pok", "pos", "poq")
 FINAL_DEPTH = 6
 HASHES_PER_S = 5_000_000
-"""Assumed of a miner of average power: SHA-256 on one core of an edge server."""
+"""Assumed for a miner of average power: SHA-256 on one core of an edge server."""
 WATTS = 15.0
-"""Assumed: what one busy core of an edge server draws."""
+"""Assumed power of one busy core of an edge server."""
 JOULES_PER_HASH = WATTS / HASHES_PER_S
-"""Assumed, from the two above. A machine made for hashing takes a hundred thousand times less a hash, and then makes as
-many more: what a network spends follows its hashrate times this."""
+"""Assumed, from the two above. Hashing hardware needs a hundred thousand times less per hash, but then computes that
+many more: a network's consumption is its hashrate times this."""
 SIGNING_SPAN_S = 0.2
 METHOD = (
-    "Virtual time: one process, miners' own machines, real keys and signatures, simulated links (20 to 120 ms one way, "
-    "2% up to 600 ms, 2% of QoS 0 lost; the length of a message plays no part) and as many devices as miners, which "
-    "train 100 to 300 ms. Powers are 5, 10 and 15 in turn; under pow hashrate is in their proportion, and the wait for "
-    "a seal is drawn, not searched. Final: a certificate under bft, so many blocks on top under pow. Messages and "
-    "bytes are those that miners send to miners, one for each listener."
+    "Virtual time: one process, the miners' own machines, real keys and signatures, simulated links (20 to 120 ms one "
+    "way, 2% up to 600 ms, 2% of QoS 0 lost; the length of a message does not matter) and as many devices as miners, "
+    "which train for 100 to 300 ms. Powers are 5, 10 and 15 in turn; under pow the hashrate is in proportion to them, "
+    "and the wait for a seal is random, not a search. Final means a certificate under bft, and a number of blocks on "
+    "top under pow. Messages and bytes are those between miners, counted once per listener."
 )
 
 
 class BenchFault(FlchainError):
-    """A network did not get through its rounds, or BFT made two blocks final at one height."""
+    """A network did not finish its rounds, or BFT made two blocks of one height final."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One size: every rule runs the same rounds once a seed, proof of work at each of the intervals."""
+    """One size: every rule runs the same rounds once per seed, proof of work with each of the intervals."""
 
     validators: int
     rounds: int
@@ -54,7 +54,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Energy:
-    """Seconds are CPU seconds measured on this machine; watts and joules a hash are assumptions of the user."""
+    """Seconds are CPU seconds measured on this machine; watts and joules per hash are the user's assumptions."""
 
     watts: float
     joules_per_hash: float
@@ -67,7 +67,7 @@ QUICK = (Plan(4, 3, (1, 2), (250, 1_000)), Plan(7, 3, (1,), (250, 1_000)))
 
 
 def list_settings(plan: Plan) -> tuple[tuple[Setting, ...], ...]:
-    """One tuple a rule, in it one setting a seed."""
+    """Return one tuple for each rule, with one setting for each seed."""
     rules = [Setting(0, "bft", plan.validators, plan.rounds, rule) for rule in PROPOSER_RULES]
     rules += [
         Setting(0, "pow", plan.validators, plan.rounds, "pok", interval_ms, FINAL_DEPTH, HASHES_PER_S)
@@ -79,7 +79,7 @@ def list_settings(plan: Plan) -> tuple[tuple[Setting, ...], ...]:
 def run_bench(
     plans: Sequence[Plan], joules_per_hash: float, watts: float, tell: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
-    """Run everything in turn, `tell` of each rule when it is done. Raises BenchFault."""
+    """Run all rules in turn, and `tell` the result of each. Raises BenchFault."""
     energy = Energy(watts, joules_per_hash, *measure_signatures(SIGNING_SPAN_S))
     results = []
     for plan in plans:
@@ -99,7 +99,7 @@ def run_bench(
 
 
 def measure_signatures(span_s: float) -> tuple[float, float]:
-    """CPU seconds for one signature and for one check of it, each over `span_s`."""
+    """Return the CPU seconds of one signature and of one check, each measured over `span_s`."""
     identity, message = Identity.from_seed(bytes(32)), bytes(SIGNED_BYTES)
     signature = identity.sign(message)
 
@@ -117,7 +117,7 @@ def measure_signatures(span_s: float) -> tuple[float, float]:
 
 
 def measure(settings: tuple[Setting, ...], energy: Energy) -> dict[str, Any]:
-    """One rule over its seeds, as a JSON object. All but the joules of signatures is the same on every machine."""
+    """Return one rule's figures over its seeds; all except the joules of signatures are the same on every machine."""
     networks = []
     for setting in settings:
         network = RoundNetwork(setting).run()
@@ -127,25 +127,19 @@ def measure(settings: tuple[Setting, ...], energy: Energy) -> dict[str, Any]:
 
 
 def refuse_faulty(network: RoundNetwork) -> None:
-    """Raise BenchFault if there can be no figures. What is final under pow is only likely to stay: how often it did
-    not is a figure and no fault."""
+    """Raise BenchFault if there are no valid figures. Under pow a final block may be undone: that is a figure, not a
+    fault."""
     record = network.record
     if record.is_stalled or (network.setting.consensus == "bft" and record.violations):
         raise BenchFault(f"{network.setting}: {'; '.join(record.violations)}")
 
 
 def describe(networks: Sequence[RoundNetwork], energy: Energy) -> dict[str, Any]:
-    """The figures of networks that differ in their seed only."""
+    """Return the figures of networks that differ only in their seed."""
     setting, is_pow = networks[0].setting, networks[0].setting.consensus == "pow"
-    heights = sum(network.get_height() for network in networks)
-    rounds = sum(setting.rounds for _ in networks)
+    rounds = setting.rounds * len(networks)
     virtual_ms = sum(network.now for network in networks)
-    counts = sum((network.record.counts for network in networks), Counter[str]())
-    told, forked = (sum(values) for values in zip(*map(count_blocks, networks), strict=True))
     proposed, powers = _count_proposers(networks)
-    # They search without a pause, and each for all of the time.
-    hashes = virtual_ms / 1_000 * setting.hashes_per_s * setting.validators if is_pow else 0.0
-    signing_j = energy.watts * (energy.sign_s * counts["signatures"] + energy.check_s * counts["checks"])
     return {
         "validators": setting.validators,
         "consensus": setting.consensus,
@@ -154,23 +148,46 @@ def describe(networks: Sequence[RoundNetwork], energy: Energy) -> dict[str, Any]
         "final_depth": setting.final_depth if is_pow else 0,
         "seeds": [network.setting.seed for network in networks],
         "rounds": rounds,
-        "heights": heights,
         "virtual_ms": virtual_ms,
-        "forks_per_100_heights": 100 * forked / heights if is_pow else 0.0,
-        "stale_share": (told - heights) / told if is_pow else 0.0,
-        "undecided_share": 0.0 if is_pow else (told - heights) / told,
-        "reorg_depth_max": max(network.record.reorg_depth_max for network in networks),
-        "violations": sum(len(network.record.violations) for network in networks),
+        "round_ms": virtual_ms / rounds,
+        **_describe_blocks(networks, is_pow),
         "finality_ms": _describe_times(list_finality_ms(networks)),
         "transaction_ms": _describe_times(ms for n in networks for all_ms in n.record.spoken.values() for ms in all_ms),
-        "round_ms": virtual_ms / rounds,
+        "proposed": proposed,
+        "powers": powers,
+        "gini": compute_gini(proposed, powers),
+        **_describe_work(networks, energy),
+    }
+
+
+def _describe_blocks(networks: Sequence[RoundNetwork], is_pow: bool) -> dict[str, Any]:
+    heights = sum(network.get_height() for network in networks)
+    published, forked = (sum(values) for values in zip(*map(count_blocks, networks), strict=True))
+    return {
+        "heights": heights,
+        "forks_per_100_heights": 100 * forked / heights if is_pow else 0.0,
+        "stale_share": (published - heights) / published if is_pow else 0.0,
+        "undecided_share": 0.0 if is_pow else (published - heights) / published,
+        "reorg_depth_max": max(network.record.reorg_depth_max for network in networks),
+        "violations": sum(len(network.record.violations) for network in networks),
+    }
+
+
+def _describe_work(networks: Sequence[RoundNetwork], energy: Energy) -> dict[str, Any]:
+    """Messages, signatures, hashes, and the energy of the latter two."""
+    setting, counts = networks[0].setting, Counter[str]()
+    for network in networks:
+        counts.update(network.record.counts)
+    heights, rounds = sum(network.get_height() for network in networks), setting.rounds * len(networks)
+    # Under pow every miner searches all the time.
+    searched_s = sum(network.now for network in networks) / 1_000 if setting.consensus == "pow" else 0.0
+    hashes = searched_s * setting.hashes_per_s * setting.validators
+    signing_j = energy.watts * (energy.sign_s * counts["signatures"] + energy.check_s * counts["checks"])
+    return {
         "messages_per_height": counts["messages"] / heights,
         "bytes_per_height": counts["bytes"] / heights,
         "messages_per_round": counts["messages"] / rounds,
         "bytes_per_round": counts["bytes"] / rounds,
-        "proposed": proposed,
-        "powers": powers,
-        "gini": compute_gini(proposed, powers),
         "hashes_per_round": hashes / rounds,
         "signatures_per_round": counts["signatures"] / rounds,
         "checks_per_round": counts["checks"] / rounds,
@@ -187,15 +204,15 @@ def name_rule(result: Mapping[str, Any]) -> str:
 
 
 def count_blocks(network: RoundNetwork) -> tuple[int, int]:
-    """Up to the height that is final everywhere: blocks told (sealed, or proposed under bft), and heights with more
-    than one of them."""
-    told = Counter(header.height for _, header in network.record.created.values())
+    """Return the number of blocks published (sealed, or proposed under bft), and of heights with more than one, up to
+    the height that is final everywhere."""
+    published = Counter(header.height for _, header in network.record.created.values())
     heights = range(1, network.get_height() + 1)
-    return sum(told[height] for height in heights), sum(told[height] > 1 for height in heights)
+    return sum(published[height] for height in heights), sum(published[height] > 1 for height in heights)
 
 
 def list_finality_ms(networks: Iterable[RoundNetwork]) -> Iterable[int]:
-    """For each final block and miner: from the block's first word until it was final there."""
+    """Yield for each final block and miner the time from the block's creation until it was final there."""
     for network in networks:
         for (block_hash, _), final_ms in network.record.final_ms.items():
             yield final_ms - network.record.created[block_hash][0]
@@ -208,7 +225,7 @@ def _describe_times(times_ms: Iterable[int]) -> dict[str, float]:
 
 
 def _count_proposers(networks: Sequence[RoundNetwork]) -> tuple[list[int], list[int]]:
-    """Final blocks by miner, and the miners' powers; by place, since every seed has keys of its own."""
+    """Return final blocks by miner, and the miners' powers; by place, since every seed has its own keys."""
     proposed = [0] * networks[0].setting.validators
     for network in networks:
         places = {node.identity.address: node.number for node in network.nodes}
@@ -218,8 +235,7 @@ def _count_proposers(networks: Sequence[RoundNetwork]) -> tuple[list[int], list[
 
 
 def compute_gini(counts: Sequence[int], powers: Sequence[int]) -> float:
-    """Gini coefficient of blocks per unit of power, units weighing alike: 0 if each has its share, near 1 if one has
-    all."""
+    """Return the Gini coefficient of blocks per unit of power: 0 if each miner has its share, near 1 if one has all."""
     shares = [(count / power, power) for count, power in zip(counts, powers, strict=True)]
     total_power, total = sum(powers), sum(counts)
     if not total:

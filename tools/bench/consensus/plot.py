@@ -18,9 +18,9 @@ Result = dict[str, Any]
 PANELS: tuple[tuple[str, bool, Callable[[Result], float]], ...] = (
     ("forks per 100 heights", False, lambda r: float(r["forks_per_100_heights"])),
     ("latency to finality, p50, ms", True, lambda r: float(r["finality_ms"]["p50"])),
-    ("messages a round", True, lambda r: float(r["messages_per_round"])),
+    ("messages per round", True, lambda r: float(r["messages_per_round"])),
     (
-        "energy, J a round\n(hashing assumed, signatures measured)",
+        "energy, J per round\n(hashing assumed, signatures measured)",
         True,
         lambda r: float(r["hashing_joules_per_round"] + r["signing_joules_per_round"]),
     ),
@@ -29,7 +29,7 @@ BFT_COLOURS = ("#1b6ca8", "#5aa9e6", "#0b3954")
 POW_COLOURS = ("#f4a259", "#d1495b", "#8c2f39")
 
 
-def draw_plot(results: Sequence[Result], path: Path) -> None:
+def write_plot(results: Sequence[Result], path: Path) -> None:
     """Write the plot."""
     figure, axes = plt.subplots(2, 2, figsize=(10.0, 7.5), dpi=120, layout="constrained")
     lines = dict.fromkeys(name_rule(result) for result in results)

@@ -1,4 +1,4 @@
-"""The command line, the tables and the files of `flchain bench scheduler`."""
+"""The options, tables and files of `flchain bench scheduler`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
-from tools.bench.hand_over import hand_over
+from tools.bench.output import write_output
 from tools.bench.scheduler.scheduler import FULL, METHOD, QUICK, Plan, run_bench
 
 NAME = "scheduler"
@@ -27,20 +27,20 @@ COLUMNS: tuple[tuple[str, Callable[[Result], str]], ...] = (
     ("mined", lambda r: f"{r['mined']:.0f}"),
     ("Wh", lambda r: f"{r['energy_wh']:.1f}"),
     ("max C", lambda r: f"{r['temperature_max_c']:.1f}"),
-    ("hot s", lambda r: f"{r['throttled_s']}"),
+    ("throttled s", lambda r: f"{r['throttled_s']}"),
     ("charge", lambda r: "-" if r["charge_low"] is None else f"{r['charge_low']:.0%}"),
-    ("turns/h", lambda r: f"{r['switches_per_hour']:.0f}"),
-    ("broken s", lambda r: f"{sum(r['violations'].values())}"),
+    ("switches/h", lambda r: f"{r['switches_per_hour']:.0f}"),
+    ("violations s", lambda r: f"{sum(r['violations'].values())}"),
 )
 
 
 def add_parser(benchmarks: Any) -> None:
-    """The options, below `flchain bench`."""
+    """Add the options to those of `flchain bench`."""
     benchmarks.add_parser(NAME, help="policies that split a board's CPU between training and mining, on traces")
 
 
 def run(arguments: argparse.Namespace, console: Console, plan: Plan | None = None) -> int:
-    """Run it, show it, write it."""
+    """Simulate, print the tables, write the files."""
     console.print(METHOD, style="dim")
     console.width = max(console.width, TABLE_WIDTH)
     chosen = plan or (QUICK if arguments.quick else FULL)
@@ -50,20 +50,20 @@ def run(arguments: argparse.Namespace, console: Console, plan: Plan | None = Non
     _print_sweep(console, results["sweep"])
     _print_footer(console, results)
 
-    def draw(folder: Path) -> None:
-        from tools.bench.scheduler.plot import draw_prices, draw_timeline  # takes a second, which only this needs
+    def plot(folder: Path) -> None:
+        from tools.bench.scheduler.plot import plot_prices, plot_timeline  # takes a second to import
 
-        draw_prices(results["sweep"], folder / PLOT_FILES[0])
-        draw_timeline(timeline, folder / PLOT_FILES[1])
+        plot_prices(results["sweep"], folder / PLOT_FILES[0])
+        plot_timeline(timeline, folder / PLOT_FILES[1])
 
-    return hand_over(arguments, results, RESULT_FILE, draw=draw)
+    return write_output(arguments, results, RESULT_FILE, plot=plot)
 
 
 def _print_table(console: Console, entry: Result) -> None:
     best = entry["best_fixed"]
     split = "/".join(f"{share:.0%}" for share in best["split"])
     title = (
-        f"{entry['trace']}, {entry['hours']:g} h; best of {best['of']} fixed splits: {split} with "
+        f"{entry['trace']}, {entry['hours']:g} h; the best of {best['of']} fixed splits is {split} with a profit of "
         f"{1000 * best['profit']:.3f}"
     )
     table = Table(Column("policy", no_wrap=True), title=title, title_justify="left")
@@ -75,27 +75,28 @@ def _print_table(console: Console, entry: Result) -> None:
 
 
 def _print_sweep(console: Console, sweep: list[Result]) -> None:
-    table = Table(title="what mining pays, times the base price", title_justify="left")
+    table = Table(title="price of mining, times the base price", title_justify="left")
     for point in sweep:
         table.add_column(f"x{point['factor']:.2g}", justify="right")
     table.add_row(*(f"{100 * point['train_part']:.0f}" for point in sweep))
     table.add_row(*(f"{100 * compute_to_best(point):.1f}" for point in sweep))
     console.print(table)
     console.print(
-        "Row 1: training's part of the work of `profit`, %. Row 2: its profit to that of the best full split, %."
+        "Row 1: training's part of the policy profit's work, %. Row 2: its profit over the best full split's, %."
     )
 
 
 def compute_to_best(point: Result) -> float:
-    """Profit at one price over that of the best fixed split there."""
+    """Return the policy's profit at one price over that of the best fixed split there."""
     return float(point["profit"]) / max(float(one["profit"]) for one in point["fixed"])
 
 
 def _print_footer(console: Console, results: Result) -> None:
     machine = results["machine"]
     console.print(
-        "Profit in thousandths of the currency, and to that of the best fixed split; hot: throttled by the firmware; "
-        "charge: lowest; turns: changes of the split; broken: seconds in which any limit was broken.\n"
+        "Profit is in thousandths of the currency; to best: over that of the best fixed split; throttled: by the "
+        "firmware; charge: the lowest; switches: changes of the split; violations: seconds in which a limit was "
+        "broken.\n"
         f"Simulated on {machine['cpu']}, {machine['cores']} cores, Python "
         f"{machine['python']}, commit {results['commit']}; the figures are the same on every machine.",
         markup=False,

@@ -1,4 +1,4 @@
-"""scheduler-prices.png: the split and the profit over prices. scheduler-timeline.png: one trace as it went."""
+"""scheduler-prices.png: split and profit over prices. scheduler-timeline.png: one trace over time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from matplotlib import pyplot as plt
 Result = dict[str, Any]
 TRAIN, MINE, BEST, GREY = "#1b6ca8", "#f4a259", "#8c2f39", "#9aa5b1"
 SMOOTH = 60
-"""Ticks that one point of the timeline's shares is the mean of: five minutes."""
+"""Ticks in one point of the timeline, which is their mean: five minutes."""
 
 
 ABOVE: dict[str, Any] = {
@@ -26,11 +26,11 @@ ABOVE: dict[str, Any] = {
     "fontsize": 8,
     "borderaxespad": 0.2,
 }
-"""A legend outside of the data."""
+"""Places a legend outside the data."""
 
 
-def draw_prices(sweep: Sequence[Result], path: Path) -> None:
-    """Above the split that `profit` chose at each price, below what it and every fixed split earned."""
+def plot_prices(sweep: Sequence[Result], path: Path) -> None:
+    """Plot the split that `profit` chose at each price, and below it the profit of it and of every fixed split."""
     figure, (above, below) = plt.subplots(
         2, 1, figsize=(9.0, 8.0), dpi=120, layout="constrained", sharex=True, height_ratios=(2, 3)
     )
@@ -41,8 +41,8 @@ def draw_prices(sweep: Sequence[Result], path: Path) -> None:
     above.text(factors[0] * 1.1, 6, "training", color="white", fontsize=11, weight="bold")
     above.text(factors[-1] / 1.1, 90, "mining", color="white", fontsize=11, weight="bold", ha="right")
     above.set_ylim(0, 100)
-    above.set_ylabel("part of the work done, %")
-    above.set_title("What the policy profit does as mining pays more", fontsize=11, loc="left")
+    above.set_ylabel("share of the work, %")
+    above.set_title("The policy profit as the price of mining rises", fontsize=11, loc="left")
     best = [max(one["profit"] for one in point["fixed"]) for point in sweep]
     for index, one in enumerate(sweep[0]["fixed"]):
         relative = [100 * point["fixed"][index]["profit"] / top for point, top in zip(sweep, best, strict=True)]
@@ -58,7 +58,7 @@ def draw_prices(sweep: Sequence[Result], path: Path) -> None:
     below.text(factors[-1], 96.3, "2% below the best fixed split", fontsize=8, ha="right", va="top")
     below.set_ylim(0, 108)
     below.set_ylabel("profit, % of the best fixed split at that price")
-    below.set_xlabel("what mining pays, times the base price")
+    below.set_xlabel("price of mining, times the base price")
     below.set_xscale("log")
     ticks = [2.0**power for power in range(-2, 5) if factors[0] <= 2.0**power <= factors[-1]]
     below.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -75,37 +75,14 @@ def _smooth(values: Sequence[float]) -> list[float]:
     return [sum(values[at : at + SMOOTH]) / len(values[at : at + SMOOTH]) for at in range(0, len(values), SMOOTH)]
 
 
-def draw_timeline(timeline: Result, path: Path) -> None:
-    """Shares, sun and battery, temperature, money: means of five minutes over the hours of the trace."""
+def plot_timeline(timeline: Result, path: Path) -> None:
+    """Plot shares, sun and battery, temperature, and money: means of five minutes over the hours of the trace."""
     figure, panels = plt.subplots(4, 1, figsize=(10.0, 9.5), dpi=120, layout="constrained", sharex=True)
     hours = [timeline["start_hour"] + second / 3600 for second in timeline["second"][::SMOOTH]]
-    train, mine = ([100 * value for value in _smooth(timeline[name])] for name in ("train", "mine"))
-    panels[0].stackplot(hours, train, mine, colors=(TRAIN, MINE), labels=("training", "mining"), linewidth=0)
-    panels[0].plot(
-        hours, [100 * v for v in _smooth(timeline["other_load"])], color="black", linewidth=0.8, label="other load"
-    )
-    panels[0].set_ylabel("of the CPU, %")
-    panels[0].set_ylim(0, 105)
-    panels[0].set_title(f"profit on the trace {timeline['trace']}, means of 5 minutes", fontsize=11, loc="left")
-    panels[1].plot(hours, [100 * v for v in _smooth(timeline["charge"])], color=TRAIN, label="charge")
-    panels[1].axhline(100 * timeline["battery_floor"], color=BEST, linestyle=":", label="floor")
-    panels[1].set_ylim(0, 105)
-    panels[1].set_ylabel("battery, %")
-    sun = panels[1].twinx()
-    minutes = [timeline["start_hour"] + minute / 60 for minute in range(len(timeline["harvest_w"]))]
-    sun.fill_between(minutes, timeline["harvest_w"], color=MINE, alpha=0.35, linewidth=0, label="sun")
-    sun.set_ylabel("sun, W")
-    sun.set_ylim(bottom=0)
-    panels[2].plot(hours, _smooth(timeline["temperature_c"]), color=BEST, label="hottest sensor")
-    panels[2].axhline(timeline["temperature_limit_c"], color=BEST, linestyle=":", label="limit")
-    panels[2].set_ylabel("degrees C")
-    panels[3].plot(hours, [1000 * value for value in timeline["profit"][::SMOOTH]], color=TRAIN, label="profit so far")
-    panels[3].set_ylabel("profit, thousandths")
-    panels[3].set_xlabel(f"hour of the day; quiet {timeline['quiet_hours']}")
-    coin = panels[3].twinx()
-    coin.plot(hours, timeline["coin_value"][::SMOOTH], color=GREY, linewidth=0.9, label="a coin")
-    coin.set_ylabel("a coin's value")
-    coin.set_ylim(bottom=0)
+    _plot_shares(panels[0], timeline, hours)
+    sun = _plot_battery(panels[1], timeline, hours)
+    _plot_temperature(panels[2], timeline, hours)
+    coin = _plot_money(panels[3], timeline, hours)
     shown = range(math.ceil(hours[0]), math.floor(hours[-1]) + 1, max(1, round((hours[-1] - hours[0]) / 12)))
     panels[3].set_xticks(list(shown), [f"{hour % 24:02d}" for hour in shown])
     for panel, other in ((panels[0], None), (panels[1], sun), (panels[2], None), (panels[3], coin)):
@@ -116,3 +93,46 @@ def draw_timeline(timeline: Result, path: Path) -> None:
         panel.margins(x=0)
     figure.savefig(path)
     plt.close(figure)
+
+
+def _plot_shares(panel: Any, timeline: Result, hours: Sequence[float]) -> None:
+    train, mine = ([100 * value for value in _smooth(timeline[name])] for name in ("train", "mine"))
+    panel.stackplot(hours, train, mine, colors=(TRAIN, MINE), labels=("training", "mining"), linewidth=0)
+    others = [100 * value for value in _smooth(timeline["other_load"])]
+    panel.plot(hours, others, color="black", linewidth=0.8, label="other load")
+    panel.set_ylabel("share of the CPU, %")
+    panel.set_ylim(0, 105)
+    panel.set_title(f"profit on the trace {timeline['trace']}, means of 5 minutes", fontsize=11, loc="left")
+
+
+def _plot_battery(panel: Any, timeline: Result, hours: Sequence[float]) -> Any:
+    """Plot charge and sun; return the axes of the sun."""
+    panel.plot(hours, [100 * value for value in _smooth(timeline["charge"])], color=TRAIN, label="charge")
+    panel.axhline(100 * timeline["battery_floor"], color=BEST, linestyle=":", label="floor")
+    panel.set_ylim(0, 105)
+    panel.set_ylabel("battery, %")
+    sun = panel.twinx()
+    minutes = [timeline["start_hour"] + minute / 60 for minute in range(len(timeline["harvest_w"]))]
+    sun.fill_between(minutes, timeline["harvest_w"], color=MINE, alpha=0.35, linewidth=0, label="sun")
+    sun.set_ylabel("sun, W")
+    sun.set_ylim(bottom=0)
+    return sun
+
+
+def _plot_temperature(panel: Any, timeline: Result, hours: Sequence[float]) -> None:
+    panel.plot(hours, _smooth(timeline["temperature_c"]), color=BEST, label="hottest sensor")
+    panel.axhline(timeline["temperature_limit_c"], color=BEST, linestyle=":", label="limit")
+    panel.set_ylabel("degrees C")
+
+
+def _plot_money(panel: Any, timeline: Result, hours: Sequence[float]) -> Any:
+    """Plot the profit and the value of a coin; return the axes of the coin."""
+    profit = [1000 * value for value in timeline["profit"][::SMOOTH]]
+    panel.plot(hours, profit, color=TRAIN, label="profit so far")
+    panel.set_ylabel("profit, thousandths")
+    panel.set_xlabel(f"hour of the day; quiet hours {timeline['quiet_hours']}")
+    coin = panel.twinx()
+    coin.plot(hours, timeline["coin_value"][::SMOOTH], color=GREY, linewidth=0.9, label="value of a coin")
+    coin.set_ylabel("value of a coin")
+    coin.set_ylim(bottom=0)
+    return coin

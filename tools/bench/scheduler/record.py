@@ -1,10 +1,9 @@
-"""Record a trace for `flchain bench scheduler`: a demo network on this machine beside a load that comes and goes.
+"""Record a trace for `flchain bench scheduler`: a demo network on this machine, next to a load that comes and goes.
 
     python -m tools.bench.scheduler.record --name watch --seed 1 --rounds 20 --out tools/resources/traces/watch.json
 
-What is recorded, once a second and once a round, of one device (agent-0): the CPU that its process used and that all
-the rest of the machine used, and from a miner's ledger when each round opened, closed its commitments, was scored and
-settled.
+For one device (agent-0) it records, every second, the CPU used by its processes and by the rest of the machine, and
+from a miner's ledger when each round opened, closed its commitments, was scored and was settled.
 """
 
 from __future__ import annotations
@@ -31,32 +30,32 @@ from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct
 from flchain.wire.messages import Header, Phase
 from flchain_edge.model.model_files import compute_initial_model, load_examples
 from flchain_edge.model.tflite import TfliteModel
-from tools.bench.machine import describe_machine, read_commit
+from tools.bench.host import describe_machine, read_commit
 from tools.demo.processes import PIDS_FILE
 from tools.demo.results import query
 
 DEVICE = "agent-0"
 LOAD_S = (8.0, 45.0)
-"""Shortest and longest time for which the other load stays as it is."""
+"""Shortest and longest time for which the other load stays the same."""
 LOADS = (0, 0, 0, 1, 2)
-"""Busy processes of the other load: drawn anew each time."""
+"""The other load is one of these numbers of busy processes, chosen at random each time."""
 START_TIMEOUT_S = 120.0
 SCORES_TIMED = 5
 
 
 def _burn(seed: int, end: threading.Event) -> None:
-    """The other load: so many busy processes for a while, then so many others."""
-    draw = random.Random(seed)
+    """Run the other load: some busy processes for a while, then another number of them."""
+    rng = random.Random(seed)
     while not end.is_set():
-        busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(draw.choice(LOADS))]
-        end.wait(draw.uniform(*LOAD_S))
+        busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(rng.choice(LOADS))]
+        end.wait(rng.uniform(*LOAD_S))
         for process in busy:
             process.kill()
             process.wait()
 
 
 def _find_device(folder: Path) -> psutil.Process:
-    """The process of agent-0. Raises TimeoutError."""
+    """Return the process of agent-0. Raises TimeoutError."""
     end = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < end:
         with contextlib.suppress(OSError, psutil.Error):
@@ -69,7 +68,7 @@ def _find_device(folder: Path) -> psutil.Process:
 
 
 def _sample(demo: subprocess.Popen[bytes], device: psutil.Process) -> tuple[float, list[float], list[float]]:
-    """(start in s since 1970, other load, device's load): shares of the whole CPU, one a second, to the end."""
+    """Sample until the demo ends: (start in s since 1970, other load, device's load), shares of the whole CPU."""
     cores = os.cpu_count() or 1
     others: list[float] = []
     own: list[float] = []
@@ -80,7 +79,7 @@ def _sample(demo: subprocess.Popen[bytes], device: psutil.Process) -> tuple[floa
             time.sleep(max(0.0, start + len(own) + 1 - time.time()))
             now = _read_cpu(device)
             seconds, busy, mine = (now[i] - before[i] for i in range(3))
-            mine = max(0.0, mine)  # a trainer that has ended takes its time with it
+            mine = max(0.0, mine)  # the time of a trainer that has ended is no longer counted
             own.append(round(min(1.0, mine / seconds / cores), 4))
             others.append(round(min(1.0, max(0.0, busy - mine) / seconds / cores), 4))
             before = now
@@ -88,7 +87,7 @@ def _sample(demo: subprocess.Popen[bytes], device: psutil.Process) -> tuple[floa
 
 
 def _read_cpu(device: psutil.Process) -> tuple[float, float, float]:
-    """Seconds: clock, busy of all cores, busy of the device with its trainer and scorer."""
+    """Return seconds: of the clock, of all cores' work, and of the device's work with its trainer and scorer."""
     times, mine = psutil.cpu_times(), 0.0
     for process in (device, *device.children(recursive=True)):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -98,7 +97,7 @@ def _read_cpu(device: psutil.Process) -> tuple[float, float, float]:
 
 
 def _read_rounds(folder: Path, start: float) -> list[dict[str, Any]]:
-    """By the times in a miner's headers, seconds since the first sample."""
+    """Return the rounds by the times in a miner's headers, in seconds since the first sample."""
     genesis = decode_genesis((folder / "genesis.cbor").read_bytes())
     told = query(folder / "agents" / DEVICE / "data" / "agent.db", "SELECT round, training_ms, is_accepted FROM rounds")
     costs = {row[0]: row[1:] for row in told}
@@ -122,7 +121,7 @@ def _read_rounds(folder: Path, start: float) -> list[dict[str, Any]]:
 
 
 def _time_score(folder: Path) -> float:
-    """Core-seconds in which this machine scores one update on the device's own examples."""
+    """Return the core-seconds that this machine needs to score one update on the device's own examples."""
     model = TfliteModel((folder / "model.tflite").read_bytes())
     examples = load_examples(folder / "agents" / DEVICE / "examples.npz", model)
     model.set_weights(to_float(compute_initial_model(model)))
@@ -133,7 +132,7 @@ def _time_score(folder: Path) -> float:
 
 
 def record(name: str, seed: int, demo_options: list[str], folder: Path) -> dict[str, Any]:
-    """Run it and return the trace."""
+    """Run the demo next to the other load, and return the trace."""
     machine, end = describe_machine(), threading.Event()
     command = [sys.executable, "-m", "tools.cli", "demo", "--out", str(folder), *demo_options]
     with (folder.parent / "demo.log").open("wb") as log:
@@ -164,10 +163,10 @@ def record(name: str, seed: int, demo_options: list[str], folder: Path) -> dict[
 
 
 def main() -> None:
-    """`python -m tools.bench.scheduler.record --name N --out FILE [--seed S] [options of flchain demo]`."""
+    """Run `python -m tools.bench.scheduler.record --name N --out FILE [--seed S] [options of flchain demo]`."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--name", required=True)
-    parser.add_argument("--seed", type=int, default=1, help="of the other load")
+    parser.add_argument("--seed", type=int, default=1, help="decides the other load")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
     arguments, demo_options = parser.parse_known_args()
     with tempfile.TemporaryDirectory(prefix="flchain-record-") as folder:

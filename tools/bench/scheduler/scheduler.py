@@ -1,4 +1,4 @@
-"""`flchain bench scheduler`: policies on traces beside every fixed split, and a sweep over the price of mining."""
+"""The scheduler's policies and every fixed split on traces, and a sweep over the price of mining."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from agent.scheduling.policies import POLICIES
-from tools.bench.machine import describe_machine, read_commit
+from tools.bench.host import describe_machine, read_commit
 from tools.resources.scheduler_sim import (
     Run,
     compute_switches_per_hour,
@@ -23,10 +23,10 @@ from tools.resources.scheduler_sim import (
 from tools.resources.scheduler_traces import Trace, build_field, build_recorded, build_solar
 
 METHOD = (
-    "Virtual time: the agent's own scheduler decides every 5 s and at each turn of a round, a modelled board carries "
-    "it out second by second. mnist-cnn and watch-cnn1d replay rounds and loads recorded on a real machine "
-    "(docs/scheduler.md); weather and prices are drawn from formulas with seeds. Best fixed split: in hindsight, of "
-    "all on the lattice."
+    "Virtual time: the agent's own scheduler decides every 5 s and whenever a round changes its phase; a modelled "
+    "board executes the decision second by second. mnist-cnn and watch-cnn1d replay rounds and loads recorded on a "
+    "real machine (docs/scheduler.md); weather and prices come from formulas with seeds. The best fixed split is the "
+    "best in hindsight of all on the lattice."
 )
 HOUR_S = 3600
 TIMELINE_TRACE = "solar-watch-cnn1d"
@@ -35,7 +35,7 @@ SWEEP_TRACE = "mnist-cnn"
 
 @dataclass(frozen=True)
 class Plan:
-    """How long the traces are, in seconds, and how fine the lattice of fixed splits."""
+    """The length of the traces in seconds, and the step of the lattice of fixed splits."""
 
     recorded_s: int
     solar_s: int
@@ -43,7 +43,7 @@ class Plan:
     split_step: float
     solar_split_step: float
     full_split_step: float
-    """Of those that leave no rest."""
+    """For the splits that use the whole CPU."""
     sweep_s: int
     sweep_factors: tuple[float, ...]
     sweep_step: float
@@ -74,7 +74,7 @@ QUICK = Plan(
 
 
 def build_traces(plan: Plan) -> tuple[Trace, ...]:
-    """Recorded in a cool and in a hot place, recorded under the sun, and made up."""
+    """Return the traces: recorded in a cool and in a hot place, recorded with sun and battery, and synthetic."""
     return (
         build_recorded("mnist-cnn", plan.recorded_s, ambient_c=22.0, seed=1),
         build_recorded("watch-cnn1d", plan.recorded_s, ambient_c=35.0, seed=2),
@@ -84,7 +84,7 @@ def build_traces(plan: Plan) -> tuple[Trace, ...]:
 
 
 def run_bench(plan: Plan, tell: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """The JSON object, and the timeline beside it."""
+    """Return the JSON object, with the timeline for the plot."""
     machine = describe_machine()
     with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         traces = []
@@ -107,7 +107,7 @@ def run_bench(plan: Plan, tell: Callable[[dict[str, Any]], None]) -> dict[str, A
 def compare(
     trace: Trace, splits: tuple[tuple[float, float], ...], mapping: Callable[..., Iterable[Any]] = map
 ) -> dict[str, Any]:
-    """Every policy and every fixed split on one trace."""
+    """Run every policy and every fixed split on one trace."""
     names = tuple(POLICIES)
     runs = dict(zip(names, mapping(partial(run_policy, trace), names), strict=True))
     profits = [one.profit for one in mapping(partial(run_split, trace), splits)]
@@ -123,7 +123,7 @@ def compare(
 
 
 def describe(trace: Trace, one: Run, best: float) -> dict[str, Any]:
-    """The figures of one policy on one trace."""
+    """Return the figures of one policy on one trace."""
     return {
         "profit": one.profit,
         "to_best_fixed": one.profit / best if best > 0 else None,
@@ -140,7 +140,7 @@ def describe(trace: Trace, one: Run, best: float) -> dict[str, Any]:
 
 
 def scale_mining(trace: Trace, factor: float) -> Trace:
-    """The same with mining so many times as well paid, and with prices that stand still."""
+    """Return the trace with mining paid `factor` times as well, and with constant prices."""
     return replace(
         trace,
         mining=replace(trace.mining, reward=trace.mining.reward * factor),
@@ -150,7 +150,7 @@ def scale_mining(trace: Trace, factor: float) -> Trace:
 
 
 def run_sweep(plan: Plan, mapping: Callable[..., Iterable[Any]] = map) -> list[dict[str, Any]]:
-    """At each price of mining: what `profit` does, and what every fixed split that leaves no rest earns."""
+    """Return for each price of mining what the policy `profit` does, and what every full fixed split earns."""
     base = build_recorded(SWEEP_TRACE, plan.sweep_s, ambient_c=22.0, seed=1)
     splits = list_splits(plan.sweep_step, is_full=True)
     points = []
@@ -177,7 +177,7 @@ def _run_point(base: Trace, splits: tuple[tuple[float, float], ...], factor: flo
 
 
 def record_timeline(plan: Plan) -> dict[str, Any]:
-    """The policy `profit` through the trace with sun and battery."""
+    """Run the policy `profit` on the trace with sun and battery, and return its timeline."""
     trace = next(trace for trace in build_traces(plan) if trace.name == TIMELINE_TRACE)
     one = run_policy(trace, "profit", is_kept=True)
     names = ("second", "train", "mine", "temperature_c", "charge", "profit", "other_load", "coin_value")

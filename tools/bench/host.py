@@ -1,4 +1,4 @@
-"""What a figure was measured on: without it no figure can be compared."""
+"""This computer and this commit: no figure can be compared without what it was measured on."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ CPU_INFO = Path("/proc/cpuinfo")
 
 
 def read_cpu_model() -> str:
-    """The processor's name as the kernel tells it, or the architecture where it tells none."""
+    """Return the processor's name as the kernel gives it, or the architecture if it gives none."""
     lines = CPU_INFO.read_text().splitlines() if CPU_INFO.exists() else []
-    # boards with ARM cores have no "model name" but often "Model", the board's own name
+    # ARM boards have no "model name", but often "Model", the name of the board
     names = [line.partition(":")[2].strip() for line in lines if line.lower().startswith("model") and "name" in line]
     names += [line.partition(":")[2].strip() for line in lines if line.startswith("Model")]
     return names[0] if names else platform.machine()
 
 
 def describe_machine() -> dict[str, Any]:
-    """CPU model, cores, Python, system, and how many processes wanted a core in the last minute."""
+    """Return CPU model, cores, Python, system, and how many processes wanted a core in the last minute."""
     return {
         "cpu": read_cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
@@ -32,7 +32,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def format_machine(machine: dict[str, Any], commit: str) -> str:
-    """The same for people, with the load before and after (`load_1min_after`) and the commit, in one line."""
+    """Return the same on one line, with the load before and after (`load_1min_after`) and the commit."""
     return (
         f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, {machine['system']}, load "
         f"{machine['load_1min']} before and {machine['load_1min_after']} after, commit {commit}"
@@ -40,7 +40,7 @@ def format_machine(machine: dict[str, Any], commit: str) -> str:
 
 
 def read_commit() -> str:
-    """The commit this code is of, "-dirty" behind it if files differ from it; "unknown" outside a checkout."""
+    """Return the commit of this code, with "-dirty" if files differ from it; "unknown" outside a checkout."""
     command = ("git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
     try:
         answer = subprocess.run(

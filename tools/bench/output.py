@@ -1,4 +1,4 @@
-"""How every benchmark ends: JSON to who asked for it, files and plots to `--out`."""
+"""The end of every benchmark: JSON for `--json`, files and plots in `--out`."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import Any
 
 
-def hand_over(
+def write_output(
     arguments: argparse.Namespace,
     results: dict[str, Any],
     file: str,
     *,
-    draw: Callable[[Path], None] | None = None,
+    plot: Callable[[Path], None] | None = None,
     listed: list[Any] | None = None,
 ) -> int:
-    """Print `listed`, or else the results, with `--json`; then write the results to `file`, and draw, in `--out`.
+    """With `--json`, print `listed` or otherwise the results; with `--out`, write the results to `file`, and plot.
 
-    Tables are printed before: a disk that is full must not cost what took minutes to measure. Raises OSError.
+    Call it after the tables are printed: a full disk must not lose what took minutes to measure. Raises OSError.
     """
     if arguments.json:
         print(json.dumps(results if listed is None else listed), flush=True)
     if arguments.out is not None:
         (arguments.out / file).write_text(json.dumps(results, indent=2) + "\n")
-        if draw is not None:
-            draw(arguments.out)
+        if plot is not None:
+            plot(arguments.out)
     return 0

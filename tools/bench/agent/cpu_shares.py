@@ -1,4 +1,4 @@
-"""Asked and given shares of the CPU, for each mechanism that works here. Needs the standard library only."""
+"""Requested and actual shares of the CPU, for each mechanism that works here. Needs only the standard library."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ SPLITS = (
 QUICK_SPLITS = SPLITS[:3]
 JOBS = ("train", "mine")
 WEIGHT_PER_CORE = 262_144
-"""The measured processes weigh so much that other people's on this machine do not blur what is measured."""
+"""A weight so large that other processes on this machine do not disturb the measurement."""
 GAP_POINTS_MAX = 5.0
-"""What is claimed of every mechanism over 30 s on loaded cores."""
+"""The claim for every mechanism, over 30 s on loaded cores."""
 WARM_UP_S = 0.3
 BURNING = "burning"
 CGROUP1 = Path("/sys/fs/cgroup/cpu")
 BLOCK = bytes(1 << 20)
-MODULE = "tools.bench.agent.shares"
+MODULE = "tools.bench.agent.cpu_shares"
 REPOSITORY = Path(__file__).parents[3]
 
 
 @dataclass(frozen=True)
 class Given:
-    """One span. Shares are of the whole CPU; `gap_points` is the larger of the two differences, in points."""
+    """One measurement. Shares are of the whole CPU; `gap_points` is the larger of the two differences, in points."""
 
     mechanism: str
     asked_train: float
@@ -62,7 +62,7 @@ class Given:
 
 
 def burn(threads: int) -> None:
-    """Take all the CPU that so many threads can get; checksums of large blocks run without Python's lock."""
+    """Use all the CPU that this many threads can get: checksums of large blocks run without Python's lock."""
 
     def spin() -> None:
         while True:
@@ -76,7 +76,7 @@ def burn(threads: int) -> None:
 
 @contextlib.contextmanager
 def burning(count: int, threads: int, niceness: int) -> Iterator[tuple[int, ...]]:
-    """So many processes that burn already, ended whatever happens."""
+    """Run `count` processes that burn CPU, and end them in any case. Yields their pids."""
     command = (sys.executable, "-m", MODULE, "burn", str(threads), str(niceness))
     processes = [subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE) for _ in range(count)]
     try:
@@ -92,7 +92,7 @@ def burning(count: int, threads: int, niceness: int) -> Iterator[tuple[int, ...]
 
 
 def open_mechanisms(names: tuple[str, ...]) -> dict[str, CpuControl | str]:
-    """By name: ready to use, or why it does not work here."""
+    """Return each mechanism by its name: ready to use, or why it does not work here."""
     cores, found = count_cores(), dict[str, CpuControl | str]()
     for name in names:
         try:
@@ -105,7 +105,7 @@ def open_mechanisms(names: tuple[str, ...]) -> dict[str, CpuControl | str]:
 
 @contextlib.contextmanager
 def outweighing() -> Iterator[bool]:
-    """This process, and what it starts, in a group that outweighs all others, where one can be made (version 1)."""
+    """Put this process, and what it starts, in a cgroup (version 1) that outweighs all others; yield False if not."""
     home = CGROUP1 / read_own_group(CpuBoard(count_cores()), "cpu").lstrip("/") if CGROUP1.is_dir() else CGROUP1
     group = home / f"flchain-{os.getpid()}-bench"
     try:
@@ -124,7 +124,7 @@ def outweighing() -> Iterator[bool]:
 
 
 async def measure(control: CpuControl, asked: Shares, seconds: float, loads: int | None = None) -> Given:
-    """Two processes that want all cores each, and so many idle-priority ones (one a core if None) beside them."""
+    """Measure two processes that each want all cores, next to `loads` idle-priority ones (one per core if None)."""
     cores = count_cores()
     with burning(cores if loads is None else loads, 1, 19), outweighing(), burning(len(JOBS), cores, 0) as pids:
         wanted = dict(zip(JOBS, (asked.train, asked.mine), strict=True))
@@ -149,7 +149,7 @@ async def sweep(
     loads: int | None = None,
     tell: Callable[[Given], None] = lambda given: None,
 ) -> list[Given]:
-    """All splits with one mechanism, which is closed at the end."""
+    """Measure all splits with one mechanism, and close it."""
     results = []
     try:
         for asked in splits:
@@ -161,7 +161,7 @@ async def sweep(
 
 
 def main() -> int:
-    """`burn THREADS NICENESS`, or `MECHANISM SECONDS LOADS`: one JSON line for each split, 1 if a gap is too large."""
+    """Run `burn THREADS NICENESS`, or `MECHANISM SECONDS LOADS`: one JSON line per split; 1 if a gap is too large."""
     if sys.argv[1] == "burn":
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         with contextlib.suppress(OSError):
