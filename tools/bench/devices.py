@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from flchain.base.errors import ConfigError
-from tools.bench.hand_over import hand_over
-from tools.bench.machine import describe_machine, format_machine, read_commit
+from tools.bench.host import describe_machine, format_machine, read_commit
 from tools.bench.network import BenchError
+from tools.bench.output import write_output
 
 NAME = "devices"
 RESULT_FILE = "devices.json"
@@ -121,7 +121,7 @@ def run(arguments: Any, console: Console, plans: Sequence[Plan] | None = None) -
     told = run_bench(chosen, against, lambda size: _tell(console, size))
     results = {"is_quick": arguments.quick, **told}
     _print_table(console, results)
-    return hand_over(arguments, results, RESULT_FILE, listed=results["sizes"])
+    return write_output(arguments, results, RESULT_FILE, listed=results["sizes"])
 
 
 def _tell(console: Console, size: dict[str, Any]) -> None:
