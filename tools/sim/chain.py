@@ -1,4 +1,4 @@
-"""A small chain for simulations: real keys and signatures, a model of 200 parameters."""
+"""A small chain for simulations, with real keys and signatures and a model of 200 parameters."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HOLDER_BALANCE = 1_000
 
 @dataclass(frozen=True)
 class BuiltChain:
-    """A genesis and the keys behind it; each role is in order of address, as in the state."""
+    """A genesis and the keys in it; each role is in order of address, as in the state."""
 
     genesis: Genesis
     id: Hash
@@ -36,7 +36,7 @@ class BuiltChain:
 
 
 def build_identity(seed: int, number: int) -> Identity:
-    """The key pair number `number` (0 to 255) of a family."""
+    """Return key pair `number` (0 to 255) of the family `seed`."""
     return Identity.from_seed(bytes((seed, number)) * 16)
 
 
@@ -50,16 +50,16 @@ def build_chain(
     holders: int = 0,
     **changes: object,
 ) -> BuiltChain:
-    """A chain whose device number i has miner i modulo the miners as its home; `changes` are of ChainParams.
+    """Return a chain in which device i has miner i (modulo their number) as its home.
 
-    `powers` are the miners' bonds; what caps them is lifted.
+    `powers` are the miners' bonds, without a cap; `changes` are fields of ChainParams.
     """
     miner_keys = _build_identities(seed, 0, miners)
     device_keys = _build_identities(seed, 100, devices)
     holder_keys = _build_identities(seed, 220, holders)
     model = to_fixed(np.linspace(-1, 1, PARAMETERS_COUNT).astype(np.float32))
     rules: dict[str, object] = {"codec": codec, "codec_level": CODEC_LEVEL} | changes
-    if CODECS[codec].decode_summary is not None:  # then it is the same both ways
+    if CODECS[codec].decode_summary is not None:  # such a codec is used both ways
         rules = {"downstream_codec": codec, "downstream_level": rules["codec_level"]} | rules
     params = build_small_params(model, **rules)
     validators = tuple(
@@ -75,7 +75,7 @@ def build_chain(
 
 
 def build_small_params(model: ModelVector, **changes: object) -> ChainParams:
-    """Parameters for a chain of this initial model with no model file; `changes` to what stands here."""
+    """Return parameters for a chain with this initial model and no model file; `changes` replace fields."""
     params = ChainParams(
         codec="sparse-ternary",
         codec_level=1,

@@ -1,4 +1,4 @@
-"""What must never happen in a network of machines, by a chain and a record of the checker's own."""
+"""What must never happen in a simulated network, judged by a chain and records of the checker's own."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ Place = tuple[int, int, int, bytes]
 
 @dataclass
 class Checker:
-    """Watches every stored block and every word of the honest miners; `byzantine` ones may say anything.
+    """Watches every stored block and every message of honest nodes; nodes in `byzantine` may send anything.
 
-    `genesis` is the state before block 1. Each height is applied once more here, by rules that no node has touched.
+    `genesis` is the state before block 1. Each block is applied once more here, by rules that no node has touched.
     """
 
     genesis: ChainState
@@ -40,22 +40,22 @@ class Checker:
     final: dict[int, bytes] = field(default_factory=dict)
     said: dict[tuple[object, ...], object] = field(default_factory=dict)
     byzantine: set[str] = field(default_factory=set)
-    """Names."""
+    """Names of nodes that break the rules."""
     guilty: set[bytes] = field(default_factory=set)
-    """Addresses of those who may be accused."""
+    """Addresses that may be accused."""
     copying: set[bytes] = field(default_factory=set)
-    """Addresses of those who commit to what another has committed to."""
+    """Addresses that copy commitments of others."""
     accused: set[bytes] = field(default_factory=set)
     """Addresses that an honest miner has evidence against."""
     forks: list[tuple[int, bytes, bytes]] = field(default_factory=list)
-    """Height and the two certificates."""
+    """For each: the height and the two certificates."""
 
     def __post_init__(self) -> None:
         self.views_max = 0
         self.elections = 0
         self._states = [self.genesis]
         self._held: list[tuple[str, int, bytes, bytes | None]] = []
-        """What devices have said to hold after rounds that are not known here yet."""
+        """Models and carried vectors that devices hold after rounds that are not known here yet."""
         self._models = {0: (self.genesis.model_hash, self.genesis.carried_hash)}
         self._certificates: dict[int, bytes] = {}
         self._voted: dict[Place, set[bytes]] = defaultdict(set)
@@ -66,7 +66,7 @@ class Checker:
     # --- blocks ------------------------------------------------------------------------------------------------------
 
     def check_block(self, name: str, stored: int, block: Block, certificate: bytes) -> None:
-        """A block that a miner with `stored` blocks stores next: the one that everybody stores at this height."""
+        """Check a block that a miner with `stored` blocks stores next: all miners store the same one at a height."""
         height = block.header.height
         if height != stored + 1:
             self.violations.append(f"{name} stores height {height} after {stored}")
@@ -78,7 +78,7 @@ class Checker:
             return
         self._certificates.setdefault(height, certificate)
         if height > len(self._states):
-            return  # a gap: said above
+            return  # a gap, which is reported above
         parent = self._states[height - 1]
         try:
             verify_certificate(parent.chain, parent.validators, Height(height), block.hash, certificate)
@@ -93,7 +93,7 @@ class Checker:
             self.violations.append(f"{name} stores a bad block at height {height}: {error}")
 
     def _check_validators(self, header: Header) -> None:
-        """Somebody has power, nobody more than the cap, and whoever was slashed is guilty."""
+        """Check that validators have power, none more than the cap, and that only the guilty are in jail."""
         state = self._states[-1]
         self.elections += header.validators_hash != header.next_validators_hash
         powers, cap_bp = [v.power for v in state.validators], state.params.power_cap_bp
@@ -104,7 +104,7 @@ class Checker:
                 self.violations.append(f"an honest miner is in jail at height {header.height}")
 
     def _check_copies(self, block: Block) -> None:
-        """Who has copied a commitment cannot open it, and so is never paid for it."""
+        """Check that a copied commitment is never opened, and so never paid for."""
         if not self.copying or block.header.phase is not Phase.SETTLE:
             return
         body = decode_struct(block.body_bytes, Body, BODY_BYTES_MAX)
@@ -112,7 +112,10 @@ class Checker:
             self.violations.append(f"copied scores are opened at height {block.header.height}")
 
     def get_double_signers(self) -> set[bytes]:
-        """Who has signed for both blocks of a fork: more than a third of the power, if no rule but theirs is broken."""
+        """Return the addresses that signed both blocks of a fork.
+
+        They have more than a third of the power, unless another rule is broken as well.
+        """
         guilty: set[bytes] = set()
         for height, *certificates in self.forks:
             validators = self._states[min(height, len(self._states)) - 1].validators
@@ -122,7 +125,7 @@ class Checker:
         return guilty
 
     def check_chain(self, name: str, before: ChainState, after: ChainState, disk: Disk) -> None:
-        """After a step that ended a height: nothing is lost, the state is the header's, money comes from minting."""
+        """Check a miner after a step that ended a height: nothing is lost, the state is the header's, money adds up."""
         if after.height < before.height or after.height != disk.height:
             self.violations.append(f"{name} has lost a final block")
         if not disk.blocks:
@@ -131,33 +134,34 @@ class Checker:
             return
         header = decode_struct(disk.blocks[-1][0].header_bytes, Header, HEADER_BYTES_MAX)
         if compute_state_root(after) != header.state_root:
-            self.violations.append(f"{name} stands at another state than its header says")
+            self.violations.append(f"{name} has another state than its header says")
         if after.minted - after.burned != get_owned(after):
-            self.violations.append("what is owned is not what was minted less what was burned")
+            self.violations.append("the money owned is not the money minted less the money burned")
 
     def check_model(self, name: str, light: LightState) -> None:
-        """A device holds the chain's model of the round that it says, and if anything carries what it does."""
+        """Check that a device holds the chain's model of its round, and carries over what the chain does, if it
+        does."""
         carried_hash = None if light.carried is None else hash_carried(light.carried)
         self._held.append((name, light.model_round, hash_model(light.model), carried_hash))
         self._check_held()
 
     def _check_held(self) -> None:
-        """A device may have the round from a liar, who knew it first: it is judged once an honest one does."""
+        """Judge what devices hold, as soon as an honest miner has the round: a liar may have sent it earlier."""
         for name, number, model_hash, carried_hash in self._held:
             real = self._models.get(number)
             if real is not None and real[0] != model_hash:
                 self.violations.append(f"{name} holds another model than that of round {number}")
             if real is not None and carried_hash not in (None, real[1]):
-                self.violations.append(f"{name} carries something else than the chain after round {number}")
+                self.violations.append(f"{name} does not carry over what the chain does after round {number}")
         self._held = [held for held in self._held if held[1] not in self._models]
 
     def check_report(self, name: str, is_mismatch: bool) -> None:
-        """Nobody who follows the rules computes another model than the chain's."""
+        """Check that no honest device computes another model than the chain's."""
         if is_mismatch and name not in self.byzantine:
             self.violations.append(f"{name} computes another model than the chain's")
 
     def check_note(self, name: str, text: str, fields: dict[str, object]) -> None:
-        """Evidence is against the guilty only."""
+        """Check that evidence is only against the guilty."""
         if text != "a validator has signed twice":
             return
         address = bytes.fromhex(str(fields["validator"]))
@@ -166,8 +170,8 @@ class Checker:
             self.violations.append(f"{name} accuses an honest miner of signing twice")
 
     def check_scores(self, name: str, packet: bytes, disk: Disk) -> None:
-        """An honest device's scores are on its disk before they are committed to, the same in one round, and of exactly
-        the updates that the round has."""
+        """Check that an honest device's scores are on its disk before they are sent, are the same throughout a round,
+        and are for exactly the updates of the round."""
         envelope = open_envelope(decode_packet(packet).fields[0], self.genesis.chain)
         if envelope.kind not in (Kind.SCORE_COMMIT, Kind.SCORE_REVEAL):
             return
@@ -182,10 +186,10 @@ class Checker:
             if senders is not None and senders != [address for address, _ in envelope.fields[3]]:
                 self.violations.append(f"{name} scores other updates than those of round {number}")
 
-    # --- words -------------------------------------------------------------------------------------------------------
+    # --- messages ----------------------------------------------------------------------------------------------------
 
     def hear(self, packet: bytes) -> None:
-        """Somebody, honest or not, has said this to somebody: votes and proposals are remembered."""
+        """Remember votes and proposals that any node, honest or not, has sent to any other."""
         if packet in self._heard:
             return
         self._heard.add(packet)
@@ -206,7 +210,7 @@ class Checker:
             self._proposed[height, view, block_hash, envelope.sender].add(valid_view)
 
     def check_word(self, name: str, address: bytes, packet: bytes, own: list[OwnMessage]) -> None:
-        """A vote or proposal of this node is on its disk before it is sent."""
+        """Check that a vote or proposal of this node is on its disk before it is sent."""
         envelope = open_envelope(decode_packet(packet).fields[0], self.genesis.chain)
         if envelope.sender != address or envelope.kind not in (Kind.VOTE, Kind.PROPOSAL):
             return
@@ -214,7 +218,7 @@ class Checker:
             self.violations.append(f"{name} sends a {envelope.kind.name} that is not on its disk")
 
     def check_own_word(self, name: str, raw: bytes) -> None:
-        """An honest miner says one thing in a slot, and votes only as the algorithm lets it."""
+        """Check that an honest miner signs one message per slot, and votes only as the algorithm allows."""
         envelope = open_envelope(raw, self.genesis.chain)
         place = envelope.fields[:3] if envelope.kind is Kind.VOTE else envelope.fields[:2]
         self.views_max = max(self.views_max, envelope.fields[1])
@@ -234,7 +238,8 @@ class Checker:
                 self._locks[name] = (height, view, block_hash)
 
     def _check_prevote(self, name: str, height: int, view: int, block_hash: bytes) -> None:
-        """Lines 22 to 33: the view's proposer proposed it, with its proof of lock, and this miner's lock allows it."""
+        """Check lines 22 to 33 of the algorithm: the view's proposer proposed the block, with its proof of lock, and
+        this miner's lock allows it."""
         proposer = get_proposer(self._states[height - 1], View(view))
         valid_views = self._proposed.get((height, view, block_hash, proposer), set())
         if not valid_views:

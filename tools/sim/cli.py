@@ -1,4 +1,4 @@
-"""`flchain sim`: a simulated network from one seed, or from each of many."""
+"""`flchain sim`: simulate a network from one seed, or from each of many."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tools.sim.sweep import Totals, count_liars_max, draw_validators, get_height
 
 VALIDATORS_MIN, VALIDATORS_MAX = 4, 21
 EXIT_INTERRUPTED = 130
-"""As a shell has it: 128 and the number of SIGINT."""
+"""As in a shell: 128 and the number of SIGINT."""
 
 
 def _read_faults(text: str) -> frozenset[str]:
@@ -41,55 +41,56 @@ def _read_kinds(text: str) -> tuple[str, ...]:
 def _read_seeds(text: str) -> range:
     first, _, last = text.partition("-")
     if not first.isdecimal() or not last.isdecimal() or int(first) >= int(last):
-        raise argparse.ArgumentTypeError("two numbers, as in 0-200: from the first up to before the second")
+        raise argparse.ArgumentTypeError("two numbers, as in 0-200: from the first to the one before the second")
     return range(int(first), int(last))
 
 
 def _read_validators(text: str) -> range:
     first, dash, last = text.partition("-")
     if not first.isdecimal() or (dash and not last.isdecimal()) or int(last or first) < int(first):
-        raise argparse.ArgumentTypeError("a number, or two as in 4-21: from the first up to and with the second")
+        raise argparse.ArgumentTypeError("a number, or two as in 4-21: from the first to the second")
     return range(int(first), int(last or first) + 1)
 
 
 def _count_cpus() -> int:
-    """The CPUs that this process may use."""
+    """Return how many CPUs this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="flchain sim", description="Run the real machines of a network under faults; one seed decides everything."
+        prog="flchain sim",
+        description="Simulate a network of the real machines under faults; the seed decides everything.",
     )
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--seed", type=int, help="run this one")
-    which.add_argument("--seeds", type=_read_seeds, metavar="A-B", help="run all of A up to before B")
+    which.add_argument("--seed", type=int, help="run this seed")
+    which.add_argument("--seeds", type=_read_seeds, metavar="A-B", help="run the seeds from A to the one before B")
     parser.add_argument(
         "--validators",
         type=_read_validators,
         default=range(4, 5),
         metavar="N|A-B",
-        help="4 to 21 (default 4); of a range each seed draws one, small ones more often",
+        help="4 to 21 (default 4); from a range, each seed chooses one, small ones more often",
     )
     parser.add_argument("--devices", type=int, default=3, help="1 to 100 (default 3)")
-    parser.add_argument("--byzantine", type=int, help="how many of them lie (default: fewer than a third)")
-    parser.add_argument("--kinds", type=_read_kinds, default=KINDS, help=f"of {','.join(KINDS)}")
-    help_text = "so many devices mine; if validators lie, half of these lie too (default %(default)s)"
+    parser.add_argument("--byzantine", type=int, help="how many validators lie (default: just under a third)")
+    parser.add_argument("--kinds", type=_read_kinds, default=KINDS, help=f"kinds of liars: {','.join(KINDS)}")
+    help_text = "how many devices mine; if validators lie, half of these lie too (default %(default)s)"
     parser.add_argument("--mining", type=int, default=MINING, help=help_text)
     parser.add_argument("--faults", type=_read_faults, default=frozenset(FAULTS), help=f"all, none, {','.join(FAULTS)}")
     parser.add_argument(
         "--heights",
         type=int,
         default=50,
-        help="how long the chain gets at least (default 50); of a range of validators the smallest network's",
+        help="smallest length of the chain (default 50); with a range of validators, that of the smallest network",
     )
-    parser.add_argument("--jobs", type=int, default=_count_cpus(), help="processes of a sweep (default: the CPUs)")
+    parser.add_argument("--jobs", type=int, default=_count_cpus(), help="processes of a sweep (default: one per CPU)")
     parser.add_argument("--json", action="store_true", help="print a JSON object for each run, and for the sweep")
     return parser
 
 
 def main(argv: Sequence[str]) -> int:
-    """Entry point of `flchain sim`: 0 if nothing went wrong, 1 with the command that repeats what did."""
+    """Run `flchain sim`. Return 0 if nothing went wrong, and 1 with the command that repeats what did."""
     parser = _build_parser()
     arguments = parser.parse_args(argv)
     _check(parser, arguments)
@@ -135,7 +136,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
             if arguments.json:
                 _print_values(dataclasses.asdict(summary), True)
             if summary.violations:
-                results.close()  # the seeds under way are of no use now
+                results.close()  # the seeds under way are not needed any more
                 return _explain(options, summary, is_swept=True)
             _show_progress(totals.seeds, len(seeds), time.monotonic() - started_s)
     except KeyboardInterrupt:
@@ -165,7 +166,7 @@ def _explain(options: Options, summary: Summary, is_swept: bool) -> int:
 
 
 def _show_progress(done: int, total: int, elapsed_s: float) -> None:
-    """One line that changes; in a log a line for each tenth."""
+    """Show one line that changes; in a log, a line for each tenth."""
     left_s = elapsed_s / done * (total - done)
     text = f"{done} of {total} seeds, no violation, {elapsed_s:.0f} s, about {left_s:.0f} s to go"
     if sys.stderr.isatty():

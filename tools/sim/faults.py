@@ -1,4 +1,4 @@
-"""Fault schedules for the network of `network`: drawn from the seed, over before it is to be calm."""
+"""Fault schedules for a simulated network: random by its seed, and over when it is to be calm."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tools.sim.stake import schedule_orders
 
 
 def schedule_outage(network: Network, name: str, start_ms: int, length_ms: int, effects: int | None) -> None:
-    """A crash with a restart: at an instant, or (`effects`) in the middle of what the node does from then on."""
+    """Plan a crash with a restart: at an instant, or after `effects` more effects of the node."""
     if effects is None:
         network.at(start_ms, network.crash, name)
     else:
@@ -20,6 +20,7 @@ def schedule_outage(network: Network, name: str, start_ms: int, length_ms: int, 
 
 
 def draw_effects(network: Network) -> int | None:
+    """Return at random after how many effects a node crashes; None for a crash between steps."""
     return network.rng.randint(0, 12) if network.rng.random() < 0.6 else None
 
 
@@ -27,7 +28,7 @@ def draw_effects(network: Network) -> int | None:
 
 
 def schedule_crashes(network: Network, calm_ms: int) -> None:
-    """Miners and devices lose their memory, between any two effects, and start again; sometimes several at once."""
+    """Plan crashes and restarts of miners and devices, between any two effects, sometimes of several at once."""
     rng = network.rng
     for _ in range(rng.randint(2, 8)):
         start_ms, length_ms = _draw_span(network, calm_ms)
@@ -35,7 +36,7 @@ def schedule_crashes(network: Network, calm_ms: int) -> None:
 
 
 def schedule_power_cuts(network: Network, calm_ms: int) -> None:
-    """A node dies in the middle of a write: what was not synced is not on its disk."""
+    """Plan crashes in the middle of a write: what was not synced is not on the disk."""
     rng = network.rng
     for _ in range(rng.randint(2, 6)):
         name = rng.choice(sorted(network.nodes))
@@ -46,7 +47,7 @@ def schedule_power_cuts(network: Network, calm_ms: int) -> None:
 
 
 def schedule_partitions(network: Network, calm_ms: int) -> None:
-    """Two sides, both ways or one way; it heals before the next one begins."""
+    """Plan partitions into two sides, one way or both; each ends before the next begins."""
     rng = network.rng
     start_ms = rng.randint(100, 1_000)
     while start_ms < calm_ms - 500:
@@ -62,7 +63,7 @@ def schedule_partitions(network: Network, calm_ms: int) -> None:
 
 
 def schedule_slowness(network: Network, calm_ms: int) -> None:
-    """Some nodes take long for everything, for a while."""
+    """Plan times in which some nodes are slow."""
     rng = network.rng
     for name in rng.sample(sorted(network.nodes), max(1, len(network.nodes) // 4)):
         start_ms, length_ms = _draw_span(network, calm_ms)
@@ -71,7 +72,7 @@ def schedule_slowness(network: Network, calm_ms: int) -> None:
 
 
 def schedule_wrong_clocks(network: Network, calm_ms: int) -> None:
-    """Clocks that run up to a quarter too fast or slow from the start, and that jump. They stay wrong."""
+    """Let clocks run up to a quarter too fast or slow from the start, and plan jumps. They stay wrong."""
     rng = network.rng
     for name in sorted(network.nodes):
         clock = network.nodes[name].clock
@@ -89,11 +90,11 @@ SCHEDULES: dict[str, Callable[[Network, int], None]] = {
 }
 LINK_FAULTS = ("delay", "loss", "duplicate", "reorder")
 FAULTS = (*LINK_FAULTS, *SCHEDULES)
-"""Every fault by its name on the command line."""
+"""The name of every fault on the command line."""
 
 
 def build_links(faults: frozenset[str]) -> Links:
-    """Links with these of LINK_FAULTS."""
+    """Return links with these of LINK_FAULTS."""
     return replace(
         Links(),
         slow_ms=(30, 600),
@@ -105,7 +106,7 @@ def build_links(faults: frozenset[str]) -> Links:
 
 
 def schedule_all(network: Network, faults: frozenset[str], calm_ms: int) -> None:
-    """The faults named, until `calm_ms`; then every node is up, every link works, and only clocks are still wrong."""
+    """Plan these faults until `calm_ms`. Then all nodes are up and all links work; only clocks are still wrong."""
     for name, schedule in SCHEDULES.items():
         if name in faults:
             schedule(network, calm_ms)
@@ -113,7 +114,7 @@ def schedule_all(network: Network, faults: frozenset[str], calm_ms: int) -> None
 
 
 def calm_down(network: Network) -> None:
-    """The end of all faults."""
+    """End all faults except wrong clocks."""
     network.broker.heal()
     network.broker.links = replace(network.broker.links, slow_share=0.0, lost_share=0.0)
     for name, node in network.nodes.items():

@@ -1,4 +1,4 @@
-"""One simulation: what is asked for, the run, and what came out."""
+"""One simulation: its options, the run, and its summary."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ KINDS = (*BEHAVIOURS, *DEVICE_BEHAVIOURS)
 MINING = 2
 REWARD_FOR_SCORES = 1_000
 PHASE_HEIGHTS = (2, 2, 2, 3, 6)
-"""How many heights a phase has, by the seed: as on `edge` chains mostly, as on `field` chains now and then."""
+"""The heights of a phase, chosen by the seed: mostly as on `edge` chains, sometimes as on `field` chains."""
 NEW_HEIGHTS = 3
 BOUND_MS = 120_000
-"""Once it is calm every honest miner has NEW_HEIGHTS more heights within this."""
+"""Once faults have ended, every honest miner gets NEW_HEIGHTS more heights within this time."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """One run is a function of these."""
+    """The options of one run, which decide everything in it."""
 
     seed: int
     validators: int = 4
@@ -35,12 +35,12 @@ class Options:
     faults: frozenset[str] = frozenset(FAULTS)
     heights: int = 50
     kinds: tuple[str, ...] = KINDS
-    """What the Byzantine ones may be."""
+    """The kinds of liars to choose from."""
     mining: int = MINING
-    """So many devices mine, or all; if validators lie, half of these lie as well."""
+    """How many devices mine; if validators lie, half of these lie as well."""
 
     def format_command(self) -> str:
-        """The command that repeats this run."""
+        """Return the command that repeats this run."""
         faults = ",".join(name for name in FAULTS if name in self.faults) or "none"
         command = f"flchain sim --seed {self.seed} --validators {self.validators} --devices {self.devices}"
         command += f" --byzantine {self.byzantine} --faults {'all' if len(self.faults) == len(FAULTS) else faults}"
@@ -50,7 +50,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run comes to. `trace_hash` is the SHA-256 over every event in order."""
+    """The outcome of a run. `trace_hash` is the SHA-256 over every event in order."""
 
     command: str
     violations: list[str]
@@ -64,7 +64,7 @@ class Summary:
     crashes: int
     partitions: int
     elections: int
-    """How often the validators of the next block were others."""
+    """How often the validators changed."""
     refusals: dict[str, int]
     byzantine: dict[str, str]
     accused: list[str]
@@ -72,7 +72,7 @@ class Summary:
 
 
 def build_network(options: Options) -> Network:
-    """The network of a run before its first event."""
+    """Return the network of a run before its first event."""
     build = build_stake_chain if "stake" in options.faults else build_chain
     rules: dict[str, Any] = {"score_margin_bp": 2_000, "absent_rounds_max": 9, "reward_for_scores": REWARD_FOR_SCORES}
     heights = PHASE_HEIGHTS[options.seed % len(PHASE_HEIGHTS)]
@@ -86,7 +86,7 @@ def build_network(options: Options) -> Network:
 
 
 def _draw_liars(network: Network, options: Options, mining: list[str]) -> None:
-    """Validators of the kinds that are named, and mining devices of theirs."""
+    """Choose at random which validators and mining devices lie, and how."""
     miners = sorted(f"m{number}" for number in range(options.validators))
     for known, names, count in (
         (BEHAVIOURS, miners, options.byzantine),
@@ -98,16 +98,16 @@ def _draw_liars(network: Network, options: Options, mining: list[str]) -> None:
 
 
 def get_calm_ms(options: Options) -> int:
-    """When the faults end: at about half of the heights, if nothing were slow."""
+    """Return when the faults end: at about half of the heights, if nothing were slow."""
     return max(2_000, 150 * options.heights) if options.faults else 0
 
 
 def run(options: Options) -> tuple[Network, Summary]:
-    """Run until all honest miners have the heights, and NEW_HEIGHTS beyond what there was when faults stopped."""
+    """Run until all honest miners have the heights asked for, and NEW_HEIGHTS more than when the faults ended."""
     network = build_network(options)
     try:
         _run_phases(network, options)
-    except Exception as error:  # whatever a machine dies of is what a seed is to find
+    except Exception as error:  # any exception of a machine is a finding
         place = traceback.extract_tb(error.__traceback__)[-1]
         network.violations.append(f"a machine dies of {error!r} in {place.name}, line {place.lineno}")
     return network, summarise(options, network)
@@ -126,14 +126,14 @@ def _run_phases(network: Network, options: Options) -> None:
 
 
 def has_models(network: Network, number: int) -> bool:
-    """True if every honest device is up and has the model of this round, or of a later one."""
+    """Return True if every honest device is up and has the model of this round or a later one."""
     devices = [node for node in network.nodes.values() if not node.is_miner and node.name not in network.gone]
     return all(node.is_up and node.state.light.model_round >= number for node in devices)
 
 
 def has_heights(network: Network, heights: int) -> bool:
-    """True if every honest miner is up and has so many."""
-    for node in network.nodes.values():  # asked after every event: ends at the first that is behind
+    """Return True if every honest miner is up and has this many blocks."""
+    for node in network.nodes.values():  # called after every event, so it stops at the first miner that is behind
         is_awaited = node.is_miner and node.name not in network.gone
         if is_awaited and (not node.is_up or node.state.chain.height < heights):
             return False
@@ -141,7 +141,7 @@ def has_heights(network: Network, heights: int) -> bool:
 
 
 def summarise(options: Options, network: Network) -> Summary:
-    """What came out."""
+    """Return the outcome of a run."""
     honest = [n for n in network.nodes.values() if n.is_miner and n.behaviour is None and n.state is not None]
     refusals: Counter[str] = Counter()
     for counts in network.refusals.values():

@@ -1,4 +1,4 @@
-"""Make a failing run smaller, so that what is left is what it needs."""
+"""Make a failing run smaller, so that only what the failure needs is left."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tools.sim.run import Options, run
 
 
 def shrink(options: Options) -> Options:
-    """Fewer faults and kinds, one after another, as long as the run still fails."""
+    """Leave out faults, liars and mining, one after another, as long as the run still fails."""
     for fault in [name for name in FAULTS if name in options.faults]:
         smaller = replace(options, faults=options.faults - {fault})
         if run(smaller)[1].violations:

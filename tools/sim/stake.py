@@ -1,6 +1,6 @@
 """Orders in a simulation: holders pay and delegate, and a miner without a seat bonds and is elected.
 
-Bonds are so much larger than what holders own that no order brings liars to a third of the power.
+Bonds are so much larger than the holders' balances that no order gives liars a third of the power.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ PAYMENT = 700
 HOLDERS = 3
 AMOUNT_MAX = 30
 REPEATS_MS = (0, 400, 1_500)
-"""An order is said again: a miner that was away has not heard it."""
+"""An order is sent more than once, for miners that were offline."""
 
 
 def build_stake_chain(validators: int, devices: int, **changes: Any) -> BuiltChain:
-    """A chain with one miner more than validators, which has no bond worth a seat, and an election every round."""
+    """Return a chain with an election every round, and one more miner than validators, whose bond is too small for a
+    seat."""
     return build_chain(
         validators + 1,
         devices,
@@ -39,16 +40,16 @@ def build_stake_chain(validators: int, devices: int, **changes: Any) -> BuiltCha
 
 
 def schedule_orders(network: Network, calm_ms: int) -> None:
-    """The miner without a seat is paid, bonds, and is elected; holders put stake behind miners and take it back."""
+    """Plan orders: the miner without a seat is paid, bonds, and is elected; holders delegate and undelegate."""
     rng, chain = network.rng, network.chain
     if not chain.holders:
         return
     payer, *holders = chain.holders
     spare = chain.miners[-1]
     start_ms = rng.randint(100, calm_ms // 2)
-    network.at(start_ms, say_order, network, payer, Transfer(0, spare.public_key, PAYMENT))
-    # The bond may be heard of before the payment is in a block; it waits in the pools then.
-    network.at(start_ms + rng.randint(0, 500), say_order, network, spare, Delegate(0, spare.address, PAYMENT - 1))
+    network.at(start_ms, send_order, network, payer, Transfer(0, spare.public_key, PAYMENT))
+    # The bond may arrive before the payment is in a block; then it waits in the pools.
+    network.at(start_ms + rng.randint(0, 500), send_order, network, spare, Delegate(0, spare.address, PAYMENT - 1))
     for holder in holders:
         held: list[tuple[Address, int]] = []
         for sequence in range(rng.randint(2, 6)):
@@ -59,11 +60,11 @@ def schedule_orders(network: Network, calm_ms: int) -> None:
                 candidate, amount = rng.choice(chain.miners).address, rng.randint(1, AMOUNT_MAX)
                 held.append((candidate, amount))
                 order = Delegate(sequence, candidate, amount)
-            network.at(rng.randint(100, calm_ms), say_order, network, holder, order)
+            network.at(rng.randint(100, calm_ms), send_order, network, holder, order)
 
 
-def say_order(network: Network, sender: Identity, order: AnyMessage) -> None:
-    """To all miners that are there, as a holder's own program would, more than once."""
+def send_order(network: Network, sender: Identity, order: AnyMessage) -> None:
+    """Send an order to all miners, more than once, as a holder's own program does."""
     packet = encode_packet(PacketType.MESSAGE, seal(order, network.chain.id, sender))
     network.counts["orders"] += 1
     for delay_ms in REPEATS_MS:

@@ -1,4 +1,4 @@
-"""The values of a simulated network: a process, its disk, and how messages travel."""
+"""The values of a simulated network: processes, their disks and clocks, and the links between them."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Misbehaviour(Protocol):
         ...
 
     def score(self, honest: int) -> int:
-        """Return what the node says that an update is worth, in basis points."""
+        """Return the score that the node gives an update instead of the honest one, in basis points."""
         ...
 
 
 @dataclass
 class Disk:
-    """What survives a crash: of a miner blocks and own words, of a device position, work, scores and outbox.
+    """What survives a crash: a miner's blocks and own messages, a device's position, work, scores and outbox.
 
     `base` is the state that a miner's blocks follow, and its height; None for the genesis.
     """
@@ -66,17 +66,17 @@ class Clock:
     rate_percent: int = 100
 
     def read(self, now_ms: int) -> Millis:
-        """What the node takes for now."""
+        """Return the time that the node's clock shows."""
         return Millis(max(0, now_ms * self.rate_percent // 100 + self.offset_ms))
 
     def stretch(self, delay_ms: int) -> int:
-        """How long a timer of `delay_ms` takes in truth."""
+        """Return the true duration of a timer of `delay_ms`."""
         return delay_ms * 100 // self.rate_percent
 
 
 @dataclass
 class Node:
-    """One process. `session` counts connections, `life` starts: what was under way for an earlier one is lost."""
+    """One process. `session` counts its connections and `life` its starts: what belongs to an earlier one is lost."""
 
     name: str
     number: int
@@ -91,13 +91,13 @@ class Node:
     followed: Address | None = None
     crash_after_effects: int | None = None
     crash_at_save: int | None = None
-    """The power fails while the save after so many more is under way: it is not on the disk."""
+    """The power fails during a save, after this many more: what it writes is not on the disk."""
     training: int = 0
     clock: Clock = field(default_factory=Clock)
     slow_ms: int = 0
-    """How long each event waits at most before this node gets to it."""
+    """The longest time for which an event waits before this node handles it."""
     behaviour: Misbehaviour | None = None
-    """What makes it Byzantine; None is honest."""
+    """Makes the node Byzantine; None for an honest one."""
 
     def __post_init__(self) -> None:
         self.is_miner = self.name.startswith("m")
@@ -105,7 +105,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Links:
-    """How messages travel: delays in ms; shares of those that are slow, that come twice, and (QoS 0 only) are lost."""
+    """Links: delays in ms; the shares of messages that are slow, come twice, and (at QoS 0 only) are lost."""
 
     delay_ms: tuple[int, int] = (1, 20)
     slow_ms: tuple[int, int] = (20, 400)
@@ -113,4 +113,4 @@ class Links:
     twice_share: float = 0.0
     lost_share: float = 0.0
     is_ordered: bool = False
-    """True: of one sender nothing overtakes anything on its way to one listener."""
+    """True: messages of one sender to one listener arrive in order."""

@@ -1,4 +1,4 @@
-"""Byzantine validators, as wrappers around the production machine: what it says is changed, dropped or multiplied.
+"""Byzantine validators as wrappers around the production machine: its messages are changed, dropped or multiplied.
 
 `equivocate` is the method of Bano et al., "Twins: BFT Systems Made Robust" (arXiv 2004.10617): two copies with one key.
 """
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     from tools.sim.network import Network
 
 LEAK_SHARE = 0.1
-"""How often a conspirator is overheard by the other side."""
+"""How often a message of a conspirator also reaches the other side."""
 TWIN_SLOW_MS = 900
 TRICKS_END_MS = 6_000
 
 
 class Behaviour:
-    """One Byzantine miner. This one is honest; it draws from a generator of its own, so that it changes no other's."""
+    """A Byzantine miner; this base is honest. It has its own generator, so that no other node's chance changes."""
 
     kind = "honest"
 
@@ -55,19 +55,19 @@ class Behaviour:
 
     @property
     def others(self) -> set[str]:
-        """Everybody else."""
+        """The names of all other nodes."""
         return set(self.network.nodes) - {self.node.name}
 
     def draw_some(self, share: float = 0.5) -> set[str]:
-        """A random part of the others."""
+        """Return a random part of the others."""
         return {name for name in sorted(self.others) if self.rng.random() < share}
 
     def score(self, honest: int) -> int:
-        """What it says an update is worth, in basis points."""
+        """Return the score that it gives an update, in basis points."""
         return honest
 
     def route(self, topic: str, packet: bytes) -> Out:
-        """What is sent in place of a packet, and to whom."""
+        """Return what is sent instead of a packet, and to whom."""
         if not topic.endswith("/bft"):
             return [(packet, self.others)]
         decoded = decode_packet(packet)
@@ -77,32 +77,32 @@ class Behaviour:
         return [(packet, self.others)]
 
     def lie(self, packet: bytes, decoded: Packet, envelope: Envelope) -> Out:
-        """In place of a vote or a proposal of its own."""
+        """Return what is sent instead of its own vote or proposal."""
         return [(packet, self.others)]
 
     def sign_vote(self, height: int, view: int, step: int, block_hash: bytes | None) -> bytes:
-        """A packet with a vote of its key."""
+        """Return a packet with a vote signed by its key."""
         raw = seal(Vote(height, view, step, block_hash), self.network.chain.id, self.node.identity)
         return encode_packet(PacketType.MESSAGE, raw)
 
     def sign_proposal(self, height: int, view: int, valid_view: int, header: bytes, body: bytes) -> bytes:
-        """A packet with a proposal of its key."""
+        """Return a packet with a proposal signed by its key."""
         proposal = Proposal(height, view, valid_view, hash_header(header))
         raw = seal(proposal, self.network.chain.id, self.node.identity)
         return encode_packet(PacketType.PROPOSAL, raw, header, body)
 
     def build_bad_root(self, header: bytes, body: bytes) -> tuple[bytes, bytes]:
-        """Another state than the block leads to."""
+        """Return the block with a state root that is not the one it leads to."""
         block, _ = decode_block(header, body)
         return encode_struct(msgspec.structs.replace(block.header, state_root=self.rng.randbytes(32))), body
 
 
 class Equivocate(Behaviour):
-    """Two copies of one key, each heard by a part of the others that changes. The second is slow."""
+    """Runs two copies with one key, each heard by a changing part of the others. The second copy is slow."""
 
     kind = "equivocate"
     side: set[str] | None = None
-    """Who this copy works on, if it is one of a conspiracy."""
+    """The nodes that this copy talks to, if it is part of a conspiracy."""
 
     def route(self, topic: str, packet: bytes) -> Out:
         if self.side is not None and self.rng.random() > LEAK_SHARE:
@@ -114,7 +114,7 @@ class Equivocate(Behaviour):
 
 
 class Withhold(Behaviour):
-    """Says things to some, or to nobody."""
+    """Sends its messages to some nodes, or to none."""
 
     kind = "withhold"
 
@@ -123,7 +123,7 @@ class Withhold(Behaviour):
 
 
 class Replay(Behaviour):
-    """Repeats what anyone has said long ago."""
+    """Repeats old messages of any node."""
 
     kind = "replay"
 
@@ -140,7 +140,7 @@ class Replay(Behaviour):
 
 
 class VoteAtRandom(Behaviour):
-    """Another vote for each listener: nil, the block, an older one, or nothing that exists."""
+    """Sends each listener another vote: for nil, the block, an older one, or one that does not exist."""
 
     kind = "random"
 
@@ -160,7 +160,7 @@ class VoteAtRandom(Behaviour):
 
 
 class Invalid(Behaviour):
-    """Proposes blocks that break a rule, blocks out of its turn, and old blocks with a proof of lock that is none."""
+    """Proposes blocks that break a rule, blocks out of turn, and blocks with a false proof of lock."""
 
     kind = "invalid"
 
@@ -179,7 +179,7 @@ class Invalid(Behaviour):
         return out
 
     def build_bad_settlement(self, header: bytes, body: bytes) -> tuple[bytes, bytes]:
-        """Nobody's update is accepted, and everything else in the block agrees with that."""
+        """Return a block that accepts no update and is otherwise consistent."""
         block, read = decode_block(header, body)
         with patch.object(blocks, "compute_settlement", lambda after: Settlement(())):
             state = self.node.state
@@ -190,7 +190,7 @@ class Invalid(Behaviour):
         return lie.header_bytes, lie.body_bytes
 
     def propose_out_of_turn(self, height: int, view: int) -> bytes:
-        """A valid block for this view if it is another's turn, else for the next view, with a false proof."""
+        """Return a valid block for this view if it is another's turn, and otherwise one with a false proof."""
         state, me = self.node.state.chain, self.node.identity.address
         block, _ = build_block(state, me, ())
         if get_proposer(state, View(view)) != me:
@@ -199,7 +199,7 @@ class Invalid(Behaviour):
 
 
 class FalseProof(Behaviour):
-    """Proposes a fresh block as if a quorum had prevoted it in an earlier view."""
+    """Proposes a new block as if a quorum had prevoted it in an earlier view."""
 
     kind = "false-proof"
 
@@ -212,7 +212,7 @@ class FalseProof(Behaviour):
 
 
 class Forge(Behaviour):
-    """Sends blocks of its own as final: signed by itself alone, or by others whose signatures are made up."""
+    """Sends its own blocks as final: signed by itself alone, or with made-up signatures of others."""
 
     kind = "forge"
 
@@ -236,7 +236,7 @@ class Forge(Behaviour):
 
 @dataclass(frozen=True)
 class Plot:
-    """How a LockOne shares out one view that is its own: who locks, who gets the block, and what the rest get."""
+    """How a LockOne divides a view of its own: which miner locks, which get the block, and what the rest get."""
 
     one: str
     told: frozenset[str]
@@ -244,12 +244,13 @@ class Plot:
 
 
 class LockOne(Behaviour):
-    """Lets one miner alone see a quorum of prevotes, and so lock, while what the one says gets lost: what the others
-    then decide without it is what a lock is for. It begins no more of this after TRICKS_END_MS.
+    """Lets only one miner see a quorum of prevotes, so that it locks, while that miner's messages are lost: the lock
+    must hold against what the others decide without it. It starts no more of this after TRICKS_END_MS.
 
-    In a view of its own it shows its block to a quorum less itself, a block that breaks a rule to the rest, and its
-    prevote to the one. In another's first view it tells the one yes and the others nil, and may come too late. Once one
-    is locked it gives a second one a newer lock, on the next fresh block, and leaves the two to find a way out.
+    In a view of its own it sends its block to a quorum less itself, an invalid block to the rest, and its prevote to
+    the one. In another's first view it votes for the block towards the one and nil towards the others, and may be too
+    late. Once one is locked it gives a second one a newer lock, on the next new block, and leaves the two to resolve
+    it.
     """
 
     kind = "lock-one"
@@ -258,7 +259,7 @@ class LockOne(Behaviour):
         super().__init__(network, node)
         self.plots: dict[tuple[int, int], Plot] = {}
         self.ones: dict[tuple[int, int], str] = {}
-        """Who is to lock, by height and view, the same when it repeats itself."""
+        """By height and view: the miner that is to lock, so that a repeated vote goes to the same one."""
 
     def lie(self, packet: bytes, decoded: Packet, envelope: Envelope) -> Out:
         height, view = envelope.fields[:2]
@@ -280,7 +281,7 @@ class LockOne(Behaviour):
         return [(self.sign_vote(height, view, step, proposed[0]), {one}), (nil, self.others - {one})]
 
     def plan(self, height: int, view: int, decoded: Packet, envelope: Envelope) -> Plot | None:
-        """The plot for a fresh block in this view; None if there are too few to talk to."""
+        """Return the plot for a new block in this view; None if too few honest miners are up."""
         blocks, honest = self.node.state.chain, self.list_honest()
         quorum = 2 * len(blocks.validators) // 3 + 1
         if envelope.fields[2] >= 0 or blocks.height + 1 != height or len(honest) < quorum - 1:
@@ -295,29 +296,29 @@ class LockOne(Behaviour):
         return plot
 
     def pick_one(self, height: int, view: int) -> str | None:
-        """Who is to lock in this view, and is not heard from now on: one in each of two views, and two miners."""
+        """Return the miner that is to lock in this view, and mute it: two different ones, in two views."""
         if (height, view) not in self.ones:
             earlier = [one for (at, _), one in self.ones.items() if at == height]
             plot, honest = self.plots.get((height, view)), [name for name in self.list_honest() if name not in earlier]
             if len(earlier) > 1 or not honest or not (plot or earlier or not view):
                 return None
             self.ones[height, view] = plot.one if plot and not earlier else honest[height % len(honest)]
-            self.mute(self.ones[height, view], view)  # once: no network is against one miner for ever
+            self.mute(self.ones[height, view], view)  # once: no network fails for one miner for ever
         return self.ones[height, view]
 
     def list_honest(self) -> list[str]:
-        """The honest miners that are up."""
+        """Return the honest miners that are up."""
         return sorted(node.name for node in self.network.miners() if node.behaviour is None)
 
     def mute(self, one: str, view: int) -> None:
-        """What the one says is lost until the others, who prevote and precommit in vain, are in the next view."""
+        """Lose the messages of one miner until the others, whose votes come to nothing, are in the next view."""
         pairs = {(one, node.name) for node in self.network.miners() if node.name != one}
         self.network.broker.cut(pairs)
         self.network.at(1_300 + 1_000 * view, self.network.broker.uncut, pairs)
 
 
 class ScoreFalsely(Behaviour):
-    """Says of every model that it is perfect or worthless, as it comes."""
+    """Scores every model as perfect or worthless, at random."""
 
     kind = "score"
 
@@ -326,7 +327,7 @@ class ScoreFalsely(Behaviour):
 
 
 class OtherPayload(Behaviour):
-    """Sends light devices the payload of an earlier round, and payloads of several rounds in another order."""
+    """Sends light devices the payload of an earlier round, and the payloads of several rounds in reverse order."""
 
     kind = "payload"
 
@@ -365,7 +366,7 @@ BEHAVIOURS: dict[str, type[Behaviour]] = {
 
 
 def make_byzantine(network: Network, name: str, kind: type[Behaviour]) -> None:
-    """Turn `name` into a liar before it starts; `equivocate` gets a second copy that starts with it."""
+    """Make a node a liar before it starts; `equivocate` gets a second copy that starts with it."""
     node = network.nodes[name]
     kind(network, node)
     network.gone.add(name)

@@ -1,4 +1,4 @@
-"""Byzantine devices that mine: what they say of scores is false, copied, too much, or never opened."""
+"""Byzantine devices that mine: their scores are false, copied, too many, or never opened."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from tools.sim.network import Network
 
 FLOOD = 12
-"""Messages that a flooding device sends in place of one."""
+"""Messages that a flooding device sends instead of one."""
 
 
 class DeviceScoreFalsely(Behaviour):
-    """Says by turns that a model is perfect and that it is worthless."""
+    """Scores models as perfect and as worthless in turn."""
 
     kind = "device-score"
     turns = 0
@@ -29,7 +29,7 @@ class DeviceScoreFalsely(Behaviour):
 
 
 class LyingDevice(Behaviour):
-    """A device whose score messages are changed; its updates are honest."""
+    """A device that changes its score messages; its updates are honest."""
 
     def route(self, topic: str, packet: bytes) -> Out:
         if not topic.endswith("/up"):
@@ -38,16 +38,16 @@ class LyingDevice(Behaviour):
         return [(lie, self.others) for lie in self.say(packet, envelope)]
 
     def say(self, packet: bytes, envelope: Envelope) -> list[bytes]:
-        """What is sent in place of one of its messages."""
+        """Return what is sent instead of one of its messages."""
         return [packet]
 
     def sign(self, message: Commit | ScoreCommit | ScoreReveal) -> bytes:
-        """A packet with a message of its key."""
+        """Return a packet with a message signed by its key."""
         return encode_packet(PacketType.MESSAGE, seal(message, self.network.chain.id, self.node.identity))
 
 
 class DeviceCopy(LyingDevice):
-    """Tests nothing: commits to what another device has committed to, and opens with what that one has opened."""
+    """Tests nothing: copies the commitment of another device, and opens it with that one's scores."""
 
     kind = "device-copy"
 
@@ -58,7 +58,7 @@ class DeviceCopy(LyingDevice):
         network.broker.on_publish.append(self.listen)
 
     def listen(self, sender: Node, topic: str, packet: bytes) -> None:
-        """Overhear the others' scores, those of miners as well."""
+        """Overhear the scores of other devices and of miners."""
         decoded = decode_packet(packet)
         if decoded.type is PacketType.MESSAGE and topic.endswith(("/up", "/bft")):
             envelope = open_envelope(decoded.fields[0], self.network.chain.id)
@@ -78,7 +78,8 @@ class DeviceCopy(LyingDevice):
 
 
 class DeviceFlood(LyingDevice):
-    """Says many things in place of one: other commitments, scores of nothing, for this round, the next and the last."""
+    """Sends many messages instead of one: other commitments and made-up scores, for this, the next and the last
+    round."""
 
     kind = "device-flood"
 
@@ -92,20 +93,20 @@ class DeviceFlood(LyingDevice):
         return said
 
     def commit(self, number: int) -> Commit:
-        """A commitment to no update, with a pledge."""
+        """Return a commitment to no update, with a pledge."""
         return Commit(number, self.rng.randbytes(32), True)
 
     def score_commit(self, number: int) -> ScoreCommit:
-        """A commitment to no scores."""
+        """Return a commitment to no scores."""
         return ScoreCommit(number, self.rng.randbytes(32))
 
     def score_reveal(self, number: int) -> ScoreReveal:
-        """Scores of updates that do not exist."""
+        """Return scores of updates that do not exist."""
         return ScoreReveal(number, self.rng.randbytes(16), 0, ((self.rng.randbytes(20), 0),), ())
 
 
 class DeviceNeverOpens(LyingDevice):
-    """Pledges and commits in every round, and lets the others wait for the scores."""
+    """Pledges and commits in every round, and never opens its scores."""
 
     kind = "device-silent"
 

@@ -1,1 +1,1 @@
-"""Proof of work under the same simulator, for the comparisons the literature makes."""
+"""Simulated networks under proof of work, for the comparisons that the literature makes."""

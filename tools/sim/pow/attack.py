@@ -1,7 +1,7 @@
 """Double spending under proof of work: on the block tree alone, and by a miner of a whole network.
 
-The attacker mines a branch of its own in secret and tells it once the block that its victim waits for is final and the
-secret branch has more work (Nakamoto 2008, section 11; Rosenfeld 2014, "Analysis of hashrate-based double spending").
+The attacker mines a secret branch, and publishes it once the block that its victim waits for is final and the secret
+branch has more work (Nakamoto 2008, section 11; Rosenfeld 2014, "Analysis of hashrate-based double spending").
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from flchain.consensus.pow import NONCE_BYTES, PowParams, compute_seal_hash, com
 from tools.sim.pow.network import RoundNetwork
 
 DEFICIT_MAX = 35
-"""So many blocks behind the attacker gives up; at 45% of the hashrate it would still win one time in a thousand."""
+"""The attacker gives up this many blocks behind; with 45% of the hashrate it would still win once in a thousand."""
 KEPT_DEPTH = 400
-"""What a victim keeps: a secret branch that forks off further down comes too late."""
+"""The blocks that a victim keeps: a secret branch that forks off earlier comes too late."""
 INTERVAL_MS = 1_000
 WATCH_MS = 20
 
 
 def compute_success(share: float, depth: int) -> float:
-    """The probability that an attacker with this share (under 1/2) of the hashrate undoes a block of this depth.
+    """Return the probability that an attacker with this share of the hashrate undoes a block of this depth.
 
-    While the honest find depth + 1 blocks the attacker finds m, negative binomial; then it has to gain n + 1 blocks
-    where it is n behind, with probability (q / p) ** (n + 1). Rosenfeld's equation 1 without the block that his
-    attacker has found beforehand. 1 for a share of one half or more.
+    While honest miners find depth + 1 blocks, the attacker finds m, negative binomial; then it has to gain n + 1 blocks
+    if it is n behind, with probability (q / p) ** (n + 1). This is Rosenfeld's equation 1 without the block that his
+    attacker has found beforehand. It is 1 for a share of one half or more.
     """
     if share >= 0.5:
         return 1.0
@@ -40,7 +40,7 @@ def compute_success(share: float, depth: int) -> float:
 
 
 def simulate_attack(rng: random.Random, share: float, depth: int) -> bool:
-    """One attack, on a victim's tree: True if a block that was final has been undone."""
+    """Simulate one attack on a victim's tree; return True if a final block was undone."""
     genesis = Hash(bytes(32))
     public: list[SealedHeader] = []
     secret: list[SealedHeader] = []
@@ -55,24 +55,26 @@ def simulate_attack(rng: random.Random, share: float, depth: int) -> bool:
 
 
 def _make_block(rng: random.Random, parent: Hash, height: int) -> SealedHeader:
-    """On schedule, so that every block is of the same work."""
+    """Return a block that is on schedule, so that every block has the same work."""
     block_hash = hash_tagged("attack", rng.randbytes(16))
     return SealedHeader(block_hash, parent, height, INTERVAL_MS * height, rng.randbytes(NONCE_BYTES))
 
 
-def _believe(block_hash: Hash, _target: int, seal: bytes) -> int:
+def _accept_seal(block_hash: Hash, _target: int, seal: bytes) -> int:
     return compute_seal_hash(block_hash, seal)
 
 
 def _tell(tree: BlockTree, secret: list[SealedHeader]) -> BlockTree:
     for block in secret:
-        tree = grow(tree, block, _believe)
+        tree = grow(tree, block, _accept_seal)
     return tree
 
 
 def withhold(network: RoundNetwork, number: int, start_ms: int) -> None:
-    """From `start_ms` on this miner of a "pow" network keeps what it finds, hears no blocks, and tells all at once
-    when an honest miner holds a block above the fork for final and the secret branch has more work than theirs."""
+    """Let a miner of a "pow" network keep its blocks secret from `start_ms` on, and ignore those of others.
+
+    It publishes them all when a block above the fork is final for an honest miner and the secret branch has more work.
+    """
     node = network.nodes[number]
 
     def begin() -> None:

@@ -1,10 +1,10 @@
 """A miner under proof of work, as a pure machine: step(state, event, now_ms) -> (state, effects).
 
 It runs the rounds of the real chain: the same messages, mempool, scoring, `build_block` and `apply_block` as
-`miner/core/machine.py`; only agreement differs. Searching is the world's: `Mine` asks for it and `SealFound` ends it. A
-search is memoryless, so the block may change while it lasts: it is put together at the moment the seal is found.
+`miner/core/machine.py`; only agreement differs. The search happens outside: `Mine` asks for it and `SealFound` ends it.
+A search has no memory, so the block may change meanwhile: it is built when the seal is found.
 
-A block travels as a BLOCK packet in which the seal stands where the certificate would.
+A block travels as a BLOCK packet with the seal in place of the certificate.
 """
 
 from __future__ import annotations
@@ -43,29 +43,29 @@ from miner.core.values import Connected, MinerConfig, MinerState, PacketReceived
 from miner.core.values import Effect as MinerEffect
 
 FUTURE_MS_MAX = 2_000
-"""A block whose time is further ahead of this miner's clock is refused."""
+"""A block whose time is further ahead of this miner's clock than this is refused."""
 ANSWER_BLOCKS_MAX = 32
 ASK_MS = 500
-"""A miner that lacks a parent asks at most so often."""
+"""A miner that lacks a parent waits this long between two questions."""
 
 
 @dataclass(frozen=True)
 class SealFound:
-    """The search that `Mine` began has found a seal for the block this miner would now build."""
+    """The search that `Mine` began has found a seal for the block that this miner would build now."""
 
     nonce: bytes
 
 
 @dataclass(frozen=True)
 class Mine:
-    """Search under this target, and give up the search before."""
+    """Search under this target, and end the search before."""
 
     target: int
 
 
 @dataclass(frozen=True)
 class Adopt:
-    """The tip has moved. `finals_undone` had counted as final."""
+    """The tip has moved. The blocks in `finals_undone` had been final."""
 
     undone: tuple[Hash, ...]
     redone: tuple[Hash, ...]
@@ -91,23 +91,24 @@ class SealedBlock:
     seal: bytes
 
     def get_header(self) -> SealedHeader:
-        """What the tree needs of it."""
+        """Return what the tree needs to know of it."""
         header = self.block.header
         return SealedHeader(self.block.hash, Hash(header.previous), header.height, header.time_ms, self.seal)
 
 
 @dataclass(frozen=True)
 class PowState:
-    """`miner` stands at the tip; its consensus is never started. `states` are those after each block of the tree."""
+    """`miner` is at the tip, and its consensus is never started. `states` has the state after each block of the
+    tree."""
 
     miner: MinerState
     tree: BlockTree
     states: dict[Hash, ChainState]
     verify: SealRule
     blocks: dict[Hash, SealedBlock] = field(default_factory=dict)
-    """Of the tree and its orphans."""
+    """The blocks of the tree and its orphans."""
     told: Hash = NO_HASH
-    """The newest block that `Finalise` has told of."""
+    """The newest block that `Finalise` has announced."""
     asked_ms: Millis | None = None
 
     @property
@@ -127,15 +128,15 @@ Transition: TypeAlias = tuple[PowState, tuple[Effect, ...]]
 def build_pow_state(
     identity: Identity, chain: ChainState, params: PowParams, verify: SealRule = verify_seal
 ) -> PowState:
-    """A miner that knows the genesis only."""
+    """Return a miner that knows only the genesis."""
     miner = build_miner_state(MinerConfig(identity), Standing(chain))
     return PowState(miner, build_tree(params, chain.head), {chain.head: chain}, verify, told=chain.head)
 
 
 def step(state: PowState, event: Event, now_ms: Millis) -> Transition:
-    """One event in, the next state and what is wanted out. A peer's fault becomes a Refuse and changes nothing.
+    """Return the state after an event, and the effects. A peer's fault becomes a Refuse and changes nothing.
 
-    `now_ms` is of the one clock that all simulated miners share, and so is the time in blocks.
+    All simulated miners share one clock: `now_ms`, and the times in blocks.
     """
     try:
         match event:
@@ -170,7 +171,7 @@ def _on_packet(state: PowState, event: PacketReceived, now_ms: Millis) -> Transi
 
 
 def _add_to_pool(state: PowState, letter: Letter) -> Transition:
-    """Keep what any branch may still need: from the round that is final to the one after the tip's."""
+    """Keep messages that any branch may still need: from the final round to the one after the tip's."""
     if not state.final.round.number <= letter.number <= state.chain.round.number + 1:
         raise WrongRound(f"a {letter.kind.name} of round {letter.number}")
     public_key = get_key_for(state.chain, letter.kind, letter.sender)
@@ -181,7 +182,7 @@ def _add_to_pool(state: PowState, letter: Letter) -> Transition:
     except DuplicateMessage:
         if letter.kind not in SCORE_KINDS:
             raise
-        # The scorer stood on another branch with other updates: what it says now is for the branch it has moved to.
+        # The scorer was on a branch with other updates: its new message is for the branch that it has moved to.
         place = Round(letter.number), letter.kind, letter.sender
         miner = replace(miner, mempool=mempool.remove(miner.mempool, frozenset({place})))
     pool, _ = mempool.insert(miner.mempool, state.chain, verify_letter(letter, state.chain.chain, public_key))
@@ -204,7 +205,7 @@ def _score(state: PowState, before: tuple[Effect, ...] = ()) -> Transition:
 
 
 def _on_seal(state: PowState, nonce: bytes, now_ms: Millis) -> Transition:
-    """Build the block, tell it, stand on it."""
+    """Build the block, publish it, and move to it."""
     kind = PHASE_KINDS.get(state.chain.round.phase)
     pending = mempool.get_pending(state.miner.mempool, state.chain.round.number, kind)
     transactions = select_transactions(state.chain, pending.values())
@@ -218,7 +219,7 @@ def _on_seal(state: PowState, nonce: bytes, now_ms: Millis) -> Transition:
 
 
 def encode_block(sealed: SealedBlock) -> bytes:
-    """The packet that carries a block."""
+    """Return the packet that carries a block."""
     return encode_packet(PacketType.BLOCK, sealed.block.header_bytes, sealed.seal, sealed.block.body_bytes)
 
 
@@ -245,8 +246,10 @@ def _on_block(state: PowState, owner: Address, packet: Packet, now_ms: Millis) -
 
 
 def _connect(state: PowState, sealed: SealedBlock) -> Transition:
-    """A block whose parent is known, and then the orphans that have waited for it. Raises InvalidMessage's subclasses
-    for the block itself; an orphan that turns out invalid is refused alone."""
+    """Insert a block whose parent is known, and then the orphans that waited for it.
+
+    Raises subclasses of InvalidMessage for the block itself; an invalid orphan is only refused.
+    """
     state, effects = _insert(state, sealed)
     waiting = [sealed.block.hash]
     while waiting:
@@ -264,7 +267,7 @@ def _connect(state: PowState, sealed: SealedBlock) -> Transition:
 
 
 def _insert(state: PowState, sealed: SealedBlock) -> Transition:
-    """Seal first, for it costs one hash; then the rules of the chain."""
+    """Check the seal first, which costs one hash, and then the rules of the chain."""
     tree, change = insert(state.tree, sealed.get_header(), state.verify)
     before = state.states[Hash(sealed.block.header.previous)]
     _, after = apply_block(before, sealed.block.header_bytes, sealed.block.body_bytes, state.miner.find_known)
@@ -272,7 +275,7 @@ def _insert(state: PowState, sealed: SealedBlock) -> Transition:
 
 
 def _adopt(state: PowState, change: Change, effects: tuple[Effect, ...] = ()) -> Transition:
-    """Stand on the tip: what was undone waits for a block again, scores are those of the branch, the search is new."""
+    """Move to the tip: undone messages wait for a block again, scores are for the new branch, a new search begins."""
     if not change.redone:
         return state, effects
     tree, chain = state.tree, state.states[state.tree.tip]
@@ -282,7 +285,7 @@ def _adopt(state: PowState, change: Change, effects: tuple[Effect, ...] = ()) ->
         miner = replace(miner, scores=Growing(), scores_asked=Growing())
     pool = mempool.prune(miner.mempool, state.final.round.number)
     if any(state.blocks[block_hash].block.header.phase is Phase.REVEAL for block_hash in change.undone):
-        # Other updates may be in other places now: scores of the old list would open nothing.
+        # The list of updates may have changed: scores of the old list would open no commitment.
         pool = mempool.remove(pool, frozenset(key for key, _ in pool.iterate() if key[1] in SCORE_KINDS))
     for block_hash in change.undone:
         pool = _put_back(pool, chain, state.blocks[block_hash].block)
@@ -302,14 +305,14 @@ def _adopt(state: PowState, change: Change, effects: tuple[Effect, ...] = ()) ->
 
 
 def _list_new_finals(state: PowState, redone: tuple[Hash, ...]) -> tuple[SealedBlock, ...]:
-    """What has become final since it was last told; after a broken promise, what stands in place of the undone."""
+    """Return the blocks that are newly final; if final ones were undone, those that replace them."""
     finals = [block.header.hash for block in reversed(tuple(iterate_ancestors(state.tree, state.tree.final)))]
     new = finals[finals.index(state.told) + 1 :] if state.told in finals else [h for h in finals if h in redone]
     return tuple(state.blocks[block_hash] for block_hash in new)
 
 
 def _put_back(pool: mempool.Mempool, chain: ChainState, block: Block) -> mempool.Mempool:
-    """Messages of a block that was undone and that this miner knows from nowhere else."""
+    """Put messages of an undone block back into the pool, if they are not there."""
     if block.header.phase not in (Phase.COMMIT, Phase.REVEAL):
         return pool
     for raw in block.decode_body().transactions:
@@ -326,7 +329,7 @@ def _put_back(pool: mempool.Mempool, chain: ChainState, block: Block) -> mempool
 
 
 def _ask(state: PowState, owner: Address, now_ms: Millis) -> Transition:
-    """Ask who knows a child for the blocks from well below what is final here, where the branches hopefully meet."""
+    """Ask the sender of a child for blocks from well below the final one, where the branches are likely to meet."""
     if state.asked_ms is not None and now_ms < state.asked_ms + ASK_MS:
         return state, ()
     identity = state.miner.config.identity
@@ -339,7 +342,7 @@ def _on_ask(state: PowState, letter: Letter) -> Transition:
     me = state.miner.config.identity.address
     sender = find_validator(state.chain, letter.sender)
     if sender is None:
-        raise UnknownSender(f"{letter.sender.hex()} is no miner")
+        raise UnknownSender(f"{letter.sender.hex()} is not a miner")
     message = verify_letter(letter, state.chain.chain, sender.public_key).message
     if not isinstance(message, Ask) or message.to != me:
         return state, ()

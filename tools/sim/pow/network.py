@@ -1,9 +1,8 @@
-"""The same rounds, seeds and links under any rule of agreement: what `flchain bench consensus` measures.
+"""The same rounds, seeds and links under any consensus rule: what `flchain bench consensus` measures.
 
 Miners are machines: `miner/core/machine.py` itself under "bft", `tools/sim/pow/machine.py` under "pow". Devices train
-for a while, commit when their home's tip lets them and reveal when it holds their commitment. Time is virtual and one
-seed decides everything. Hashing is not done: the wait for a seal is drawn from the exponential distribution that it
-has.
+for a while, commit when their home's tip allows it and reveal when it has their commitment. Time is virtual and one
+seed decides everything. Nothing is hashed: the wait for a seal is drawn from its exponential distribution.
 """
 
 from __future__ import annotations
@@ -52,19 +51,19 @@ EVENTS_MAX = 5_000_000
 TRAINING_MS = (100, 300)
 SCORING_MS = (2, 30)
 REPEAT_MS = 3_000
-"""A device whose message is in no block after so long says it again with the next tip."""
+"""A device repeats a message that is in no block after this time, when the next tip arrives."""
 KEPT_DEPTH = 64
 HALF_LIFE_INTERVALS = 16
 SALT = b"salt of 16 bytes"
 
 
 def is_block(packet: bytes) -> bool:
-    """True for a BLOCK packet: its second byte is its type, which is less than 24."""
+    """Return True for a BLOCK packet: its second byte is its type, which is less than 24."""
     return packet[1] == PacketType.BLOCK
 
 
 class RoundNetwork:
-    """Miners and their devices on one broker. `run` until all rounds are final at every miner."""
+    """Miners and their devices on one broker."""
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
@@ -85,7 +84,7 @@ class RoundNetwork:
         )
         self.topics = Topics.of_chain(self.chain.id)
         self.seals: dict[bytes, Hash | None] = {}
-        """Nonces that the simulated search has found, and for which block."""
+        """The nonces that the simulated search has found, each with the block that it seals."""
         self.qualities = [self.rng.randint(0, 4_000) for _ in self.chain.devices]
         self.nodes = self._build_nodes()
         self._is_counting = False
@@ -138,16 +137,16 @@ class RoundNetwork:
         return self
 
     def is_done(self) -> bool:
-        """All rounds are final everywhere."""
+        """Return True if all rounds are final at every honest miner."""
         return all(self.get_final_round(node) > self.setting.rounds for node in self.nodes if node.held is None)
 
     def get_final_round(self, node: Node) -> int:
-        """The round that is open after the newest block that is final at this miner."""
+        """Return the round that is open after the newest final block of this miner."""
         return node.finals[-1].header.next_round if node.finals else 1
 
     @contextmanager
     def _count_signatures(self) -> Iterator[None]:
-        """Count what miners sign and check. Equal checks are computed once, and counted each time."""
+        """Count what miners sign and check. Equal checks are computed once and counted every time."""
         verify, sign = lru_cache(maxsize=100_000)(crypto.verify), Identity.sign
 
         def count_check(public_key: bytes, message: bytes, signature: bytes) -> bool:
@@ -168,7 +167,7 @@ class RoundNetwork:
         self._tell_devices(node)
 
     def step(self, node: Node, event: Any) -> None:
-        """One event through the miner's machine; then its effects, in order."""
+        """Give an event to the miner's machine, and run its effects in order."""
         head = node.state.chain.head
         effects: tuple[Any, ...]
         self._is_counting = True
@@ -178,11 +177,11 @@ class RoundNetwork:
             node.state, effects = machine.step(node.state, event, Millis(self.now), UnixMillis(self.now))
         self._is_counting = False
         for effect in effects:
-            self._carry_out(node, effect)
+            self._run_effect(node, effect)
         if node.state.chain.head != head:
             self._tell_devices(node)
 
-    def _carry_out(self, node: Node, effect: Any) -> None:
+    def _run_effect(self, node: Node, effect: Any) -> None:
         match effect:
             case mv.Publish(topic, packet):
                 self.publish(node, topic, packet, effect.qos)
@@ -215,9 +214,9 @@ class RoundNetwork:
                     self._finalise(node, sealed.block, sealed.seal)
 
     def _score(self, node: Node, subject: Address | None) -> int:
-        """A device's quality, and a little that every miner sees differently; the base model's is a constant.
+        """Return a device's quality plus a little that differs for every miner; the base model's score is constant.
 
-        There are as many devices as miners, one at home with each, so no miner has an aggregate to be scored.
+        There are as many devices as miners, one for each, so no miner has an aggregate to be scored.
         """
         if subject is None:
             return 6_000
@@ -226,7 +225,7 @@ class RoundNetwork:
 
     def _finalise(self, node: Node, block: Block, proof: bytes) -> None:
         if node.held is not None:
-            return  # what an attacker believes binds nobody
+            return  # what an attacker takes as final does not count
         record, header = self.record, block.header
         node.finals.append(block)
         node.proofs.append(proof)
@@ -246,7 +245,7 @@ class RoundNetwork:
         return self.rng.randint(*(links.slow_ms if is_slow else links.delay_ms))
 
     def publish(self, node: Node, topic: str, packet: bytes, qos: int) -> None:
-        """To the other miners who listen; what is for devices is known to them by their home's tip."""
+        """Send a packet to the other miners; devices follow the tip of their home instead."""
         channel, *rest = topic.split("/")[5:]
         if channel == "body":
             return
@@ -269,7 +268,7 @@ class RoundNetwork:
         self.at(self._draw_delay(), lambda: self.step(node, event) if self._is_heard(node, packet) else None)
 
     def _is_heard(self, node: Node, packet: bytes) -> bool:
-        """An attacker goes on with its own branch only."""
+        """Return False for blocks that reach an attacker, which follows only its own branch."""
         return node.held is None or not is_block(packet)
 
     def _note_block(self, packet: bytes) -> None:
@@ -283,7 +282,7 @@ class RoundNetwork:
     # --- the search for seals ----------------------------------------------------------------------------------------
 
     def _mine(self, node: Node, target: int) -> None:
-        """The search under a target takes so many hashes on average, and has no memory."""
+        """Plan when the miner finds a seal: the search has no memory, and its mean follows from target and hashrate."""
         node.search += 1
         search = node.search
         wait_ms = max(1, round(self.rng.expovariate(node.hashes_per_ms / compute_work(target))))
@@ -298,10 +297,10 @@ class RoundNetwork:
         self.at(wait_ms, find)
 
     def _verify_seal(self, block_hash: Hash, target: int, seal: bytes) -> int:
-        """The oracle in the place of `verify_seal`: a nonce seals the first block that it was shown with."""
+        """Replace `verify_seal` by an oracle: a nonce that was found seals the first block it is checked with."""
         if seal not in self.seals:
             verify_seal(block_hash, target, seal)
-            raise BadSeal("nobody has searched for this")
+            raise BadSeal("no miner has found this nonce")
         if self.seals[seal] is None:
             self.seals[seal] = block_hash
         if self.seals[seal] != block_hash:
@@ -336,7 +335,7 @@ class RoundNetwork:
         self._say(device)
 
     def _say(self, device: Device) -> None:
-        """What the tip of its home asks of it, unless it was said just now."""
+        """Send what the tip of its home asks for, unless that was sent just now."""
         tip = device.tip
         reveal = device.updates.get(tip.round.number) if tip is not None else None
         if tip is None or reveal is None:
@@ -362,5 +361,5 @@ class RoundNetwork:
             self.at(self._draw_delay(), partial(self.step, node, event))
 
     def get_height(self) -> Height:
-        """The lowest height that is final at every honest miner."""
+        """Return the greatest height that is final at every honest miner."""
         return Height(min(len(node.finals) for node in self.nodes if node.held is None))
