@@ -105,7 +105,7 @@ def test_a_wrong_kernel_is_found_before_the_file_is_written(tmp_path, monkeypatc
     """A layer that converts, and trains, but is not Keras's stops the build: no file, exit code 2, and the figures."""
     monkeypatch.setattr(ops.Relu, "forward", lambda self, x, parameters: (x * 0.99, x))
     assert main(["build", "--keras", "mlp", "--out", str(tmp_path / "out.tflite")]) == 2
-    assert "is not the Keras model" in capsys.readouterr().err
+    assert "differs from the Keras model" in capsys.readouterr().err
     assert not (tmp_path / "out.tflite").exists()
 
 

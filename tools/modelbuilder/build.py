@@ -1,4 +1,4 @@
-"""Convert a Keras model to a trainable .tflite file. Needs TensorFlow; nothing else in FLchain does."""
+"""Convert a Keras model to a trainable .tflite file. Needs TensorFlow."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from flchain_edge.model.tflite import RUNTIME_NAME, probe_model, read_runtime_ve
 from tools.modelbuilder.keras_models import require_tensorflow
 from tools.modelbuilder.reference import measure_errors
 
-ERROR_MAX = 1e-4  # 32-bit sums in another order differ by 1e-6; a fault seen differed by 4e-2
+ERROR_MAX = 1e-4  # 32-bit sums in another order differ by 1e-6; a fault that was seen differed by 4e-2
 
 
 def verify_built(model: Any, content: bytes) -> None:
-    """Hold a built file against its Keras model on the runtime installed here.
+    """Compare a built file with its Keras model on the runtime installed here.
 
-    The converter and the runtimes have known faults that change results in silence (see `ops`), and the loss falls with
-    a wrong gradient too. Raises ConfigError if probabilities or gradients are not TensorFlow's.
+    The converter and the runtimes have known faults that silently change results (see `ops`), and the loss falls even
+    with a wrong gradient. Raises ConfigError if probabilities or gradients differ from TensorFlow's.
     """
     probe_model(content)
     by_probability, by_gradient = measure_errors(model, content)
     if not max(by_probability, by_gradient) <= ERROR_MAX:
         raise ConfigError(
             (
-                f"the built model is not the Keras model on {RUNTIME_NAME} {read_runtime_version()}: probabilities "
-                f"differ by {by_probability:.2g}, gradients by {by_gradient:.2g} of their size (at most {ERROR_MAX:g})",
+                f"on {RUNTIME_NAME} {read_runtime_version()} the built model differs from the Keras model: "
+                f"probabilities by {by_probability:.2g}, gradients by {by_gradient:.2g} of their size (at most {ERROR_MAX:g})",
             )
         )
 
 
 def build_tflite(model: Any) -> bytes:
-    """The .tflite file of a Keras model; see `flchain_edge.model.tflite` for its signatures.
+    """Return the .tflite file of a Keras model; see `flchain_edge.model.tflite` for its signatures.
 
-    Raises ConfigError with every unsupported layer, or what the converter says.
+    Raises ConfigError with every unsupported layer, or with the converter's message.
     """
     require_tensorflow()
     import tensorflow as tf

@@ -23,7 +23,7 @@ REFUSED_OPTIONS = (
 
 @dataclass(frozen=True)
 class Chain:
-    """What the builder needs: the layers, shapes without batch, and the parameters as one vector (P,)."""
+    """A chain of layers: the layers, shapes without batch, and the parameters as one vector (P,)."""
 
     ops: tuple[ops.Op, ...]
     input_shape: tuple[int, ...]
@@ -44,10 +44,10 @@ class _Reader:
 
 
 def read_chain(model: Any) -> Chain:
-    """Translate a Keras model. Raises ConfigError that lists every layer and option that has no place on a device."""
+    """Translate a Keras model. Raises ConfigError with every layer and option that a device cannot train."""
     shape = tuple(model.input_shape[1:]) if isinstance(model.input_shape, tuple) else ()
     if not 1 <= len(shape) <= 3 or any(not isinstance(size, int) for size in shape):
-        raise ConfigError((f"input shape {model.input_shape}: one input of 1 to 3 known dimensions is needed",))
+        raise ConfigError((f"input shape {model.input_shape}: must be one input with 1 to 3 known dimensions",))
     reader = _Reader(shape)
     layers = [layer for layer in model.layers if type(layer).__name__ != "InputLayer"]
     if len(shape) == 2:
@@ -65,7 +65,7 @@ def read_chain(model: Any) -> Chain:
     if not layers or not _ends_in_softmax(layers[-1]) or (is_chain and len(reader.shape) != 1):
         reader.problems.append("the last layer must give class probabilities: Dense(activation='softmax') or Softmax")
     if not reader.problems and not any(step.parameter_shapes for step in reader.steps):
-        reader.problems.append("the model has nothing to learn")
+        reader.problems.append("the model has no weights to train")
     if reader.problems:
         raise ConfigError(tuple(reader.problems))
     flat = np.concatenate([np.asarray(w, np.float32).ravel() for w in model.get_weights()])
@@ -73,9 +73,9 @@ def read_chain(model: Any) -> Chain:
 
 
 def _check_chain(model: Any, layers: list[Any], reader: _Reader) -> bool:
-    """Whether each layer is fed by the one before and by nothing else; says where not."""
+    """Return True if the only input of each layer is the output of the one before; otherwise note where not."""
     if len(model.inputs) != 1 or len(model.outputs) != 1:
-        reader.problems.append("a model with one input and one output is needed")
+        reader.problems.append("the model must have one input and one output")
         return False
     if type(model).__name__ == "Sequential":
         return True
@@ -86,7 +86,7 @@ def _check_chain(model: Any, layers: list[Any], reader: _Reader) -> bool:
         except (AttributeError, ValueError):  # a layer that is used twice
             is_next = False
         if not is_next:
-            reader.refuse(layer, "not a simple chain: it is not fed by exactly the layer before it")
+            reader.refuse(layer, "not a simple chain: its input is not just the layer before it")
             return False
     return True
 
@@ -209,7 +209,7 @@ def _read_rescaling(layer: Any, reader: _Reader, is_last: bool) -> None:
 
 
 def _get_image_shape(reader: _Reader) -> tuple[int, ...]:
-    """Of the layer's input, without batch; a series gets its height of 1."""
+    """Return the shape of the layer's input without batch; a series has height 1."""
     return (1, *reader.shape) if len(reader.shape) == 2 else reader.shape
 
 

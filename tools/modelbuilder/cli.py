@@ -15,7 +15,7 @@ from tools.modelbuilder.zoo import ARCHITECTURES
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run `build` or `show`; 0 on success, 2 with every problem on stderr otherwise."""
+    """Run `build` or `show`. Return 0, or 2 with every problem on stderr."""
     args = _build_parser().parse_args(argv)
     try:
         if args.command == "build":
@@ -36,8 +36,8 @@ def _build_parser() -> argparse.ArgumentParser:
         "--keras", required=True, metavar="NAME|FILE", help=f"{', '.join(ARCHITECTURES)}, or a .keras file"
     )
     build.add_argument("--out", required=True, metavar="FILE", help="the .tflite file to write")
-    build.add_argument("--seed", type=int, default=0, help="of a built-in model's first weights (default 0)")
-    show = commands.add_parser("show", help="load a .tflite file in a child process, try it, and describe it")
+    build.add_argument("--seed", type=int, default=0, help="decides a built-in model's first weights (default 0)")
+    show = commands.add_parser("show", help="test a .tflite file in a child process, and describe it")
     show.add_argument("file", metavar="FILE")
     return parser
 
@@ -52,7 +52,7 @@ def _build(source: str, out: Path, seed: int) -> int:
     partial = out.with_name(out.name + ".partial")
     try:
         partial.write_bytes(model)
-        os.replace(partial, out)  # never half a model under the final name
+        os.replace(partial, out)  # so that the final name never has half a model
     except OSError as error:
         raise ConfigError((f"--out {out}: {error.strerror}",)) from error
     _describe(model)

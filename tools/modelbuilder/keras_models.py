@@ -13,9 +13,9 @@ SEED_DEFAULT = 0
 
 
 def load_keras(source: str, seed: int = SEED_DEFAULT) -> Any:
-    """A built-in architecture with weights drawn from `seed`, or the model in a .keras file with its own weights.
+    """Return a built-in architecture with random weights by `seed`, or the model in a .keras file.
 
-    Raises ConfigError if TensorFlow is missing, or the name or file is not one.
+    Raises ConfigError if TensorFlow is missing, or if there is no such name or model file.
     """
     require_tensorflow()
     import keras
@@ -33,8 +33,8 @@ def load_keras(source: str, seed: int = SEED_DEFAULT) -> Any:
 
 
 def require_tensorflow() -> None:
-    """Raises ConfigError that says what to install."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its start-up notes say nothing to an operator
+    """Raise ConfigError that says what to install, if TensorFlow is missing."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its start-up notes are no use to an operator
     try:
         import tensorflow  # noqa: F401
     except ImportError as error:

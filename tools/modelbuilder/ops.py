@@ -1,7 +1,7 @@
-"""The layers of a chain with their gradients written out, in operators that TensorFlow Lite has built in.
+"""The layers of a chain with explicit gradients, in operators that are built into TensorFlow Lite.
 
-TensorFlow's own gradients of ReLU, pooling and convolution convert only to Flex operators, which no small runtime
-holds; here each layer states its forward and its backward pass. Images are (batch, height, width, channels); a series
+TensorFlow's own gradients of ReLU, pooling and convolution convert only to Flex operators, which small runtimes do not
+have; so each layer here has its own forward and backward pass. Images are (batch, height, width, channels); a series
 is an image of height 1. Every `backward` takes the gradient of the loss by the layer's output and returns the gradient
 by its input and those by its parameters, in order.
 """
@@ -19,7 +19,7 @@ Shape = tuple[int, ...]
 
 
 class Op(Protocol):
-    """One step of the chain. `saved` is whatever forward wants to hand to its own backward."""
+    """One step of the chain. `saved` is what `forward` keeps for its own `backward`."""
 
     @property
     def parameter_shapes(self) -> tuple[Shape, ...]: ...
@@ -31,7 +31,7 @@ class Op(Protocol):
 
 @dataclass(frozen=True)
 class Gradients:
-    """By the input (None where nothing before it learns) and by each parameter."""
+    """The gradients by the input (None if no earlier layer learns) and by each parameter."""
 
     by_input: Tensor | None
     by_parameters: tuple[Tensor, ...] = ()
@@ -39,7 +39,7 @@ class Gradients:
 
 @dataclass(frozen=True)
 class Reshape:
-    """Batch kept, the rest reshaped: Flatten, and the height of 1 that a series gets."""
+    """Reshapes all but the batch: Flatten, and the height of 1 for a series."""
 
     shape_in: Shape
     shape_out: Shape
@@ -69,10 +69,10 @@ class Rescale:
 
 @dataclass(frozen=True)
 class Relu:
-    """max(x, 0), its gradient by a mask; 0 at 0, as in TensorFlow.
+    """max(x, 0), with its gradient by a mask; 0 at 0, as in TensorFlow.
 
-    `is_masked` where the input is a bare matrix product: the converter of TensorFlow 2.21 fuses a ReLU into
-    BATCH_MATMUL, which has no place for one, and so drops it without a word. A product with the mask is left alone.
+    `is_masked` is for an input that is a bare matrix product: the converter of TensorFlow 2.21 fuses a ReLU into
+    BATCH_MATMUL, which cannot hold one, and so silently drops it. It leaves a product with the mask alone.
     """
 
     is_masked: bool = False

@@ -1,4 +1,4 @@
-"""Gradients as TensorFlow's own differentiation gives them, kept in small files for environments without TensorFlow.
+"""Gradients by TensorFlow's own differentiation, kept in small files for environments without TensorFlow.
 
 `python -m tools.modelbuilder.reference tests/vectors/gradients` writes them again.
 """
@@ -22,14 +22,14 @@ BATCH = 8
 
 
 def build_inputs(input_shape: tuple[int, ...], classes: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """A fixed batch, x (BATCH, *input_shape) in 0..1 and y (BATCH,): by integers, so that every numpy agrees."""
+    """Return a fixed batch, x (BATCH, *input_shape) in 0..1 and y (BATCH,): the same with every version of numpy."""
     count = BATCH * int(np.prod(input_shape))
     x = (np.arange(count, dtype=np.int64) * 7919 % 1021 / 1021).astype(np.float32).reshape(BATCH, *input_shape)
     return x, (np.arange(BATCH) * 3 % classes).astype(np.int32)
 
 
 def compute_gradients(model: Any, x: NDArray[np.float32], y: NDArray[np.int32]) -> list[NDArray[np.float32]]:
-    """By each weight tensor of a Keras model, of the mean cross-entropy of a batch, by TensorFlow's automatic rules."""
+    """Return the gradient of a batch's mean cross-entropy by each weight tensor, from TensorFlow's autodiff."""
     import keras
     import tensorflow as tf
 
@@ -39,7 +39,8 @@ def compute_gradients(model: Any, x: NDArray[np.float32], y: NDArray[np.int32]) 
 
 
 def build_reference(model: Any) -> dict[str, NDArray[Any]]:
-    """`index` (N,) into a Keras model's flat gradient, `gradient` (N,) there, `scale` (N,) its tensor's largest."""
+    """Return `index` (N,) into a model's flat gradient, `gradient` (N,) there, and `scale` (N,): its tensor's
+    largest."""
     x, y = build_inputs(tuple(model.input_shape[1:]), int(model.output_shape[1]))
     index, gradient, scale, offset = [], [], [], 0
     for grad in compute_gradients(model, x, y):
@@ -56,10 +57,10 @@ def build_reference(model: Any) -> dict[str, NDArray[Any]]:
 
 
 def measure_errors(model: Any, content: bytes) -> tuple[float, float]:
-    """How far a .tflite file on this machine's runtime is from its Keras model, on the fixed batch.
+    """Return how far a .tflite file on this machine's runtime is from its Keras model, on the fixed batch.
 
-    The largest difference of a probability, and the largest difference of a gradient's entry over the largest entry of
-    the same tensor.
+    That is the largest difference of a probability, and the largest difference of a gradient's entry relative to the
+    largest entry of the same tensor.
     """
     built = TfliteModel(content)
     x, y = build_inputs(built.input_shape, built.classes)
@@ -70,12 +71,12 @@ def measure_errors(model: Any, content: bytes) -> tuple[float, float]:
 
 
 def _divide(difference: float, scale: float) -> float:
-    """A tensor whose gradient is 0 everywhere (no unit active) has no scale of its own."""
+    """Return the relative difference; absolute for a tensor whose gradient is 0 everywhere (no unit is active)."""
     return float(difference) / float(scale or 1.0)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Write NAME.npz for every built-in model into the folder named."""
+    """Write NAME.npz for every built-in model to the folder that is named."""
     for name in ARCHITECTURES:
         np.savez_compressed(Path(argv[0]) / f"{name}.npz", **build_reference(load_keras(name)))
     return 0

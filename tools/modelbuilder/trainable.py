@@ -16,10 +16,10 @@ MOMENTUM = 0.9
 
 
 class Trainable:
-    """All parameters in one float32 variable of shape (P,), in the order of the Keras model's trainable weights.
+    """Keeps all parameters in one float32 variable of shape (P,), in the order of the Keras model's trainable weights.
 
-    Loss: mean cross-entropy over the batch. Step: velocity = MOMENTUM * velocity + gradient, then
-    parameters -= learning_rate * velocity. `init` and `restore` put the velocity back to zero.
+    The loss is the mean cross-entropy over the batch. A step is velocity = MOMENTUM * velocity + gradient, then
+    parameters -= learning_rate * velocity. `init` and `restore` reset the velocity to zero.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Trainable:
         self.module.velocity = tf.Variable(np.zeros_like(start), name="velocity")
 
     def build_signatures(self) -> dict[str, Any]:
-        """The concrete functions, by signature name."""
+        """Return the concrete functions by signature name."""
         x = tf.TensorSpec((None, *self.input_shape), tf.float32, name="x")
         y = tf.TensorSpec((None,), tf.int32, name="y")
         rate = tf.TensorSpec((), tf.float32, name="learning_rate")
@@ -88,7 +88,7 @@ class Trainable:
         return {"parameters_count": tf.constant(self.start.size, tf.int32)}
 
     def _split(self, flat: Tensor) -> list[list[Tensor]]:
-        """The flat vector as the parameters of each layer."""
+        """Return the flat vector as the parameters of each layer."""
         pieces = iter(tf.split(flat, self.sizes))
         return [[tf.reshape(next(pieces), shape) for shape in op.parameter_shapes] for op in self.ops]
 
@@ -100,7 +100,7 @@ class Trainable:
         return x, saved
 
     def _compute_losses(self, logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of each row (batch,) and its gradient by the logits (batch, classes), softmax written out."""
+        """Return the cross-entropy of each row (batch,) and its gradient by the logits (batch, classes)."""
         shifted = logits - tf.reduce_max(logits, 1, keepdims=True)
         powers = tf.exp(shifted)
         total = tf.reduce_sum(powers, 1, keepdims=True)
@@ -109,7 +109,7 @@ class Trainable:
         return losses, powers / total - wanted
 
     def _compute_gradient(self, flat: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean loss () and its gradient by the flat vector (P,)."""
+        """Return the mean loss () and its gradient by the flat vector (P,)."""
         parameters = self._split(flat)
         logits, saved = self._forward(parameters, x)
         losses, grad = self._compute_losses(logits, y)

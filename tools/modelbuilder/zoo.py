@@ -1,4 +1,4 @@
-"""The built-in architectures, as functions from nothing to an untrained Keras model.
+"""The built-in architectures: functions that return an untrained Keras model.
 
 mlp    (784,)       -> 10 classes: digits of 28 x 28 pixels, flattened, values 0..1
 cnn    (28, 28, 1)  -> 10 classes: the same digits as images
@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-# Accelerations span a few g and are left alone; turning rates span some 10 rad/s and are brought to the same spread.
+# Accelerations span a few g and stay as they are; turning rates span some 10 rad/s and are scaled to the same spread.
 WATCH_SCALE = (1.0, 1.0, 1.0, 0.5, 0.5, 0.5)
 
 
 def build_mlp() -> Any:
-    """The 101,770-parameter perceptron that the federated learning literature measures itself on."""
+    """Return the 101,770-parameter perceptron that the literature of federated learning uses as its yardstick."""
     import keras
 
     layers = keras.layers
@@ -25,7 +25,7 @@ def build_mlp() -> Any:
 
 
 def build_cnn() -> Any:
-    """Two convolutions; a step costs some 20 times the perceptron's, the update a quarter of its bytes."""
+    """Return two convolutions; a step costs some 20 times the perceptron's, an update a quarter of its bytes."""
     import keras
 
     layers = keras.layers
@@ -45,7 +45,8 @@ def build_cnn() -> Any:
 
 
 def build_cnn1d() -> Any:
-    """Convolutions along time, averaged over it: where in the window a movement starts must not matter."""
+    """Return convolutions along time, averaged over it, so that the start of a movement in the window does not
+    matter."""
     import keras
 
     layers = keras.layers
