@@ -25,7 +25,8 @@ def verify_built(model: Any, content: bytes) -> None:
         raise ConfigError(
             (
                 f"on {RUNTIME_NAME} {read_runtime_version()} the built model differs from the Keras model: "
-                f"probabilities by {by_probability:.2g}, gradients by {by_gradient:.2g} of their size (at most {ERROR_MAX:g})",
+                f"probabilities by {by_probability:.2g}, gradients by {by_gradient:.2g} of their size (at most "
+                f"{ERROR_MAX:g})",
             )
         )
 
