@@ -108,7 +108,7 @@ def choose_tasks(arguments: argparse.Namespace) -> tuple[Task, ...]:
             ),
         )
     if arguments.model is not None:
-        raise ConfigError(("--model: needs --dataset-file; for a built-in dataset, use --task",))
+        raise ConfigError(("--model: needs --dataset-file; otherwise --task names data and model",))
     named = {f"{task.dataset}/{task.model}": task for task in (*FULL, *known)}
     if arguments.task is not None and arguments.task not in named:
         raise ConfigError((f"--task: unknown name {arguments.task!r}; known: {', '.join(named)}",))

@@ -27,10 +27,10 @@ COLUMNS: tuple[tuple[str, Callable[[Result], str]], ...] = (
     ("mined", lambda r: f"{r['mined']:.0f}"),
     ("Wh", lambda r: f"{r['energy_wh']:.1f}"),
     ("max C", lambda r: f"{r['temperature_max_c']:.1f}"),
-    ("throttled s", lambda r: f"{r['throttled_s']}"),
+    ("hot s", lambda r: f"{r['throttled_s']}"),
     ("charge", lambda r: "-" if r["charge_low"] is None else f"{r['charge_low']:.0%}"),
-    ("switches/h", lambda r: f"{r['switches_per_hour']:.0f}"),
-    ("violations s", lambda r: f"{sum(r['violations'].values())}"),
+    ("switch/h", lambda r: f"{r['switches_per_hour']:.0f}"),
+    ("broken s", lambda r: f"{sum(r['violations'].values())}"),
 )
 
 
@@ -94,8 +94,8 @@ def compute_to_best(point: Result) -> float:
 def _print_footer(console: Console, results: Result) -> None:
     machine = results["machine"]
     console.print(
-        "Profit is in thousandths of the currency; to best: over that of the best fixed split; throttled: by the "
-        "firmware; charge: the lowest; switches: changes of the split; violations: seconds in which a limit was "
+        "Profit is in thousandths of the currency; to best: over that of the best fixed split; hot: throttled by the "
+        "firmware; charge: the lowest; switch: changes of the split; broken: seconds in which a limit was "
         "broken.\n"
         f"Simulated on {machine['cpu']}, {machine['cores']} cores, Python "
         f"{machine['python']}, commit {results['commit']}; the figures are the same on every machine.",
