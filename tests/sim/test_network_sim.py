@@ -54,15 +54,15 @@ class WatchedNetwork(Network):
         super().__init__(*arguments, **options)
         self.seen: set[tuple[str, PacketType]] = set()
 
-    def _carry_out_miner(self, node: Node, effect: mv.Effect) -> None:
+    def run_miner_effect(self, node: Node, effect: mv.Effect) -> None:
         if isinstance(effect, mv.Publish):
             self.compare(node, effect.topic, effect.packet, effect.retain, effect.qos)
-        super()._carry_out_miner(node, effect)
+        super().run_miner_effect(node, effect)
 
-    def _carry_out_agent(self, node: Node, effect: av.Effect) -> None:
+    def run_agent_effect(self, node: Node, effect: av.Effect) -> None:
         if isinstance(effect, av.Publish):
             self.compare(node, effect.topic, effect.packet, False, 1)
-        super()._carry_out_agent(node, effect)
+        super().run_agent_effect(node, effect)
 
     def compare(self, node: Node, topic: str, packet: bytes, retain: bool, qos: int) -> None:
         rule, type = CHANNEL_RULES[Channel(read_topic_channel(topic))], decode_packet(packet).type

@@ -215,7 +215,7 @@ class Network:
                     self.crash(node.name)
                     return
                 node.crash_at_save -= 1
-            run_effect = self._run_miner_effect if node.is_miner else self._run_agent_effect
+            run_effect = self.run_miner_effect if node.is_miner else self.run_agent_effect
             run_effect(node, effect)
         if node.is_miner and node.behaviour is None and before.chain.height != node.state.chain.height:
             self.checker.check_chain(node.name, before.chain, node.state.chain, node.disk)
@@ -236,7 +236,8 @@ class Network:
 
         self.at(node.clock.stretch(delay_ms), fire)
 
-    def _run_miner_effect(self, node: Node, effect: mv.Effect) -> None:
+    def run_miner_effect(self, node: Node, effect: mv.Effect) -> None:
+        """Do what a miner's effect asks of the world."""
         match effect:
             case mv.Publish(topic, packet, retain):
                 self.broker.publish(node, topic, packet, retain)
@@ -268,7 +269,8 @@ class Network:
                 if node.behaviour is None:
                     self.checker.check_note(node.name, text, fields)
 
-    def _run_agent_effect(self, node: Node, effect: av.Effect) -> None:
+    def run_agent_effect(self, node: Node, effect: av.Effect) -> None:
+        """Do what an agent's effect asks of the world."""
         match effect:
             case av.Publish(topic, packet):
                 self.broker.publish(node, topic, packet)

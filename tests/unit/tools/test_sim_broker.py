@@ -7,7 +7,8 @@ from collections import Counter
 
 from flchain.base.crypto import Identity
 from flchain.base.types import Hash
-from flchain.wire.packets import PacketType, Topics, encode_packet
+from flchain.wire.packets import PacketType, encode_packet
+from flchain.wire.topics import Topics
 from tools.sim.broker import Broker, Heard
 from tools.sim.timeline import Timeline
 from tools.sim.world import Disk, Links, Node, OwnMessage
