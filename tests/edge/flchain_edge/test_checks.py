@@ -150,11 +150,10 @@ def test_brokers_that_are_not_there() -> None:
         assert levels(check_endpoint(here, None)) == ["OK"]
 
         def answer() -> None:
-            for _ in range(2):
-                peer, _ = listening.accept()
-                with peer:
-                    peer.sendall(b"220 mail\r\n" * 10)
-                    peer.recv(1000)
+            peer, _ = listening.accept()
+            with peer:
+                peer.sendall(b"220 mail\r\n" * 10)
+                peer.recv(1000)
 
         thread = threading.Thread(target=answer, daemon=True)
         found = list(check_endpoints(MqttSettings(brokers=(f"127.0.0.1:{here.port}", f"127.0.0.1:{port}"))))
@@ -165,6 +164,7 @@ def test_brokers_that_are_not_there() -> None:
         thread.start()
         (finding,) = check_endpoint(here, ssl.create_default_context())
         assert finding.level is Level.FAIL and "no TLS" in finding.reason
+        thread.join()
 
 
 def test_a_login_that_is_refused_or_answered_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
