@@ -17,7 +17,7 @@ from agent.cli import main as agent_main
 from flchain_edge.model.tflite import TfliteModel
 from miner.cli import main as miner_main
 from tools.cli import main as flchain
-from tools.network.network import get_model_file
+from tools.network.layout import get_model_file
 
 Main = Callable[[Sequence[str]], int]
 MAINS: dict[str, Main] = {"miner": miner_main, "agent": agent_main}

@@ -13,7 +13,7 @@ from tests.support.networks.field import FieldNetwork, make_node, save_levels
 from tests.support.networks.registrar import run_command
 from tools.demo.results import query
 from tools.network.broker import Broker, BrokerError, start_broker
-from tools.network.network import Node
+from tools.network.layout import Node
 
 MODEL = Path(__file__).parents[2] / "tools" / "models" / "cnn1d.tflite"
 

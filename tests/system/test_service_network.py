@@ -25,7 +25,7 @@ from tests.support.networks.field import FieldNetwork, make_node, save_levels
 from tests.support.networks.registrar import Registrar, make_registrar, run_command, serving
 from tools.inspect.audit import audit_file, compare
 from tools.network.broker import Broker, BrokerError, find_program
-from tools.network.network import Node
+from tools.network.layout import Node
 
 MODEL = Path(__file__).parents[2] / "tools" / "models" / "cnn1d.tflite"
 COMMANDS = {"agent": agent_command, "miner": miner_command}

@@ -23,7 +23,7 @@ from tests.support.networks.broker_bridge import BrokerBridge, build_filter
 from tests.support.networks.cuttable_proxy import CuttableProxy, started_proxy
 from tests.support.networks.real import Ends, RealNetwork, lay_out, started_network
 from tools.network.broker import Broker, start_broker
-from tools.network.network import Node
+from tools.network.layout import Node
 
 KILLS = int(os.environ.get("FLCHAIN_KILLS", "3"))
 """How often two miners are killed."""

@@ -21,7 +21,7 @@ from tools.demo.processes import CONNECTED, THREADS, Child
 from tools.demo.results import query
 from tools.network.broker import start_broker
 from tools.network.datasets import load_npz
-from tools.network.network import Network, Node, Plan, build_network
+from tools.network.layout import Network, Node, Plan, build_network
 
 pytestmark = pytest.mark.timeout(240)
 

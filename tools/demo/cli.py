@@ -25,7 +25,7 @@ from tools.demo.results import PLOT_FILE, build_results, find_problems, read_end
 from tools.demo.run import Run
 from tools.demo.summary import print_summary
 from tools.network.datasets import Dataset
-from tools.network.network import Network, build_network, open_network
+from tools.network.layout import Network, build_network, open_network
 
 EXIT_INTERRUPTED = 130
 LOG_FILE = "demo.log"

@@ -15,7 +15,7 @@ from flchain_edge.model.model_files import compute_initial_model
 from flchain_edge.model.tflite import TfliteModel
 from miner.edge.ledger.ledger import StoredBlock, replay_block
 from tools.demo.results import query, read_end
-from tools.network.network import Network
+from tools.network.layout import Network
 
 
 def sum_mined(ledger: Path, genesis: Genesis, initial_model: ModelVector) -> dict[Address, int]:

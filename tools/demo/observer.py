@@ -24,7 +24,7 @@ from flchain_edge.mqtt.inbox import LinkEvent, Received
 from flchain_edge.mqtt.link import MqttLink
 from flchain_edge.mqtt.settings import MqttSettings
 from flchain_edge.process.event_loop import read_clocks
-from tools.network.network import Network, Node
+from tools.network.layout import Network, Node
 
 
 @dataclass

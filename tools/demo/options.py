@@ -21,7 +21,7 @@ from flchain_edge.model.tflite import TfliteModel, probe_model
 from tools.demo.measures import load_measures
 from tools.network.broker import BrokerKind
 from tools.network.datasets import DATASETS, Dataset, load_dataset, load_npz
-from tools.network.network import PLAN_FILE, Plan, get_model_file
+from tools.network.layout import PLAN_FILE, Plan, get_model_file
 
 DEFAULTS: dict[str, object] = {
     "devices": 8,

@@ -18,7 +18,7 @@ import psutil
 
 from flchain.base.errors import ConfigError, FlchainError
 from flchain_edge.process.command import EXIT_CONFIG
-from tools.network.network import Node
+from tools.network.layout import Node
 
 RESTARTS_MAX = 3
 STOP_TIMEOUT_S = 10.0

@@ -20,7 +20,7 @@ from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct
 from flchain.wire.messages import Header
 from miner.edge.ledger.ledger import StoredBlock, replay_block
 from tools.demo.measures import Measures
-from tools.network.network import Network, Node, Plan
+from tools.network.layout import Network, Node, Plan
 
 RESULTS_FILE = "results.json"
 ROUNDS_FILE = "rounds.csv"

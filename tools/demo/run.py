@@ -19,7 +19,7 @@ from tools.demo.processes import DemoError, Processes, end_leftovers
 from tools.demo.results import iterate_models, read_end, read_last_round
 from tools.demo.view import DeviceRow, MinerRow, Snapshot
 from tools.network.broker import Broker, start_broker
-from tools.network.network import Network, Node, write_configs
+from tools.network.layout import Network, Node, write_configs
 
 TICK_S = 0.25
 START_TIMEOUT_S = 120.0

@@ -1,1 +1,1 @@
-"""A network on one machine: broker, nodes, data sets and their splits."""
+"""A network on one machine: `layout` makes its folder, `broker` runs its broker, `datasets` and `splits` its data."""

@@ -16,7 +16,7 @@ from flchain.wire.messages import Body, Header, Kind, Phase
 from miner.edge.ledger.file import open_ledger_file
 from tools.demo.processes import Processes
 from tools.demo.results import query
-from tools.network.network import Node
+from tools.network.layout import Node
 
 DEADLINE_S = 90.0
 """Longest wait for one condition: no claim about speed, only the end of patience."""

@@ -20,7 +20,7 @@ from tools.demo.processes import Processes
 from tools.demo.results import query
 from tools.inspect.audit import Audit, audit_file, compare
 from tools.network.datasets import load_npz
-from tools.network.network import Network, Node, Plan, build_network, write_configs
+from tools.network.layout import Network, Node, Plan, build_network, write_configs
 
 DEADLINE_S = 90.0
 """Longest wait for one condition: no claim about speed, only the end of patience."""

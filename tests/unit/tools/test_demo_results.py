@@ -13,7 +13,7 @@ from flchain.base.types import Address
 from tools.demo.measures import MEASURES_FILE, Measures, load_measures
 from tools.demo.results import Cost, NodeEnd, find_problems, read_costs
 from tools.demo.view import format_bars, format_bytes
-from tools.network.network import Node
+from tools.network.layout import Node
 
 END = NodeEnd(name="agent-0", role="agent", round=4, model_hash="aa" * 32, head="bb" * 32, height=17)
 

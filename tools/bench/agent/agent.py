@@ -20,7 +20,7 @@ from tools.demo.processes import Processes
 from tools.demo.results import read_last_round
 from tools.network.broker import start_broker
 from tools.network.datasets import load_dataset
-from tools.network.network import Network, Node, Plan, build_network, write_configs
+from tools.network.layout import Network, Node, Plan, build_network, write_configs
 
 METHOD = (
     "(a) Two processes that each want all cores, under every mechanism that works here, next to idle-priority load on "

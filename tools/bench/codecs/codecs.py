@@ -27,7 +27,7 @@ from flchain.wire.envelope import encode_struct, seal
 from flchain.wire.messages import SALT_BYTES, Certificate, Commit, Header, Phase, Reveal
 from flchain_edge.model.tflite import TfliteModel
 from tools.network.datasets import MODEL_SHAPES, Dataset, load_dataset, load_npz
-from tools.network.network import get_model_file
+from tools.network.layout import get_model_file
 from tools.network.splits import Part, split
 
 METHOD = (
