@@ -165,14 +165,14 @@ class MinerRunner:
         """What goes to devices and is long is kept, so that they can ask for what they lack of it."""
         packet, channel = effect.packet, read_topic_channel(effect.topic)
         chunk_bytes = CHUNK_BYTES
-        if effect.is_drawn:
+        if effect.is_pulled:
             chunk_bytes = DEVICE_CHUNK_BYTES
         elif channel in ("body", "light"):
             chunk_bytes = compute_pushed_chunk_bytes(len(packet))
         if len(packet) > chunk_bytes and chunk_bytes < CHUNK_BYTES:
             self._sent.put(packet, chunk_bytes)
         payloads = split_packet(packet, chunk_bytes)
-        for payload in payloads[:FIRST_CHUNKS] if effect.is_drawn else payloads:
+        for payload in payloads[:FIRST_CHUNKS] if effect.is_pulled else payloads:
             self._link.publish(effect.topic, payload, retain=effect.retain, qos=effect.qos)
 
     async def _score(self, effect: ComputeScore) -> None:

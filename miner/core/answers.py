@@ -66,7 +66,7 @@ def _build_answer(state: MinerState, want: Want, ask: messages.Ask, topic: str) 
         return tuple(_publish_head(topic, each) for each in dict.fromkeys((*missed, head)))
     if want is Want.HEAD:
         return (_publish_head(topic, head),)
-    return (Publish(topic, _build_model_packet(state, head, want, ask.model_round), is_drawn=True),)
+    return (Publish(topic, _build_model_packet(state, head, want, ask.model_round), is_pulled=True),)
 
 
 def _build_model_packet(state: MinerState, head: Head, want: Want, model_round: int) -> bytes:

@@ -9,12 +9,14 @@ from typing import TypeAlias
 
 from flchain.base.crypto import Identity
 from flchain.base.frozen import Growing
-from flchain.base.types import EARLIEST, Address, Hash, Height, Millis, ModelVector, Round, UnixMillis, View
+from flchain.base.types import EARLIEST, Address, Hash, Height, Millis, UnixMillis, View
 from flchain.consensus.bft import BftState, Timeout
 from flchain.ledger.state import NO_HEIGHT, ChainState
 from flchain.light.trust import Head, Trust
+from flchain.machines.effects import ComputeScore, Note, Publish, Refuse, SendChunks, StartTimer
+from flchain.machines.events import Connected, PacketReceived, ScoreComputed, TimerFired
 from flchain.rules.blocks import Block
-from flchain.wire.chunks import Assembly, Ranges
+from flchain.wire.chunks import Assembly
 from flchain.wire.envelope import Verified
 from flchain.wire.messages import Want
 from flchain.wire.packets import Packet, PacketType, encode_packet
@@ -24,6 +26,18 @@ from miner.core.order_pool import OrderPool
 from miner.core.tip import Changes, Deltas, Tip
 from miner.core.words import Words
 
+__all__ = [  # a miner's whole vocabulary is found here: these words it shares with a device, the others are its own
+    "ComputeScore",
+    "Connected",
+    "Note",
+    "PacketReceived",
+    "Publish",
+    "Refuse",
+    "ScoreComputed",
+    "SendChunks",
+    "StartTimer",
+    "TimerFired",
+]
 BEFORE_ANYTHING = Millis(0)
 
 
@@ -36,49 +50,7 @@ class Timer(Enum):
     ASK = "ask"  # still behind a peer: ask it for blocks
 
 
-@dataclass(frozen=True)
-class PacketReceived:
-    """An MQTT payload as it came."""
-
-    topic: str
-    payload: bytes
-
-
-@dataclass(frozen=True)
-class TimerFired:
-    """A timer of this machine, or a timeout of consensus."""
-
-    timer: Timer | Timeout
-
-
-@dataclass(frozen=True)
-class ScoreComputed:
-    """The scorer's answer: basis points of accuracy; `subject` as in ComputeScore."""
-
-    round: Round
-    subject: Address | None
-    score: int
-
-
-@dataclass(frozen=True)
-class Connected:
-    """The link to the broker is up (again): what others missed is said again."""
-
-
-Event: TypeAlias = PacketReceived | TimerFired | ScoreComputed | Connected
-
-
-@dataclass(frozen=True)
-class Publish:
-    """Send a packet, in chunks if it is long."""
-
-    topic: str
-    packet: bytes
-    retain: bool = False
-    qos: int = 1
-    """0 for votes and scores: gossip repeats them until the height is final, so a broker need not store them."""
-    is_drawn: bool = False
-    """For one device: of a long packet only the first chunks, the device draws the others at its link's pace."""
+Event: TypeAlias = PacketReceived | TimerFired[Timer | Timeout] | ScoreComputed | Connected
 
 
 @dataclass(frozen=True)
@@ -115,53 +87,17 @@ class SendBlocks:
     count: int
 
 
-@dataclass(frozen=True)
-class SendChunks:
-    """Send these chunks of a long packet that was sent from here, if it is still at hand."""
-
-    topic: str
-    digest: bytes
-    ranges: Ranges
-
-
-@dataclass(frozen=True)
-class StartTimer:
-    """Bring `timer` back as TimerFired after `delay_ms`."""
-
-    timer: Timer | Timeout
-    delay_ms: int
-
-
-@dataclass(frozen=True)
-class ComputeScore:
-    """Evaluate a model, shape (P,), on this miner's own data and answer with ScoreComputed.
-
-    `subject` is None for the base model, a device for its update, a miner for the aggregate of its devices' updates.
-    """
-
-    round: Round
-    subject: Address | None
-    model: ModelVector
-
-
-@dataclass(frozen=True)
-class Refuse:
-    """A peer's message was dropped and changed nothing: count it under `code`."""
-
-    code: str
-    detail: str
-
-
-@dataclass(frozen=True)
-class Note:
-    """Something an operator wants to read: a log line with its fields."""
-
-    text: str
-    fields: dict[str, object]
-
-
 Effect: TypeAlias = (
-    Publish | SaveVote | SaveBlock | SaveState | SendBlocks | SendChunks | StartTimer | ComputeScore | Refuse | Note
+    Publish
+    | SaveVote
+    | SaveBlock
+    | SaveState
+    | SendBlocks
+    | SendChunks
+    | StartTimer[Timer | Timeout]
+    | ComputeScore
+    | Refuse
+    | Note
 )
 
 

@@ -109,7 +109,7 @@ class Answer:
         for effect in effects:
             match effect:
                 case mv.Publish(_, answer):
-                    assert effect.is_drawn
+                    assert effect.is_pulled
                     self.sent.put(answer, PIECE)
                     self.queue += split_packet(answer, PIECE)[:FIRST_CHUNKS]
                 case mv.SendChunks(_, digest, ranges):
