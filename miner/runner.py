@@ -33,6 +33,7 @@ from flchain_edge.process.sd_notify import Notifier, ServiceReport
 from flchain_edge.settings.node import load_identity
 from miner.core import catch_up
 from miner.core.machine import build_miner_state, step
+from miner.core.state import MinerState
 from miner.core.tip import Standing
 from miner.core.values import (
     ComputeScore,
@@ -40,7 +41,6 @@ from miner.core.values import (
     Effect,
     Event,
     MinerConfig,
-    MinerState,
     Note,
     PacketReceived,
     Publish,
@@ -115,7 +115,7 @@ class MinerRunner:
             return
         self._state, effects = step(self._state, event, *read_clocks())
         for effect in effects:
-            await self._carry_out(effect)
+            await self._run_effect(effect)
 
     async def _catch_up(self, event: Event) -> None:
         """Take blocks and sign nothing about any; then begin as after a start, with what was said at that height."""
@@ -123,17 +123,16 @@ class MinerRunner:
             return
         self._state, effects = step(self._state, event, *read_clocks())
         for effect in catch_up.select_effects(effects, self._state.chain.chain):
-            await self._carry_out(effect)
+            await self._run_effect(effect)
         chain = self._state.chain
         if chain.height >= self._silent_until:
             own = await self._ledger.get_own(Height(chain.height + 1))
             state = self._state
-            standing = Standing(chain, state.tip, state.changes, state.deltas, state.base)
-            self._state = build_miner_state(state.config, standing, *own)
+            self._state = build_miner_state(state.config, Standing(chain, state.ledger), *own)
             log.info("caught up, taking part again", extra={"height": chain.height})
             self._queue.post(Connected())
 
-    async def _carry_out(self, effect: Effect) -> None:
+    async def _run_effect(self, effect: Effect) -> None:
         match effect:
             case Publish():
                 self._publish(effect)
@@ -146,7 +145,7 @@ class MinerRunner:
             case SendBlocks(topic, height, count):
                 for row in await self._ledger.get_blocks(height, count):
                     packet = encode_packet(PacketType.BLOCK, row.header, row.certificate, row.body)
-                    await self._carry_out(Publish(topic, packet))
+                    await self._run_effect(Publish(topic, packet))
             case SendChunks(topic, digest, ranges):
                 for payload in self._sent.build_chunks(digest, ranges):
                     self._link.publish(topic, payload)

@@ -1,4 +1,4 @@
-"""What a miner tells everybody of its newest final block."""
+"""What a miner publishes about its newest final block."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ from flchain.light.trust import decode_sets
 from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct
 from flchain.wire.messages import Header, Phase
 from flchain.wire.packets import PacketType, encode_packet
-from miner.core.values import Effect, MinerState, Publish
+from miner.core.state import MinerState
+from miner.core.values import Effect, Publish
 
 
 def publish_tip(state: MinerState, is_again: bool = False) -> tuple[Effect, ...]:
-    """The newest header and certificate, retained, and its body if devices need it.
+    """Return the effects that publish the newest header and certificate, retained, and its body if devices need it.
 
-    `is_again` after a loss: light devices may then have missed any header, and are told this one in its place.
+    `is_again` after a lost link: light devices may have missed any header, so they get this one even if it would not
+    be news to them.
     """
-    if state.tip is None:
+    me, tip = state.config.identity.address, state.ledger.tip
+    if tip is None:
         return ()
-    me, tip = state.config.identity.address, state.tip
     sets = tip.head.sets if tip.is_change else b""
     head = encode_packet(PacketType.HEAD, tip.head.header, tip.head.certificate, sets)
     effects: tuple[Effect, ...] = (Publish(state.topics.miner_head(me), head, retain=True),)

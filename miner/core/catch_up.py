@@ -1,6 +1,6 @@
-"""What a miner does while it is silent (see edge.ledger_resync): it asks for final blocks, takes them, and no more.
+"""What a miner does while it is silent (see `miner.edge.ledger.resync`): it only asks for final blocks and takes them.
 
-It hears no votes and no proposals and its consensus has no timers, so it cannot decide anything either.
+It ignores votes and proposals, and its consensus has no timers, so it cannot decide anything either.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CHANNELS = frozenset({"head", "to"})
 
 
 def is_heard(event: Event) -> bool:
-    """True for what leads to final blocks."""
+    """True for events that lead to final blocks."""
     match event:
         case PacketReceived(topic):
             try:
@@ -43,7 +43,7 @@ def is_heard(event: Event) -> bool:
 
 
 def select_effects(effects: tuple[Effect, ...], chain: Hash) -> tuple[Effect, ...]:
-    """Of what the machine wants, that which says nothing about a block."""
+    """Return those of the machine's effects that sign nothing about a block."""
     return tuple(effect for effect in effects if _is_harmless(effect, chain))
 
 

@@ -1,7 +1,7 @@
-"""Messages that wait for a block: bounded, one of a kind per sender and round, and it says what it drops.
+"""Messages that wait for a block: bounded, one of each kind for a sender and round; what is dropped is reported.
 
-They are kept as they were verified. A block that carries them, and a peer that repeats them, are recognised by the very
-bytes: nothing is opened again.
+They are kept as they were verified. When a block carries them or a peer repeats them, their bytes are recognised, and
+nothing is opened again.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from flchain.base.errors import DuplicateMessage, InvalidMessage, PoolFull
 from flchain.base.frozen import Growing
 from flchain.base.types import Address, Round
+from flchain.incentives import REPUTATION_MAX
 from flchain.ledger.state import ChainState, find_device
 from flchain.rules.phases import PHASE_KINDS
 from flchain.rules.transactions import check_transaction, verify_transaction
@@ -19,6 +20,8 @@ from flchain.wire.envelope import Letter, Verified
 from flchain.wire.messages import Kind
 
 POOL_BYTES_MAX = 256_000_000
+NEVER_DROPPED = REPUTATION_MAX + 1
+"""Above every device's reputation: validators' scores are small and never make room for a device."""
 
 Slot = tuple[Round, Kind]
 Key = tuple[Round, Kind, Address]
@@ -36,14 +39,14 @@ class Mempool:
     bytes_held: int = 0
 
     def iterate(self) -> Iterator[tuple[Key, Verified]]:
-        """All that waits, with its place."""
+        """Return all messages, each with its place."""
         for (round_number, kind), pending in self.slots.items():
             for sender, said in pending.items():
                 yield (round_number, kind, sender), said
 
 
 def is_known(pool: Mempool, letter: Letter) -> bool:
-    """True if these very bytes wait already. Raises DuplicateMessage if the sender has said something else here."""
+    """True if these bytes wait already. Raises DuplicateMessage if another message of the sender has this place."""
     held = get_pending(pool, Round(letter.number), letter.kind).get(letter.sender)
     if held is not None and held.raw != letter.raw:
         raise DuplicateMessage(f"another {letter.kind.name} of {letter.sender.hex()} in round {letter.number}")
@@ -51,7 +54,7 @@ def is_known(pool: Mempool, letter: Letter) -> bool:
 
 
 def insert(pool: Mempool, state: ChainState, said: Verified) -> tuple[Mempool, tuple[Key, ...]]:
-    """Add a message that is not known yet; returns what was dropped for it.
+    """Add a message that is not known yet; return also the places of what was dropped for it.
 
     When full, messages of devices with the lowest reputation go first. Raises PoolFull if the new one is the lowest.
     """
@@ -78,23 +81,23 @@ def _make_room(pool: Mempool, state: ChainState, said: Verified) -> tuple[Mempoo
 
 def _get_reputation(state: ChainState, sender: Address) -> int:
     device = find_device(state, sender)
-    return device.reputation if device else 10_001  # validators' scores are small and never dropped for a device
+    return device.reputation if device else NEVER_DROPPED
 
 
 def get_pending(pool: Mempool, round_number: Round, kind: Kind | None) -> Pending:
-    """The messages of one kind for one round, by sender."""
+    """Return the messages of one kind for one round, by sender."""
     return pool.slots.get((round_number, kind), NOTHING_PENDING) if kind is not None else NOTHING_PENDING
 
 
 def remove(pool: Mempool, keys: frozenset[Key]) -> Mempool:
-    """Without the messages at these places."""
+    """Return the pool without the messages at these places."""
     return _build(said for key, said in pool.iterate() if key not in keys) if keys else pool
 
 
 def drop_refused(pool: Mempool, state: ChainState) -> tuple[Mempool, tuple[InvalidMessage, ...]]:
-    """When a phase begins: without what came before it and turns out to break a rule of the chain, and why.
+    """When a phase begins, drop its messages that arrived early and turn out to break a rule; return also the reasons.
 
-    Of the others is kept what the rules have worked out.
+    The others keep what the rules have worked out.
     """
     slot = state.round.number, PHASE_KINDS.get(state.round.phase)
     kept: list[Verified] = []
@@ -111,7 +114,7 @@ def drop_refused(pool: Mempool, state: ChainState) -> tuple[Mempool, tuple[Inval
 
 
 def prune(pool: Mempool, round_number: Round) -> Mempool:
-    """Without the messages of rounds that are over."""
+    """Return the pool without the messages of rounds that are over."""
     if all(slot[0] >= round_number for slot in pool.slots):
         return pool
     return _build(said for key, said in pool.iterate() if key[0] >= round_number)

@@ -17,10 +17,11 @@ OrderPool = dict[bytes, Verified]
 
 
 def insert(pool: OrderPool, state: ChainState, letter: Letter) -> OrderPool:
-    """Add an order that is right now or may be later. Raises InvalidMessage's subclasses; PoolFull: try again later.
+    """Add an order that a block can carry now or perhaps later. Raises InvalidMessage's subclasses.
 
-    When full, one that no block could carry now goes for one that the next block can: waiting costs no fee, so that
-    otherwise a few accounts could keep everybody's orders out for ever, and evidence against them.
+    When the pool is full, an order that the next block can carry replaces one that it cannot; if there is none, this
+    raises PoolFull. Waiting is free: without this rule a few accounts could keep out everybody's orders for ever, and
+    evidence against themselves.
     """
     assert letter.kind in ORDER_KINDS
     said = verify_order(state, letter)
@@ -36,7 +37,7 @@ def insert(pool: OrderPool, state: ChainState, letter: Letter) -> OrderPool:
 
 
 def prune(pool: OrderPool, state: ChainState) -> OrderPool:
-    """Without the orders that are done, or that a rule has come to refuse."""
+    """Return the pool without orders that are done or that a rule now refuses."""
     kept: OrderPool = {}
     for raw, said in pool.items():
         try:
@@ -50,7 +51,7 @@ def prune(pool: OrderPool, state: ChainState) -> OrderPool:
 def _is_ready(state: ChainState, said: Verified) -> bool:
     """True if the next block can carry the order, False if it must wait for its turn or for money.
 
-    Raises what is wrong with it, WrongSequence if it is done.
+    Raises InvalidMessage's subclasses if no block can ever carry it, WrongSequence if one has.
     """
     gap = _get_gap(state, said)
     if gap < 0:
@@ -65,16 +66,16 @@ def _is_ready(state: ChainState, said: Verified) -> bool:
 
 
 def _get_gap(state: ChainState, said: Verified) -> int:
-    """How many orders of the sender come before this one: 0 if it is its turn, less if it is done."""
+    """Return how many orders of the sender must come first: 0 if it is this one's turn, negative if it is done."""
     account = find_account(state, said.sender)
     assert account is not None, "verified"
     return 0 if said.kind is Kind.EVIDENCE else said.number - account.sequence
 
 
 def _drop_unready(pool: OrderPool, state: ChainState) -> OrderPool:
-    """Without the order that is furthest from its turn, or else one that lacks the money; as it is if all are ready."""
+    """Drop the order that is furthest from its turn, otherwise one that lacks the money; none if all are ready."""
     victim = max(pool, key=lambda raw: _get_gap(state, pool[raw]))
-    if not _get_gap(state, pool[victim]):  # only now the expensive look
+    if not _get_gap(state, pool[victim]):  # only now the expensive check
         poor = next((raw for raw, said in pool.items() if not _is_ready(state, said)), None)
         if poor is None:
             return pool

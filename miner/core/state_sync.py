@@ -1,8 +1,8 @@
 """How a miner that is far behind takes a whole state from a peer, and what it must trust for that.
 
-A state proves itself by a final header (see `flchain.ledger.snapshot`), the header by the validators that this miner
-trusts. If these have changed too much, it first follows the headers at which they changed. Its own votes are not
-touched: they are of heights above its own, and where the state is beyond them, they are of heights that are final.
+A final header proves a state (see `flchain.ledger.snapshot`), and validators that this miner trusts prove the header.
+If the validators have changed too much, it first follows the headers at which they changed. Its own votes stay: they
+are of heights above its own, or, where the state is beyond them, of heights that are final.
 """
 
 from __future__ import annotations
@@ -17,38 +17,37 @@ from flchain.wire import messages
 from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct, seal
 from flchain.wire.messages import Header, Want
 from flchain.wire.packets import Packet, PacketType, encode_packet
-from miner.core.agreement import stand_at
-from miner.core.tip import Tip, add_change
-from miner.core.values import Effect, MinerState, Note, Publish, SaveState
+from miner.core.agreement import enter_state
+from miner.core.state import MinerState, Transition
+from miner.core.tip import LedgerSummary, Tip, add_change
+from miner.core.values import Note, Publish, SaveState
 
 BEHIND_HEIGHTS = 1_000
-"""A miner that is further behind asks for a state, not for blocks."""
-
-Transition = tuple[MinerState, tuple[Effect, ...]]
+"""A miner that is further behind than this asks for a state, not for blocks."""
 
 
 def build_ask(state: MinerState, to: Address, want: Want) -> Publish:
-    """A question to one peer, from this miner's own height on, or from what it trusts beyond it."""
+    """Return a question to one peer for what follows this miner's own height, or what it trusts beyond that."""
     height = (get_trust(state).height if want is Want.CHANGES else state.chain.height) + 1
     ask = messages.Ask(height, to, want, state.chain.round.number - 1)
-    return state.tell_miners(seal(ask, state.chain.chain, state.config.identity))
+    return state.build_gossip(seal(ask, state.chain.chain, state.config.identity))
 
 
 def get_trust(state: MinerState) -> Trust:
-    """What this miner trusts: its own chain, or the newest header that it has followed from there."""
-    return state.trust or build_trust(state.chain, state.config.checkpoint)
+    """Return what this miner trusts: its own chain, or the newest header that it has followed from there."""
+    return state.catch_up.trust or build_trust(state.chain, state.config.checkpoint)
 
 
 def build_state_packet(state: MinerState) -> bytes | None:
-    """The state after this miner's newest block, for a peer; None at the very start."""
-    if state.tip is None:
+    """Return the packet with the state after this miner's newest block; None at the very start."""
+    if state.ledger.tip is None:
         return None
-    head = state.tip.head
+    head = state.ledger.tip.head
     return encode_packet(PacketType.STATE, head.header, head.certificate, head.sets, encode_state(state.chain))
 
 
 def on_change(state: MinerState, owner: Address, packet: Packet) -> Transition:
-    """A header at which validators changed, from a peer that was asked. Raises InvalidMessage's subclasses."""
+    """Follow a header at which validators changed. Raises InvalidMessage's subclasses."""
     head = Head(*packet.fields)
     if decode_struct(head.header, Header, HEADER_BYTES_MAX).height <= get_trust(state).height:
         return state, ()
@@ -56,14 +55,15 @@ def on_change(state: MinerState, owner: Address, packet: Packet) -> Transition:
         _, trust = verify_final(get_trust(state), head, state.clock_ms)
     except TrustExpired as error:
         return _on_expired(state, error)
-    changes = state.changes
+    ledger = state.ledger
     if trust.validators != trust.signing:
-        changes = add_change(changes, trust.height, Tip(head, None, None, is_change=True))
-    return replace(state, trust=trust, changes=changes), ()
+        changes = add_change(ledger.changes, trust.height, Tip(head, None, None, is_change=True))
+        ledger = replace(ledger, changes=changes)
+    return replace(state, catch_up=replace(state.catch_up, trust=trust), ledger=ledger), ()
 
 
 def on_state(state: MinerState, owner: Address, packet: Packet) -> Transition:
-    """A peer's state: taken if it is beyond this miner's own and final. Raises InvalidMessage's subclasses."""
+    """Take a peer's state if it is final and beyond this miner's own. Raises InvalidMessage's subclasses."""
     *parts, data = packet.fields
     head = Head(*parts)
     header = decode_struct(head.header, Header, HEADER_BYTES_MAX)
@@ -79,13 +79,14 @@ def on_state(state: MinerState, owner: Address, packet: Packet) -> Transition:
     after = decode_state(data, head.header, params, compute_state_bytes_max(params, len(state.chain.devices)))
     tip = Tip(head, None, None, is_change=header.validators_hash != header.next_validators_hash)
     note = Note("took a state from a peer", {"height": after.height, "before": state.chain.height})
-    state = replace(state, base=after.height, deltas=(), is_expired=False)
-    return stand_at(state, after, tip, SaveState(head, data), note)
+    ledger = LedgerSummary(tip, add_change(state.ledger.changes, after.height, tip), (), after.height)
+    state = replace(state, catch_up=replace(state.catch_up, is_expired=False))
+    return enter_state(state, after, ledger, SaveState(head, data), note)
 
 
 def _on_expired(state: MinerState, error: TrustExpired) -> Transition:
-    """Only an operator can say which chain is the true one: said once, loudly."""
-    if state.is_expired:
+    """Tell the operator, once: nobody else can say which chain is the true one."""
+    if state.catch_up.is_expired:
         return state, ()
-    note = Note("THIS MINER WAS AWAY FOR TOO LONG; set `checkpoint` to a header's hash", {"cause": str(error)})
-    return replace(state, is_expired=True), (note,)
+    note = Note("THIS MINER WAS OFFLINE FOR TOO LONG; set `checkpoint` to a header's hash", {"cause": str(error)})
+    return replace(state, catch_up=replace(state.catch_up, is_expired=True)), (note,)

@@ -1,8 +1,8 @@
-"""The newest final block as others want it, and the way to its validators: what a miner tells those who are behind."""
+"""What a miner keeps in memory of its ledger for nodes that are behind: newest block, validator changes, deltas."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from flchain.base.fixedpoint import VALUE_BYTES
@@ -14,7 +14,7 @@ from flchain.light.trust import Head, encode_sets
 from flchain.rules.blocks import Block, is_body_for_devices, is_settling
 
 CHANGES_KEPT_MAX = 256
-"""A device that has missed more changes of the validators than these needs a checkpoint."""
+"""A device that has missed more changes of the validators than this needs a checkpoint."""
 
 DELTAS_BYTES_MAX = 4_000_000
 DELTA_FRAME_BYTES = 5
@@ -23,15 +23,15 @@ DELTA_FRAME_BYTES = 5
 
 @dataclass(frozen=True)
 class Tip:
-    """The newest final block; its head comes with the validators."""
+    """The newest final block: header, certificate and validators in `head`, and what devices need of its body."""
 
     head: Head
     body: bytes | None
-    """Only if devices need it: updates or a settlement."""
+    """None unless devices need it: updates or a settlement."""
     light_body: bytes | None
-    """What light devices take in its place; None if the block settles nothing, or came with a state."""
+    """What light devices take instead; None if the block settles nothing or arrived with a state."""
     is_change: bool
-    """True if the validators of the next block are others."""
+    """True if the next block has other validators."""
 
 
 Deltas: TypeAlias = tuple[tuple[Round, bytes], ...]
@@ -40,20 +40,29 @@ Changes: TypeAlias = tuple[tuple[Height, Head], ...]
 """The final headers at which validators changed, in order of height: what leads a light client to the present ones."""
 
 
-@dataclass(frozen=True, eq=False)
-class Standing:
-    """Where a miner stands after a start: the chain's state by its ledger, and what it tells others of it."""
+@dataclass(frozen=True)
+class LedgerSummary:
+    """What a miner answers with, beyond the blocks in its ledger."""
 
-    chain: ChainState
     tip: Tip | None = None
+    """None at the very start of a chain."""
     changes: Changes = ()
+    """The newest CHANGES_KEPT_MAX of them."""
     deltas: Deltas = ()
     base: Height = NO_HEIGHT
-    """The ledger has the blocks after this height: 0, or that of the state it began anew with."""
+    """The ledger has the blocks after this height: 0, or the height of the state that it begins with."""
+
+
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """Where a miner stands after a start: the chain's state according to its ledger, and the ledger's summary."""
+
+    chain: ChainState
+    ledger: LedgerSummary = field(default_factory=LedgerSummary)
 
 
 def build_tip(block: Block, certificate: bytes, before: ChainState, after: ChainState) -> Tip:
-    """The block between two states, as others want it."""
+    """Return the tip for the block that leads from one state to the next."""
     head = Head(block.header_bytes, certificate, encode_sets(before.validators, after.validators))
     body = block.body_bytes if is_body_for_devices(block.header) else None
     light_body = None
@@ -63,15 +72,24 @@ def build_tip(block: Block, certificate: bytes, before: ChainState, after: Chain
 
 
 def extend(standing: Standing, block: Block, certificate: bytes, after: ChainState) -> Standing:
-    """After one more final block."""
-    tip = build_tip(block, certificate, standing.chain, after)
-    changes = add_change(standing.changes, after.height, tip)
-    return Standing(after, tip, changes, add_delta(standing.deltas, standing.chain, after), standing.base)
+    """Return the standing after one more final block."""
+    return Standing(after, add_block(standing.ledger, block, certificate, standing.chain, after))
+
+
+def add_block(
+    ledger: LedgerSummary, block: Block, certificate: bytes, before: ChainState, after: ChainState
+) -> LedgerSummary:
+    """Return the summary after one more final block, which leads from `before` to `after`."""
+    tip = build_tip(block, certificate, before, after)
+    changes = add_change(ledger.changes, after.height, tip)
+    return LedgerSummary(tip, changes, add_delta(ledger.deltas, before, after), ledger.base)
 
 
 def add_delta(deltas: Deltas, before: ChainState, after: ChainState) -> Deltas:
-    """With what the block between two states changed in the model; of the oldest only what is shorter than the model
-    together with all later ones."""
+    """Return the deltas with that of the block between two states.
+
+    The oldest are dropped once all together would be longer than the model.
+    """
     if after.round.number == before.round.number:
         return deltas
     room = min(DELTAS_BYTES_MAX, VALUE_BYTES * after.params.parameters_count)
@@ -85,5 +103,5 @@ def add_delta(deltas: Deltas, before: ChainState, after: ChainState) -> Deltas:
 
 
 def add_change(changes: Changes, height: Height, tip: Tip) -> Changes:
-    """With this block's header if the validators change after it."""
+    """Return the changes, with this block's header added if the validators change after it."""
     return (*changes, (height, tip.head))[-CHANGES_KEPT_MAX:] if tip.is_change else changes

@@ -14,6 +14,7 @@ from flchain.base.errors import InvalidMessage
 from flchain.base.types import Millis
 from flchain.wire.packets import FIELD_TYPES, PacketType, encode_packet
 from miner.core import machine as miner_machine
+from miner.core.state import MinerState
 from tests.support.builders.chain import NO_CLOCK
 from tools.sim.network import Network
 
@@ -30,7 +31,7 @@ class Recorded:
         self.packets: list[tuple[str, bytes]] = []
         network.broker.on_publish.append(lambda sender, topic, packet: self.packets.append((topic, packet)))
         network.run(lambda n: n.nodes["m0"].is_up and n.nodes["m0"].state.chain.height == 2)
-        self.miner: mv.MinerState = network.nodes["m0"].state
+        self.miner: MinerState = network.nodes["m0"].state
         self.agent: av.AgentState = network.nodes["d0"].state
         network.run()
         self.topics = sorted({topic for topic, _ in self.packets})
@@ -41,7 +42,7 @@ def get_recorded() -> Recorded:
     return Recorded()
 
 
-def check_miner(topic: str, payload: bytes) -> mv.MinerState:
+def check_miner(topic: str, payload: bytes) -> MinerState:
     before = get_recorded().miner
     after, effects = miner_machine.step(before, mv.PacketReceived(topic, payload), Millis(0), NO_CLOCK)
     refused = [effect for effect in effects if isinstance(effect, mv.Refuse)]

@@ -90,7 +90,7 @@ def test_one_liar_of_four_does_not_fork_the_chain() -> None:
 def test_failing_run_says_how_to_repeat_it(monkeypatch, capsys) -> None:
     """A sweep that meets a violation prints the command that repeats it, then one with only the faults it needs."""
     monkeypatch.setattr("miner.core.agreement.on_gossip_timer", lambda state: (state, ()))
-    monkeypatch.setattr("miner.core.machine.scoring.repeat_scores", lambda state: ())
+    monkeypatch.setattr("miner.core.scoring.repeat_scores", lambda state: ())
     monkeypatch.setattr("tools.sim.run.BOUND_MS", 4_000)
     code = cli.main(["--seeds", "0-9", "--devices", "1", "--heights", "6", "--kinds", "withhold", "--jobs", "1"])
     said = capsys.readouterr().err
@@ -148,7 +148,7 @@ def test_machine_that_dies_is_a_violation(monkeypatch) -> None:
     def die(*arguments: object) -> None:
         raise AssertionError("ours")
 
-    monkeypatch.setattr("miner.core.agreement.consider", die)
+    monkeypatch.setattr("miner.core.agreement.advance_agreement", die)
     assert "a machine dies of AssertionError('ours') in die" in run(Options(0, 4, 1, 0, CALM, 3))[1].violations[0]
 
 

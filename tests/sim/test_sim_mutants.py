@@ -26,7 +26,7 @@ from flchain.rules import score_words as scores_of_all
 from flchain.wire import messages
 from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct, verify_letter
 from flchain.wire.messages import Header, Phase
-from miner.core import agreement, scoring
+from miner.core import agreement, consensus_intake, scoring
 from miner.core import machine as miner_machine
 from miner.core import values as mv
 from tools.sim.faults import FAULTS
@@ -172,7 +172,7 @@ def pay_twice_what_is_minted(monkeypatch):
 
 
 def count_votes_of_past_heights(monkeypatch):
-    true, true_other = agreement._verify, miner_machine._on_other_height
+    true, true_other = consensus_intake._verify, consensus_intake._on_other_height
 
     def verify(state, letter):
         validator = find_validator(state.chain, letter.sender)
@@ -185,10 +185,11 @@ def count_votes_of_past_heights(monkeypatch):
     def on_other_height(state, letter, packet):
         is_past = letter.kind is messages.Kind.VOTE and letter.number <= state.chain.height
         is_validators = find_validator(state.chain, letter.sender) is not None
-        return agreement.on_vote(state, letter) if is_past and is_validators else true_other(state, letter, packet)
+        is_taken = is_past and is_validators
+        return consensus_intake.on_vote(state, letter) if is_taken else true_other(state, letter, packet)
 
-    monkeypatch.setattr(agreement, "_verify", verify)
-    monkeypatch.setattr(miner_machine, "_on_other_height", on_other_height)
+    monkeypatch.setattr(consensus_intake, "_verify", verify)
+    monkeypatch.setattr(consensus_intake, "_on_other_height", on_other_height)
 
 
 def say_nothing_twice(monkeypatch):

@@ -116,7 +116,7 @@ def _audit_file(path: Path, wanted: Genesis | None, show_progress: bool) -> Audi
             raise LedgerCorrupt(error.height, error.what + more) from error
         if pages_fault:
             raise LedgerCorrupt(0, f"file: {pages_fault} (every block passes)")
-    return Audit(path, genesis, start.base, state, counts, time.monotonic() - started)
+    return Audit(path, genesis, start.ledger.base, state, counts, time.monotonic() - started)
 
 
 def _check_genesis(genesis: Genesis, state: ChainState, ledger: LedgerFile, wanted: Genesis | None) -> None:

@@ -12,13 +12,14 @@ from flchain.ledger.certificate import verify_certificate
 from flchain.light.follow import build_light_state, restore
 from flchain.rules.blocks import apply_block
 from miner.core import machine as miner_machine
+from miner.core.state import MinerState
 from miner.core.tip import extend
 from miner.edge.ledger.base import restore_base
 from tools.sim.chain import PARAMETERS_COUNT, BuiltChain
 from tools.sim.world import Node
 
 
-def build_miner(chain: BuiltChain, node: Node, rounds: int) -> mv.MinerState:
+def build_miner(chain: BuiltChain, node: Node, rounds: int) -> MinerState:
     """Return the state of a miner that has replayed its blocks, and signs no second message for a height that it has
     signed for."""
     disk = node.disk

@@ -14,7 +14,7 @@ from flchain.light.trust import Head, decode_sets
 from flchain.rules.blocks import hash_header
 from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct
 from flchain.wire.messages import Header
-from miner.core.tip import Standing, Tip
+from miner.core.tip import LedgerSummary, Standing, Tip
 
 BASE_COLUMNS = "header, certificate, sets, state"
 BASE_QUERY = f"SELECT {BASE_COLUMNS} FROM base"
@@ -63,4 +63,4 @@ def restore_base(genesis_state: ChainState, base: StoredBase | None) -> Standing
     except InvalidMessage as error:
         raise LedgerCorrupt(0, f"base: {error.code}: {error}") from error
     is_change = header.validators_hash != header.next_validators_hash
-    return Standing(state, Tip(base.head, None, None, is_change), base=height)
+    return Standing(state, LedgerSummary(Tip(base.head, None, None, is_change), base=height))

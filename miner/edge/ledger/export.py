@@ -88,7 +88,7 @@ async def import_file(
             try:
                 for row in _read_blocks(stream):
                     if row.height <= before:
-                        if row.height > standing.base:
+                        if row.height > standing.ledger.base:
                             await _compare(ledger, row, file)
                         continue
                     state = replay_block(state, row)

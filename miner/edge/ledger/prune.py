@@ -32,8 +32,8 @@ async def prune_ledger(path: Path, genesis: Genesis, initial_model: ModelVector,
         if last <= standing.chain.height:
             return None
         standing = await _replay_to(ledger, standing, Height(last))
-        assert standing.tip is not None, "a block was replayed"
-        await ledger.save_base(standing.tip.head, encode_state(standing.chain))
+        assert standing.ledger.tip is not None, "a block was replayed"
+        await ledger.save_base(standing.ledger.tip.head, encode_state(standing.chain))
         await ledger.shrink()
         return standing.chain.height
     finally:

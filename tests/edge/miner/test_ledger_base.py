@@ -70,8 +70,8 @@ def test_a_taken_state_is_where_a_restart_begins(driver: Driver, tmp_path: Path)
     path = tmp_path / "ledger.db"
     take_state(path, driver, BASE)
     standing = restart(path, driver)
-    assert (standing.base, standing.chain.head) == (BASE, driver.states[BASE].head)
-    assert standing.tip is not None and standing.tip.head == driver.get_head(BASE)
+    assert (standing.ledger.base, standing.chain.head) == (BASE, driver.states[BASE].head)
+    assert standing.ledger.tip is not None and standing.ledger.tip.head == driver.get_head(BASE)
 
     async def append() -> None:
         ledger = await Ledger.open(path, driver.chain.genesis, driver.chain.model)
@@ -141,7 +141,7 @@ def test_kill_9_in_the_middle_leaves_old_or_new(path: Path, driver: Driver, tmp_
         kill_after(count, work)
         standing = restart(copy, driver)
         assert standing.chain.head == driver.state.head
-        assert standing.base + len(read_rows(copy)) == len(driver.blocks)
+        assert standing.ledger.base + len(read_rows(copy)) == len(driver.blocks)
 
 
 def test_a_full_disk_leaves_the_old_ledger(path: Path, driver: Driver) -> None:
@@ -155,7 +155,7 @@ def test_a_full_disk_leaves_the_old_ledger(path: Path, driver: Driver) -> None:
         await ledger.close()
 
     asyncio.run(scenario())
-    assert restart(path, driver).base == 0
+    assert restart(path, driver).ledger.base == 0
     assert len(read_rows(path)) == len(driver.blocks)
 
 
@@ -185,4 +185,4 @@ def test_a_resync_keeps_the_base(path: Path, driver: Driver) -> None:
     done = resync_ledger(path, driver.chain.genesis, driver.chain.model, driver.chain.miners[0])
     assert done is not None and done.kept == bad - 1
     standing = restart(path, driver)
-    assert (standing.base, standing.chain.height) == (len(driver.blocks) - 6, bad - 1)
+    assert (standing.ledger.base, standing.chain.height) == (len(driver.blocks) - 6, bad - 1)

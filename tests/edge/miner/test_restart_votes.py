@@ -20,11 +20,11 @@ from flchain.wire.messages import Proposal, Vote
 from flchain.wire.packets import PacketType, decode_packet, encode_packet
 from flchain.wire.topics import Topics
 from miner.core.machine import build_miner_state, step
+from miner.core.state import MinerState
 from miner.core.values import (
     Connected,
     Event,
     MinerConfig,
-    MinerState,
     PacketReceived,
     Publish,
     SaveBlock,

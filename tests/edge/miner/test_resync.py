@@ -281,7 +281,7 @@ def test_a_resynced_miner_signs_nothing_until_it_has_caught_up(path: Path, drive
             await runner._process(PacketReceived(topics.miner_to(peer.address, chain.miners[ME].address), packet))
         assert list_kinds(link) == [Kind.ASK], "blocks alone do not make it speak"
         assert runner._state.chain.height == 13
-        assert get_vote(driver) in runner._state.words.by_bytes, "what it has said at 14 is with it again"
+        assert get_vote(driver) in runner._state.height_log.by_bytes, "what it has said at 14 is with it again"
         assert await queue.get() == Connected()
         await runner._process(Connected())
         packet = encode_packet(PacketType.MESSAGE, get_vote(driver, 1))

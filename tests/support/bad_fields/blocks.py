@@ -12,7 +12,7 @@ from flchain.rules.blocks import Block, build_block, compute_body_root, get_prop
 from flchain.wire.envelope import BODY_BYTES_MAX, decode_struct, encode_struct, seal
 from flchain.wire.messages import Body, Commit, Header, Phase, Proposal, Settlement, Transfer
 from flchain.wire.packets import PacketType, encode_packet
-from miner.core import values as mv
+from miner.core.state import MinerState
 from tests.support.bad_fields.heads import HEADER_SHAPES, certify, change
 from tests.support.bad_fields.messages import SHAPES as MESSAGE_SHAPES
 from tests.support.bad_fields.messages import STRANGER
@@ -169,7 +169,7 @@ def get_leader() -> Identity:
 
 
 @lru_cache
-def get_follower() -> mv.MinerState:
+def get_follower() -> MinerState:
     """A miner that waits for the first block of the chain."""
     number = next(i for i, key in enumerate(CHAIN.miners[:4]) if key is not get_leader())
     return build_miner(Phase.OPEN, number=number, is_begun=True)

@@ -34,7 +34,7 @@ from flchain.wire.messages import (
     compute_score_commitment,
     compute_update_commitment,
 )
-from miner.core import values as mv
+from miner.core.state import MinerState
 from tests.support.bad_fields.nodes import (
     CHAIN,
     DEVICE,
@@ -143,7 +143,7 @@ def build_round_lines(effect: Effect, kind: Kind) -> list[Line]:
     return numbers
 
 
-def build_committed(kind: Kind, change: dict[str, object]) -> tuple[AnyMessage, mv.MinerState]:
+def build_committed(kind: Kind, change: dict[str, object]) -> tuple[AnyMessage, MinerState]:
     """A message wrong in its own right, under a commitment that fits it: only the rule on its content can refuse it."""
     before = build_miner(KIND_PHASES[kind])
     right, chain = get_round_message(kind, DEVICE), before.chain
@@ -286,7 +286,7 @@ RESUME_LINES: list[Line] = [
 
 
 @lru_cache
-def get_stake_miner() -> mv.MinerState:
+def get_stake_miner() -> MinerState:
     """The holder has 60 behind miner 0; miner 3 was jailed, its time is over."""
     before = build_miner(Phase.COMMIT)
     chain, jailed = before.chain, CHAIN.miners[3].address

@@ -22,6 +22,7 @@ from flchain.wire.topics import Topics
 from miner.core import values as mv
 from miner.core.machine import build_miner_state
 from miner.core.machine import step as miner_step
+from miner.core.state import MinerState
 from miner.core.tip import Standing, extend
 from tests.support.bad_fields.table import Effect, Outcome
 from tests.support.builders.chain import NO_CLOCK, PARAMETERS_COUNT, BuiltChain, make_scores, seal_score_commit
@@ -57,7 +58,7 @@ def seal_device_commit(chain: BuiltChain, driver: StakeDriver) -> bytes:
 
 
 @lru_cache
-def build_miner(phase: Phase, *, is_begun: bool = False, number: int = 0, rounds: int = 0) -> mv.MinerState:
+def build_miner(phase: Phase, *, is_begun: bool = False, number: int = 0, rounds: int = 0) -> MinerState:
     """Miner 0, which is device 0's home and leads no view here, with the blocks up to a phase."""
     driver = drive(phase, rounds)
     standing = Standing(driver.states[0])
@@ -71,7 +72,7 @@ def build_miner(phase: Phase, *, is_begun: bool = False, number: int = 0, rounds
     return state
 
 
-def ask_miner(before: mv.MinerState, topic: str, payload: bytes) -> Outcome:
+def ask_miner(before: MinerState, topic: str, payload: bytes) -> Outcome:
     """What a miner makes of a payload. A refusal leaves the very same state, whatever the code."""
     after, effects = miner_step(before, mv.PacketReceived(topic, payload), before.now_ms, before.clock_ms)
     refused = [effect for effect in effects if isinstance(effect, mv.Refuse)]
@@ -90,7 +91,7 @@ def ask_miner(before: mv.MinerState, topic: str, payload: bytes) -> Outcome:
     return Outcome("", Effect.TAKEN)
 
 
-def _read_receipt(state: mv.MinerState, effect: mv.Effect) -> str | None:
+def _read_receipt(state: MinerState, effect: mv.Effect) -> str | None:
     if not isinstance(effect, mv.Publish) or "/to/" not in effect.topic:
         return None
     packet = decode_packet(effect.packet)
@@ -98,7 +99,7 @@ def _read_receipt(state: mv.MinerState, effect: mv.Effect) -> str | None:
     return str(envelope.fields[2]) if envelope.kind is Receipt.kind else None
 
 
-def _is_nil_prevote(effect: mv.Effect, state: mv.MinerState) -> bool:
+def _is_nil_prevote(effect: mv.Effect, state: MinerState) -> bool:
     if not isinstance(effect, mv.SaveVote):
         return False
     envelope = open_envelope(effect.raw, state.chain.chain)
@@ -147,7 +148,7 @@ def say(message: AnyMessage, sender: Identity, chain: bytes = CHAIN.id) -> bytes
     return encode_packet(PacketType.MESSAGE, seal(message, chain, sender))
 
 
-def to_miner(get_state: Callable[[], mv.MinerState], topic: str, sender: Identity) -> Callable[[Any], Outcome]:
+def to_miner(get_state: Callable[[], MinerState], topic: str, sender: Identity) -> Callable[[Any], Outcome]:
     """How a message is signed and sent to a miner."""
     return lambda message: ask_miner(get_state(), topic, say(message, sender))
 

@@ -17,8 +17,8 @@ from flchain.wire.chunks import CHUNK_BYTES, DEVICE_CHUNK_BYTES
 from flchain.wire.envelope import encode, seal
 from flchain.wire.messages import Phase, Proposal
 from flchain.wire.packets import PacketType, encode_packet
-from miner.core import values as mv
 from miner.core.machine import build_miner_state
+from miner.core.state import MinerState
 from miner.core.tip import Standing
 from miner.core.values import MinerConfig
 from tests.support.bad_fields.blocks import get_first, get_follower, get_leader, get_settling
@@ -90,7 +90,7 @@ def _send_light_agent(sent: Sent) -> Outcome:
 
 
 @lru_cache
-def get_late_miner() -> mv.MinerState:
+def get_late_miner() -> MinerState:
     """A miner that has no block yet."""
     return build_miner_state(MinerConfig(CHAIN.miners[0]), Standing(drive(Phase.OPEN).state))
 

@@ -12,6 +12,7 @@ from flchain.wire.messages import Commit, Evidence, Kind, Phase, Transfer, Vote
 from miner.core import values as mv
 from miner.core.machine import step
 from miner.core.order_pool import ORDERS_PER_SENDER_MAX
+from miner.core.state import MinerState
 from tests.support.bad_fields.messages import get_round_message, get_stake_miner
 from tests.support.bad_fields.nodes import CHAIN, DEVICE, HOLDER, MINER, NOW, TOPICS, ask_miner, build_miner, say
 from tests.support.bad_fields.table import OTHER_32, Bench, Effect, Outcome, Row, always, attempt
@@ -22,7 +23,7 @@ UP = "up, to a miner"
 RECEIPT = Effect.RECEIPT
 
 
-def _play(state: mv.MinerState, *said: tuple[str, bytes]) -> mv.MinerState:
+def _play(state: MinerState, *said: tuple[str, bytes]) -> MinerState:
     for topic, payload in said:
         state, effects = step(state, mv.PacketReceived(topic, payload), NOW, NO_CLOCK)
         assert not [effect for effect in effects if isinstance(effect, mv.Refuse)]
@@ -30,7 +31,7 @@ def _play(state: mv.MinerState, *said: tuple[str, bytes]) -> mv.MinerState:
 
 
 @lru_cache
-def get_committed() -> mv.MinerState:
+def get_committed() -> MinerState:
     """A miner whose pool holds device 0's commitment."""
     right = get_round_message(Kind.COMMIT, DEVICE)
     return _play(build_miner(Phase.COMMIT), (TOPICS.device_up(DEVICE.address), say(right, DEVICE)))
@@ -45,7 +46,7 @@ def _order(sequence: int) -> bytes:
 
 
 @lru_cache
-def get_full() -> mv.MinerState:
+def get_full() -> MinerState:
     """A miner that keeps as many orders of the holder as it may."""
     topic = TOPICS.device_up(HOLDER.address)
     return _play(get_stake_miner(), *((topic, _order(number)) for number in range(ORDERS_PER_SENDER_MAX)))
@@ -57,7 +58,7 @@ def _send_order(sequence: int) -> Outcome:
 
 
 @lru_cache
-def get_ordered() -> mv.MinerState:
+def get_ordered() -> MinerState:
     """A miner whose chain has carried out the holder's first two orders."""
     before = get_stake_miner()
     accounts = (replace(a, sequence=2) if a.address == HOLDER.address else a for a in before.chain.accounts)
@@ -65,7 +66,7 @@ def get_ordered() -> mv.MinerState:
 
 
 @lru_cache
-def get_judged() -> mv.MinerState:
+def get_judged() -> MinerState:
     """A miner whose chain has punished miner 1 for the second height."""
     before = get_stake_miner()
     judged = (replace(c, judged_height=Height(2)) if c.address == MINER.address else c for c in before.chain.candidates)

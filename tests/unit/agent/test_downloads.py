@@ -26,6 +26,7 @@ from miner.core import missing_chunks
 from miner.core import values as mv
 from miner.core.machine import build_miner_state
 from miner.core.machine import step as miner_step
+from miner.core.state import PATIENCE_EXTENSIONS_MAX, MinerState, Patience, Uploads
 from miner.core.tip import Standing, extend
 from miner.edge.sent_packets import SentPackets
 from tests.support.builders.chain import (
@@ -59,12 +60,13 @@ def make_driver(rounds: int = 2) -> Driver:
     return driver
 
 
-def build_miner(driver: Driver, number: int = 0) -> mv.MinerState:
+def build_miner(driver: Driver, number: int = 0) -> MinerState:
     standing = Standing(driver.states[0])
     for block, certificate, after in zip(driver.blocks, driver.certificates, driver.states[1:], strict=True):
         standing = extend(standing, block, certificate, after)
     # Without the payloads of the rounds an answer is the model.
-    return build_miner_state(mv.MinerConfig(CHAIN.miners[number]), replace(standing, deltas=()))
+    summary = replace(standing.ledger, deltas=())
+    return build_miner_state(mv.MinerConfig(CHAIN.miners[number]), Standing(standing.chain, summary))
 
 
 def build_agent(is_full: bool = False) -> av.AgentState:
@@ -233,7 +235,7 @@ def in_reveal(patience_devices: int = 3) -> Driver:
     return driver
 
 
-def bring(state: mv.MinerState, payload: bytes, now_ms: int) -> tuple[mv.MinerState, list[mv.Effect]]:
+def bring(state: MinerState, payload: bytes, now_ms: int) -> tuple[MinerState, list[mv.Effect]]:
     event = mv.PacketReceived(TOPICS.device_up(ME.address), payload)
     state, effects = miner_step(state, event, Millis(now_ms), NO_CLOCK)
     return state, list(effects)
@@ -293,18 +295,18 @@ def test_a_miner_waits_longer_for_an_update_that_is_coming_in_but_not_for_ever()
     params, payloads = CHAIN.genesis.params, split_packet(seal_update(), PIECE)
     miner = build_miner(in_reveal())
     miner, _ = miner_step(miner, mv.Connected(), Millis(0), NO_CLOCK)
-    assert miner.is_patience_running
+    assert miner.waiting.patience is Patience.RUNNING
     patience, now_ms = mv.TimerFired(mv.Timer.PATIENCE), 0
-    for index in range(missing_chunks.PATIENCE_EXTENSIONS_MAX + 1):
+    for index in range(PATIENCE_EXTENSIONS_MAX + 1):
         miner, _ = bring(miner, payloads[index], now_ms + 1)
         now_ms += params.patience_ms
         miner, _ = miner_step(miner, patience, Millis(now_ms), NO_CLOCK)
-        assert miner.is_patience_over == (index == missing_chunks.PATIENCE_EXTENSIONS_MAX)
+        assert (miner.waiting.patience is Patience.OVER) == (index == PATIENCE_EXTENSIONS_MAX)
     idle = build_miner(in_reveal())
     idle, _ = miner_step(idle, mv.Connected(), Millis(0), NO_CLOCK)
     idle, _ = bring(idle, payloads[0], 1)
     idle, _ = miner_step(idle, patience, Millis(2 * params.patience_ms + 2), NO_CLOCK)
-    assert idle.is_patience_over
+    assert idle.waiting.patience is Patience.OVER
 
 
 def test_a_miner_keeps_no_update_of_a_round_that_is_over() -> None:
@@ -313,20 +315,21 @@ def test_a_miner_keeps_no_update_of_a_round_that_is_over() -> None:
     miner = build_miner(driver)
     for payload in payloads:
         miner, _ = bring(miner, payload, 0)
-    assert miner.assemblies[ME.address].done is not None
+    assert miner.uploads.assemblies[ME.address].done is not None
     later = make_driver(1)
     for block, certificate in list(zip(later.blocks, later.certificates, strict=True))[2:]:
         packet = encode_packet(PacketType.BLOCK, block.header_bytes, certificate, block.body_bytes)
         event = mv.PacketReceived(TOPICS.miner_to(CHAIN.miners[1].address, HOME.address), packet)
         miner, _ = miner_step(miner, event, Millis(1), NO_CLOCK)
-    assert miner.chain.round.number == 2 and not miner.assemblies
+    assert miner.chain.round.number == 2 and not miner.uploads.assemblies
 
 
 def test_a_miner_does_not_wait_for_what_came_in_a_round_that_is_over() -> None:
     """Blocks may bring it from the last piece of one round into the next within a moment: what is forgotten, or whole,
     is not coming in, however lately it came."""
-    miner = replace(build_miner(in_reveal()), now_ms=Millis(0), arrived_ms={ME.address: Millis(0)})
+    uploads = Uploads(arrived_ms={ME.address: Millis(0)})
+    miner = replace(build_miner(in_reveal()), now_ms=Millis(0), uploads=uploads)
     assert not missing_chunks.is_update_arriving(miner)
     for payload in split_packet(seal_update(), PIECE):
         miner, _ = bring(miner, payload, 0)
-    assert ME.address in miner.assemblies and not missing_chunks.is_update_arriving(miner)
+    assert ME.address in miner.uploads.assemblies and not missing_chunks.is_update_arriving(miner)

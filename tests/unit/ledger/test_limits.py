@@ -58,9 +58,11 @@ from flchain.wire.messages import (
 from flchain.wire.packets import PacketType, encode_packet
 from flchain.wire.topics import Topics
 from miner.core import agreement, mempool
-from miner.core.machine import EARLY_MAX, build_miner_state, step
-from miner.core.tip import Standing, Tip
-from miner.core.values import MinerConfig, MinerState, PacketReceived, Publish, Refuse
+from miner.core.consensus_intake import EARLY_MAX
+from miner.core.machine import build_miner_state, step
+from miner.core.state import MinerState
+from miner.core.tip import LedgerSummary, Standing, Tip
+from miner.core.values import MinerConfig, PacketReceived, Publish, Refuse
 from tests.support.builders.chain import NO_CLOCK, SALT, BuiltChain, Driver, build_chain, make_reveal, seal_commit
 
 CHAIN = build_chain()
@@ -126,7 +128,7 @@ def test_chunks_of_what_nobody_has_to_say_are_refused() -> None:
     for topic, most in zip(senders, (of_device, longest), strict=True):
         assert hear(build_miner(), topic, encode_packet(PacketType.CHUNK, b"d" * 32, 0, most, piece))[1] == []
         kept, codes = hear(build_miner(), topic, encode_packet(PacketType.CHUNK, b"d" * 32, 0, most + 1, piece))
-        assert codes == ["oversized"] and not kept.assemblies
+        assert codes == ["oversized"] and not kept.uploads.assemblies
 
 
 def test_an_update_that_no_codec_wrote_takes_no_place() -> None:
@@ -266,7 +268,7 @@ def test_one_node_is_not_answered_without_end() -> None:
     driver = Driver(CHAIN)
     block = driver.extend([])
     tip = Tip(Head(block.header_bytes, b"certificate"), None, None, is_change=False)
-    state = build_miner_state(MinerConfig(CHAIN.miners[0]), Standing(driver.state, tip))
+    state = build_miner_state(MinerConfig(CHAIN.miners[0]), Standing(driver.state, LedgerSummary(tip)))
     answers = []
     for now_ms in (0, 1, 100, 249, 250, 300):
         for device in CHAIN.devices[:2]:
@@ -289,4 +291,4 @@ def test_blocks_of_who_may_not_propose_are_not_checked(monkeypatch: pytest.Monke
             packet = encode_packet(PacketType.PROPOSAL, raw, block.header_bytes, block.body_bytes)
             after, codes = hear(state, TOPICS.miner_bft(key.address), packet)
             assert codes == ([] if view == 1_000_000 else ["unknown-sender"])
-            assert block.hash not in after.candidates
+            assert block.hash not in after.proposed

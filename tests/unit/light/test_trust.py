@@ -29,6 +29,7 @@ from flchain.wire.packets import PacketType, decode_packet, encode_packet
 from flchain.wire.topics import Topics
 from miner.core import machine as miner_machine
 from miner.core import values as mv
+from miner.core.state import MinerState
 from miner.core.tip import Standing, extend
 from tests.support.builders.chain import NO_CLOCK, PARAMETERS_COUNT, BuiltChain, replace_header
 from tests.support.builders.stake import StakeDriver, accuse, build_stake_chain, register
@@ -184,7 +185,7 @@ def build_agent() -> AgentState:
     return build_agent_state(config, light, np.zeros(PARAMETERS_COUNT, np.int32))
 
 
-def build_miner() -> mv.MinerState:
+def build_miner() -> MinerState:
     standing = Standing(DRIVER.states[0])
     for index in range(TOP):
         standing = extend(standing, DRIVER.blocks[index], DRIVER.certificates[index], DRIVER.states[index + 1])

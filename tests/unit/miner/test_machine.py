@@ -15,13 +15,13 @@ from flchain.wire.messages import Ask, Commit, Kind, Phase, Proposal, Receipt, V
 from flchain.wire.packets import PacketType, decode_packet, encode_packet
 from flchain.wire.topics import Topics
 from miner.core.machine import build_miner_state, step
+from miner.core.state import MinerState
 from miner.core.tip import Standing
 from miner.core.values import (
     Connected,
     Effect,
     Event,
     MinerConfig,
-    MinerState,
     PacketReceived,
     Publish,
     Refuse,

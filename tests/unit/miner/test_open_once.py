@@ -16,7 +16,8 @@ from flchain.wire import cose, envelope
 from flchain.wire.cbor_form import decode_item
 from flchain.wire.messages import Kind
 from miner.core import machine
-from miner.core.values import Event, MinerState
+from miner.core.state import MinerState
+from miner.core.values import Event
 from tools.sim.network import Network
 
 CODEC = "sparse-ternary"

@@ -15,8 +15,9 @@ from flchain.wire.topics import Topics
 from miner.core import order_pool
 from miner.core.machine import build_miner_state, step
 from miner.core.order_pool import ORDERS_PER_SENDER_MAX, OrderPool, insert, prune
+from miner.core.state import MinerState
 from miner.core.tip import Standing
-from miner.core.values import Effect, MinerConfig, MinerState, PacketReceived, Publish, Refuse
+from miner.core.values import Effect, MinerConfig, PacketReceived, Publish, Refuse
 from tests.support.builders.chain import NO_CLOCK, build_identity, open_all
 from tests.support.builders.stake import (
     StakeDriver,

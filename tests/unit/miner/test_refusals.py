@@ -10,8 +10,9 @@ from flchain.wire.messages import Commit, Phase
 from flchain.wire.packets import PacketType, encode_packet
 from flchain.wire.topics import Topics
 from miner.core.machine import build_miner_state, step
+from miner.core.state import MinerState
 from miner.core.tip import Standing
-from miner.core.values import MinerConfig, MinerState, PacketReceived, Refuse
+from miner.core.values import MinerConfig, PacketReceived, Refuse
 from tests.support.builders.chain import NO_CLOCK, Driver, build_chain, make_reveal, seal_commit
 
 CHAIN = build_chain()

@@ -13,11 +13,11 @@ from flchain.wire.packets import PacketType, decode_packet, encode_packet
 from flchain.wire.topics import Topics
 from miner.core import state_sync
 from miner.core.machine import build_miner_state, step
+from miner.core.state import MinerState
 from miner.core.tip import Standing, extend
 from miner.core.values import (
     Effect,
     MinerConfig,
-    MinerState,
     Note,
     PacketReceived,
     Publish,
@@ -111,7 +111,7 @@ def test_the_word_of_one_candidate_brings_no_state(driver: StakeDriver, monkeypa
     assert find_questions(driver.chain.id, effects) == [(top + 1, Want.CHANGES), *[(top + 1, Want.BLOCKS)] * 8]
     answered = answer(driver, 0, 2, encode_packet(PacketType.HEAD, forged, driver.certificates[-1], b""))
     after, effects = play(miner, answered)
-    assert after.trust is None and [type(effect) for effect in effects] == [Refuse]
+    assert after.catch_up.trust is None and [type(effect) for effect in effects] == [Refuse]
 
 
 def test_proof_across_a_change_of_validators_brings_a_state(
@@ -140,7 +140,7 @@ def test_a_state_is_asked_for_sent_taken_and_gone_on_from(driver: StakeDriver) -
     sent = [effect for effect in effects if isinstance(effect, Publish)]
     assert [decode_packet(effect.packet).type for effect in sent] == [PacketType.STATE]
     after, effects = play(other, answer(driver, 1, 2, sent[0].packet))
-    assert after.chain.height == after.base == top and after.chain.head == driver.state.head
+    assert after.chain.height == after.ledger.base == top and after.chain.head == driver.state.head
     assert compute_validators_hash(after.chain.validators) == compute_validators_hash(driver.state.validators)
     assert after.bft.height == top + 1
     assert [effect.head for effect in effects if isinstance(effect, SaveState)] == [driver.get_head(top)]
@@ -197,4 +197,4 @@ def test_what_is_trusted_grows_old(driver: StakeDriver) -> None:
     config = MinerConfig(driver.chain.miners[2], checkpoint=driver.state.head)
     healed, _ = play(build_miner_state(config, stand(driver, 1)), packet, clock_ms=late)
     assert healed.chain.height == top
-    assert healed.base == Height(top)
+    assert healed.ledger.base == Height(top)

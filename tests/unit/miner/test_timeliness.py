@@ -19,15 +19,14 @@ from flchain.wire.packets import PacketType, encode_packet
 from miner.core import mempool
 from miner.core.agreement import check_block
 from miner.core.machine import build_miner_state, step
+from miner.core.state import CheckedBlock, MinerState
 from miner.core.timeliness import CLOCK_AHEAD_MAX_MS, is_timely
 from miner.core.tip import Standing
 from miner.core.values import (
-    Candidate,
     Connected,
     Effect,
     Event,
     MinerConfig,
-    MinerState,
     PacketReceived,
     StartTimer,
     Timer,
@@ -79,7 +78,7 @@ def play(miner: MinerState, *events: Event) -> tuple[MinerState, tuple[Effect, .
     return miner, done
 
 
-def propose(state: ChainState, *transactions: bytes, clock_ms: UnixMillis = NO_CLOCK) -> Candidate:
+def propose(state: ChainState, *transactions: bytes, clock_ms: UnixMillis = NO_CLOCK) -> CheckedBlock:
     block, _ = build_block(state, CHAIN.miners[1].address, open_all(transactions, CHAIN.id), (), clock_ms)
     return check_block(state, block, block.decode_body())
 

@@ -17,7 +17,7 @@ from flchain.wire.topics import (
     read_topic_channel,
     read_topic_owner,
 )
-from miner.core import machine as miner_machine
+from miner.core import transitions as miner_transitions
 
 
 def test_topics_name_their_owner() -> None:
@@ -83,7 +83,7 @@ def test_miners_hear_each_other_at_qos_0() -> None:
 
 def test_machines_accept_what_the_table_says() -> None:
     """The machines' own tables name the same packets on the same channels: no more, and none forgotten."""
-    assert miner_machine.PACKET_RULES.keys() == list_accepted(Listener.MINER)
+    assert miner_transitions.PACKET_RULES.keys() == list_accepted(Listener.MINER)
     assert agent_machine.PACKET_RULES.keys() == list_accepted(Listener.FULL) == list_accepted(Listener.LIGHT)
 
 

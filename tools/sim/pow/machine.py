@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from flchain.base.crypto import Identity
 from flchain.base.errors import DuplicateMessage, InvalidMessage, MalformedMessage, UnknownSender, WrongRound
-from flchain.base.frozen import Growing, replace
+from flchain.base.frozen import replace
 from flchain.base.types import NO_HASH, Address, Hash, Millis, Round, UnixMillis
 from flchain.consensus.block_tree import (
     BlockTree,
@@ -38,8 +38,9 @@ from flchain.wire.packets import Packet, PacketType, decode_packet, encode_packe
 from flchain.wire.topics import read_topic_channel, read_topic_owner
 from miner.core import mempool, scoring
 from miner.core.machine import build_miner_state
+from miner.core.state import MinerState, RoundScores
 from miner.core.tip import Standing
-from miner.core.values import Connected, MinerConfig, MinerState, PacketReceived, Publish, Refuse, ScoreComputed
+from miner.core.values import Connected, MinerConfig, PacketReceived, Publish, Refuse, ScoreComputed
 from miner.core.values import Effect as MinerEffect
 
 FUTURE_MS_MAX = 2_000
@@ -193,7 +194,8 @@ def _on_score(state: PowState, event: ScoreComputed) -> Transition:
     miner = state.miner
     if event.round != miner.chain.round.number:
         return state, ()
-    return _score(replace(state, miner=replace(miner, scores=miner.scores.with_item(event.subject, event.score))))
+    computed = miner.scoring.computed.with_item(event.subject, event.score)
+    return _score(replace(state, miner=replace(miner, scoring=replace(miner.scoring, computed=computed))))
 
 
 def _score(state: PowState, before: tuple[Effect, ...] = ()) -> Transition:
@@ -282,7 +284,7 @@ def _adopt(state: PowState, change: Change, effects: tuple[Effect, ...] = ()) ->
     finals = _list_new_finals(state, change.redone)
     miner = replace(state.miner, chain=chain)
     if chain.round.number != state.chain.round.number:
-        miner = replace(miner, scores=Growing(), scores_asked=Growing())
+        miner = replace(miner, scoring=RoundScores())
     pool = mempool.prune(miner.mempool, state.final.round.number)
     if any(state.blocks[block_hash].block.header.phase is Phase.REVEAL for block_hash in change.undone):
         # The list of updates may have changed: scores of the old list would open no commitment.
@@ -335,7 +337,7 @@ def _ask(state: PowState, owner: Address, now_ms: Millis) -> Transition:
     identity = state.miner.config.identity
     height = max(1, state.final.height + 1 - state.tree.params.final_depth)
     raw = seal(Ask(height, owner, Want.BLOCKS, state.chain.round.number - 1), state.chain.chain, identity)
-    return replace(state, asked_ms=now_ms), (state.miner.tell_miners(raw),)
+    return replace(state, asked_ms=now_ms), (state.miner.build_gossip(raw),)
 
 
 def _on_ask(state: PowState, letter: Letter) -> Transition:
