@@ -17,10 +17,10 @@ from flchain.codecs.codec import LEVEL_MAX
 from flchain.consensus import CONSENSUS_RULES, PROPOSER_RULES
 from flchain.incentives import REWARD_RULES
 from flchain.ledger.genesis import Genesis, decode_genesis, encode_genesis
-from flchain.ledger.params import PRESETS, SAMPLES_CAP_MAX, VALIDATORS_MAX, ChainParams
+from flchain.ledger.params import PRESETS, ChainParams
 from flchain.ledger.state import hash_model
 from flchain.privacy import MECHANISMS
-from flchain.wire.messages import DeviceEntry, HolderEntry, ValidatorEntry
+from flchain.wire.messages import SAMPLES_CAP_MAX, VALIDATORS_MAX, DeviceEntry, HolderEntry, ValidatorEntry
 from flchain_edge.model.model_files import compute_initial_model
 from flchain_edge.model.tflite import TfliteModel, probe_model
 from flchain_edge.process.chain_files import load_genesis

@@ -10,7 +10,7 @@ from flchain.base.crypto import SIGNATURE_BYTES
 from flchain.base.fixedpoint import VALUE_BYTES
 from flchain.base.types import ADDRESS_BYTES, HASH_BYTES
 from flchain.codecs import CODECS, DOWNSTREAM_RULES, count_carried_bytes
-from flchain.ledger.params import DEVICES_MAX, VALIDATORS_MAX, ChainParams
+from flchain.ledger.params import DEVICES_MAX, ChainParams
 from flchain.wire.cbor_form import ITEMS_MAX
 from flchain.wire.envelope import (
     BODY_BYTES_MAX,
@@ -23,7 +23,7 @@ from flchain.wire.envelope import (
     SMALL_BYTES_MAX,
     UPDATE_BYTES_MAX,
 )
-from flchain.wire.messages import Kind
+from flchain.wire.messages import VALIDATORS_MAX, Kind
 
 FRAME_BYTES = 4_096
 """What a packet adds to the parts it is made of, generously."""

@@ -13,6 +13,7 @@ from flchain.codecs import CODECS, DOWNSTREAM_RULES
 from flchain.consensus import CONSENSUS_RULES, PROPOSER_RULES
 from flchain.incentives import REWARD_RULES
 from flchain.privacy import MECHANISMS
+from flchain.wire.messages import SAMPLES_CAP_MAX, VALIDATORS_MAX
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=32, pattern="^[a-z0-9-]+$")]
 Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
@@ -22,8 +23,8 @@ Digest = Annotated[bytes, msgspec.Meta(min_length=HASH_BYTES, max_length=HASH_BY
 
 DEVICES_MAX = UPDATES_MAX
 """Most devices on one chain: each has one update in a round, and `limits` says which messages must carry them."""
-VALIDATORS_MAX = 64
-SAMPLES_CAP_MAX = WEIGHT_LIMIT - 1
+
+assert SAMPLES_CAP_MAX < WEIGHT_LIMIT, "an int64 sum of capped updates cannot overflow (see `aggregation`)"
 
 
 class ChainParams(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True):

@@ -9,10 +9,12 @@ import msgspec
 
 from flchain.base.crypto import hash_tagged
 from flchain.base.types import ADDRESS_BYTES, HASH_BYTES, SHARE_ALL, Address, Hash
-from flchain.ledger.params import SAMPLES_CAP_MAX, VALIDATORS_MAX
 
 SALT_BYTES = 16
 SCORE_MAX = SHARE_ALL
+SAMPLES_CAP_MAX = 2**20 - 1
+"""Most samples a message may claim: with at most 2**10 updates, weighted sums of int32 stay below 2**61."""
+VALIDATORS_MAX = 64
 RANGES_MAX = 8
 """Ranges of chunks in one question for them."""
 

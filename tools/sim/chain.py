@@ -13,9 +13,9 @@ from flchain.base.fixedpoint import to_fixed
 from flchain.base.types import Hash, ModelVector
 from flchain.codecs import CODECS
 from flchain.ledger.genesis import Genesis, decode_genesis, encode_genesis
-from flchain.ledger.params import PRESETS, VALIDATORS_MAX, ChainParams
+from flchain.ledger.params import PRESETS, ChainParams
 from flchain.ledger.state import ChainState, build_genesis_state, hash_model
-from flchain.wire.messages import DeviceEntry, HolderEntry, ValidatorEntry
+from flchain.wire.messages import VALIDATORS_MAX, DeviceEntry, HolderEntry, ValidatorEntry
 
 PARAMETERS_COUNT = 200
 CODEC_LEVEL = 10
