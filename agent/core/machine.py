@@ -45,10 +45,10 @@ from flchain.base.errors import (
 )
 from flchain.base.frozen import replace
 from flchain.base.types import Address, Hash, Millis, ModelVector, Round, UnixMillis
+from flchain.ledger.block import hash_header
 from flchain.light import follow
 from flchain.light.follow import LightState
 from flchain.light.trust import Head, encode_sets
-from flchain.rules.blocks import hash_header
 from flchain.wire.envelope import open_envelope, seal, verify_envelope
 from flchain.wire.messages import Ask, Receipt, Resume, Want
 from flchain.wire.packets import Packet, PacketType, decode_packet, encode_packet

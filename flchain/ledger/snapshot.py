@@ -10,11 +10,11 @@ from flchain.base.errors import MalformedMessage
 from flchain.base.fixedpoint import vector_bytes, vector_from_bytes
 from flchain.base.types import Hash, Height, UnixMillis
 from flchain.codecs import Carried, carried_bytes, carried_from_bytes
+from flchain.ledger.block import hash_header
 from flchain.ledger.limits import compute_carried_bytes
 from flchain.ledger.params import ChainParams
 from flchain.ledger.state import ChainState, hash_carried, hash_model, start_carried
 from flchain.ledger.state_tree import get_leaves, get_totals_hashes, read_leaves
-from flchain.rules.blocks import hash_header
 from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct, encode_struct
 from flchain.wire.messages import Header
 

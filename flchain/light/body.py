@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from flchain.base.errors import InvalidBlock
-from flchain.rules.blocks import compute_body_roots, join_body_roots
+from flchain.ledger.block import compute_body_roots, join_body_roots
 from flchain.wire.envelope import BODY_BYTES_MAX, decode_struct, encode_struct
 from flchain.wire.messages import Body, Bytes32, Header, Settlement
 

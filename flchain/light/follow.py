@@ -21,6 +21,7 @@ from flchain.base.fixedpoint import vector_from_bytes
 from flchain.base.frozen import replace
 from flchain.base.types import EARLIEST, Address, Hash, Height, ModelVector, Round, UnixMillis
 from flchain.codecs import Carried, carried_from_bytes
+from flchain.ledger.block import compute_body_root, is_body_for_devices, is_settling
 from flchain.ledger.genesis import Genesis
 from flchain.ledger.limits import DELTAS_MAX, compute_body_bytes_max, compute_light_body_bytes_max
 from flchain.ledger.params import ChainParams
@@ -28,7 +29,6 @@ from flchain.ledger.snapshot import decode_carried
 from flchain.ledger.state import ChainState, RevealedUpdate, Validator, build_genesis_state, hash_model, start_carried
 from flchain.light.body import LightBody, decode_light_body
 from flchain.light.trust import Head, Trust, build_trust, decode_sets, verify_final
-from flchain.rules.blocks import compute_body_root, is_body_for_devices, is_settling
 from flchain.rules.settle import apply_delta, compute_step
 from flchain.wire.envelope import BODY_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, open_envelope, verify_envelope
 from flchain.wire.messages import Body, Header, Phase, Reveal

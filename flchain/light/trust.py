@@ -21,9 +21,9 @@ from flchain.base.errors import (
 )
 from flchain.base.frozen import replace
 from flchain.base.types import MS_PER_S, Address, Hash, Height, Power, UnixMillis
+from flchain.ledger.block import hash_header
 from flchain.ledger.certificate import verify_certificate
 from flchain.ledger.state import ChainState, Validator, compute_validators_hash, list_validators
-from flchain.rules.blocks import hash_header
 from flchain.wire.envelope import HEADER_BYTES_MAX, SETS_BYTES_MAX, decode_struct, encode
 from flchain.wire.messages import VALIDATORS_MAX, Bytes20, Bytes32, Certificate, Header, PositiveCounter
 

@@ -6,10 +6,10 @@ from flchain.base.errors import InvalidMessage, UnknownSender
 from flchain.base.frozen import replace
 from flchain.base.types import Address, Hash, Height, Millis, View
 from flchain.consensus import bft
+from flchain.ledger.block import Block
 from flchain.ledger.certificate import build_certificate, verify_certificate
 from flchain.ledger.state import ChainState, find_account
 from flchain.rules.blocks import (
-    Block,
     apply_block,
     build_block,
     get_proposer,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from flchain.base.fixedpoint import vector_bytes
 from flchain.base.frozen import replace
 from flchain.base.types import Address, Height
+from flchain.ledger.block import hash_header
 from flchain.ledger.snapshot import encode_carried
 from flchain.ledger.state import compute_validators_hash, find_candidate, find_device
 from flchain.light.trust import Head
-from flchain.rules.blocks import hash_header
 from flchain.wire import messages
 from flchain.wire.envelope import HEADER_BYTES_MAX, Letter, decode_struct
 from flchain.wire.messages import Header, Want

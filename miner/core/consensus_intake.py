@@ -6,8 +6,8 @@ from flchain.base.errors import InvalidMessage, MalformedMessage, UnknownSender,
 from flchain.base.frozen import replace
 from flchain.base.types import Height
 from flchain.consensus import bft
+from flchain.ledger.block import Block, decode_block
 from flchain.ledger.state import find_candidate, find_validator
-from flchain.rules.blocks import Block, decode_block
 from flchain.wire import messages
 from flchain.wire.envelope import Letter, Verified, verify_letter
 from flchain.wire.messages import Body, Kind

@@ -6,7 +6,7 @@ from flchain.base.errors import InvalidMessage, LedgerCorrupt
 from flchain.base.frozen import replace
 from flchain.base.types import Height, Millis, UnixMillis
 from flchain.consensus import bft
-from flchain.rules.blocks import Block
+from flchain.ledger.block import Block
 from flchain.wire import messages
 from flchain.wire.envelope import open_envelope, verify_envelope
 from flchain.wire.topics import Topics

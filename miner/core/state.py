@@ -13,9 +13,9 @@ from typing import NamedTuple, TypeAlias
 from flchain.base.frozen import Growing
 from flchain.base.types import EARLIEST, Address, Hash, Height, Millis, UnixMillis, View
 from flchain.consensus.bft import BftState
+from flchain.ledger.block import Block
 from flchain.ledger.state import ChainState
 from flchain.light.trust import Trust
-from flchain.rules.blocks import Block
 from flchain.rules.score_words import Subject
 from flchain.wire.chunks import Assembly
 from flchain.wire.envelope import Verified

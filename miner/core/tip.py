@@ -7,11 +7,11 @@ from typing import TypeAlias
 
 from flchain.base.fixedpoint import VALUE_BYTES
 from flchain.base.types import Height, Round
+from flchain.ledger.block import Block, is_body_for_devices, is_settling
 from flchain.ledger.limits import DELTAS_MAX
 from flchain.ledger.state import NO_HEIGHT, ChainState
 from flchain.light.body import build_light_body
 from flchain.light.trust import Head, encode_sets
-from flchain.rules.blocks import Block, is_body_for_devices, is_settling
 
 CHANGES_KEPT_MAX = 256
 """A device that has missed more changes of the validators than this needs a checkpoint."""

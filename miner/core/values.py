@@ -9,10 +9,10 @@ from typing import TypeAlias
 from flchain.base.crypto import Identity
 from flchain.base.types import Hash, Height
 from flchain.consensus.bft import Timeout
+from flchain.ledger.block import Block
 from flchain.light.trust import Head
 from flchain.machines.effects import ComputeScore, Note, Publish, Refuse, SendChunks, StartTimer
 from flchain.machines.events import Connected, PacketReceived, ScoreComputed, TimerFired
-from flchain.rules.blocks import Block
 
 __all__ = [  # a miner's whole vocabulary is found here: these words it shares with a device, the others are its own
     "ComputeScore",

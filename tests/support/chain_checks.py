@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from flchain.ledger.block import compute_body_root
 from flchain.ledger.state import ChainState
-from flchain.rules.blocks import apply_block, build_block, compute_body_root
+from flchain.rules.blocks import apply_block, build_block
 from flchain.wire.envelope import encode_struct
 from flchain.wire.messages import Body, Phase, Settlement
 from tests.support.builders.chain import Driver, build_chain, replace_header

@@ -10,8 +10,8 @@ from functools import partial
 
 from flchain.base.crypto import compute_address
 from flchain.base.types import Address
+from flchain.ledger.block import hash_header
 from flchain.ledger.genesis import Genesis
-from flchain.rules.blocks import hash_header
 from flchain.wire.chunks import Assembly, process_chunk
 from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct, open_envelope, verify_envelope
 from flchain.wire.messages import Header, Kind, Proposal, Vote

@@ -20,6 +20,7 @@ from flchain.base.crypto import Identity
 from flchain.base.fixedpoint import vector_bytes
 from flchain.base.types import ModelVector, Round, UnixMillis, View
 from flchain.codecs import CODECS, compute_codec_seed
+from flchain.ledger.block import Block, is_settling
 from flchain.ledger.certificate import trim_certificate
 from flchain.ledger.genesis import encode_genesis
 from flchain.ledger.snapshot import encode_state
@@ -27,7 +28,7 @@ from flchain.ledger.state import ChainState
 from flchain.ledger.state_tree import compute_state_root
 from flchain.light.body import build_light_body
 from flchain.light.trust import encode_sets
-from flchain.rules.blocks import Block, apply_block, build_block, get_proposer, is_settling
+from flchain.rules.blocks import apply_block, build_block, get_proposer
 from flchain.rules.settle import get_homes
 from flchain.wire.envelope import BODY_BYTES_MAX, decode_struct
 from flchain.wire.messages import Body, Phase, Reveal, ScoreReveal

@@ -16,10 +16,10 @@ from flchain.base.crypto import Identity
 from flchain.base.errors import FlchainError
 from flchain.base.types import Hash, Height, ModelVector
 from flchain.codecs import CODECS
+from flchain.ledger.block import Block
 from flchain.ledger.genesis import Genesis, decode_genesis, encode_genesis
 from flchain.ledger.state import build_genesis_state
 from flchain.light.trust import Head
-from flchain.rules.blocks import Block
 from flchain.wire.chunks import split_packet
 from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct, seal
 from flchain.wire.messages import (

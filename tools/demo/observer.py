@@ -12,9 +12,9 @@ from agent.edge.store.view import read_position
 from flchain.base.errors import InvalidMessage, ModelMismatch, WrongRound
 from flchain.base.fixedpoint import vector_bytes
 from flchain.base.types import Address, ModelVector
+from flchain.ledger.block import hash_header
 from flchain.light.follow import LightState, build_light_state, process_body, process_head, process_snapshot
 from flchain.light.trust import Head
-from flchain.rules.blocks import hash_header
 from flchain.wire.chunks import Assembly, process_chunk
 from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct, open_envelope, verify_envelope
 from flchain.wire.messages import Header, Phase, Status

@@ -13,9 +13,9 @@ from typing import Any
 
 from agent.edge.store.view import read_position
 from flchain.base.types import Height, ModelVector
+from flchain.ledger.block import hash_header
 from flchain.ledger.genesis import Genesis
 from flchain.ledger.state import build_genesis_state, hash_model
-from flchain.rules.blocks import hash_header
 from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct
 from flchain.wire.messages import Header
 from miner.edge.ledger.ledger import StoredBlock, replay_block

@@ -18,9 +18,9 @@ from typing import Any
 
 from flchain.base.errors import ConfigError, InvalidMessage, LedgerCorrupt
 from flchain.base.types import Height
+from flchain.ledger.block import hash_header
 from flchain.ledger.genesis import Genesis, encode_genesis
 from flchain.ledger.state import ChainState
-from flchain.rules.blocks import hash_header
 from flchain.wire.envelope import BODY_BYTES_MAX, CERTIFICATE_BYTES_MAX, HEADER_BYTES_MAX, decode_struct
 from flchain.wire.messages import Body, Certificate, Header
 from flchain_edge.process.chain_files import load_genesis

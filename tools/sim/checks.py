@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 from flchain.base.errors import InvalidMessage
 from flchain.base.types import SHARE_ALL, Height, View
+from flchain.ledger.block import Block
 from flchain.ledger.certificate import PRECOMMIT, verify_certificate
 from flchain.ledger.state import ChainState, get_owned, hash_carried, hash_model
 from flchain.ledger.state_tree import compute_state_root
 from flchain.light.follow import LightState
-from flchain.rules.blocks import Block, apply_block, get_proposer
+from flchain.rules.blocks import apply_block, get_proposer
 from flchain.wire.envelope import (
     BODY_BYTES_MAX,
     CERTIFICATE_BYTES_MAX,

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import agent.core.values as av
 from flchain.base.crypto import Identity
 from flchain.base.types import Address, Hash, Height, Millis, Round
+from flchain.ledger.block import Block
 from flchain.light.trust import Head
-from flchain.rules.blocks import Block
 from miner.edge.ledger.base import StoredBase
 
 Out = list[tuple[bytes, set[str] | None]]

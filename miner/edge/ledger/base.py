@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from flchain.base.errors import InvalidMessage, LedgerCorrupt
 from flchain.base.types import Height
+from flchain.ledger.block import hash_header
 from flchain.ledger.certificate import verify_certificate
 from flchain.ledger.limits import compute_state_bytes_max
 from flchain.ledger.snapshot import decode_state
 from flchain.ledger.state import ChainState
 from flchain.light.trust import Head, decode_sets
-from flchain.rules.blocks import hash_header
 from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct
 from flchain.wire.messages import Header
 from miner.core.tip import LedgerSummary, Standing, Tip

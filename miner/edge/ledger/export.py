@@ -15,8 +15,8 @@ from typing import IO
 from flchain.base.errors import ConfigError, FlchainError, LedgerCorrupt
 from flchain.base.fixedpoint import vector_bytes
 from flchain.base.types import Height, ModelVector
+from flchain.ledger.block import hash_header
 from flchain.ledger.genesis import Genesis, encode_genesis
-from flchain.rules.blocks import hash_header
 from flchain.wire.envelope import BODY_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, encode
 from flchain.wire.messages import Header
 from flchain_edge.storage.database_files import sync_folder

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from flchain.base.types import Height
+from flchain.ledger.block import Block
 from flchain.light.trust import Head
-from flchain.rules.blocks import Block
 from miner.edge.ledger.ledger import StoredBlock
 
 

@@ -11,11 +11,12 @@ import aiosqlite
 from flchain.base.errors import ConfigError, InvalidMessage, LedgerCorrupt
 from flchain.base.fixedpoint import vector_bytes, vector_from_bytes
 from flchain.base.types import HASH_BYTES, Hash, Height, ModelVector
+from flchain.ledger.block import Block, decode_block, hash_header
 from flchain.ledger.certificate import verify_certificate
 from flchain.ledger.genesis import Genesis, encode_genesis
 from flchain.ledger.state import ChainState, build_genesis_state
 from flchain.light.trust import Head
-from flchain.rules.blocks import Block, apply_block, decode_block, hash_header
+from flchain.rules.blocks import apply_block
 from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct
 from flchain.wire.messages import Header
 from flchain_edge.storage.sqlite import open_database, store_errors, transaction

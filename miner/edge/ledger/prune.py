@@ -6,10 +6,10 @@ from pathlib import Path
 
 from flchain.base.errors import ConfigError
 from flchain.base.types import Height, ModelVector
+from flchain.ledger.block import decode_block
 from flchain.ledger.genesis import Genesis
 from flchain.ledger.snapshot import encode_state
 from flchain.ledger.state import build_genesis_state
-from flchain.rules.blocks import decode_block
 from miner.core.tip import Standing, extend
 from miner.edge.ledger.base import restore_base
 from miner.edge.ledger.ledger import REPLAY_BLOCKS, Ledger, replay_block

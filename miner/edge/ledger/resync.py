@@ -16,9 +16,9 @@ from pathlib import Path
 from flchain.base.crypto import Identity
 from flchain.base.errors import ConfigError, FlchainError, InvalidMessage, LedgerCorrupt
 from flchain.base.types import Height, ModelVector
+from flchain.ledger.block import decode_block
 from flchain.ledger.genesis import Genesis, encode_genesis
 from flchain.ledger.state import ChainState, build_genesis_state, find_validator
-from flchain.rules.blocks import decode_block
 from flchain.wire.envelope import open_envelope, verify_envelope
 from flchain_edge.storage.database_files import SIDE_FILES, move_aside, refuse_if_open, remove_database, sync_folder
 from miner.edge.ledger.base import restore_base

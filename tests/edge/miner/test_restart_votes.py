@@ -12,8 +12,9 @@ import pytest
 from flchain.base.errors import LedgerCorrupt
 from flchain.base.types import Height, Millis, View
 from flchain.consensus.bft import Timeout
+from flchain.ledger.block import Block
 from flchain.ledger.certificate import PRECOMMIT
-from flchain.rules.blocks import Block, build_block, get_proposer
+from flchain.rules.blocks import build_block, get_proposer
 from flchain.wire import messages
 from flchain.wire.envelope import open_envelope, seal, verify_envelope
 from flchain.wire.messages import Proposal, Vote

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from flchain.base.types import Height
+from flchain.ledger.block import Block
 from flchain.ledger.state import build_genesis_state
-from flchain.rules.blocks import Block
 from flchain.wire.packets import PacketType, decode_packet
 from flchain.wire.topics import Topics
 from flchain_edge.mqtt.inbox import Connected

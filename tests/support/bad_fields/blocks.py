@@ -8,7 +8,8 @@ from functools import lru_cache
 
 from flchain.base.crypto import Identity
 from flchain.base.types import View
-from flchain.rules.blocks import Block, build_block, compute_body_root, get_proposer, hash_header
+from flchain.ledger.block import Block, compute_body_root, hash_header
+from flchain.rules.blocks import build_block, get_proposer
 from flchain.wire.envelope import BODY_BYTES_MAX, decode_struct, encode_struct, seal
 from flchain.wire.messages import Body, Commit, Header, Phase, Proposal, Settlement, Transfer
 from flchain.wire.packets import PacketType, encode_packet

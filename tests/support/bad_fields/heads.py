@@ -9,12 +9,12 @@ from typing import Any
 
 from flchain.base.crypto import Identity
 from flchain.base.types import UnixMillis, View
+from flchain.ledger.block import hash_header
 from flchain.ledger.certificate import PRECOMMIT, build_certificate
 from flchain.ledger.state import Validator, compute_validators_hash
 from flchain.light.body import LightBody
 from flchain.light.follow import LightState, build_light_state, process_body, process_head
 from flchain.light.trust import Head, encode_sets
-from flchain.rules.blocks import hash_header
 from flchain.wire.envelope import (
     BODY_BYTES_MAX,
     CERTIFICATE_BYTES_MAX,

@@ -12,11 +12,12 @@ from flchain.base.crypto import Identity
 from flchain.base.fixedpoint import to_fixed
 from flchain.base.types import Round, UnixMillis, View
 from flchain.codecs import CODECS, compute_codec_seed
+from flchain.ledger.block import Block
 from flchain.ledger.certificate import PRECOMMIT, build_certificate
 from flchain.ledger.state import ChainState, find_account
 from flchain.ledger.state_tree import compute_state_root
 from flchain.light.trust import Head, encode_sets
-from flchain.rules.blocks import Block, apply_block, build_block
+from flchain.rules.blocks import apply_block, build_block
 from flchain.rules.score_words import build_score_commit
 from flchain.rules.settle import get_homes
 from flchain.wire.envelope import Envelope, encode_struct, get_signature, open_envelope, seal

@@ -8,9 +8,10 @@ from typing import Any
 
 from flchain.base.crypto import Identity
 from flchain.base.types import Hash, UnixMillis, View
+from flchain.ledger.block import Block
 from flchain.ledger.state import ChainState, find_account, find_validator
 from flchain.ledger.state_tree import compute_state_root
-from flchain.rules.blocks import Block, apply_block, build_block, get_proposer
+from flchain.rules.blocks import apply_block, build_block, get_proposer
 from flchain.wire.envelope import seal
 from flchain.wire.messages import (
     AnyMessage,

@@ -19,6 +19,7 @@ from flchain.base.crypto import Identity
 from flchain.base.errors import InvalidMessage
 from flchain.base.fixedpoint import vector_bytes
 from flchain.base.types import Address, Power, UnixMillis
+from flchain.ledger.block import compute_body_roots, hash_header, is_settling
 from flchain.ledger.certificate import PRECOMMIT
 from flchain.ledger.snapshot import encode_carried
 from flchain.ledger.state import Validator, compute_validators_hash, hash_carried, hash_model
@@ -32,7 +33,6 @@ from flchain.light.follow import (
     process_snapshot,
 )
 from flchain.light.trust import Head, Trust, encode_sets
-from flchain.rules.blocks import compute_body_roots, hash_header, is_settling
 from flchain.wire.envelope import (
     BODY_BYTES_MAX,
     CERTIFICATE_BYTES_MAX,

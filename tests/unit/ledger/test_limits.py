@@ -11,6 +11,7 @@ import pytest
 from flchain.base.errors import MalformedUpdate, OversizedMessage
 from flchain.base.types import Address, BasisPoints, Millis, Power, Stake, UnixMillis, View
 from flchain.codecs import CODECS, DOWNSTREAM_RULES, carried_bytes
+from flchain.ledger.block import Block
 from flchain.ledger.limits import (
     SCORE_ENTRY_BYTES,
     STATE_TABLES_BYTES_MAX,
@@ -28,7 +29,7 @@ from flchain.ledger.state_tree import get_leaves
 from flchain.light.body import LightBody
 from flchain.light.follow import build_light_state, process_body
 from flchain.light.trust import Head, encode_sets
-from flchain.rules.blocks import Block, build_block, get_proposer
+from flchain.rules.blocks import build_block, get_proposer
 from flchain.rules.orders import ACCOUNTS_MAX, CANDIDATES_MAX, DELEGATIONS_MAX, UNBONDINGS_PER_ACCOUNT_MAX
 from flchain.wire.chunks import DEVICE_CHUNK_BYTES
 from flchain.wire.envelope import (

@@ -18,11 +18,11 @@ from flchain.base.errors import (
     UntrustedValidators,
 )
 from flchain.base.types import Millis, UnixMillis, View
+from flchain.ledger.block import hash_header
 from flchain.ledger.certificate import PRECOMMIT, build_certificate
 from flchain.ledger.state import Validator
 from flchain.light.follow import build_light_state, process_head
 from flchain.light.trust import Head, Trust, build_trust, encode_sets, verify_final
-from flchain.rules.blocks import hash_header
 from flchain.wire.envelope import get_signature, open_envelope, seal
 from flchain.wire.messages import Ask, Vote, Want
 from flchain.wire.packets import PacketType, decode_packet, encode_packet

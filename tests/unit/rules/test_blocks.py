@@ -8,10 +8,11 @@ import msgspec
 import pytest
 
 from flchain.base.errors import ConfigError, InvalidBlock, MalformedMessage, WrongRound
+from flchain.ledger.block import decode_block
 from flchain.ledger.genesis import Genesis, decode_genesis, encode_genesis
 from flchain.ledger.state import find_device, find_validator
 from flchain.ledger.state_tree import compute_state_root
-from flchain.rules.blocks import apply_block, decode_block
+from flchain.rules.blocks import apply_block
 from flchain.wire.envelope import encode_struct
 from flchain.wire.messages import Body, DeviceEntry, Header, Phase, Settlement
 from tests.support.builders.chain import (

@@ -9,6 +9,7 @@ import pytest
 
 from flchain.base.errors import InvalidBlock, InvalidMessage
 from flchain.base.types import Address, Power, Stake, UnixMillis
+from flchain.ledger.block import compute_body_root
 from flchain.ledger.limits import ORDERS_MAX
 from flchain.ledger.state import (
     ChainState,
@@ -20,7 +21,7 @@ from flchain.ledger.state import (
     get_stake,
 )
 from flchain.rules import orders
-from flchain.rules.blocks import apply_block, build_block, compute_body_root, select_orders
+from flchain.rules.blocks import apply_block, build_block, select_orders
 from flchain.rules.orders import (
     UNBONDINGS_PER_ACCOUNT_MAX,
     process_election,

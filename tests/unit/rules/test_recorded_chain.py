@@ -13,13 +13,14 @@ from flchain.base.types import Address, UnixMillis
 from flchain.codecs import CODECS, DOWNSTREAM_RULES
 from flchain.consensus import PROPOSER_RULES
 from flchain.incentives import REWARD_RULES
+from flchain.ledger.block import is_body_for_devices, is_settling
 from flchain.ledger.genesis import Genesis, decode_genesis
 from flchain.ledger.snapshot import decode_state, encode_state
 from flchain.ledger.state import ChainState, build_genesis_state
 from flchain.ledger.state_tree import compute_state_root
 from flchain.light.follow import LightState, build_light_state, process_body, process_head
 from flchain.light.trust import Head
-from flchain.rules.blocks import apply_block, build_block, is_body_for_devices, is_settling
+from flchain.rules.blocks import apply_block, build_block
 from flchain.wire.envelope import BODY_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, open_envelope
 from flchain.wire.messages import Body, Header, Kind
 from tests.support.builders.chain import open_all

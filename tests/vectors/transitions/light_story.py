@@ -11,12 +11,12 @@ import cbor2
 
 from flchain.base.crypto import Identity
 from flchain.ledger import certificate, snapshot, state
+from flchain.ledger.block import hash_header
 from flchain.ledger.genesis import Genesis
 from flchain.ledger.params import ChainParams
 from flchain.ledger.state import ChainState, Validator
 from flchain.light import body as light_body
 from flchain.light import trust
-from flchain.rules import blocks
 from flchain.wire import envelope
 from flchain.wire.messages import Body, Delegate, DeviceEntry, Evidence, HolderEntry, Register, ValidatorEntry, Vote
 from tests.vectors.transitions.story import BYTES_MAX, Story, forge
@@ -110,7 +110,7 @@ def make_head(
 ) -> dict[str, Any]:
     """The event of a header that these sign; all of `signing` if None."""
     fields = cbor2.loads(header)
-    chain, height, block = fields[1], fields[2], blocks.hash_header(header)
+    chain, height, block = fields[1], fields[2], hash_header(header)
     chosen = [KEYS[v.address] for v in signing] if signers is None else signers
     vote = Vote(height, 1, 2, block)
     signatures = [(key.address, envelope.get_signature(seal(vote, key, chain))) for key in chosen]

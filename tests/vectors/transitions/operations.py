@@ -13,6 +13,7 @@ from flchain import incentives, privacy
 from flchain.base import fixedpoint, merkle
 from flchain.base.types import View
 from flchain.consensus import dpos, pok, proposer
+from flchain.ledger import block as block_form
 from flchain.ledger import certificate, snapshot, state, state_tree
 from flchain.ledger.state import ChainState
 from flchain.rules import blocks, orders, phases, settle, transactions
@@ -183,7 +184,10 @@ def build_certificate(before: ChainState, given: Given) -> Outcome:
 def describe_header(_before: ChainState, given: Given) -> Outcome:
     """What a header says about its block."""
     header = envelope.decode_struct(given["header"], messages.Header, envelope.HEADER_BYTES_MAX)
-    return {"is_settling": blocks.is_settling(header), "is_body_for_devices": blocks.is_body_for_devices(header)}
+    return {
+        "is_settling": block_form.is_settling(header),
+        "is_body_for_devices": block_form.is_body_for_devices(header),
+    }
 
 
 def trim_certificate(before: ChainState, given: Given) -> Outcome:

@@ -8,6 +8,7 @@ from typing import Any
 
 from flchain.base.crypto import Identity
 from flchain.base.types import UnixMillis
+from flchain.ledger.block import compute_body_root
 from flchain.ledger.state import ChainState
 from flchain.rules import blocks
 from flchain.wire.envelope import decode_struct, encode_struct
@@ -107,7 +108,7 @@ def get_shift(key: Identity) -> int:
 def forge(header: bytes, body: bytes, **changes: object) -> dict[str, Any]:
     """A block with fields of its header changed; the body root is made to fit, if it is not one of them."""
     fields = decode_struct(header, Header, BYTES_MAX)
-    root = blocks.compute_body_root(decode_struct(body, Body, BYTES_MAX))
+    root = compute_body_root(decode_struct(body, Body, BYTES_MAX))
     named = {name: getattr(fields, name) for name in Header.__struct_fields__}
     return {"header": encode_struct(Header(**(named | {"body_root": root} | changes))), "body": body}
 

@@ -14,10 +14,11 @@ from unittest.mock import patch
 import msgspec
 
 from flchain.base.types import Address, View
+from flchain.ledger.block import decode_block, hash_header
 from flchain.ledger.certificate import PRECOMMIT, build_certificate
 from flchain.light.body import LightBody
 from flchain.rules import blocks
-from flchain.rules.blocks import build_block, decode_block, get_proposer, hash_header
+from flchain.rules.blocks import build_block, get_proposer
 from flchain.wire.envelope import (
     BODY_BYTES_MAX,
     Envelope,

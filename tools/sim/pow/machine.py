@@ -28,8 +28,9 @@ from flchain.consensus.block_tree import (
     pop_orphans,
 )
 from flchain.consensus.pow import PowParams, SealRule, verify_seal
+from flchain.ledger.block import Block, decode_block
 from flchain.ledger.state import ChainState, find_validator
-from flchain.rules.blocks import Block, apply_block, build_block, decode_block, select_transactions
+from flchain.rules.blocks import apply_block, build_block, select_transactions
 from flchain.rules.phases import PHASE_KINDS
 from flchain.rules.transactions import DEVICE_KINDS, SCORE_KINDS, get_key_for
 from flchain.wire.envelope import Letter, open_envelope, open_known, seal, verify_envelope, verify_letter

@@ -32,8 +32,8 @@ from flchain.consensus.pow import (
     compute_work,
     verify_seal,
 )
+from flchain.ledger.block import Block, hash_header
 from flchain.ledger.state import ChainState
-from flchain.rules.blocks import Block, hash_header
 from flchain.wire import envelope
 from flchain.wire.envelope import BODY_BYTES_MAX, HEADER_BYTES_MAX, decode_struct
 from flchain.wire.messages import Body, Commit, Header, Phase, Reveal, compute_update_commitment

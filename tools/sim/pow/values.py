@@ -8,8 +8,8 @@ from typing import Any
 
 from flchain.base.crypto import Identity
 from flchain.base.types import Hash
+from flchain.ledger.block import Block
 from flchain.ledger.state import ChainState
-from flchain.rules.blocks import Block
 from flchain.wire.messages import Header, Reveal
 from tools.sim.world import Links
 

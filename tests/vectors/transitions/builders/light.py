@@ -7,9 +7,9 @@ from typing import Any
 
 import cbor2
 
+from flchain.ledger.block import hash_header
 from flchain.ledger.genesis import Genesis, encode_genesis
 from flchain.ledger.limits import compute_body_bytes_max, compute_light_body_bytes_max
-from flchain.rules.blocks import hash_header
 from flchain.wire.messages import Commit, Phase, Reveal
 from tests.vectors.transitions.light_story import DEVICE_PLACES, MODEL, Told, make_head, tell
 from tests.vectors.transitions.recorder import Recorder
