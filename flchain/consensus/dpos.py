@@ -40,22 +40,6 @@ def cap_powers(stakes: Sequence[int], cap_bp: int) -> tuple[Power, ...]:
     raise AssertionError("the last one that can be capped always fits")
 
 
-def split_reward(
-    reward: int, validator: Address, commission_bp: BasisPoints, delegations: Sequence[tuple[Address, Stake]]
-) -> dict[Address, int]:
-    """Who gets what of a validator's reward: the commission to itself, the rest by stake; odd units to itself.
-
-    `delegations` are (delegator, amount) behind this validator, its own bond among them. The parts add up to `reward`.
-    """
-    shared = reward - reward * commission_bp // SHARE_ALL
-    total = sum(amount for _, amount in delegations)
-    parts: dict[Address, int] = {}
-    for delegator, amount in delegations:
-        parts[delegator] = parts.get(delegator, 0) + shared * amount // total
-    parts[validator] = parts.get(validator, 0) + reward - sum(parts.values())
-    return parts
-
-
 def compute_slashed(amount: Stake, slash_bp: BasisPoints) -> Stake:
     """What is left of an amount after slashing, rounded down: no dust escapes."""
     return Stake(amount * (SHARE_ALL - slash_bp) // SHARE_ALL)

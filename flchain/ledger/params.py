@@ -24,7 +24,7 @@ Digest = Annotated[bytes, msgspec.Meta(min_length=HASH_BYTES, max_length=HASH_BY
 DEVICES_MAX = UPDATES_MAX
 """Most devices on one chain: each has one update in a round, and `limits` says which messages must carry them."""
 
-assert SAMPLES_CAP_MAX < WEIGHT_LIMIT, "an int64 sum of capped updates cannot overflow (see `aggregation`)"
+assert SAMPLES_CAP_MAX < WEIGHT_LIMIT, "an int64 sum of capped updates cannot overflow (see `aggregation.rule`)"
 
 
 class ChainParams(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True):
@@ -198,6 +198,6 @@ def _find_codec_problems(params: ChainParams) -> tuple[str, ...]:
     is_summed = any(CODECS[name].decode_summary is not None for name, _ in (up, down))
     if is_summed and up != down:
         problems += (f"genesis: downstream_codec: {up[0]}, then {down[0]}: a sketch is one codec and level both ways",)
-    if is_summed and params.aggregation != "weighted-sum":
+    if is_summed and not AGGREGATION_RULES[params.aggregation].is_linear:
         problems += (f"genesis: aggregation: sketches can only be added up, {params.aggregation} does more",)
     return problems

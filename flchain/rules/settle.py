@@ -10,9 +10,8 @@ from flchain.base.fixedpoint import add
 from flchain.base.frozen import kept_with, replace
 from flchain.base.types import SHARE_ALL, Address, BasisPoints, Hash, ModelVector, Round
 from flchain.codecs import CODECS, DOWNSTREAM_RULES, Carried, compute_codec_seed
-from flchain.consensus.dpos import split_reward
 from flchain.consensus.pok import compute_idle_knowledge, compute_knowledge, compute_weighted_median, find_outliers
-from flchain.incentives import REPUTATION_MAX, REWARD_RULES, compute_reputation
+from flchain.incentives import REPUTATION_MAX, REWARD_RULES, compute_reputation, split_reward
 from flchain.ledger.params import ChainParams
 from flchain.ledger.state import (
     Candidate,
@@ -158,7 +157,7 @@ def compute_delta(params: ChainParams, chain: Hash, number: Round, reveals: tupl
     updates = tuple(
         WeightedUpdate(reveal.sender, reveal.samples, _get_change(params, chain, number, reveal)) for reveal in reveals
     )
-    return AGGREGATION_RULES[params.aggregation](updates)
+    return AGGREGATION_RULES[params.aggregation].aggregate(updates)
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +195,7 @@ def compute_step(
     else:
         summaries = ((r, summarise(r.update, params.parameters_count, params.codec_level)) for r in chosen)
         updates = tuple(WeightedUpdate(r.sender, r.samples, summary) for r, summary in summaries)
-        aggregate = AGGREGATION_RULES[params.aggregation](updates)
+        aggregate = AGGREGATION_RULES[params.aggregation].aggregate(updates)
     rule = DOWNSTREAM_RULES[params.downstream_codec]
     settled = rule.settle(aggregate, carried, params.parameters_count, params.downstream_level)
     return ModelStep(add(base, settled.delta), settled.payload, settled.carried)

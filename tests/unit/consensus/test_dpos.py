@@ -10,15 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flchain.base.types import SHARE_ALL, Address, BasisPoints, Power, Round, Stake
-from flchain.consensus.dpos import (
-    STAKE_BITS_MAX,
-    cap_powers,
-    compute_slashed,
-    elect,
-    scale_stakes,
-    split_reward,
-)
+from flchain.consensus.dpos import STAKE_BITS_MAX, cap_powers, compute_slashed, elect, scale_stakes
 from flchain.consensus.proposer import Priorities, advance, compute_pok_weight
+from flchain.incentives import split_reward
 from flchain.ledger.state import ChainState, Delegation, Validator, compute_elected, compute_validators_hash
 from flchain.light.trust import decode_sets, encode_sets
 from flchain.rules.blocks import build_block

@@ -55,6 +55,17 @@ def test_all_problems_are_told_at_once() -> None:
     assert "sparse-ternary" in caught.value.problems[0]
 
 
+@pytest.mark.parametrize("aggregation", ["median", "trimmed-mean"])
+def test_sketches_are_refused_by_a_rule_that_does_more_than_add_up(aggregation: str) -> None:
+    """The median of two sketches is the sketch of nothing: such a chain could only learn noise."""
+    sketches = {"codec": "count-sketch", "codec_level": 2, "downstream_codec": "count-sketch", "downstream_level": 2}
+    params = msgspec.structs.replace(CHAIN.genesis.params, **sketches)
+    assert decode_genesis(encode_genesis(msgspec.structs.replace(CHAIN.genesis, params=params))).params == params
+    params = msgspec.structs.replace(params, aggregation=aggregation)
+    with pytest.raises(ConfigError, match="sketches can only be added up"):
+        decode_genesis(encode_genesis(msgspec.structs.replace(CHAIN.genesis, params=params)))
+
+
 def test_a_key_twice_or_no_key_or_a_home_that_is_no_miner_is_refused() -> None:
     """Each with the key or the device that is meant."""
     device = CHAIN.genesis.devices[0]

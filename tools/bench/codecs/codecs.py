@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from flchain.aggregation import WeightedUpdate, aggregate_weighted_sum
+from flchain.aggregation import AGGREGATION_RULES, WeightedUpdate
 from flchain.base.crypto import Identity, hash_tagged
 from flchain.base.fixedpoint import VALUE_BYTES, FloatVector, add, to_fixed, to_float
 from flchain.base.frozen import replace
@@ -187,7 +187,7 @@ def train(dataset: Dataset, model: TfliteModel, task: Task, seed: int, scheme: S
                 else codec.decode(encoded.payload, vector.size, up, codec_seed)
             )
             updates.append(WeightedUpdate(sender, len(part), decoded))
-        settled = rule.settle(aggregate_weighted_sum(tuple(updates)), carried, vector.size, down)
+        settled = rule.settle(AGGREGATION_RULES["weighted-sum"].aggregate(tuple(updates)), carried, vector.size, down)
         vector, carried = add(vector, settled.delta), settled.carried
         accuracy.append(_judge(model, vector, parts.test))
         bytes_up.append(sent / DEVICES)
