@@ -23,8 +23,17 @@ from flchain.base.types import Hash, Round
 from flchain.codecs import CODECS, compute_codec_seed
 from flchain.codecs.adaptive import compute_bytes_wanted
 from flchain.privacy import MECHANISMS
-from flchain.wire.envelope import SMALL_BYTES_MAX, hash_message, seal
-from flchain.wire.messages import SALT_BYTES, SAMPLES_CAP_MAX, Commit, Phase, Receipt, Reveal, compute_update_commitment
+from flchain.wire.envelope import hash_message, seal
+from flchain.wire.messages import (
+    SALT_BYTES,
+    SAMPLES_CAP_MAX,
+    SMALL_BYTES_MAX,
+    Commit,
+    Phase,
+    Receipt,
+    Reveal,
+    compute_update_commitment,
+)
 from flchain.wire.packets import PacketType, encode_packet
 
 Transition = tuple[AgentState, tuple[Effect, ...]]

@@ -13,8 +13,8 @@ from flchain.base.types import Hash
 from flchain.ledger.limits import compute_reveal_bodies, compute_update_bytes_max
 from flchain.ledger.params import DEVICES_MAX, ChainParams, check_params
 from flchain.wire.cbor_form import ITEMS_MAX
-from flchain.wire.envelope import UPDATE_BYTES_MAX, decode_struct, encode_struct
-from flchain.wire.messages import VALIDATORS_MAX, Counter, DeviceEntry, HolderEntry, ValidatorEntry
+from flchain.wire.envelope import decode_struct, encode_struct
+from flchain.wire.messages import UPDATE_BYTES_MAX, VALIDATORS_MAX, Counter, DeviceEntry, HolderEntry, ValidatorEntry
 
 GENESIS_BYTES_MAX = 1_000_000
 HOLDERS_MAX = 1_024

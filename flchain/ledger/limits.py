@@ -16,14 +16,11 @@ from flchain.wire.envelope import (
     BODY_BYTES_MAX,
     CERTIFICATE_BYTES_MAX,
     HEADER_BYTES_MAX,
-    MESSAGE_BYTES_MAX,
     ORDERS_BYTES_MAX,
     SETS_BYTES_MAX,
     SETTLEMENT_BYTES_MAX,
-    SMALL_BYTES_MAX,
-    UPDATE_BYTES_MAX,
 )
-from flchain.wire.messages import VALIDATORS_MAX, Kind
+from flchain.wire.messages import MESSAGE_BYTES_MAX, SMALL_BYTES_MAX, UPDATE_BYTES_MAX, VALIDATORS_MAX, Kind
 
 FRAME_BYTES = 4_096
 """What a packet adds to the parts it is made of, generously."""

@@ -20,31 +20,10 @@ from flchain.base.types import Address, Hash
 from flchain.codecs.decoded import DecodedUpdate
 from flchain.wire.cbor_form import decode_item
 from flchain.wire.cose import build_sign1, build_signed_bytes, encode_protected, split_sign1
-from flchain.wire.messages import COUNTER_MAX, MESSAGE_TYPES, AnyMessage, Kind
+from flchain.wire.messages import COUNTER_MAX, MESSAGE_BYTES_MAX, MESSAGE_TYPES, AnyMessage, Kind
 
 CHAIN_PREFIX_BYTES = 8
 
-UPDATE_BYTES_MAX = 16_000_000
-"""An update's codec payload: 4 million parameters as they are."""
-SMALL_BYTES_MAX = 512
-MESSAGE_BYTES_MAX: dict[Kind, int] = {
-    Kind.COMMIT: SMALL_BYTES_MAX,
-    Kind.REVEAL: UPDATE_BYTES_MAX + SMALL_BYTES_MAX,
-    Kind.SCORE_COMMIT: SMALL_BYTES_MAX,
-    Kind.SCORE_REVEAL: 32_768,
-    Kind.PROPOSAL: SMALL_BYTES_MAX,
-    Kind.VOTE: SMALL_BYTES_MAX,
-    Kind.RECEIPT: SMALL_BYTES_MAX,
-    Kind.STATUS: SMALL_BYTES_MAX,
-    Kind.ASK: SMALL_BYTES_MAX,
-    Kind.RESUME: SMALL_BYTES_MAX,
-    Kind.TRANSFER: SMALL_BYTES_MAX,
-    Kind.REGISTER: SMALL_BYTES_MAX,
-    Kind.DELEGATE: SMALL_BYTES_MAX,
-    Kind.UNDELEGATE: SMALL_BYTES_MAX,
-    Kind.UNJAIL: SMALL_BYTES_MAX,
-    Kind.EVIDENCE: 3 * SMALL_BYTES_MAX,
-}
 HEADER_BYTES_MAX = 1_024
 CERTIFICATE_BYTES_MAX = 8_192
 SETS_BYTES_MAX = 9_216

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Annotated, ClassVar, TypeAlias
+from typing import Annotated, ClassVar, TypeAlias, get_args
 
 import msgspec
 
@@ -15,6 +15,12 @@ SCORE_MAX = SHARE_ALL
 SAMPLES_CAP_MAX = 2**20 - 1
 """Most samples a message may claim: with at most 2**10 updates, weighted sums of int32 stay below 2**61."""
 VALIDATORS_MAX = 64
+UPDATE_BYTES_MAX = 16_000_000
+"""An update's codec payload: 4 million parameters as they are."""
+SCORES_BYTES_MAX = 32_768
+"""The scores of 1024 updates."""
+SMALL_BYTES_MAX = 512
+"""Everything else: a few numbers, a few hashes, a signature."""
 RANGES_MAX = 8
 """Ranges of chunks in one question for them."""
 
@@ -61,15 +67,18 @@ class Phase(IntEnum):
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What every message has: a kind, and a first field that says which round or height it is for."""
+    """What every message has: a kind, a limit, and a first field that says which round or height it is for."""
 
     kind: ClassVar[Kind]
+    bytes_max: ClassVar[int]
+    """Longest signed message of this kind; a longer one is refused before anything else of it is read."""
 
 
 class Commit(Message, frozen=True):
     """A device binds itself to an update before anybody has seen one, and says whether it will score the others'."""
 
     kind: ClassVar[Kind] = Kind.COMMIT
+    bytes_max: ClassVar[int] = SMALL_BYTES_MAX
     round: Counter
     commitment: Bytes32
     will_score: bool
@@ -80,6 +89,7 @@ class Reveal(Message, frozen=True):
     """The update that was committed: `update` is the codec's payload, `samples` the rows it was trained on."""
 
     kind: ClassVar[Kind] = Kind.REVEAL
+    bytes_max: ClassVar[int] = UPDATE_BYTES_MAX + SMALL_BYTES_MAX
     round: Counter
     salt: Salt
     samples: Annotated[int, msgspec.Meta(ge=1, le=SAMPLES_CAP_MAX)]
@@ -90,6 +100,7 @@ class ScoreCommit(Message, frozen=True):
     """A scorer binds itself to its scores before it has seen another's."""
 
     kind: ClassVar[Kind] = Kind.SCORE_COMMIT
+    bytes_max: ClassVar[int] = SMALL_BYTES_MAX
     round: Counter
     commitment: Bytes32
 
@@ -102,6 +113,7 @@ class ScoreReveal(Message, frozen=True):
     """
 
     kind: ClassVar[Kind] = Kind.SCORE_REVEAL
+    bytes_max: ClassVar[int] = SCORES_BYTES_MAX
     round: Counter
     salt: Salt
     base_score: Score
@@ -113,6 +125,7 @@ class Proposal(Message, frozen=True):
     """A proposer's block for one view (arXiv 1807.04938, line 19). `valid_view` is -1 for none."""
 
     kind: ClassVar[Kind] = Kind.PROPOSAL
+    bytes_max: ClassVar[int] = SMALL_BYTES_MAX
     height: Counter
     view: Counter
     valid_view: Annotated[int, msgspec.Meta(ge=-1, le=COUNTER_MAX)]
@@ -123,6 +136,7 @@ class Vote(Message, frozen=True):
     """A prevote (1) or precommit (2); `block_hash` is None for nil."""
 
     kind: ClassVar[Kind] = Kind.VOTE
+    bytes_max: ClassVar[int] = SMALL_BYTES_MAX
     height: Counter
     view: Counter
     step: Annotated[int, msgspec.Meta(ge=1, le=2)]
@@ -133,6 +147,7 @@ class Receipt(Message, frozen=True):
     """A miner's word on a message of a device: `code` is "ok" or the reason it was refused for good."""
 
     kind: ClassVar[Kind] = Kind.RECEIPT
+    bytes_max: ClassVar[int] = SMALL_BYTES_MAX
     round: Counter
     digest: Bytes32
     code: Annotated[str, msgspec.Meta(max_length=32)]
@@ -142,6 +157,7 @@ class Status(Message, frozen=True):
     """What a device tells about itself after a round: its own model's hash, and what the round cost it."""
 
     kind: ClassVar[Kind] = Kind.STATUS
+    bytes_max: ClassVar[int] = SMALL_BYTES_MAX
     round: Counter
     """Newest round whose model this device has computed."""
     model_hash: Bytes32
@@ -168,6 +184,7 @@ class Ask(Message, frozen=True):
     """A node asks the miner `to` for what it lacks."""
 
     kind: ClassVar[Kind] = Kind.ASK
+    bytes_max: ClassVar[int] = SMALL_BYTES_MAX
     height: PositiveCounter
     to: Bytes20
     want: Want
@@ -179,6 +196,7 @@ class Resume(Message, frozen=True):
     """Of a packet that came in part, `to`, who sent it, is asked for the chunks of these ranges (see `chunks`)."""
 
     kind: ClassVar[Kind] = Kind.RESUME
+    bytes_max: ClassVar[int] = SMALL_BYTES_MAX
     height: PositiveCounter
     """The asker's next; only so that each message has one."""
     to: Bytes20
@@ -191,6 +209,7 @@ class Transfer(Message, frozen=True):
     """Pay `amount` to the account of a public key; it is made if there is none. `sequence` counts a sender's orders."""
 
     kind: ClassVar[Kind] = Kind.TRANSFER
+    bytes_max: ClassVar[int] = SMALL_BYTES_MAX
     sequence: Counter
     to_key: Bytes32
     amount: Amount
@@ -200,6 +219,7 @@ class Register(Message, frozen=True):
     """Become a candidate: bond `amount` of one's own, declare the commission kept before delegators get their share."""
 
     kind: ClassVar[Kind] = Kind.REGISTER
+    bytes_max: ClassVar[int] = SMALL_BYTES_MAX
     sequence: Counter
     commission_bp: CommissionShare
     amount: Amount
@@ -209,6 +229,7 @@ class Delegate(Message, frozen=True):
     """Put `amount` behind a candidate; behind oneself it raises the bond."""
 
     kind: ClassVar[Kind] = Kind.DELEGATE
+    bytes_max: ClassVar[int] = SMALL_BYTES_MAX
     sequence: Counter
     candidate: Bytes20
     amount: Amount
@@ -218,6 +239,7 @@ class Undelegate(Message, frozen=True):
     """Take `amount` back: it is paid out the unbonding delay after the next election, and can be slashed until then."""
 
     kind: ClassVar[Kind] = Kind.UNDELEGATE
+    bytes_max: ClassVar[int] = SMALL_BYTES_MAX
     sequence: Counter
     candidate: Bytes20
     amount: Amount
@@ -227,6 +249,7 @@ class Unjail(Message, frozen=True):
     """A candidate whose time in jail is over wants to be elected again."""
 
     kind: ClassVar[Kind] = Kind.UNJAIL
+    bytes_max: ClassVar[int] = SMALL_BYTES_MAX
     sequence: Counter
 
 
@@ -234,6 +257,7 @@ class Evidence(Message, frozen=True):
     """Two votes, or two proposals, that one validator signed for the same place: anyone may submit them."""
 
     kind: ClassVar[Kind] = Kind.EVIDENCE
+    bytes_max: ClassVar[int] = 3 * SMALL_BYTES_MAX
     height: Counter
     first: bytes
     second: bytes
@@ -258,27 +282,11 @@ AnyMessage: TypeAlias = (
     | Resume
 )
 
-MESSAGE_TYPES: dict[Kind, type[AnyMessage]] = {
-    message.kind: message
-    for message in (
-        Commit,
-        Reveal,
-        ScoreCommit,
-        ScoreReveal,
-        Proposal,
-        Vote,
-        Receipt,
-        Status,
-        Ask,
-        Transfer,
-        Register,
-        Delegate,
-        Undelegate,
-        Unjail,
-        Evidence,
-        Resume,
-    )
-}
+MESSAGE_TYPES: dict[Kind, type[AnyMessage]] = {message.kind: message for message in get_args(AnyMessage)}
+MESSAGE_BYTES_MAX: dict[Kind, int] = {kind: message.bytes_max for kind, message in MESSAGE_TYPES.items()}
+
+assert MESSAGE_TYPES.keys() == set(Kind), "each kind has one class, and each class its own kind"
+assert set(get_args(AnyMessage)) == set(Message.__subclasses__()), "AnyMessage names every class of message"
 
 
 class Header(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -36,7 +36,6 @@ from flchain.wire.envelope import (
     CERTIFICATE_BYTES_MAX,
     SETS_BYTES_MAX,
     SETTLEMENT_BYTES_MAX,
-    SMALL_BYTES_MAX,
     decode_struct,
     encode_struct,
     open_envelope,
@@ -44,6 +43,7 @@ from flchain.wire.envelope import (
     seal_verified,
 )
 from flchain.wire.messages import (
+    SMALL_BYTES_MAX,
     Ask,
     Body,
     Certificate,

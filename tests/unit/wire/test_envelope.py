@@ -18,16 +18,8 @@ from flchain.base.errors import (
     WrongChain,
 )
 from flchain.wire import envelope as wire
-from flchain.wire.envelope import (
-    MESSAGE_BYTES_MAX,
-    decode,
-    decode_struct,
-    encode,
-    open_envelope,
-    seal,
-    verify_envelope,
-)
-from flchain.wire.messages import Commit, Kind, Reveal, ScoreReveal, Vote
+from flchain.wire.envelope import decode, decode_struct, encode, open_envelope, seal, verify_envelope
+from flchain.wire.messages import MESSAGE_BYTES_MAX, UPDATE_BYTES_MAX, Commit, Kind, Reveal, ScoreReveal, Vote
 from tests.support.builders.chain import build_chain
 from tests.support.builders.wire import COMMIT, PREFIX, SENDER, read, replace_part, seal_payload
 from tests.vectors.make_messages import CHAIN, MESSAGES, PATH, STRUCTS, build_vectors
@@ -178,7 +170,7 @@ def test_an_oversized_score() -> None:
 
 def test_the_largest_update_fits_and_no_larger_one() -> None:
     """An update of the longest payload is read; one a little longer is refused before it is decoded."""
-    largest = Reveal(2**53, b"s" * 16, 1, bytes(wire.UPDATE_BYTES_MAX))
+    largest = Reveal(2**53, b"s" * 16, 1, bytes(UPDATE_BYTES_MAX))
     assert read(seal(largest, CHAIN.id, SENDER)) == largest
     with pytest.raises(OversizedMessage):
         open_envelope(bytes(MESSAGE_BYTES_MAX[Kind.REVEAL] + 1), CHAIN.id)
