@@ -1,1 +1,1 @@
-"""What every room of the protocol uses: types, errors, hashes and signatures, fixed point, Merkle trees."""
+"""Types, errors, hashes and signatures, fixed-point numbers and Merkle trees: what every other folder uses."""

@@ -1,4 +1,4 @@
-"""Every expected error. Whose fault it is shows in its class: the peer's, the operator's or the disk's."""
+"""Every expected error. Its class says whose fault it is: the peer's, the operator's or the disk's."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ class FlchainError(Exception):
 
 
 class InvalidMessage(FlchainError):
-    """A peer's fault: count it under `code`, drop the message, go on. Nothing has changed."""
+    """The peer is at fault: count it under `code`, drop the message, go on. Nothing has changed."""
 
     code = "invalid"
 
 
 class MalformedMessage(InvalidMessage):
-    """The bytes are not of the form or type that the kind asks for."""
+    """The bytes do not have the form or the types that the kind requires."""
 
     code = "malformed"
 
@@ -26,7 +26,7 @@ class TruncatedMessage(MalformedMessage):
 
 
 class NotCanonical(MalformedMessage):
-    """The same message has another, shorter or sorted, encoding: only that one is accepted."""
+    """The same message has another encoding, shorter or sorted. Only that one is accepted."""
 
     code = "not-canonical"
 
@@ -44,13 +44,13 @@ class UnsignedMessage(InvalidMessage):
 
 
 class BadSignature(InvalidMessage):
-    """The signature does not fit the sender, the message, the kind or the chain."""
+    """The signature does not match the sender, the message, the kind or the chain."""
 
     code = "bad-signature"
 
 
 class WrongChain(InvalidMessage):
-    """Made for another chain."""
+    """The message was made for another chain."""
 
     code = "wrong-chain"
 
@@ -68,37 +68,37 @@ class UnknownSender(InvalidMessage):
 
 
 class DuplicateMessage(InvalidMessage):
-    """The same sender has already said this: a repeat or a replay."""
+    """The same sender has already sent this: a repeat or a replay."""
 
     code = "duplicate"
 
 
 class WrongSequence(InvalidMessage):
-    """An order that is not the next one of its sender: said already, or one before it is missing."""
+    """An order that is not the next one of its sender: already processed, or one before it is missing."""
 
     code = "wrong-sequence"
 
 
 class InsufficientFunds(InvalidMessage):
-    """The sender does not own, or has not delegated, as much as an order takes."""
+    """The sender does not own, or has not delegated, as much as the order spends."""
 
     code = "insufficient-funds"
 
 
 class RefusedOrder(InvalidMessage):
-    """An order that the rules of stake do not allow."""
+    """The rules of stake do not allow this order."""
 
     code = "refused-order"
 
 
 class BadEvidence(InvalidMessage):
-    """What was submitted proves no offence that can still be punished."""
+    """The evidence does not prove an offence that can still be punished."""
 
     code = "bad-evidence"
 
 
 class BadCommitment(InvalidMessage):
-    """What was revealed does not open what was committed."""
+    """The revealed message does not open the commitment."""
 
     code = "bad-commitment"
 
@@ -116,19 +116,19 @@ class InvalidBlock(InvalidMessage):
 
 
 class BadCertificate(InvalidMessage):
-    """A certificate does not carry more than two thirds of the power in valid signatures."""
+    """The certificate does not carry valid signatures of more than two thirds of the power."""
 
     code = "bad-certificate"
 
 
 class BadSeal(InvalidMessage):
-    """A seal does not prove the work that its block's target asks for."""
+    """The seal does not prove the work that its block's target requires."""
 
     code = "bad-seal"
 
 
 class UnknownValidators(BadCertificate):
-    """The validators have changed and the new set has not come with the header: it must be asked for."""
+    """The validators have changed and the header came without the new set: it must be asked for."""
 
     code = "unknown-validators"
 
@@ -140,19 +140,19 @@ class UntrustedValidators(BadCertificate):
 
 
 class TrustExpired(InvalidMessage):
-    """What this node trusts is older than stake is bonded: only an operator can say which chain is the true one."""
+    """The trusted header is older than stake stays bonded: only an operator can say which chain is the true one."""
 
     code = "trust-expired"
 
 
 class PoolFull(InvalidMessage):
-    """The bounded pool has no place for this message: the sender may try again later."""
+    """The bounded pool has no room for this message: the sender may try again later."""
 
     code = "pool-full"
 
 
 class ConfigError(FlchainError):
-    """The operator's fault. Holds every problem found, each with file and key."""
+    """The operator is at fault. `problems` holds everything that was found, each with file and key."""
 
     def __init__(self, problems: tuple[str, ...]) -> None:
         super().__init__("\n".join(problems))
@@ -160,7 +160,7 @@ class ConfigError(FlchainError):
 
 
 class LedgerCorrupt(FlchainError):
-    """The disk's fault: stop, say which height, offer resync."""
+    """The disk is at fault: stop, say at which height, offer resync."""
 
     def __init__(self, height: int, what: str) -> None:
         super().__init__(f"height {height}: {what}")
@@ -169,8 +169,8 @@ class LedgerCorrupt(FlchainError):
 
 
 class ModelMismatch(FlchainError):
-    """This node computed another model than the chain's certified hash: keep the old model and say so loudly."""
+    """This node computed another model than the chain certifies: keep the old model and say so loudly."""
 
 
 class TryAgain(FlchainError):
-    """Not yet: no network, no answer, no genesis. Nothing is lost, later it may go."""
+    """Not possible yet: no network, no answer, no genesis. Nothing is lost; try again later."""

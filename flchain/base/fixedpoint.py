@@ -1,8 +1,8 @@
-"""Numbers that every node gets alike: float32 vectors as int32 at one fixed scale.
+"""Numbers that are the same on every node: float32 vectors as int32 at one fixed scale.
 
 Floats never enter a hash. A model, and a difference of two models, is a vector of int32 in steps of 1 / SCALE. Values
-lie in -LIMIT..LIMIT: the range is symmetric, so that a magnitude always fits and negation never overflows. What does
-not fit saturates; nothing ever wraps around.
+lie in -LIMIT..LIMIT: the range is symmetric, so that a magnitude always fits and negation never overflows. Larger
+values saturate; nothing ever wraps around.
 """
 
 from __future__ import annotations
@@ -27,9 +27,12 @@ _WIRE_DTYPE = np.dtype("<i4")
 
 
 def to_fixed(values: FloatVector) -> ModelVector:
-    """Nearest fixed-point values of (P,) float32, halves to even, saturated to -LIMIT..LIMIT.
+    """Return the nearest fixed-point values of (P,) float32, halves to even, saturated to -LIMIT..LIMIT.
 
     Raises ValueError on NaN or infinity: these come from our own trainer, never from a peer.
+
+    >>> to_fixed(np.array([1.0, -0.5, 1e9], dtype=np.float32)).tolist()
+    [1048576, -524288, 2147483647]
     """
     # float64 holds any float32 times 2**20 exactly, so the one rounding is the one stated above.
     scaled = np.asarray(values, dtype=np.float64) * float(SCALE)
@@ -41,7 +44,7 @@ def to_fixed(values: FloatVector) -> ModelVector:
 
 
 def to_float(values: ModelVector) -> FloatVector:
-    """Nearest float32 of (P,) fixed-point values, halves to even.
+    """Return the nearest float32 of (P,) fixed-point values, halves to even.
 
     `to_fixed` gives the same integers back while their magnitude is at most 2**24 (16.0); above, float32 is coarser
     than a step.
@@ -50,12 +53,16 @@ def to_float(values: ModelVector) -> FloatVector:
 
 
 def saturate(values: WideVector) -> ModelVector:
-    """(P,) int64 limited to -LIMIT..LIMIT, as int32."""
+    """Return (P,) int64 limited to -LIMIT..LIMIT, as int32."""
     return np.clip(values, -LIMIT, LIMIT).astype(np.int32)
 
 
 def add(base: ModelVector, delta: ModelVector) -> ModelVector:
-    """base + delta, saturated. Shapes (P,) and (P,); raises ValueError if they differ."""
+    """Return base + delta, saturated. Shapes (P,) and (P,); raises ValueError if they differ.
+
+    >>> add(np.array([1, LIMIT], dtype=np.int32), np.array([2, 5], dtype=np.int32)).tolist()
+    [3, 2147483647]
+    """
     if base.shape != delta.shape:
         raise ValueError(f"cannot add {delta.shape} to {base.shape}")
     total = np.add(base, delta, dtype=np.int64)
@@ -64,29 +71,39 @@ def add(base: ModelVector, delta: ModelVector) -> ModelVector:
 
 
 def divide_rounded(numerator: WideVector, denominator: int) -> WideVector:
-    """numerator / denominator to the nearest, halves away from zero (5/2 -> 3, -5/2 -> -3). Exact for any int64.
+    """Return numerator / denominator rounded to the nearest, halves away from zero. Exact for any int64.
 
     This treats both signs alike: negating every update negates the aggregate. Raises ValueError unless
     1 <= denominator < 2**63.
+
+    >>> divide_rounded(np.array([5, -5, 4]), 2).tolist()
+    [3, -3, 2]
     """
     if not 1 <= denominator < 2**63:
         raise ValueError(f"denominator {denominator} is not in 1..2**63-1")
     divisor = np.int64(denominator)
     quotient: WideVector = np.floor_divide(numerator, divisor)
     remainder = numerator - quotient * divisor
-    # Comparing with what is missing to the next multiple, not with a doubled remainder, cannot overflow.
+    # Doubling the remainder could overflow, so compare it with what is missing to the next multiple.
     missing = divisor - remainder
     quotient += (remainder > missing) | ((remainder == missing) & (numerator > 0))
     return quotient
 
 
 def vector_bytes(values: ModelVector) -> bytes:
-    """The canonical bytes of (P,) int32: 4 P bytes, little-endian, in order. This is what gets hashed."""
+    """Return the canonical bytes of (P,) int32: 4 P bytes, little-endian, in order. This is what gets hashed.
+
+    >>> vector_bytes(np.array([1, -1], dtype=np.int32)).hex()
+    '01000000ffffffff'
+    """
     return values.astype(_WIRE_DTYPE).tobytes()
 
 
 def vector_from_bytes(data: bytes, parameters_count: int) -> ModelVector:
-    """A copy of what `vector_bytes` wrote. Raises MalformedUpdate for another length or the value -2**31."""
+    """Return a copy of the vector that `vector_bytes` wrote.
+
+    Raises MalformedUpdate for another length or for -2**31.
+    """
     if len(data) != VALUE_BYTES * parameters_count:
         raise MalformedUpdate(f"{len(data)} bytes for {parameters_count} parameters of {VALUE_BYTES} bytes")
     values = np.frombuffer(data, dtype=_WIRE_DTYPE).astype(np.int32)

@@ -1,4 +1,4 @@
-"""Frozen values made cheap: a quick `replace`, answers kept with the value they are about, a mapping that grows.
+"""Frozen values made cheap: a quick `replace`, results kept with the value they are about, a mapping that grows.
 
 Every state here is a value that never changes; a node makes thousands of them a second, and most differ from the one
 before in a field or an entry. None of this changes what a value means, only what the next one costs.
@@ -44,16 +44,16 @@ else:
 
 @cache
 def _get_plain_fields(kind: type) -> frozenset[str] | None:
-    """The fields that a value of this class consists of; None if making one does more than set them."""
+    """Return the fields that a value of this class consists of; None if making one does more than set them."""
     fields = dataclasses.fields(kind)
     is_special = hasattr(kind, "__post_init__") or hasattr(kind, "__slots__") or not all(f.init for f in fields)
     return None if is_special else frozenset(f.name for f in fields)
 
 
 def kept_with(compute: Callable[[T], V]) -> Callable[[T], V]:
-    """Ask a pure function of one frozen value once: the answer is kept with the value, and goes when it goes.
+    """Compute a pure function of a frozen value only once: the result is kept with the value, and goes when it goes.
 
-    What `cached_property` is for a method; for the rules, which are functions beside their values.
+    It does for functions, which the rules are, what `cached_property` does for methods.
     """
     name = f"_kept_{compute.__module__}.{compute.__qualname__}"
 
@@ -101,7 +101,7 @@ class Growing(Mapping[K, V], Generic[K, V]):
         return grown
 
     def get(self, key: K, default: Any = None) -> Any:
-        """The value of a key, or the default."""
+        """Return the value of a key, or the default."""
         entry = self._shared.get(key)
         return entry[1] if entry is not None and entry[0] < self._count else default
 

@@ -12,17 +12,17 @@ NODE_PREFIX = b"\x01"
 
 
 def hash_leaf(leaf: bytes) -> Hash:
-    """SHA-256(0x00 || leaf)."""
+    """Return SHA-256(0x00 || leaf)."""
     return Hash(hashlib.sha256(LEAF_PREFIX + leaf).digest())
 
 
 def hash_node(left: bytes, right: bytes) -> Hash:
-    """SHA-256(0x01 || left || right)."""
+    """Return SHA-256(0x01 || left || right)."""
     return Hash(hashlib.sha256(NODE_PREFIX + left + right).digest())
 
 
 def compute_root(leaves: Sequence[bytes]) -> Hash:
-    """The Merkle tree hash of the list of leaves; SHA-256 of nothing for no leaves."""
+    """Return the Merkle tree hash of the list of leaves; for no leaves, the SHA-256 of no bytes."""
     if not leaves:
         return Hash(hashlib.sha256(b"").digest())
     level = [hash_leaf(leaf) for leaf in leaves]
@@ -34,7 +34,12 @@ def compute_root(leaves: Sequence[bytes]) -> Hash:
 
 
 def build_proof(leaves: Sequence[bytes], index: int) -> tuple[Hash, ...]:
-    """The audit path of the leaf at `index`, from its sibling up to the root's child. IndexError if out of range."""
+    """Return the audit path of the leaf at `index`, from its sibling up to the root's child. Raises IndexError.
+
+    >>> leaves = [b"a", b"b", b"c"]
+    >>> build_proof(leaves, 2) == (hash_node(hash_leaf(b"a"), hash_leaf(b"b")),)
+    True
+    """
     if not 0 <= index < len(leaves):
         raise IndexError(f"leaf {index} of {len(leaves)}")
     level = [hash_leaf(leaf) for leaf in leaves]
@@ -50,7 +55,14 @@ def build_proof(leaves: Sequence[bytes], index: int) -> tuple[Hash, ...]:
 
 
 def verify_proof(root: bytes, leaf: bytes, index: int, leaves_count: int, path: Sequence[bytes]) -> bool:
-    """True if `path` shows that `leaf` is number `index` of the `leaves_count` leaves under `root`."""
+    """Return True if `path` shows that `leaf` is number `index` of the `leaves_count` leaves under `root`.
+
+    >>> leaves = [b"a", b"b", b"c"]
+    >>> path = build_proof(leaves, 1)
+    >>> root = compute_root(leaves)
+    >>> verify_proof(root, b"b", 1, 3, path), verify_proof(root, b"c", 1, 3, path)
+    (True, False)
+    """
     if not 0 <= index < leaves_count or any(len(step) != HASH_BYTES for step in path):
         return False
     node = hash_leaf(leaf)

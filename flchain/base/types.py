@@ -1,4 +1,4 @@
-"""Names for the quantities every room speaks of, so that a height is never passed where a round is meant."""
+"""Names for the quantities of the protocol, so that a height is never passed where a round is meant."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Stake = NewType("Stake", int)
 Millis = NewType("Millis", int)
 """A duration or an instant of a monotonic clock, in milliseconds."""
 UnixMillis = NewType("UnixMillis", int)
-"""An instant of the world's clock: milliseconds since 1970-01-01 UTC. Blocks carry it."""
+"""An instant by the wall clock: milliseconds since 1970-01-01 UTC. Blocks carry it."""
 EARLIEST = UnixMillis(0)
 BasisPoints = NewType("BasisPoints", int)
 """A share of one in ten-thousandths: 0 to SHARE_ALL."""
@@ -29,7 +29,7 @@ SHARE_ALL = 10_000
 MS_PER_S = 1_000
 
 Address = NewType("Address", bytes)
-"""20 bytes that name a node: the head of its public key's tagged hash."""
+"""20 bytes that name a node: the first of its public key's tagged hash."""
 Hash = NewType("Hash", bytes)
 """32 bytes of SHA-256."""
 

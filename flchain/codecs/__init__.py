@@ -1,4 +1,4 @@
-"""Update compression, by the name that ChainParams holds."""
+"""Compression of updates (CODECS) and of what a round changes (DOWNSTREAM_RULES), by name in ChainParams."""
 
 from __future__ import annotations
 

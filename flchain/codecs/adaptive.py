@@ -1,14 +1,15 @@
-"""Whole steps of the change, the step as coarse as a budget of bytes asks for (error feedback keeps the rest).
+"""Whole steps of the change, the step as coarse as a budget of bytes requires (error feedback keeps the rest).
 
 `level` holds the two numbers that the genesis agrees on: 100 * bytes + e. No update is longer than `bytes`; the sender
-may have less, by its link and the round's deadline (`compute_bytes_wanted`). 2**e (in units of 2**-20) is the finest
-step. Change and carried error are rounded together to the nearest multiples of the step, so a parameter is sent once
-half a step has come together: updates are long while the model moves and short when it has settled, which reaches an
+may have less, depending on its link and the round's deadline (`compute_bytes_wanted`). 2**e (in units of 2**-20) is the
+finest step. Change and carried error are rounded together to the nearest multiples of the step, so a parameter is sent
+once half a step has accumulated: updates are long while the model moves and short when it has settled, which reaches an
 accuracy with fewer bytes than a fixed share of parameters does (a hard threshold: Sahu et al. 2021, arXiv 2108.00951).
-An update that does not fit takes the next coarser step of which it does: fewer parameters, fewer levels each; or as
-many of the largest as fit. One level alone is sent where more would not pay for their bits; that, too, is carried.
+An update that does not fit takes the next coarser step with which it does: fewer parameters, fewer levels each; or as
+many of the largest as fit. Only one level is sent where more would not be worth their bits; that difference, too, is
+carried.
 
-What was chosen is in the payload, so all nodes decode alike. With n sent of P parameters, numbers little-endian:
+The payload says what was chosen, so all nodes decode alike. With n sent of P parameters, numbers little-endian:
 
     1 to 4 bytes  n, in as many bytes as P takes
     1 byte        the step, a minifloat code with 2 bits of fraction, 0 if and only if n is 0; the top bit is set if
@@ -39,19 +40,24 @@ BYTES_MIN, BYTES_MAX = 16, 1 << 24
 FRACTION_BITS = 2
 MULTIPLE_MAX = 1 << 12
 PARAMETERS_PER_EXTRA_LEVEL = 8
-"""More than one level pays once the levels above 1 add up to one in so many parameters: the squared error of a step,
-against about a bit for each parameter (d(error) / d(bits) = -2 ln 2 step**2 / 12: Gish and Pierce 1968)."""
+"""More than one level is worth its bits once the levels above 1 add up to one in this many parameters: the squared
+error of a step, against about a bit for each parameter (d(error) / d(bits) = -2 ln 2 step**2 / 12: Gish and Pierce
+1968)."""
 _MORE_LEVELS = 1 << 7
 _STEP_CODE_MAX = minifloat.compute_code_max(FRACTION_BITS)
 
 
 def pack_level(bytes_max: int, step_bits: int) -> int:
-    """ChainParams' integer for a budget in bytes and a finest step of 2**step_bits."""
+    """Return ChainParams' integer for a budget in bytes and a finest step of 2**step_bits.
+
+    >>> pack_level(bytes_max=4_000, step_bits=17)
+    400017
+    """
     return 100 * bytes_max + step_bits
 
 
 def unpack_level(parameters_count: int, level: int) -> tuple[int, int]:
-    """Budget in bytes, and e. Raises ValueError for a level that is none."""
+    """Return the budget in bytes, and e. Raises ValueError for an integer that is no level."""
     check_level(parameters_count, level // 100, BYTES_MIN, BYTES_MAX)
     if level % 100 > STEP_BITS_MAX:
         raise ValueError(f"the last two digits of level {level}, a power of two, are above {STEP_BITS_MAX}")
@@ -59,7 +65,11 @@ def unpack_level(parameters_count: int, level: int) -> tuple[int, int]:
 
 
 def compute_bytes_wanted(link_bytes_per_s: int, deadline_ms: int, overhead_bytes: int) -> int:
-    """What a link of so many bytes a second carries until the deadline, less envelopes; at least BYTES_MIN."""
+    """Return what a link of `link_bytes_per_s` carries until the deadline, less envelopes; at least BYTES_MIN.
+
+    >>> compute_bytes_wanted(link_bytes_per_s=1_000, deadline_ms=2_500, overhead_bytes=500)
+    2000
+    """
     return max(BYTES_MIN, link_bytes_per_s * deadline_ms // 1000 - overhead_bytes)
 
 
@@ -70,7 +80,7 @@ def encode(
     seed: bytes = NO_SEED,
     bytes_wanted: int | None = None,
 ) -> Encoded:
-    """The payload of delta + residual (saturated) with the finest step that fits the budget and `bytes_wanted`."""
+    """Return the payload of delta + residual (saturated), with the finest step that fits budget and `bytes_wanted`."""
     budget, step_bits = unpack_level(delta.size, level)
     if bytes_wanted is not None:
         budget = max(BYTES_MIN, min(budget, bytes_wanted))
@@ -87,13 +97,13 @@ def encode(
 def _choose(
     corrected: ModelVector, magnitudes: ModelVector, finest: int, budget: int
 ) -> tuple[int, SparseIntegers | None]:
-    """Code of the step, and the multiples that are sent, if any."""
-    # More multiples than a payload has would cut the largest off: then the finest step is coarser.
+    """Return the code of the step, and the multiples that are sent, if any."""
+    # A payload has no larger multiples than MULTIPLE_MAX: a finer step would cut the largest off.
     finest = max(finest, _encode_step(2 * (int(magnitudes.max()) // MULTIPLE_MAX) + 1))
     candidates = np.flatnonzero(magnitudes >= _get_threshold(_decode_step(finest)))
     low, high, code = finest, _STEP_CODE_MAX, finest
     fitting: tuple[int, SparseIntegers | None] = (_STEP_CODE_MAX + 1, None)
-    # By halving, not step by step: a coarser step takes fewer bytes, but for a few now and then.
+    # A binary search: a coarser step takes fewer bytes, with rare exceptions of a few bytes.
     while low <= high:
         values = _round_to_steps(corrected, magnitudes, candidates, code)
         if values is not None and _count_bytes(values, magnitudes.size) > budget:
@@ -103,7 +113,7 @@ def _choose(
         code = (low + high) // 2
     if low == finest or (fitting[1] is not None and int(fitting[1].magnitudes.max()) > 1):
         return fitting
-    # The step before sends too many: of its parameters as many of the largest as surely fit, one step each.
+    # The next finer step sends too many: send as many of its largest as are sure to fit, one step each.
     largest = select_largest(magnitudes, _compute_certain(magnitudes.size, budget))
     return low - 1, SparseIntegers(largest, corrected[largest] > 0, np.ones(largest.size, dtype=np.int64))
 
@@ -111,7 +121,7 @@ def _choose(
 def _round_to_steps(
     corrected: ModelVector, magnitudes: ModelVector, candidates: golomb.Positions, code: int
 ) -> SparseIntegers | None:
-    """The nearest multiples, halves away from zero; None if all are zero."""
+    """Return the nearest multiples, halves away from zero; None if all are zero."""
     step = _decode_step(code)
     positions = candidates[magnitudes[candidates] >= _get_threshold(step)]
     if positions.size == 0:
@@ -119,7 +129,7 @@ def _round_to_steps(
     most = min(MULTIPLE_MAX, fixedpoint.LIMIT // step)
     multiples = np.clip((magnitudes[positions].astype(np.int64) + step // 2) // step, 1, most)
     pays = PARAMETERS_PER_EXTRA_LEVEL * int((multiples - 1).sum()) >= positions.size
-    # With a common divisor there would be a shorter form, of a step that may have no code.
+    # With a common divisor there would be a shorter form, whose step may have no code.
     if not pays or int(np.gcd.reduce(multiples)) != 1:
         multiples = np.ones_like(multiples)
     return SparseIntegers(positions, corrected[positions] > 0, multiples)
@@ -146,7 +156,7 @@ def _compute_header_bytes(parameters_count: int) -> int:
 
 
 def _compute_certain(parameters_count: int, budget: int) -> int:
-    """The most parameters whose positions and signs surely fit into `budget` bytes; at least 1."""
+    """Return the most parameters whose positions and signs are sure to fit into `budget` bytes; at least 1."""
     low, high, header = 1, parameters_count, _compute_header_bytes(parameters_count)
     while low < high:
         middle = (low + high + 1) // 2
@@ -158,7 +168,7 @@ def _compute_certain(parameters_count: int, budget: int) -> int:
 
 
 def _count_bytes(values: SparseIntegers, parameters_count: int) -> int:
-    """The exact length of the payload."""
+    """Return the exact length of the payload."""
     count = values.positions.size
     bits = count + golomb.count_bits(values.positions, golomb.compute_rice_parameter(count, parameters_count))
     ends = np.cumsum(values.magnitudes) - 1
@@ -178,7 +188,7 @@ def _build_payload(values: SparseIntegers, code: int, parameters_count: int) -> 
 
 
 def decode(payload: bytes, parameters_count: int, level: int, seed: bytes = NO_SEED) -> ModelVector:
-    """The multiples times the step. Raises MalformedUpdate for anything that `encode` could not have written."""
+    """Return the multiples times the step. Raises MalformedUpdate for anything that `encode` could not have written."""
     bytes_max, header = payload_bytes_max(parameters_count, level), _compute_header_bytes(parameters_count)
     if not header <= len(payload) <= bytes_max:
         raise MalformedUpdate(f"{len(payload)} bytes, not {header} to {bytes_max}")
@@ -203,12 +213,12 @@ def _read_levels(body: memoryview, count: int, parameters_count: int, multiple_m
         raise MalformedUpdate("levels without a Rice parameter")
     values = sparse_integers.read_body(body[1:], count, body[0], parameters_count, multiple_max)
     if int(values.magnitudes.max()) == 1 or int(np.gcd.reduce(values.magnitudes)) != 1:
-        raise MalformedUpdate("multiples that another step would say more shortly")
+        raise MalformedUpdate("multiples that have a shorter form with another step")
     return values
 
 
 def payload_bytes_max(parameters_count: int, level: int) -> int:
-    """The budget, or less where even every parameter with every level is shorter."""
+    """Return the budget, or less where every parameter at every level would take fewer bytes."""
     budget, _ = unpack_level(parameters_count, level)
     bits = sparse_integers.compute_bits_max(parameters_count, parameters_count, MULTIPLE_MAX)
     return min(budget, _compute_header_bytes(parameters_count) + 1 + (bits + 7) // 8)
@@ -218,6 +228,6 @@ ADAPTIVE = Codec(
     encode,
     decode,
     payload_bytes_max,
-    "100 * bytes + e: so many bytes at most, in steps of at least 2**e units of 2**-20",
+    "100 * bytes + e: at most that many bytes, in steps of at least 2**e units of 2**-20",
     pack_level(4_000, 17),
 )

@@ -1,4 +1,4 @@
-"""What a codec is: pure functions that agree on a payload."""
+"""The interface of a codec: pure functions that agree on a payload."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flchain.base.crypto import hash_tagged
 from flchain.base.types import Address, Hash, ModelVector, Round
 
 NO_SEED = b""
-"""For codecs that draw nothing. One that does raises ValueError on it."""
+"""For codecs that draw no random numbers. The others raise ValueError on it."""
 LEVEL_MAX = 2**31 - 1
 
 
@@ -29,7 +29,7 @@ class Encode(Protocol):
 
     `seed` is `compute_codec_seed` of the update. `bytes_wanted` is what the sender's link can carry before the
     deadline; only a codec that can choose looks at it. Raises ValueError on shapes that differ, P = 0, a level out of
-    range, or a seed that is missing: all of these are our own fault.
+    range, or a missing seed: all of these are our own fault.
     """
 
     def __call__(
@@ -40,23 +40,23 @@ class Encode(Protocol):
         seed: bytes = NO_SEED,
         bytes_wanted: int | None = None,
     ) -> Encoded:
-        """The payload, and the new residual."""
+        """Return the payload, and the new residual."""
 
 
 class Decode(Protocol):
-    """The (P,) vector of a payload, the same bits on every machine: integers only.
+    """Return the (P,) vector of a payload, the same bits on every machine: integers only.
 
     Raises MalformedUpdate and nothing else on any bytes (ValueError on our own faults, as Encode does). Checks sizes
     before it allocates.
     """
 
     def __call__(self, payload: bytes, parameters_count: int, level: int, seed: bytes = NO_SEED) -> ModelVector:
-        """The vector."""
+        """Return the vector."""
 
 
 @dataclass(frozen=True)
 class Codec:
-    """One way of compressing an update. `level` is ChainParams' integer; its meaning is the codec's own."""
+    """One way of compressing an update. `level` is ChainParams' integer; each codec gives it its own meaning."""
 
     encode: Encode
     decode: Decode
@@ -64,9 +64,9 @@ class Codec:
     """(parameters_count, level) -> the longest payload that decode accepts. Raises ValueError for numbers that this
     codec cannot work with, before a chain is opened with them."""
     level_meaning: str
-    """One line for people."""
+    """One line for operators."""
     level_default: int
-    """A sound level for a model of ten to a hundred thousand parameters."""
+    """A good level for a model of ten to a hundred thousand parameters."""
     keeps_error: bool = True
     """False if what is not sent is lost (unbiased codecs), or kept by the aggregator instead."""
     decode_summary: Callable[[bytes, int, int], ModelVector] | None = None
@@ -75,5 +75,5 @@ class Codec:
 
 
 def compute_codec_seed(chain: Hash, round_number: Round, sender: Address) -> bytes:
-    """The 32 bytes from which a codec draws for one update: public, and nobody's to choose."""
+    """Return the 32 bytes from which a codec draws for one update: public, and nobody can choose them."""
     return hash_tagged("codec-seed", chain + round_number.to_bytes(8, "big") + sender)

@@ -1,12 +1,12 @@
 """FetchSGD: count sketches, with momentum and error in sketch space (Rothchild et al. 2020, arXiv 2007.07682).
 
 A count sketch (Charikar et al. 2002) is a table of ROWS rows. Row r adds parameter i, with a sign of its own, to one of
-its columns; the median over the rows of what is found there estimates the parameter. Sketches add up as vectors do, so
-a device keeps nothing: the aggregator sums tables, and carries momentum and error as tables (`settle`, Alg. 1 of the
-paper). Here every node is the aggregator, so all of this runs in integers. The hashes are constants, the same in all
-rounds, as momentum and error ask for.
+its columns; the median over the rows estimates the parameter. Sketches add up as vectors do, so a device keeps nothing:
+the aggregator sums tables, and carries momentum and error as tables (`settle`, Alg. 1 of the paper). Here every node is
+the aggregator, so all of this runs in integers. The hashes are constants, the same in all rounds, as momentum and error
+require.
 
-`level` is parameters a cell: columns = max(1, P // (ROWS * level)), one byte for each of the ROWS * columns cells.
+`level` is parameters per cell: columns = max(1, P // (ROWS * level)), one byte for each of the ROWS * columns cells.
 
 Payload, always 1 + cells bytes:
 
@@ -30,9 +30,9 @@ from flchain.codecs.downstream_values import Carried, Settled
 
 ROWS = 5
 COLUMNS_PER_KEPT = 10
-"""So many columns for each parameter that is taken out of a table: fewer, and what is taken out is noise (measured)."""
+"""Columns for each parameter that is taken out of a table: with fewer, what is taken out is noise (measured)."""
 PARAMETERS_MAX = 1 << 22
-"""Sums of so many fixed-point values are exact in float64, in which numpy adds up by column."""
+"""numpy adds up columns in float64, which is exact for sums of this many fixed-point values."""
 MOMENTUM_BP = 3_000
 """rho, in basis points. The paper takes 0.9 for gradients; our updates are several steps with momentum of their own,
 and with 0.9 on top of them training of the CNNs diverged (measured)."""
@@ -44,7 +44,7 @@ Wide = npt.NDArray[np.int64]
 
 
 def compute_columns(parameters_count: int, level: int) -> int:
-    """Columns of a row. Raises ValueError on a model or a level out of range."""
+    """Return the columns of a row. Raises ValueError on a model or a level out of range."""
     check_level(parameters_count, level, 1, fixedpoint.LIMIT)
     if parameters_count > PARAMETERS_MAX:
         raise ValueError(f"{parameters_count} parameters; a sketch takes at most {PARAMETERS_MAX}")
@@ -52,14 +52,14 @@ def compute_columns(parameters_count: int, level: int) -> int:
 
 
 def compute_kept(parameters_count: int, level: int) -> int:
-    """Parameters that are taken out of a table."""
+    """Return how many parameters are taken out of a table."""
     return max(1, compute_columns(parameters_count, level) // COLUMNS_PER_KEPT)
 
 
 def _hash(
     row: int, positions: npt.NDArray[np.uint64], columns: int
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.bool_]]:
-    """Column and sign of each position: multiply-shift (Dietzfelbinger 2018), 2-universal for positions below 2**32."""
+    """Return column and sign of each position: multiply-shift (Dietzfelbinger 2018), 2-universal below 2**32."""
     a, b, c, d = (_CONSTANTS[row, :, 0] << np.uint64(32)) | _CONSTANTS[row, :, 1]
     high = (a * positions + b) >> np.uint64(32)
     column = (high * np.uint64(columns)) >> np.uint64(32)
@@ -68,7 +68,7 @@ def _hash(
 
 
 def sketch(vector: ModelVector, level: int) -> ModelVector:
-    """The table of a (P,) vector, saturated, as (cells,) row by row."""
+    """Return the table of a (P,) vector, saturated, as (cells,) row by row."""
     columns = compute_columns(vector.size, level)
     places = np.flatnonzero(vector)
     values, positions = vector[places].astype(np.float64), places.astype(np.uint64)
@@ -81,7 +81,7 @@ def sketch(vector: ModelVector, level: int) -> ModelVector:
 
 
 def estimate(table: ModelVector, parameters_count: int, level: int) -> ModelVector:
-    """The median over the rows for each of (P,) parameters."""
+    """Return the median over the rows for each of (P,) parameters."""
     columns = compute_columns(parameters_count, level)
     rows = table.reshape(ROWS, columns)
     positions = np.arange(parameters_count, dtype=np.uint64)
@@ -94,7 +94,10 @@ def estimate(table: ModelVector, parameters_count: int, level: int) -> ModelVect
 
 
 def _compute_median_of_five(found: npt.NDArray[np.int32]) -> ModelVector:
-    """Along the first axis: the middle of the larger of two minima, the smaller of two maxima, and the fifth."""
+    """Return the median along the first axis.
+
+    It is the median of three values: the larger of two minima, the smaller of two maxima, and the fifth.
+    """
     a, b, c, d, e = found
     low = np.maximum(np.minimum(a, b), np.minimum(c, d))
     high = np.minimum(np.maximum(a, b), np.maximum(c, d))
@@ -109,7 +112,10 @@ def encode(
     seed: bytes = NO_SEED,
     bytes_wanted: int | None = None,
 ) -> Encoded:
-    """The table of delta, in bytes with one shift. A residual (of another codec, say) is sent with it; none is kept."""
+    """Return the table of delta, in bytes with one shift.
+
+    A residual (of another codec, for example) is sent with it; none is kept.
+    """
     corrected = fixedpoint.add(delta, residual)
     table = sketch(corrected, level).astype(np.int64)
     shift = max(int(np.abs(table).max()).bit_length() - 7, 0)
@@ -122,7 +128,7 @@ def encode(
 
 
 def decode_table(payload: bytes, parameters_count: int, level: int) -> ModelVector:
-    """The (cells,) table of a payload: what is aggregated. Raises MalformedUpdate."""
+    """Return the (cells,) table of a payload, which is what gets aggregated. Raises MalformedUpdate."""
     bytes_wanted = payload_bytes_max(parameters_count, level)
     if len(payload) != bytes_wanted:
         raise MalformedUpdate(f"{len(payload)} bytes, not {bytes_wanted}")
@@ -134,27 +140,27 @@ def decode_table(payload: bytes, parameters_count: int, level: int) -> ModelVect
 
 
 def decode(payload: bytes, parameters_count: int, level: int, seed: bytes = NO_SEED) -> ModelVector:
-    """What one update alone says: the largest estimates, as `settle` would take them out of its table."""
+    """Return what one update alone says: the largest estimates, as `settle` would take them out of its table."""
     table = decode_table(payload, parameters_count, level)
     return _take_out(table, parameters_count, level).delta
 
 
 def payload_bytes_max(parameters_count: int, level: int) -> int:
-    """Always exactly this long."""
+    """Return the length of a payload, which is always the same."""
     return 1 + ROWS * compute_columns(parameters_count, level)
 
 
 def start(parameters_count: int, level: int) -> Carried:
-    """Momentum and error before the first round: tables of zeros."""
+    """Return momentum and error before the first round: tables of zeros."""
     cells = ROWS * compute_columns(parameters_count, level)
     return np.zeros(cells, dtype=np.int32), np.zeros(cells, dtype=np.int32)
 
 
 def settle(table: ModelVector, carried: Carried, parameters_count: int, level: int) -> Settled:
-    """One round of Alg. 1 (lines 10 to 16): S_u = rho S_u + S; S_e += S_u; take the largest out of S_e.
+    """Run one round of Alg. 1 (lines 10 to 16): S_u = rho S_u + S; S_e += S_u; take the largest out of S_e.
 
-    `table` is the weighted mean of the round's tables: only a rule that is linear fits. As in the authors' code,
-    momentum is cleared in the cells of what was taken out (momentum factor masking: Lin et al. 2018, arXiv 1712.01887).
+    `table` is the weighted mean of the round's tables: only a linear rule fits. As in the authors' code, momentum is
+    cleared in the cells of what was taken out (momentum factor masking: Lin et al. 2018, arXiv 1712.01887).
     """
     momentum, error = carried
     momentum = fixedpoint.add(fixedpoint.saturate(_scale(momentum, MOMENTUM_BP)), table)
@@ -170,7 +176,7 @@ def _scale(values: ModelVector, share_bp: int) -> Wide:
 
 
 def _take_out(table: ModelVector, parameters_count: int, level: int) -> Settled:
-    """The largest estimates as a `top_k` payload, and what it decodes to."""
+    """Return the largest estimates as a `top_k` payload, and the vector that it decodes to."""
     estimates = estimate(table, parameters_count, level)
     sparsity = compute_settled_level(parameters_count, level)
     payload = top_k.encode(estimates, np.zeros_like(estimates), sparsity).payload
@@ -178,7 +184,7 @@ def _take_out(table: ModelVector, parameters_count: int, level: int) -> Settled:
 
 
 def compute_settled_level(parameters_count: int, level: int) -> int:
-    """The level of `top_k` at which a settled change travels."""
+    """Return the level of `top_k` at which a settled change travels."""
     return parameters_count // compute_kept(parameters_count, level)
 
 

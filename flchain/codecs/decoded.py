@@ -1,4 +1,4 @@
-"""An update that has been decoded, kept so that nobody decodes it again; how much memory that may take is bounded."""
+"""Decoded updates, kept so that none is decoded twice, within a bound on memory."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class DecodedUpdate:
     parameters_count: int
 
     def get_vector(self) -> ModelVector:
-        """The vector, shape (P,). Not to be changed: it may be the one that is kept."""
+        """Return the vector, shape (P,). It must not be changed, as it may be the kept one."""
         if self.positions is None:
             return self.values
         vector = np.zeros(self.parameters_count, dtype=np.int32)
@@ -35,8 +35,10 @@ class DecodedUpdate:
 
 
 def keep_decoded(vector: ModelVector, devices_count: int) -> DecodedUpdate | None:
-    """Return what is kept of a decoded update, shape (P,), where so many devices share the memory; None if it takes
-    more than its share."""
+    """Return what is kept of a decoded update, shape (P,), or None if it takes more than its share.
+
+    `devices_count` devices share the memory equally.
+    """
     positions: npt.NDArray[Any] = np.flatnonzero(vector)
     is_sparse = positions.size * _SPARSE_BYTES < vector.nbytes
     bytes_needed = positions.size * _SPARSE_BYTES if is_sparse else vector.nbytes

@@ -1,6 +1,6 @@
 """Every change rounded to multiples of a step, and the multiples entropy coded (a dead-zone quantiser).
 
-`level` is the step, in units of 2**-20. What rounding took stays on the device (error feedback). Most changes round to
+`level` is the step, in units of 2**-20. The rounding error stays on the device (error feedback). Most changes round to
 zero, so the code is a sparse one: Golomb-Rice coded gaps and magnitudes (`sparse_integers`). No range coder: the one
 well-kept library (`constriction`) has no aarch64 wheel, and a model of probabilities in floats need not decode alike
 on two machines.
@@ -37,7 +37,7 @@ def encode(
     seed: bytes = NO_SEED,
     bytes_wanted: int | None = None,
 ) -> Encoded:
-    """The nearest multiples of the step to delta + residual (saturated), halves away from zero."""
+    """Return the multiples of the step nearest to delta + residual (saturated), halves away from zero."""
     check_level(delta.size, level, 1, LEVEL_MAX)
     corrected = fixedpoint.add(delta, residual)
     magnitudes = np.abs(corrected)
@@ -55,7 +55,7 @@ def encode(
 
 
 def decode(payload: bytes, parameters_count: int, level: int, seed: bytes = NO_SEED) -> ModelVector:
-    """The (P,) multiples times the step. Raises MalformedUpdate for what `encode` could not have written."""
+    """Return the (P,) multiples times the step. Raises MalformedUpdate for what `encode` could not have written."""
     bytes_max = payload_bytes_max(parameters_count, level)
     if not _HEADER.size <= len(payload) <= bytes_max:
         raise MalformedUpdate(f"{len(payload)} bytes, not {_HEADER.size} to {bytes_max}")
@@ -71,7 +71,7 @@ def decode(payload: bytes, parameters_count: int, level: int, seed: bytes = NO_S
 
 
 def payload_bytes_max(parameters_count: int, level: int) -> int:
-    """No payload is longer: every parameter sent, magnitudes at their worst."""
+    """Return the length that no payload exceeds: every parameter sent, magnitudes at their worst."""
     check_level(parameters_count, level, 1, LEVEL_MAX)
     bits = compute_bits_max(parameters_count, parameters_count, fixedpoint.LIMIT // level)
     return _HEADER.size + (bits + 7) // 8

@@ -1,4 +1,4 @@
-"""What a round comes to, compressed for the download, by name (Sattler et al. 2019, arXiv 1903.02891, Alg. 2).
+"""The change that a round makes, compressed for the download, by name (Sattler et al. 2019, arXiv 1903.02891, Alg. 2).
 
 Every node that aggregates (validators, full nodes) runs `settle` on the round's aggregate; all encoders are in
 integers, so they get the same payload. The global model changes by what the payload decodes to, and what was cut off
@@ -9,7 +9,7 @@ its vector and compares the model's hash with the header's; nobody has to trust 
     settled = rule.settle(aggregate, carried, parameters_count, level)
     model = add(model, settled.delta)
 
-The aggregate is what an aggregation rule makes of decoded updates, or, under `count-sketch`, of their tables
+An aggregation rule makes the aggregate from decoded updates, or, under `count-sketch`, from their tables
 (`Codec.decode_summary`): there the rule must be linear, and codec and level the same in both directions.
 """
 
@@ -33,7 +33,7 @@ class Downstream:
     start: Callable[[int, int], Carried]
     """(parameters_count, level) -> what is carried into round 1."""
     settle: Callable[[ModelVector, Carried, int, int], Settled]
-    """(aggregate, carried, parameters_count, level) -> what the round comes to, and what is carried on."""
+    """(aggregate, carried, parameters_count, level) -> the compressed change, and what is carried on."""
     decode: Callable[[bytes, int, int], ModelVector]
     """(payload, parameters_count, level) -> the change of the model, (P,). Raises MalformedUpdate."""
     payload_bytes_max: Callable[[int, int], int]
@@ -41,7 +41,7 @@ class Downstream:
 
 
 def _carry_error(codec: Codec) -> Downstream:
-    """A codec with error feedback, at the aggregator."""
+    """Return the rule that a codec makes with error feedback at the aggregator."""
 
     def start(parameters_count: int, level: int) -> Carried:
         return (np.zeros(parameters_count, dtype=np.int32),)

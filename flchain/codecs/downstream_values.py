@@ -1,4 +1,4 @@
-"""What a round comes to, compressed for those who download it: the values that `downstream` and codecs share."""
+"""The values that `downstream` and the codecs share: what a round changes, compressed for those who download it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from flchain.base.fixedpoint import VALUE_BYTES, vector_bytes, vector_from_bytes
 from flchain.base.types import ModelVector
 
 Carried: TypeAlias = tuple[ModelVector, ...]
-"""What every node that aggregates keeps from round to round. Part of the chain's state: it belongs under the state
-root, in snapshots of the state (`flchain.ledger.snapshot`), and nowhere on a light device."""
+"""What every node that aggregates keeps from round to round. It is part of the chain's state: under the state root,
+in snapshots of the state (`flchain.ledger.snapshot`), and nowhere on a light device."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,16 +25,19 @@ class Settled:
 
 
 def carried_bytes(carried: Carried) -> bytes:
-    """The canonical bytes: one vector after the other. This is what gets hashed."""
+    """Return the canonical bytes: one vector after the other. This is what gets hashed."""
     return b"".join(vector_bytes(part) for part in carried)
 
 
 def carried_from_bytes(data: bytes, start: Carried) -> Carried:
-    """What `carried_bytes` wrote of something shaped as `start`. Raises MalformedUpdate for another length or value."""
+    """Return what `carried_bytes` wrote, in the shapes of `start`.
+
+    Raises MalformedUpdate for another length or a value out of range.
+    """
     whole = vector_from_bytes(data, sum(part.size for part in start))
     return tuple(np.split(whole, np.cumsum([part.size for part in start])[:-1]))
 
 
 def count_carried_bytes(start: Carried) -> int:
-    """How long `carried_bytes` are."""
+    """Return the length of `carried_bytes`."""
     return VALUE_BYTES * sum(part.size for part in start)

@@ -16,18 +16,18 @@ def encode(
     seed: bytes = NO_SEED,
     bytes_wanted: int | None = None,
 ) -> Encoded:
-    """All of delta + residual, so nothing stays behind. `level` is ignored."""
+    """Return all of delta + residual, so nothing stays behind. `level` is ignored."""
     corrected = fixedpoint.add(delta, residual)
     return Encoded(fixedpoint.vector_bytes(corrected), np.zeros_like(corrected))
 
 
 def decode(payload: bytes, parameters_count: int, level: int, seed: bytes = NO_SEED) -> ModelVector:
-    """The (P,) vector sent. Raises MalformedUpdate."""
+    """Return the (P,) vector that was sent. Raises MalformedUpdate."""
     return fixedpoint.vector_from_bytes(payload, parameters_count)
 
 
 def payload_bytes_max(parameters_count: int, level: int) -> int:
-    """Always exactly this long."""
+    """Return the length of a payload, which is always the same."""
     return fixedpoint.VALUE_BYTES * parameters_count
 
 

@@ -1,10 +1,10 @@
 """QSGD: stochastic uniform quantisation to `level` steps (Alistarh et al. 2017, arXiv 1610.02132, eq. 4).
 
-Each bucket of 512 parameters is scaled by its largest magnitude (their section 5 prefers it to the 2-norm), and a value
+Each bucket of 512 parameters is scaled by its largest magnitude (their section 5 prefers it to the 2-norm). A value
 becomes one of the two nearest multiples of norm / s, s = min(level, norm), drawn so that its expectation is the value
-(but for the last rounding to 2**-20). Unbiased, so nothing is kept: what is not sent is lost, and the draws of many
-devices average it out. They come from the seed of the update; whoever checks an update needs none. The multiples that
-are not zero travel as `sparse_integers`, near the entropy of the paper's Elias code.
+(except for the last rounding to 2**-20). The codec is unbiased, so nothing is kept: what is not sent is lost, and the
+draws of many devices average it out. They come from the seed of the update, which decoding does not need. The multiples
+that are not zero travel as `sparse_integers`, near the entropy of the paper's Elias code.
 
 Payload:
 
@@ -50,7 +50,7 @@ def encode(
     seed: bytes = NO_SEED,
     bytes_wanted: int | None = None,
 ) -> Encoded:
-    """Quantise delta; a residual (of another codec, say) is sent with it. The new residual is zero."""
+    """Quantise delta. A residual (of another codec, for example) is sent with it; the new residual is zero."""
     check_level(delta.size, level, 1, LEVEL_MAX)
     corrected = fixedpoint.add(delta, residual)
     magnitudes = np.abs(corrected)
@@ -72,7 +72,7 @@ def encode(
 
 
 def decode(payload: bytes, parameters_count: int, level: int, seed: bytes = NO_SEED) -> ModelVector:
-    """norm * multiple / s, rounded. Raises MalformedUpdate for anything that `encode` could not have written."""
+    """Return norm * multiple / s, rounded. Raises MalformedUpdate for anything that `encode` could not have written."""
     bytes_max = payload_bytes_max(parameters_count, level)
     buckets = _count_buckets(parameters_count)
     start = buckets * _NORM.itemsize
@@ -101,13 +101,16 @@ def decode(payload: bytes, parameters_count: int, level: int, seed: bytes = NO_S
 
 
 def _divide_by_each(numerator: Wide, divisors: Wide) -> Wide:
-    """Nearest, halves away from zero, as `fixedpoint.divide_rounded` for one divisor; numerators are below 2**46."""
+    """Return the nearest integers, halves away from zero, as `fixedpoint.divide_rounded` does for one divisor.
+
+    Numerators are below 2**46.
+    """
     magnitudes = (2 * np.abs(numerator) + divisors) // (2 * divisors)
     return np.where(numerator < 0, -magnitudes, magnitudes)
 
 
 def payload_bytes_max(parameters_count: int, level: int) -> int:
-    """No payload is longer: every parameter sent, magnitudes at their worst."""
+    """Return the length that no payload exceeds: every parameter sent, magnitudes at their worst."""
     check_level(parameters_count, level, 1, LEVEL_MAX)
     bits = compute_bits_max(parameters_count, parameters_count, level)
     return _count_buckets(parameters_count) * _NORM.itemsize + _HEADER.size + (bits + 7) // 8

@@ -2,7 +2,7 @@
 
 Both ends draw the mask from the seed of the update. Here it is stratified: one parameter of each run of `level`, so a
 mask takes P / level draws and no sort, and each parameter still has the chance 1/level (up to the draw's 2**-32). The
-kept ones are sent as signs with one magnitude, their mean: at a given number of bytes that leaves less error behind
+kept parameters are sent as signs with one magnitude, their mean: for a given number of bytes that leaves less error
 than fewer values of more bits. What was not sent stays on the device (error feedback), so nothing is scaled up.
 
 Payload, always 4 + (n + 7) // 8 bytes for the n = ceil(P / level) parameters of the mask:
@@ -29,7 +29,10 @@ _HEADER = struct.Struct("<I")
 
 
 def compute_mask(parameters_count: int, level: int, seed: bytes) -> Positions:
-    """The mask's positions, ascending, one in each run of `level` parameters. Raises ValueError without a seed."""
+    """Return the mask's ascending positions, one in each run of `level` parameters.
+
+    Raises ValueError without a seed.
+    """
     starts = np.arange(0, parameters_count, level, dtype=np.int64)
     sizes = np.minimum(level, parameters_count - starts)
     draws = draw_uniform(seed, "random-mask", starts.size).astype(np.int64)
@@ -44,7 +47,7 @@ def encode(
     seed: bytes = NO_SEED,
     bytes_wanted: int | None = None,
 ) -> Encoded:
-    """Signs and mean magnitude of delta + residual on the mask. The new residual is saturated."""
+    """Return signs and mean magnitude of delta + residual on the mask. The new residual is saturated."""
     check_level(delta.size, level, 1, LEVEL_MAX)
     corrected = fixedpoint.add(delta, residual)
     positions = compute_mask(delta.size, level, seed)
@@ -58,7 +61,7 @@ def encode(
 
 
 def decode(payload: bytes, parameters_count: int, level: int, seed: bytes = NO_SEED) -> ModelVector:
-    """+mu or -mu on the mask, 0 elsewhere. Raises MalformedUpdate for what `encode` could not have written."""
+    """Return +mu or -mu on the mask, 0 elsewhere. Raises MalformedUpdate for what `encode` could not have written."""
     bytes_wanted = payload_bytes_max(parameters_count, level)
     if len(payload) != bytes_wanted:
         raise MalformedUpdate(f"{len(payload)} bytes, not {bytes_wanted}")
@@ -74,9 +77,9 @@ def decode(payload: bytes, parameters_count: int, level: int, seed: bytes = NO_S
 
 
 def payload_bytes_max(parameters_count: int, level: int) -> int:
-    """Always exactly this long."""
+    """Return the length of a payload, which is always the same."""
     check_level(parameters_count, level, 1, LEVEL_MAX)
     return _HEADER.size + (-(-parameters_count // level) + 7) // 8
 
 
-RANDOM_MASK = Codec(encode, decode, payload_bytes_max, "the signs of one parameter in so many are sent", 8)
+RANDOM_MASK = Codec(encode, decode, payload_bytes_max, "the sign of one parameter in this many is sent", 8)

@@ -61,14 +61,14 @@ def encode(
 def build_payload(
     positions: golomb.Positions, is_positive: npt.NDArray[np.bool_], mu: int, parameters_count: int
 ) -> bytes:
-    """The one payload of a ternary tensor: +mu or -mu at `positions` (ascending, at least one), 0 elsewhere."""
+    """Return the one payload of a ternary tensor: +mu or -mu at `positions` (ascending, at least one), 0 elsewhere."""
     rice = golomb.compute_rice_parameter(positions.size, parameters_count)
     head = _HEADER.pack(positions.size, mu, rice)
     return head + sparse_signs.build_body(positions, is_positive, parameters_count)
 
 
 def decode(payload: bytes, parameters_count: int, level: int, seed: bytes = NO_SEED) -> ModelVector:
-    """The (P,) ternary tensor. Raises MalformedUpdate for anything that `encode` could not have written."""
+    """Return the (P,) ternary tensor. Raises MalformedUpdate for anything that `encode` could not have written."""
     count, mu = _read_header(payload, parameters_count, level)
     body = memoryview(payload)[HEADER_BYTES:]
     positions, is_positive = sparse_signs.read_body(body, count, parameters_count)
@@ -78,7 +78,7 @@ def decode(payload: bytes, parameters_count: int, level: int, seed: bytes = NO_S
 
 
 def _read_header(payload: bytes, parameters_count: int, level: int) -> tuple[int, int]:
-    """Count and mu, once they and the payload's length fit each other: nothing is allocated before."""
+    """Return count and mu, once they and the payload's length fit each other: nothing is allocated before that."""
     bytes_max = payload_bytes_max(parameters_count, level)
     if not HEADER_BYTES <= len(payload) <= bytes_max:
         raise MalformedUpdate(f"{len(payload)} bytes, not {HEADER_BYTES} to {bytes_max}")
@@ -93,9 +93,9 @@ def _read_header(payload: bytes, parameters_count: int, level: int) -> tuple[int
 
 
 def payload_bytes_max(parameters_count: int, level: int) -> int:
-    """The exact longest payload: positions at their worst, and a sign for each."""
+    """Return the exact longest payload: positions at their worst, and a sign for each."""
     kept_max = compute_kept_max(parameters_count, level)
     return HEADER_BYTES + (golomb.compute_bits_max(kept_max, parameters_count, extra_bits=1) + 7) // 8
 
 
-SPARSE_TERNARY = Codec(encode, decode, payload_bytes_max, "one parameter in so many is sent", 20)
+SPARSE_TERNARY = Codec(encode, decode, payload_bytes_max, "one parameter in this many is sent", 20)

@@ -1,7 +1,8 @@
 """The largest 1/level of the changes, each with a value of its own (Aji and Heafield 2017, arXiv 1704.05021).
 
-Values travel as a sign and an 8-bit `minifloat`: 5 bits of exponent, 3 of fraction, off by at most a 16th. What was
-not sent, and what rounding took, stays on the device (error feedback: Stich et al. 2018, arXiv 1809.07599).
+`bits.selection` finds the largest, and settles ties. Values travel as a sign and an 8-bit `minifloat`: 5 bits of
+exponent, 3 of fraction, off by at most a 16th. What was not sent, and the rounding error, stay on the device (error
+feedback: Stich et al. 2018, arXiv 1809.07599).
 
 Payload, with n kept of P parameters:
 
@@ -52,7 +53,7 @@ def encode(
 
 
 def decode(payload: bytes, parameters_count: int, level: int, seed: bytes = NO_SEED) -> ModelVector:
-    """The (P,) sparse vector. Raises MalformedUpdate for anything that `encode` could not have written."""
+    """Return the (P,) sparse vector. Raises MalformedUpdate for anything that `encode` could not have written."""
     bytes_max = payload_bytes_max(parameters_count, level)
     if not HEADER_BYTES <= len(payload) <= bytes_max:
         raise MalformedUpdate(f"{len(payload)} bytes, not {HEADER_BYTES} to {bytes_max}")
@@ -71,9 +72,9 @@ def decode(payload: bytes, parameters_count: int, level: int, seed: bytes = NO_S
 
 
 def payload_bytes_max(parameters_count: int, level: int) -> int:
-    """The exact longest payload: positions at their worst, a sign and a byte for each."""
+    """Return the exact longest payload: positions at their worst, a sign and a byte for each."""
     kept_max = compute_kept_max(parameters_count, level)
     return HEADER_BYTES + (golomb.compute_bits_max(kept_max, parameters_count, extra_bits=9) + 7) // 8
 
 
-TOP_K = Codec(encode, decode, payload_bytes_max, "one parameter in so many is sent", 50)
+TOP_K = Codec(encode, decode, payload_bytes_max, "one parameter in this many is sent", 50)

@@ -1,4 +1,4 @@
-"""Consensus: who leads and how a block becomes final. Rules by the name that ChainParams agrees on at genesis."""
+"""Consensus: who leads and how a block becomes final, by the name that ChainParams holds."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ PROPOSER_RULES: dict[str, WeightRule] = {
     "poq": compute_poq_weight,
     "pos": compute_pos_weight,
 }
-"""By name: what a validator's turns to propose are weighted with."""
+"""By name: the weight of a validator's turns to propose."""
 
 
 @dataclass(frozen=True)
 class ConsensusRule:
-    """What sets one way of agreement apart from another for the chain; header, body and `apply_block` are the same."""
+    """How one way of agreement differs from another for the chain; header, body and `apply_block` are the same."""
 
     is_final_at_once: bool
     """True: a block with its proof is final. False: a branch of more work may undo it, less likely with each block."""

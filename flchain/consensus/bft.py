@@ -1,11 +1,12 @@
 """Agreement on one block: Tendermint, Algorithm 1 of Buchman, Kwon, Milosevic, arXiv 1807.04938, as a pure machine.
 
-A `BftState` is one height. Inputs (`on_*`) return the next state and the effects, for the caller to carry out in order;
-a `CastVote` or `SendProposal` must be durable before it is sent. Signatures are checked before a message comes in here.
-"Line n" is a line of Algorithm 1, whose "round" is a `view` here. It differs where safety does not depend on it:
+A `BftState` is one height. Inputs (`on_*`) return the next state and the effects, which the caller carries out in
+order; a `CastVote` or `SendProposal` must be durable before it is sent. Signatures are checked before a message comes
+in here. "Line n" is a line of Algorithm 1, whose "round" is a `view` here. It differs where safety does not depend on
+it:
 
 - getValue (line 18) may answer later, so a proposer, too, runs timeoutPropose (line 21); a late value is dropped.
-- Line 55 counts a sender at its highest view: f+1 of power at or above a view, so that it needs one number a validator.
+- Line 55 counts a sender at its highest view: f+1 of power at or above a view. So it needs one number per validator.
 - The message log is bounded (see `message_log`).
 """
 
@@ -85,7 +86,9 @@ __all__ = [
 
 
 def on_start(state: BftState, untimely: frozenset[Hash] = frozenset()) -> Transition:
-    """Line 10. After `restore` it repeats what this node last said and goes on. A second call does nothing.
+    """Begin the height (line 10).
+
+    After `restore`, repeat what this node last said and go on. A second call does nothing.
 
     `untimely` are the blocks known already that this node would not have proposed now (see `on_proposal`).
     """
@@ -99,7 +102,7 @@ def on_start(state: BftState, untimely: frozenset[Hash] = frozenset()) -> Transi
 
 
 def on_value(state: BftState, view: View, block_hash: Hash) -> Transition:
-    """The block asked for by `Propose`, its body held and valid. Too late, or not asked for: nothing happens."""
+    """Take the block that `Propose` asked for, held and valid. If it is late or was not asked for, do nothing."""
     is_due = _is_live(state) and view == state.view and state.step is Step.PROPOSE and _is_my_turn(state, view)
     if not is_due or view in state.proposals:
         return state, ()
@@ -107,10 +110,10 @@ def on_value(state: BftState, view: View, block_hash: Hash) -> Transition:
 
 
 def on_proposal(state: BftState, proposal: Proposal, is_valid: bool, is_timely: bool = True) -> Transition:
-    """A proposal whose body is held and checked: `is_valid` is the paper's valid(v).
+    """Take a proposal whose body is held and checked: `is_valid` is the paper's valid(v).
 
-    A new block that is not timely is prevoted nil by this node, but it is a block like any other if a quorum wants it.
-    Raises WrongRound, MalformedMessage, or UnknownSender also for a validator whose turn it is not.
+    A new block that is not timely is prevoted nil by this node, but a quorum can still decide on it. Raises WrongRound,
+    MalformedMessage, or UnknownSender, also for a validator whose turn it is not.
     """
     _check(state, proposal)
     if not -1 <= proposal.valid_view < proposal.view:
@@ -126,7 +129,7 @@ def on_proposal(state: BftState, proposal: Proposal, is_valid: bool, is_timely: 
 
 
 def is_near_and_due(state: BftState, proposal: Proposal) -> bool:
-    """False for a view that is too far ahead to keep anything of it. The cheap look, before the block is checked.
+    """Return False for a view that is too far ahead for anything of it to be kept: a cheap check before the block's.
 
     Raises UnknownSender for a validator whose turn it is not.
     """
@@ -138,7 +141,7 @@ def is_near_and_due(state: BftState, proposal: Proposal) -> bool:
 
 
 def on_vote(state: BftState, vote: Vote) -> Transition:
-    """A vote of anyone. Raises WrongRound, MalformedMessage or UnknownSender; a repeat does nothing."""
+    """Take a vote of any node. Raises WrongRound, MalformedMessage or UnknownSender; a repeat does nothing."""
     _check(state, vote)
     state = hear(state, vote)
     if vote.view > state.view + VIEWS_AHEAD_MAX:
@@ -147,7 +150,7 @@ def on_vote(state: BftState, vote: Vote) -> Transition:
 
 
 def on_timeout(state: BftState, timeout: Timeout) -> Transition:
-    """Lines 57 to 67. A timeout of another height, view or step, or after the decision, does nothing."""
+    """Take a timeout (lines 57 to 67). One of another height, view or step, or after the decision, does nothing."""
     if not _is_live(state) or (timeout.height, timeout.view) != (state.height, state.view):
         return state, ()
     if timeout.step is Step.PRECOMMIT:  # lines 65-67
@@ -161,7 +164,7 @@ def on_timeout(state: BftState, timeout: Timeout) -> Transition:
 def restore(
     config: BftConfig, height: Height, own_votes: tuple[Vote, ...], own_proposals: tuple[Proposal, ...]
 ) -> BftState:
-    """The state after a crash, from what this node stored (bodies too) before sending it; `on_start` comes next.
+    """Return the state after a crash, from what this node stored (bodies too) before sending it; `on_start` comes next.
 
     It stands at the step after its newest message, so it never contradicts one, and is locked on its newest precommit
     that is not nil. Raises LedgerCorrupt if the messages are not its own, of another height, or contradict each other.
@@ -204,7 +207,10 @@ def _upon_proposal(state: BftState) -> Transition | None:
 
 
 def is_lock_open(state: BftState, proposal: Proposal) -> bool:
-    """Lines 23 and 29: with valid_view -1 the first part says that nothing is locked."""
+    """Return True if the lock allows a vote (lines 23 and 29).
+
+    With valid_view -1 the first part says that nothing is locked.
+    """
     return state.locked_view <= proposal.valid_view or state.locked_hash == proposal.block_hash
 
 
@@ -277,7 +283,7 @@ _RULES = (
 
 
 def _settle(state: BftState, effects: tuple[Effect, ...]) -> Transition:
-    """Apply the rules until none holds. It ends: each raises the view, the step, a timer's view or the valid view."""
+    """Apply the rules until none holds. This ends: each raises the view, the step, a timer's view or the valid view."""
     while _is_live(state):
         outcome = next((found for rule in _RULES if (found := rule(state)) is not None), None)
         if outcome is None:
@@ -290,7 +296,10 @@ def _settle(state: BftState, effects: tuple[Effect, ...]) -> Transition:
 
 
 def _start_view(state: BftState, view: View) -> Transition:
-    """Lines 11-21. A proposal that this node made for the view before a crash is sent again, never another one."""
+    """Begin a view (lines 11-21).
+
+    A proposal that this node made for the view before a crash is sent again, never another one.
+    """
     state, effects = absorb_far_votes(replace(state, view=view, step=Step.PROPOSE))
     effects += (_schedule(state, Step.PROPOSE),)
     if not _is_my_turn(state, view):
@@ -310,7 +319,7 @@ def _send_proposal(state: BftState, block_hash: Hash, valid_view: int) -> Transi
 
 
 def _cast(state: BftState, vote_type: VoteType, block_hash: Hash | None) -> Transition:
-    """Count and send this node's vote and take the step after it. What it already said in this slot stands."""
+    """Count and send this node's vote, and take the step after it. A vote already cast in this slot stands."""
     me = state.config.me
     state = replace(state, step=Step(vote_type))
     if not state.config.validators.power_of(me) or me in state.votes.get((state.view, vote_type), {}):

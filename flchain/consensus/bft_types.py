@@ -1,4 +1,4 @@
-"""The values that agreement on one block deals in: messages, the validator set, effects and the state of one node.
+"""The values of agreement on one block: messages, the validator set, effects and the state of one node.
 
 "Line n" is a line of Algorithm 1 of arXiv 1807.04938; its "round" is a `view` here.
 """
@@ -55,14 +55,14 @@ class Vote:
 
 @dataclass(frozen=True)
 class ValidatorSet:
-    """Who votes at one height: (address, power > 0), strictly ascending by address, at least one."""
+    """The validators of one height: (address, power > 0), strictly ascending by address, at least one."""
 
     members: tuple[tuple[Address, Power], ...]
 
     def __post_init__(self) -> None:
         addresses = [address for address, _ in self.members]
         assert addresses == sorted(set(addresses)), "validators are distinct and sorted"
-        assert self.members, "somebody votes"
+        assert self.members, "there is a validator"
         assert all(power > 0 for _, power in self.members), "every validator has power"
 
     @cached_property
@@ -75,21 +75,26 @@ class ValidatorSet:
         return dict(self.members)
 
     def power_of(self, address: Address) -> Power:
-        """Power of one validator, 0 for who is none."""
+        """Return the power of one validator, 0 for any other node."""
         return self._powers.get(address, Power(0))
 
     def is_quorum(self, power: int) -> bool:
-        """Strictly more than two thirds, the paper's 2f+1: two quorums share an honest validator."""
+        """Return True for strictly more than two thirds, the paper's 2f+1: two quorums share an honest validator.
+
+        >>> four = ValidatorSet(tuple((Address(bytes([i]) * 20), Power(1)) for i in range(4)))
+        >>> four.is_quorum(2), four.is_quorum(3)
+        (False, True)
+        """
         return 3 * power > 2 * self.total_power
 
     def is_one_honest(self, power: int) -> bool:
-        """Strictly more than one third, the paper's f+1: not all of them are faulty."""
+        """Return True for strictly more than one third, the paper's f+1: not all of them are faulty."""
         return 3 * power > self.total_power
 
 
 @dataclass(frozen=True)
 class BftConfig:
-    """What stays the same during a height. A node that is not in `validators` follows and never votes.
+    """The part that stays the same during a height. A node that is not in `validators` follows and never votes.
 
     `proposer_of` must be a function of final state alone and answer for every view from 0. A timeout of view v is its
     base plus v times `timeout_growth_ms`, so that after any disturbance some view is long enough.
@@ -151,7 +156,7 @@ class Decide:
 
 @dataclass(frozen=True)
 class Equivocation:
-    """Effect: one sender said two things that exclude each other; the two are the evidence."""
+    """Effect: one sender said two things that exclude each other; these two are the evidence."""
 
     first: Proposal | Vote
     second: Proposal | Vote

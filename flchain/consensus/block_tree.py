@@ -1,11 +1,11 @@
-"""The tree of sealed blocks, and which branch counts: most work (Nakamoto 2008). Frozen; says what a block changes.
+"""The tree of sealed blocks, and which branch counts: the one with the most work (Nakamoto 2008).
 
-Of equal work that tip counts whose seal has the lower hash. Bitcoin keeps the one it saw first; then nodes disagree
-until the next block, and the choice depends on the order of arrival. Here the same blocks in any order give the same
-tip, and to win a tie on purpose takes as much work as a block.
+Of two tips with equal work the one whose seal has the lower hash counts. Bitcoin keeps the one it saw first; then nodes
+disagree until the next block, and the choice depends on the order of arrival. Here the same blocks in any order give
+the same tip, and winning a tie on purpose takes as much work as a block.
 
-Bodies are the caller's: it inserts a block whose parent is known only after `apply_block`, and then what `pop_orphans`
-gives for it.
+The tree is a frozen value. Bodies are up to the caller: it inserts a block whose parent is known only after
+`apply_block`, and then the orphans that `pop_orphans` returns for it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from flchain.base.types import Hash
 from flchain.consensus.pow import PowParams, SealRule, compute_next_target, compute_work, verify_seal
 
 ORPHANS_MAX = 64
-"""Blocks kept whose parent is unknown; the oldest is dropped for one more."""
+"""Blocks kept whose parent is unknown; one more takes the place of the oldest."""
 BLOCKS_MAX = 1_024
 """Blocks kept in all branches; when full a block is refused and may come again once the tip has moved on."""
 
 
 @dataclass(frozen=True)
 class SealedHeader:
-    """What the tree knows of a block. `time_ms` is what its miner says, since an epoch that all share."""
+    """What the tree knows of a block. `time_ms` is the miner's claim, since an epoch that all share."""
 
     hash: Hash
     previous: Hash
@@ -37,18 +37,18 @@ class SealedHeader:
 
 @dataclass(frozen=True)
 class TreeBlock:
-    """A block of the tree: its seal is checked and its parent known (the root's is not)."""
+    """A block of the tree: its seal is checked and its parent known (except for the root)."""
 
     header: SealedHeader
     target: int
     seal_hash: int
     total_work: int
-    """Of its whole branch, from the genesis."""
+    """The work of its whole branch, from the genesis."""
     anchor_ms: int
     """Time of block 1 of its branch."""
 
     def get_rank(self) -> tuple[int, int]:
-        """The greater one is the better tip."""
+        """Return the rank as a tip; the greater one is better."""
         return self.total_work, -self.seal_hash
 
 
@@ -66,16 +66,16 @@ class BlockTree:
     stale_pruned: int = 0
     """Stale blocks that are no longer in the tree."""
     finals_undone: int = 0
-    """Blocks that counted as final and then were on no branch that counts: each is a broken promise."""
+    """Blocks that counted as final and then left the branch that counts: each is a broken promise."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """What an insertion did. If the tip moved: blocks to undo, newest first, then blocks to do, oldest first."""
+    """The effect of an insertion. If the tip moved: blocks to undo, newest first, then blocks to do, oldest first."""
 
     is_orphan: bool = False
     dropped: tuple[Hash, ...] = ()
-    """Orphans that had to make room."""
+    """Orphans dropped to make room."""
     undone: tuple[Hash, ...] = ()
     redone: tuple[Hash, ...] = ()
     finals_undone: tuple[Hash, ...] = ()
@@ -83,13 +83,13 @@ class Change:
 
 
 def build_tree(params: PowParams, genesis: Hash) -> BlockTree:
-    """The tree that holds the genesis only: height 0, no work, final."""
+    """Return the tree that holds only the genesis: height 0, no work, final."""
     root = TreeBlock(SealedHeader(genesis, genesis, 0, 0, b""), params.target_start, 0, 0, 0)
     return BlockTree(params, genesis, genesis, genesis, {genesis: root})
 
 
 def get_next_target(tree: BlockTree, parent: Hash) -> int:
-    """The target of a block on `parent`, which is in the tree."""
+    """Return the target of a block on `parent`, which is in the tree."""
     block = tree.blocks[parent]
     return compute_next_target(tree.params, block.anchor_ms, block.header.height, block.header.time_ms)
 
@@ -97,7 +97,7 @@ def get_next_target(tree: BlockTree, parent: Hash) -> int:
 def insert(tree: BlockTree, header: SealedHeader, verify: SealRule = verify_seal) -> tuple[BlockTree, Change]:
     """Add a block, or keep it as an orphan. Raises InvalidMessage's subclasses, and the tree is as it was.
 
-    An orphan's seal cannot be checked yet, for its target is its parent's to say: hence their small number.
+    An orphan's seal cannot be checked yet, since its target depends on its parent: hence the low ORPHANS_MAX.
     """
     if header.hash in tree.blocks or header.hash in tree.orphans:
         raise DuplicateMessage(f"block {header.hash.hex()} is known")
@@ -141,7 +141,7 @@ def pop_orphans(tree: BlockTree, parent: Hash) -> tuple[BlockTree, tuple[SealedH
 
 
 def iterate_ancestors(tree: BlockTree, block_hash: Hash) -> Iterator[TreeBlock]:
-    """The block, its parent, and so on to the root."""
+    """Yield the block, its parent, and so on to the root."""
     block = tree.blocks[block_hash]
     yield block
     while block.header.hash != tree.root:
@@ -150,7 +150,7 @@ def iterate_ancestors(tree: BlockTree, block_hash: Hash) -> Iterator[TreeBlock]:
 
 
 def compute_path(tree: BlockTree, old: Hash, new: Hash) -> tuple[tuple[Hash, ...], tuple[Hash, ...]]:
-    """From one block to another: what to undo, newest first, and what to do, oldest first."""
+    """Return the way from one block to another: what to undo, newest first, and what to do, oldest first."""
     of_new = [block.header.hash for block in iterate_ancestors(tree, new)]
     places = {block_hash: index for index, block_hash in enumerate(of_new)}
     undone: list[Hash] = []
@@ -162,7 +162,7 @@ def compute_path(tree: BlockTree, old: Hash, new: Hash) -> tuple[tuple[Hash, ...
 
 
 def get_branch(tree: BlockTree) -> tuple[TreeBlock, ...]:
-    """The branch that counts, from the root to the tip."""
+    """Return the branch that counts, from the root to the tip."""
     return tuple(reversed(tuple(iterate_ancestors(tree, tree.tip))))
 
 
@@ -193,7 +193,7 @@ def _prune(tree: BlockTree, branch: list[SealedHeader]) -> BlockTree:
 
 
 def grow(tree: BlockTree, header: SealedHeader, verify: SealRule = verify_seal) -> BlockTree:
-    """Insert a block and the orphans it connects, where bodies play no part. Invalid orphans are dropped.
+    """Insert a block and the orphans it connects, where bodies do not matter. Invalid orphans are dropped.
 
     Raises InvalidMessage's subclasses for the block itself.
     """

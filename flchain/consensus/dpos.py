@@ -1,4 +1,4 @@
-"""Who agrees: delegated proof of stake in exact integers. Stake elects validators, and gives each a capped power."""
+"""Who agrees: delegated proof of stake in exact integers. Stake elects validators and gives each a capped power."""
 
 from __future__ import annotations
 
@@ -11,21 +11,39 @@ STAKE_BITS_MAX = 40
 
 
 def elect(stakes: Iterable[tuple[Address, Stake]], seats: int) -> tuple[tuple[Address, Stake], ...]:
-    """The `seats` candidates with the most stake, in order of address. Of equal stakes the lower address is first."""
+    """Return the `seats` candidates with the most stake, in order of address.
+
+    Of equal stakes the lower address comes first.
+
+    >>> a, b, c = (Address(letter * 20) for letter in (b"a", b"b", b"c"))
+    >>> elect([(a, Stake(5)), (b, Stake(7)), (c, Stake(5))], seats=2) == ((a, 5), (b, 7))
+    True
+    """
     ranked = sorted(stakes, key=lambda item: (-item[1], item[0]))
     return tuple(sorted(ranked[:seats]))
 
 
 def scale_stakes(stakes: Sequence[int]) -> tuple[int, ...]:
-    """The stakes (at least 1) in units of one, or of that power of two that brings their sum down to STAKE_BITS_MAX."""
+    """Return the stakes (each at least 1), divided by the power of two that brings their sum down to STAKE_BITS_MAX
+    bits.
+
+    >>> scale_stakes([2**50, 2**49, 1])
+    (549755813888, 274877906944, 1)
+    """
     shift = max(0, sum(stakes).bit_length() - STAKE_BITS_MAX)
     return tuple(max(1, stake >> shift) for stake in stakes)
 
 
 def cap_powers(stakes: Sequence[int], cap_bp: int) -> tuple[Power, ...]:
-    """The voting power that each stake (at least 1) gives: the stake, but of the total of powers at most `cap_bp`.
+    """Return the voting power of each stake (at least 1): the stake itself, but at most `cap_bp` of the total of
+    powers.
 
-    What is above is cut off, not shared out. Where so few share the power that the cap cannot hold, all are equal.
+    What exceeds the cap is cut off, not shared out. Where too few share the power for the cap to hold, all are equal.
+
+    >>> cap_powers([100, 10, 10, 10], cap_bp=4_000)
+    (20, 10, 10, 10)
+    >>> cap_powers([100, 10], cap_bp=4_000)
+    (55, 55)
     """
     count = len(stakes)
     if count * cap_bp <= SHARE_ALL:
@@ -41,5 +59,5 @@ def cap_powers(stakes: Sequence[int], cap_bp: int) -> tuple[Power, ...]:
 
 
 def compute_slashed(amount: Stake, slash_bp: BasisPoints) -> Stake:
-    """What is left of an amount after slashing, rounded down: no dust escapes."""
+    """Return what is left of an amount after slashing, rounded down: slashing never leaves more than the share."""
     return Stake(amount * (SHARE_ALL - slash_bp) // SHARE_ALL)

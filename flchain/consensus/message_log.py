@@ -1,7 +1,8 @@
-"""What one node has heard at one height: the paper's message log, bounded, and the questions asked of it.
+"""The messages that one node has received at one height: the paper's message log, bounded, and the questions asked of
+it.
 
 Of a sender that contradicts itself the first message is kept, and so are the conflicting ones that can still matter;
-all of them count, as in the paper. Counting the first alone would let one equivocator split honest nodes for ever on
+all of them count, as in the paper. If only the first counted, one equivocator could split honest nodes for ever on
 whether a proof of lock exists (line 28 of Algorithm 1, arXiv 1807.04938).
 """
 
@@ -22,7 +23,7 @@ from flchain.consensus.bft_types import (
 )
 
 VIEWS_AHEAD_MAX = 16
-"""Messages of views further ahead than this are not kept, but for the votes of each sender's highest view."""
+"""Of views further ahead than this, only the votes of each sender's highest view are kept."""
 PROPOSALS_PER_VIEW_MAX = 4
 """Conflicting proposals kept of one view; beyond that only one that f+1 of power voted for in that view."""
 VOTES_PER_SLOT_MAX = 2
@@ -34,16 +35,16 @@ A vote dropped by this limit is needed again only once one of the two holds: pee
 def get_certificate_votes(
     state: BftState, view: View, block_hash: Hash | None, vote_type: VoteType = VoteType.PRECOMMIT
 ) -> tuple[Vote, ...]:
-    """The kept votes of one type for one block at one view, ascending by validator; a quorum or not."""
+    """Return the kept votes of one type for one block at one view, ascending by validator; a quorum or not."""
     slot = state.votes.get((view, vote_type), {})
     return tuple(vote for sender in sorted(slot) for vote in slot[sender] if vote.block_hash == block_hash)
 
 
 def get_gossip(state: BftState) -> tuple[Proposal | Vote, ...]:
-    """What to send again and again to peers that may lack it: all of this view, the last and the decided one, and the
-    proof of the valid block.
+    """Return what to send repeatedly to peers that may lack it.
 
-    Liveness rests on the paper's gossip property: what one correct node has, every correct node gets in the end.
+    That is everything of this view, the last and the decided one, and the proof of the valid block. Liveness rests on
+    the paper's gossip property: what one correct node has, every correct node gets in the end.
     """
     views = {state.view, View(max(0, state.view - 1))} | ({state.decided.view} if state.decided else set())
     proposals = [p for view in sorted(views) for p, _ in state.proposals.get(view, ())]
@@ -56,25 +57,25 @@ def get_gossip(state: BftState) -> tuple[Proposal | Vote, ...]:
 
 
 def count_kept(state: BftState) -> int:
-    """How many proposals and votes are kept; see `get_kept`."""
+    """Return how many proposals and votes are kept; see `get_kept`."""
     proposals = sum(map(len, state.proposals.values()))
     return proposals + sum(len(said) for slot in (*state.votes.values(), state.far_votes) for said in slot.values())
 
 
 def get_kept(state: BftState) -> set[Proposal | Vote]:
-    """All proposals and votes of this height that are kept."""
+    """Return all proposals and votes of this height that are kept."""
     proposals = {proposal for kept in state.proposals.values() for proposal, _ in kept}
     votes = {vote for slot in (*state.votes.values(), state.far_votes) for said in slot.values() for vote in said}
     return proposals | votes
 
 
 def get_sender(message: Proposal | Vote) -> Address:
-    """Who signed the message."""
+    """Return the signer of a message."""
     return message.validator if isinstance(message, Vote) else message.proposer
 
 
 def is_begun_by_one_honest(state: BftState) -> bool:
-    """True if validators with more than a third of the power have said anything at this height."""
+    """Return True if validators with more than a third of the power have said anything at this height."""
     senders = {sender for slot in state.votes.values() for sender in slot} | set(state.heard) | set(state.far_votes)
     senders |= {proposal.proposer for kept in state.proposals.values() for proposal, _ in kept}
     validators = state.config.validators
@@ -82,14 +83,14 @@ def is_begun_by_one_honest(state: BftState) -> bool:
 
 
 def is_quorum_for(state: BftState, view: View, vote_type: VoteType, block_hash: Hash | None) -> bool:
-    """2f+1 votes of one view and type for one block or for nil."""
+    """Return True if 2f+1 votes of one view and type are for this block, or for nil."""
     return state.config.validators.is_quorum(_compute_power_for(state, view, vote_type, block_hash))
 
 
 def _compute_power_for(state: BftState, view: View, vote_type: VoteType, block_hash: Hash | None) -> int:
     power, power_of = 0, state.config.validators.power_of
     for sender, said in state.votes.get((view, vote_type), {}).items():
-        for vote in said:  # this is asked at every message: the plain loop takes half of the time of any()
+        for vote in said:  # asked at every message: a plain loop takes half the time of any()
             if vote.block_hash == block_hash:
                 power += power_of(sender)
                 break
@@ -97,7 +98,7 @@ def _compute_power_for(state: BftState, view: View, vote_type: VoteType, block_h
 
 
 def is_quorum_of_any(state: BftState, vote_type: VoteType) -> bool:
-    """2f+1 votes of this view for anything (the * of lines 34 and 47); a sender counts once."""
+    """Return True for 2f+1 votes of this view for anything (the * of lines 34 and 47); a sender counts once."""
     validators = state.config.validators
     return validators.is_quorum(sum(validators.power_of(s) for s in state.votes.get((state.view, vote_type), {})))
 
@@ -115,7 +116,7 @@ def record_proposal(state: BftState, proposal: Proposal, is_valid: bool) -> Tran
 
 
 def record_vote(state: BftState, vote: Vote) -> Transition:
-    """Keep and so count a vote; a conflicting one is evidence."""
+    """Keep a vote, and thereby count it; a conflicting one is evidence."""
     slot = state.votes.get((vote.view, vote.type), {})
     said = slot.get(vote.validator, ())
     if vote in said:
@@ -128,8 +129,10 @@ def record_vote(state: BftState, vote: Vote) -> Transition:
 
 
 def _is_backed(state: BftState, view: View, block_hash: Hash | None) -> bool:
-    """f+1 of power voted for it, so an honest node did. Any quorum shows this much even before the votes that an
-    equivocator can keep from being counted."""
+    """Return True if f+1 of power voted for it, so that an honest node did.
+
+    Any quorum shows this much, even before the votes whose counting an equivocator can prevent.
+    """
     validators = state.config.validators
     powers = (_compute_power_for(state, view, kind, block_hash) for kind in VoteType)
     return any(validators.is_one_honest(power) for power in powers)
@@ -140,7 +143,7 @@ def _iterate_proposed(state: BftState) -> Iterator[Hash | None]:
 
 
 def keep_far_vote(state: BftState, vote: Vote) -> BftState:
-    """Keep a sender's first vote of each type of its highest far view, so that memory is two votes a validator."""
+    """Keep a sender's first vote of each type of its highest far view: two votes per validator in memory."""
     said = state.far_votes.get(vote.validator, ())
     if said and (vote.view < said[0].view or (vote.view == said[0].view and vote.type in {v.type for v in said})):
         return state

@@ -1,8 +1,8 @@
-"""Who has shown knowledge: Proof of Knowledge as weighted medians of scores, in exact integers.
+"""Proof of Knowledge: how good the contributions of a miner's devices were, as weighted medians of scores.
 
-A scorer tests models on data of its own. One liar, or all that weigh less than half, cannot move a median out of the
-range of what the others say. Gains (a score less the same scorer's score of the base model) are compared, not scores:
-who has harder data scores everything lower.
+A scorer tests models on data of its own. One liar, or several with less than half the weight, cannot move a median
+out of the range of the other scores. What is compared is gains (a score less the same scorer's score of the base
+model), not scores: a scorer with harder data scores everything lower. All in exact integers.
 """
 
 from __future__ import annotations
@@ -19,9 +19,14 @@ Weighted: TypeAlias = tuple[int, int]
 
 
 def compute_weighted_median(values: Sequence[Weighted]) -> int:
-    """The lower weighted median: the least value with half the weight at or below it.
+    """Return the lower weighted median: the least value with half the weight at or below it.
 
-    Less than half of the weight cannot move it outside the range of the other values. ValueError for no pairs.
+    Less than half of the weight cannot move it outside the range of the other values. Raises ValueError for no pairs.
+
+    >>> compute_weighted_median([(10, 1), (20, 1), (9_999, 1)])
+    20
+    >>> compute_weighted_median([(10, 1), (20, 1)])
+    10
     """
     if not values:
         raise ValueError("the median of nothing")
@@ -35,11 +40,16 @@ def compute_weighted_median(values: Sequence[Weighted]) -> int:
 
 
 def compute_knowledge(standing: BasisPoints, scores: Sequence[Weighted], silent_weight: int) -> BasisPoints:
-    """A miner's knowledge after a round: the median of what others scored its devices' aggregate with.
+    """Return a miner's knowledge after a round: the median of the others' scores for its devices' aggregate.
 
-    `scores` are the other scorers', in basis points, with their weights. Those who kept silent, `silent_weight` of the
-    other validators' power, count for its present standing: else a coalition below 1/3 could be the majority of the few
-    who spoke. So it never leaves the range of the honest scores and the standing.
+    `scores` are the other scorers', in basis points, with their weights. `silent_weight`, the power of the other
+    validators that did not score, counts for the miner's present standing: otherwise a coalition below 1/3 could be the
+    majority of the few that spoke. So the result never leaves the range of the honest scores and the standing.
+
+    >>> compute_knowledge(BasisPoints(5_000), [(8_000, 2), (9_000, 1)], silent_weight=0)
+    8000
+    >>> compute_knowledge(BasisPoints(5_000), [(8_000, 1)], silent_weight=3)
+    5000
     """
     silent = [(int(standing), silent_weight)] if silent_weight else []
     said = [*scores, *silent]
@@ -47,15 +57,22 @@ def compute_knowledge(standing: BasisPoints, scores: Sequence[Weighted], silent_
 
 
 def compute_idle_knowledge(standing: BasisPoints) -> BasisPoints:
-    """That of a miner whose devices contributed nothing to the round: halved, so that none is heard on old merit."""
+    """Return the knowledge of a miner whose devices contributed nothing to the round: half of it, as old merit fades.
+
+    >>> compute_idle_knowledge(BasisPoints(5_000))
+    2500
+    """
     return BasisPoints(max(KNOWLEDGE_MIN, standing // 2))
 
 
 def find_outliers(gains: Sequence[Sequence[int | None]], weights: Sequence[int], distance_max: int) -> frozenset[int]:
-    """The indices of scorers whose gains are on average more than `distance_max` basis points off the medians.
+    """Return the indices of scorers whose gains are on average more than `distance_max` basis points off the medians.
 
-    `gains` has one row per scorer, all of one length, one column per model that was scored. None is no word on a model:
-    it is left out of that column's median and of that row's average.
+    `gains` has one row per scorer, all of one length, and one column per model that was scored. None means that the
+    scorer did not score a model: it is left out of that column's median and of that row's average.
+
+    >>> find_outliers([[100, 200], [110, 190], [900, -500]], weights=[1, 1, 1], distance_max=300)
+    frozenset({2})
     """
     medians = []
     for column in zip(*gains, strict=True):

@@ -17,7 +17,7 @@ from flchain.base.types import Hash
 
 NONCE_BYTES = 8
 HASHES = 2**256
-"""How many values a hash can take."""
+"""The number of values that a hash can take."""
 TARGET_MAX = HASHES - 1
 """The easiest target: every hash is at most this."""
 TARGET_MIN = 1
@@ -32,16 +32,16 @@ SealRule: TypeAlias = Callable[[Hash, int, bytes], int]
 
 @dataclass(frozen=True)
 class PowParams:
-    """What all miners of a chain have to agree on. Times in ms."""
+    """The numbers that all miners of a chain must agree on. Times in ms."""
 
     interval_ms: int
     """The mean time between blocks that retargeting aims at."""
     half_life_ms: int
-    """A chain so much ahead of its schedule has twice the difficulty."""
+    """A chain this far ahead of its schedule has twice the difficulty."""
     target_start: int
     """Target of blocks 1 and 2: nothing is known yet about the hashrate."""
     final_depth: int = 6
-    """A block counts as final once so many blocks stand on it (Nakamoto 2008, section 11)."""
+    """A block counts as final once this many blocks stand on it (Nakamoto 2008, section 11)."""
     kept_depth: int = 64
     """Blocks below the tip that are kept: a branch from further down can never connect."""
 
@@ -52,23 +52,23 @@ class PowParams:
 
 
 def compute_work(target: int) -> int:
-    """Hashes that a seal under `target` takes on average: 2**256 / (target + 1), rounded down."""
+    """Return how many hashes a seal under `target` takes on average: 2**256 / (target + 1), rounded down."""
     assert 0 <= target <= TARGET_MAX, "a target has 256 bits"
     return HASHES // (target + 1)
 
 
 def compute_target(hashes: int) -> int:
-    """The target for which a seal takes this many hashes on average, 1 to 2**255."""
+    """Return the target for which a seal takes this many hashes on average, 1 to 2**255."""
     return max(TARGET_MIN, HASHES // hashes - 1)
 
 
 def compute_seal_hash(block_hash: Hash, seal: bytes) -> int:
-    """What has to be at most the target: one tagged SHA-256 over the block hash and the nonce."""
+    """Return what must not exceed the target: one tagged SHA-256 over the block hash and the nonce."""
     return int.from_bytes(hash_tagged("pow-seal", block_hash + seal), "big")
 
 
 def verify_seal(block_hash: Hash, target: int, seal: bytes) -> int:
-    """Check that `seal`, 8 bytes, proves the work of `target`; its hash.
+    """Check that `seal`, 8 bytes, proves the work of `target`, and return its hash.
 
     Raises BadSeal, or OversizedMessage and TruncatedMessage for another length.
     """
@@ -83,13 +83,13 @@ def verify_seal(block_hash: Hash, target: int, seal: bytes) -> int:
 
 
 def compute_next_target(params: PowParams, anchor_ms: int, parent_height: int, parent_ms: int) -> int:
-    """The target of the block after a parent, whose chain began with a block 1 of time `anchor_ms`.
+    """Return the target of the block after a parent, on a chain whose block 1 has the time `anchor_ms`.
 
-    ASERT, absolutely scheduled exponentially rising targets (Lundeberg 2020, as Bitcoin Cash has it since November
+    ASERT, absolutely scheduled exponentially rising targets (Lundeberg 2020, as Bitcoin Cash has used it since November
     2020): target = start * 2 ** ((parent_ms - anchor_ms - interval * (parent_height - 1)) / half_life). Among the
-    rules in use it asks for the least, the parent's own height and time, so that every branch of a tree and every
-    light client computes it at once; it has no window that miners could jump in and out of, and rounding errors do not
-    add up, for each target is computed from the start.
+    rules in use it needs the least, the parent's own height and time, so that every branch of a tree and every
+    light client computes it at once. It has no window that miners could jump in and out of, and rounding errors do not
+    add up, since each target is computed from the start.
     """
     if parent_height < 1:
         return params.target_start
@@ -103,7 +103,7 @@ def compute_next_target(params: PowParams, anchor_ms: int, parent_height: int, p
 
 
 def _compute_roots() -> tuple[int, ...]:
-    """2 ** (1/2), 2 ** (1/4), ... in units of 2 ** -64, rounded down: each is the root of the one before."""
+    """Return 2 ** (1/2), 2 ** (1/4), ... in units of 2 ** -64, rounded down: each is the root of the one before."""
     roots, root = [], 2 << SCALE_BITS
     for _ in range(FRACTION_BITS):
         root = isqrt(root << SCALE_BITS)
@@ -115,7 +115,7 @@ ROOTS_OF_TWO = _compute_roots()
 
 
 def _compute_power_of_two(fraction: int) -> int:
-    """2 ** (fraction / 2 ** 16) in units of 2 ** -64: integers only, so that every machine finds the same bits."""
+    """Return 2 ** (fraction / 2 ** 16) in units of 2 ** -64, in integers: the same bits on every machine."""
     power = 1 << SCALE_BITS
     for place, root in enumerate(ROOTS_OF_TWO):
         if fraction >> (FRACTION_BITS - 1 - place) & 1:

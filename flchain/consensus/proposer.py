@@ -1,7 +1,7 @@
 """Who leads: weighted round-robin in exact integers, after CometBFT's "Proposer Selection Procedure".
 
-Every step each validator's priority grows by its weight; the highest leads and pays the total weight. Over any number
-of steps a validator so leads its share of the turns, and the turns of the heavy ones are spread out.
+At every step each validator's priority grows by its weight; the highest leads and pays the total weight. So over any
+number of steps each validator leads its share of the turns, and the turns of a heavy validator are spread out.
 """
 
 from __future__ import annotations
@@ -24,21 +24,25 @@ if it crashes, thousands of views time out before another may lead."""
 
 
 def compute_pok_weight(power: Power, knowledge_bp: int) -> int:
-    """Proof of Knowledge: voting power times the quality of what the miner's devices contributed."""
+    """Proof of Knowledge: voting power times the quality of what the miner's devices contributed.
+
+    >>> compute_pok_weight(Power(10), knowledge_bp=8_000), compute_pok_weight(Power(10), knowledge_bp=0)
+    (80000, 10000)
+    """
     return power * max(knowledge_bp, KNOWLEDGE_FLOOR_BP)
 
 
 def compute_pos_weight(power: Power, _knowledge_bp: int) -> int:
-    """Proof of Stake, to compare with: voting power alone."""
+    """Proof of Stake, for comparison: voting power alone."""
     return int(power)
 
 
 def compute_poq_weight(_power: Power, knowledge_bp: int) -> int:
-    """Proof of training quality (Lu et al. 2020, "Blockchain and Federated Learning for Privacy-Preserved Data Sharing
-    in Industrial IoT"), to compare with: quality alone; stake makes a validator and then plays no part.
+    """Proof of training quality, for comparison: quality alone; stake makes a validator and then plays no part.
 
-    There the member whose model has the least error leads. Here the median of scores stands for it, as in `pok`, and
-    turns follow it in proportion, above the same floor: if the best led always, its crash would stop the chain.
+    From Lu et al. 2020, "Blockchain and Federated Learning for Privacy-Preserved Data Sharing in Industrial IoT". There
+    the member whose model has the least error leads. Here the median of scores stands for that error, as in `pok`, and
+    turns follow it in proportion, above the same floor: if the best always led, its crash would stop the chain.
     """
     return max(knowledge_bp, KNOWLEDGE_FLOOR_BP)
 
@@ -46,13 +50,21 @@ def compute_poq_weight(_power: Power, knowledge_bp: int) -> int:
 def advance(priorities: Priorities, weights: Weights, steps: int) -> tuple[Priorities, Address]:
     """Take `steps` >= 1 turns and return the new priorities and the proposer of the last turn.
 
-    Only who is in `weights` stays. Who is new there starts 1.125 times the total weight behind, so that leaving and
-    coming back never gains a turn; at the very first call all are equal. Priorities stay within 3 times the total
+    Only members of `weights` keep a priority. A newcomer starts 1.125 times the total weight behind, so that leaving
+    and coming back never gains a turn; at the very first call all are equal. Priorities stay within 3 times the total
     weight of zero, whatever came in. A tie goes to the lowest address.
+
+    >>> a, b = Address(b"a" * 20), Address(b"b" * 20)
+    >>> turns, priorities = [], ()
+    >>> for _ in range(4):
+    ...     priorities, proposer = advance(priorities, ((a, 3), (b, 1)), steps=1)
+    ...     turns.append(proposer[:1])
+    >>> turns
+    [b'a', b'a', b'b', b'a']
     """
     assert steps >= 1, "view 0 is the first step"
-    assert weights, "somebody must be able to lead"
-    assert all(weight > 0 for _, weight in weights), "everybody leads in the end"
+    assert weights, "some validator must be able to lead"
+    assert all(weight > 0 for _, weight in weights), "every validator leads in the end"
     total = sum(weight for _, weight in weights)
     known = dict(priorities)
     newcomer = -(total + total // 8) if known else 0
@@ -67,12 +79,15 @@ def advance(priorities: Priorities, weights: Weights, steps: int) -> tuple[Prior
 
 
 def compute_proposer(priorities: Priorities, weights: Weights, view: View) -> Address:
-    """The proposer of a view (from 0) at the height whose parent state holds `priorities`. Takes view + 1 steps."""
+    """Return the proposer of a view (from 0) at the height whose parent state holds `priorities`.
+
+    Takes view + 1 steps.
+    """
     return advance(priorities, weights, view + 1)[1]
 
 
 def _clamp(standing: dict[Address, int], spread_max: int) -> dict[Address, int]:
-    """Shrink all alike, towards zero, until highest and lowest are at most `spread_max` apart: totals fall."""
+    """Shrink all alike, towards zero, until highest and lowest are at most `spread_max` apart, as when weights fall."""
     spread = max(standing.values()) - min(standing.values())
     if spread <= spread_max:
         return standing
@@ -81,6 +96,6 @@ def _clamp(standing: dict[Address, int], spread_max: int) -> dict[Address, int]:
 
 
 def _centre(standing: dict[Address, int]) -> dict[Address, int]:
-    """Shift all alike so that their average is zero, rounded: nobody drifts without bound."""
+    """Shift all alike so that their rounded average is zero: nobody drifts without bound."""
     average = sum(standing.values()) // len(standing)
     return {address: priority - average for address, priority in standing.items()}

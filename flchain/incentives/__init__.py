@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from flchain.incentives.reputation import REPUTATION_MAX, compute_reputation
-from flchain.incentives.rewards import RewardRule, pay_by_samples, pay_per_update, split_reward
+from flchain.incentives.rewards import RewardRule, reward_by_samples, reward_per_update, split_reward
 
 REWARD_RULES: dict[str, RewardRule] = {
-    "per-update": pay_per_update,
-    "by-samples": pay_by_samples,
+    "per-update": reward_per_update,
+    "by-samples": reward_by_samples,
 }
 
 __all__ = ["REPUTATION_MAX", "REWARD_RULES", "RewardRule", "compute_reputation", "split_reward"]

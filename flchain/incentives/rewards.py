@@ -15,15 +15,15 @@ class RewardRule(Protocol):
         """Return what each device earns, from (device, capped samples) pairs and the reward of one update."""
 
 
-def pay_per_update(accepted: tuple[tuple[Address, int], ...], reward: int) -> Mapping[Address, int]:
+def reward_per_update(accepted: tuple[tuple[Address, int], ...], reward: int) -> Mapping[Address, int]:
     """Pay the same for every accepted update."""
     return {address: reward for address, _ in accepted}
 
 
-def pay_by_samples(accepted: tuple[tuple[Address, int], ...], reward: int) -> Mapping[Address, int]:
+def reward_by_samples(accepted: tuple[tuple[Address, int], ...], reward: int) -> Mapping[Address, int]:
     """Share the same purse by capped samples, each part rounded down.
 
-    >>> pay_by_samples(((Address(b"a" * 20), 100), (Address(b"b" * 20), 300)), reward=10).values()
+    >>> reward_by_samples(((Address(b"a" * 20), 100), (Address(b"b" * 20), 300)), reward=10).values()
     dict_values([5, 15])
     """
     total = sum(samples for _, samples in accepted)

@@ -1,1 +1,1 @@
-"""What the chain knows: parameters, genesis, state, its tree, snapshots and certificates."""
+"""What the chain knows: parameters, genesis, state, its tree, snapshots, blocks and certificates."""

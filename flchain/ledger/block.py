@@ -26,22 +26,22 @@ class Block:
         return hash_header(self.header_bytes)
 
     def decode_body(self) -> Body:
-        """The body, which was checked with the block. Raises InvalidMessage's subclasses if it was not."""
+        """Return the body, which was checked with the block. Raises InvalidMessage's subclasses if it was not."""
         return decode_struct(self.body_bytes, Body, BODY_BYTES_MAX)
 
 
 def is_settling(header: Header) -> bool:
-    """True if the block settles its round: its body holds the settlement."""
+    """Return True if the block settles its round: its body holds the settlement."""
     return header.next_round > header.round
 
 
 def is_body_for_devices(header: Header) -> bool:
-    """True if devices need the body to compute the next model: it holds updates, or the settlement of a round."""
+    """Return True if devices need the body to compute the next model: it holds updates or a settlement."""
     return header.phase is Phase.REVEAL or is_settling(header)
 
 
 def hash_header(header_bytes: bytes) -> Hash:
-    """The block hash: the tagged hash of the header's canonical bytes."""
+    """Return the block hash: the tagged hash of the header's canonical bytes."""
     return hash_tagged("block", header_bytes)
 
 
@@ -55,15 +55,15 @@ def decode_block(header_bytes: bytes, body_bytes: bytes) -> tuple[Block, Body]:
 
 
 def compute_body_root(body: Body) -> Hash:
-    """RFC 6962 root over three leaves: the roots of transactions and of orders, and the settlement (empty for none)."""
+    """Return the RFC 6962 root of three leaves: roots of transactions and orders, and the settlement (or nothing)."""
     return join_body_roots(*compute_body_roots(body), body.settlement)
 
 
 def compute_body_roots(body: Body) -> tuple[Hash, Hash]:
-    """The roots of its transactions and of its orders."""
+    """Return the roots of a body's transactions and of its orders."""
     return merkle.compute_root(body.transactions), merkle.compute_root(body.orders)
 
 
 def join_body_roots(transactions: bytes, orders: bytes, settlement: Settlement | None) -> Hash:
-    """The body's root from those of its parts."""
+    """Return the body's root from the roots of its parts."""
     return merkle.compute_root((transactions, orders, encode_struct(settlement) if settlement is not None else b""))

@@ -26,14 +26,17 @@ def know_no_vote(vote: Vote, sender: Address, signature: bytes) -> bool:
 def build_certificate(
     validators: tuple[Validator, ...], view: View, signatures: Iterable[tuple[Address, bytes]]
 ) -> bytes:
-    """The canonical bytes of a certificate from (validator, precommit signature) pairs."""
+    """Return the canonical bytes of a certificate from (validator, precommit signature) pairs."""
     places = {validator.address: index for index, validator in enumerate(validators)}
     listed = sorted((places[address], signature) for address, signature in signatures)
     return encode_struct(Certificate(view, tuple(listed)))
 
 
 def trim_certificate(validators: tuple[Validator, ...], certificate_bytes: bytes) -> bytes:
-    """A valid certificate with as few signatures as make a block final, those of the most powerful, for slow links."""
+    """Return a valid certificate with as few signatures as make a block final, for slow links.
+
+    It keeps those of the most powerful validators.
+    """
     certificate = decode_struct(certificate_bytes, Certificate, CERTIFICATE_BYTES_MAX)
     kept: list[tuple[int, bytes]] = []
     power = 0
@@ -56,8 +59,8 @@ def verify_certificate(
 ) -> Certificate:
     """Check that `certificate_bytes` makes the block final. Raises BadCertificate, or InvalidMessage for its form.
 
-    Every signature must be valid, not only enough of them, so that no byte of a stored certificate can change unseen;
-    those of `known` votes are not checked again.
+    Every signature must be valid, not only enough of them, so that no byte of a stored certificate can change
+    unnoticed.
     """
     certificate = decode_struct(certificate_bytes, Certificate, CERTIFICATE_BYTES_MAX)
     vote = Vote(height, certificate.view, PRECOMMIT, block_hash)

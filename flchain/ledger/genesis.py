@@ -25,7 +25,7 @@ assert ENTRY_ITEMS * (VALIDATORS_MAX + DEVICES_MAX + HOLDERS_MAX) < ITEMS_MAX, "
 
 
 class Genesis(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Version, a name for people, when it was made, the agreed numbers, and who takes part."""
+    """Version, a name for people, when it was made, the agreed numbers, and the participants."""
 
     version: Annotated[int, msgspec.Meta(ge=1, le=1)]
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern="^[A-Za-z0-9_-]+$")]
@@ -37,17 +37,17 @@ class Genesis(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     holders: Annotated[tuple[HolderEntry, ...], msgspec.Meta(max_length=HOLDERS_MAX)]
 
     def chain_id(self) -> Hash:
-        """The 32-byte name of the chain: the hash of the genesis."""
+        """Return the 32-byte name of the chain: the hash of the genesis."""
         return hash_tagged("genesis", encode_struct(self))
 
     def public_keys(self) -> list[bytes]:
-        """The keys of all who take part, in order of role: validators, devices, holders."""
+        """Return the keys of all participants, in order of role: validators, devices, holders."""
         keys = [entry.public_key for entry in self.validators]
         return keys + [entry.public_key for entry in self.devices] + [entry.public_key for entry in self.holders]
 
 
 def encode_genesis(genesis: Genesis) -> bytes:
-    """The canonical bytes of a genesis file."""
+    """Return the canonical bytes of a genesis file."""
     return encode_struct(genesis)
 
 
@@ -60,25 +60,28 @@ def decode_genesis(data: bytes) -> Genesis:
     check_params(genesis.params)
     problems = _find_size_problems(genesis.params, len(genesis.devices))
     keys = genesis.public_keys()
-    problems += [f"genesis: {key.hex()} is no Ed25519 public key" for key in keys if not is_public_key(key)]
+    problems += [f"genesis: {key.hex()} is not an Ed25519 public key" for key in keys if not is_public_key(key)]
     if len(set(keys)) != len(keys):
         problems.append("genesis: the same public key appears twice")
     miners = {compute_address(entry.public_key) for entry in genesis.validators}
     problems += [
-        f"genesis: device {compute_address(entry.public_key).hex()} has a home that is no validator"
+        f"genesis: device {compute_address(entry.public_key).hex()} has a home that is not a validator"
         for entry in genesis.devices
         if entry.home not in miners
     ]
     if all(entry.bond < genesis.params.bond_min for entry in genesis.validators):
-        problems.append(f"genesis: no validator has the bond of at least {genesis.params.bond_min} that it takes")
+        problems.append(f"genesis: no validator has bonded at least {genesis.params.bond_min} (bond_min)")
     if problems:
         raise ConfigError(tuple(problems))
     return genesis
 
 
 def _find_size_problems(params: ChainParams, devices_count: int) -> list[str]:
-    """A chain whose updates or model no message can carry would open and then stand still; one whose updates do not fit
-    into the blocks of a phase would lose the rest of them every round."""
+    """Find updates, a model or a number of devices that messages and blocks cannot carry.
+
+    A chain whose updates or model no message can carry would open and then stand still. One whose updates do not fit
+    into the blocks of a phase would lose the rest of them in every round.
+    """
     if devices_count > DEVICES_MAX:
         return [
             f"genesis: {devices_count} devices, one chain has at most {DEVICES_MAX}: no message carries the scores of "

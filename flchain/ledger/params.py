@@ -1,4 +1,4 @@
-"""ChainParams: every rule's numbers and names, agreed at genesis and never a node's own choice."""
+"""ChainParams: the numbers and names of every rule, agreed at genesis and never a node's own choice."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class ChainParams(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     codec_level: Count
     """The codec's own number (`Codec.level_meaning`): for sparse-ternary one parameter in `codec_level` is sent."""
     downstream_codec: Name
-    """How what a settled round changes in the model is compressed, a key of DOWNSTREAM_RULES."""
+    """How the change that a settled round makes is compressed, a key of DOWNSTREAM_RULES."""
     downstream_level: Count
-    """That rule's own number, as for the codec of its name."""
+    """That rule's own number, with the meaning it has for the codec of the same name."""
     aggregation: Name
-    """How accepted updates become one, a key of AGGREGATION_RULES."""
+    """How accepted updates are combined, a key of AGGREGATION_RULES."""
     privacy: Name
     """What a device does to its update before the codec, a key of MECHANISMS."""
     clip_norm_thousandths: Count
@@ -49,7 +49,7 @@ class ChainParams(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     consensus: Name
     """How a block becomes final, a key of CONSENSUS_RULES."""
     proposer_rule: Name
-    """Whose turn it is to propose, a key of PROPOSER_RULES."""
+    """What weights the turns to propose, a key of PROPOSER_RULES."""
 
     model_digest: Digest
     """SHA-256 of the .tflite file that every node trains and scores with."""
@@ -58,12 +58,12 @@ class ChainParams(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     initial_model_hash: Digest
     """Hash of the model of round 0."""
     local_epochs: Count
-    """Passes over its own data that a device makes in a round."""
+    """How many passes over its own data a device makes in a round."""
     batch_size: Count
     learning_rate_millionths: Count
 
     samples_cap: Annotated[int, msgspec.Meta(ge=1, le=SAMPLES_CAP_MAX)]
-    """Largest weight an update may claim; higher claims count as this."""
+    """Largest weight of an update; higher claims count as this."""
     score_margin_bp: Share
     """An update is accepted if its median score is at most this far below the base model's, in basis points."""
     reward_rule: Name
@@ -71,51 +71,52 @@ class ChainParams(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     reward_per_update: CountOrZero
     """Minted for each accepted update, in the chain's smallest unit."""
     reward_for_scores: CountOrZero
-    """Minted for each scored round and shared by its scorers; a validator shares its part with its delegators."""
+    """Minted for each scored round and shared among its scorers; a validator shares its part with its delegators."""
     score_outlier_bp: Share
     """A scorer whose gains are on average further from the medians than this earns nothing and loses reputation."""
     mining_weight_bp: Annotated[int, msgspec.Meta(ge=0, le=3_333)]
-    """What the scores of all mining devices of a round weigh together, as a share of the validators' power."""
+    """Weight of the scores of all mining devices of a round together, as a share of the validators' power."""
 
     seats: Annotated[int, msgspec.Meta(ge=1, le=VALIDATORS_MAX)]
-    """So many candidates, those with the most stake, are validators."""
+    """How many candidates, those with the most stake, are validators."""
     epoch_rounds: Count
-    """The validators are elected anew when every so many rounds have been settled."""
+    """Rounds between two elections of the validators."""
     power_cap_bp: Annotated[int, msgspec.Meta(ge=1, le=SHARE_ALL)]
-    """Largest share of the voting power of one validator; where too few share it, all are equal."""
+    """Largest share of the voting power of one validator; where too few share the power, all are equal."""
     bond_min: Count
-    """Least stake of its own with which a candidate can be elected."""
+    """Least stake of its own that a candidate needs to be elected."""
     stake_min: Count
-    """Least amount of one delegation, so that nobody fills the state with dust."""
+    """Least amount of one delegation, so that nobody can fill the state with dust."""
     order_fee: CountOrZero
-    """Burned for every order (transfer, registration, delegation), so that nobody fills the ledger for nothing."""
+    """Burned for every order (transfer, registration, delegation), so that filling the ledger costs money."""
     unbonding_s: Count
     """How long undelegated stake can still be slashed before it is paid out, in seconds of the chain's time."""
     trusting_s: Count
-    """How old a light client's newest header may be for it to follow a change of validators; at most `unbonding_s`."""
+    """Greatest age of a light client's newest header at which it still follows a change of validators; at most
+    `unbonding_s`."""
     evidence_heights_max: Count
-    """Evidence of an offence so many heights ago is too old."""
+    """Evidence of an offence more than this many heights ago is too old."""
     slash_bp: Share
     """The share of the stake behind it, its delegators' included, that a validator loses for signing twice."""
     jail_rounds: Count
-    """Rounds for which it then cannot be elected."""
+    """Rounds during which it then cannot be elected."""
 
     phase_heights_max: Count
-    """Heights after which a phase closes without those who are missing, if enough took part."""
+    """Heights after which a phase closes without the missing nodes, if enough took part."""
     absent_rounds_max: Count
-    """Rounds a device or scorer may miss in a row before a phase no longer waits for it (but see `phases`)."""
+    """Rounds a device or scorer may miss in a row before phases stop waiting for it (but see `phases`)."""
     timeout_propose_ms: Count
     timeout_vote_ms: Count
     timeout_growth_ms: CountOrZero
-    """The three waits of Tendermint (arXiv 1807.04938), each attempt longer by the growth."""
+    """The three timeouts of Tendermint (arXiv 1807.04938); each view's are longer by the growth."""
     patience_ms: Count
-    """How long a miner waits for the missing before it wants a block without them."""
+    """How long a miner waits for missing nodes before it wants a block without them."""
     commit_patience_ms: Count
     """The same while devices train, counted from the first commitment."""
 
 
 PRESETS: dict[str, dict[str, int]] = {
-    # For tests: nothing waits longer than a loaded CI machine needs.
+    # For tests: no wait is longer than a loaded CI machine needs.
     "minimal": {
         "phase_heights_max": 2,
         "absent_rounds_max": 1,
@@ -159,7 +160,7 @@ PRESETS: dict[str, dict[str, int]] = {
 
 
 def check_params(params: ChainParams) -> None:
-    """Raise ConfigError naming every plug-in this build does not know, each with the known ones."""
+    """Raise ConfigError listing every plug-in that this build does not know, each with the known ones."""
     registries = (
         ("codec", params.codec, CODECS),
         ("downstream_codec", params.downstream_codec, DOWNSTREAM_RULES),
@@ -177,14 +178,14 @@ def check_params(params: ChainParams) -> None:
     if not problems:
         problems += _find_codec_problems(params)
     if params.trusting_s > params.unbonding_s:
-        # Else validators whose stake is paid out already could still lead a light client astray, at no cost.
+        # Otherwise validators whose stake has been paid out could mislead a light client at no cost.
         problems += ("genesis: trusting_s: longer than unbonding_s",)
     if problems:
         raise ConfigError(problems)
 
 
 def _find_codec_problems(params: ChainParams) -> tuple[str, ...]:
-    """Levels that the codecs cannot work with, and codecs that do not go together."""
+    """Find levels that the codecs cannot work with, and codecs that do not go together."""
     problems: tuple[str, ...] = ()
     up, down = (params.codec, params.codec_level), (params.downstream_codec, params.downstream_level)
     for key, (name, level), compute_bytes_max in (
@@ -194,10 +195,12 @@ def _find_codec_problems(params: ChainParams) -> tuple[str, ...]:
         try:
             compute_bytes_max(params.parameters_count, level)
         except ValueError as error:
-            problems += (f"genesis: {key}: {name}: {error}; it is: {CODECS[name].level_meaning}",)
+            problems += (f"genesis: {key}: {name}: {error}; the level is: {CODECS[name].level_meaning}",)
     is_summed = any(CODECS[name].decode_summary is not None for name, _ in (up, down))
     if is_summed and up != down:
-        problems += (f"genesis: downstream_codec: {up[0]}, then {down[0]}: a sketch is one codec and level both ways",)
+        problems += (
+            f"genesis: downstream_codec: {up[0]}, then {down[0]}: sketches need one codec and level in both directions",
+        )
     if is_summed and not AGGREGATION_RULES[params.aggregation].is_linear:
-        problems += (f"genesis: aggregation: sketches can only be added up, {params.aggregation} does more",)
+        problems += (f"genesis: aggregation: sketches need a linear rule, {params.aggregation} is not",)
     return problems

@@ -1,5 +1,8 @@
-"""What proves itself by a final header: a whole state, by which a miner that is far behind catches up at once, and what
-the downstream rule carries, which a device needs beside the model to compute the next one itself."""
+"""Values that a final header proves: a whole state, and what the downstream rule carries.
+
+By a state a miner that is far behind catches up at once. What is carried is what a device needs beside the model to
+compute the next one itself.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,11 @@ PROOF_BYTES_MAX = 4_096
 
 
 class _Parts(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """The leaves of the state's tree, the updates of the open round in order of device, and the canonical bytes of the
-    model and of what the downstream rule carries (empty for zeros)."""
+    """The leaves of the state's tree, and what the leaves hold only the hashes of.
+
+    These are the updates of the open round in order of device, and the canonical bytes of the model and of what the
+    downstream rule carries (empty for zeros).
+    """
 
     leaves: tuple[bytes, ...]
     updates: tuple[bytes, ...]
@@ -33,14 +39,14 @@ class _Parts(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
 
 
 def encode_state(state: ChainState) -> bytes:
-    """The canonical bytes of a state: what its tree holds, and what the tree only holds the hashes of."""
+    """Return the canonical bytes of a state: its leaves, and what the leaves hold only the hashes of."""
     updates = tuple(reveal.update for reveal in state.round.reveals)
     parts = _Parts(tuple(get_leaves(state)), updates, vector_bytes(state.model), _encode_if_any(state.carried))
     return encode_struct(parts)
 
 
 def decode_state(data: bytes, header_bytes: bytes, params: ChainParams, bytes_max: int) -> ChainState:
-    """The state after the block of a header that the caller has found final, from at most `bytes_max` bytes.
+    """Return the state after the block of a header that the caller has found final, from at most `bytes_max` bytes.
 
     Nothing in `data` is trusted: its leaves must have the header's state root. Raises InvalidMessage's subclasses.
     """
@@ -86,7 +92,7 @@ class CarriedProof(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
 
 
 def encode_carried(state: ChainState) -> bytes:
-    """What the state carries, with its proof."""
+    """Return what the state carries, with its proof."""
     leaves = get_leaves(state)
     last = len(leaves) - 1
     path = merkle.build_proof(leaves, last)
@@ -94,9 +100,9 @@ def encode_carried(state: ChainState) -> bytes:
 
 
 def decode_carried(data: bytes, header: Header, params: ChainParams) -> Carried:
-    """What is carried after the block of a header that the caller has found final.
+    """Return what is carried after the block of a header that the caller has found final.
 
-    Raises InvalidMessage's subclasses if it is something else.
+    Raises InvalidMessage's subclasses if the header does not prove it.
     """
     parts = decode_struct(data, CarriedProof, compute_carried_bytes(params) + PROOF_BYTES_MAX)
     last = parts.leaves_count - 1

@@ -29,7 +29,7 @@ NO_HEIGHT = Height(0)
 
 @dataclass(frozen=True)
 class Account:
-    """What a key owns. `sequence` is the number of its next order. Every device and candidate has one."""
+    """What a key owns. `sequence` is the number of its next order. Every device and candidate has an account."""
 
     address: Address
     public_key: bytes
@@ -39,8 +39,11 @@ class Account:
 
 @dataclass(frozen=True)
 class Device:
-    """A registered device. `absent` counts the rounds it has missed in a row, `unscored` those since the last election
-    in which it was to score and did not."""
+    """A registered device.
+
+    `absent` counts the rounds it has missed in a row, `unscored` the rounds since the last election that it should have
+    scored and did not.
+    """
 
     address: Address
     public_key: bytes
@@ -61,11 +64,11 @@ class Validator:
 
 @dataclass(frozen=True)
 class Candidate(Validator):
-    """A miner that stake can be put behind; power 0 is one without a seat.
+    """A miner that can be elected; power 0 means that it has no seat.
 
     `knowledge` is its PoK standing, `priority` its place in the order of proposers while it has a seat, `absent` the
-    rounds in a row that it has not scored. Before round `jailed_until` it cannot be elected, and if `is_jailed` not
-    before it asks for it. Offences up to height `judged_height` have been punished.
+    rounds in a row that it has not scored. Before round `jailed_until` it cannot be elected, and while `is_jailed` not
+    before it asks to be. Offences up to height `judged_height` have been punished.
     """
 
     commission_bp: BasisPoints = NO_SHARE
@@ -89,10 +92,11 @@ class Delegation:
 
 @dataclass(frozen=True)
 class Unbonding:
-    """Stake on its way back: paid out with the first settlement at or after `due_ms`, slashed like the rest before.
+    """Stake on its way back: paid out with the first settlement at or after `due_ms`, and slashed like other stake
+    until then.
 
-    The delay begins with the next election, `due_ms` is None until then: so long this stake has given a seat its power,
-    and none may be paid out that devices could still trust.
+    The delay begins with the next election, and `due_ms` is None until then: until the election this stake gives a seat
+    its power, and none may be paid out that devices could still trust.
     """
 
     delegator: Address
@@ -109,13 +113,16 @@ class RevealedUpdate:
     samples: int
     update: bytes
     decoded: DecodedUpdate | None = field(default=None, repr=False, compare=False)
-    """What the payload decodes to, if it is kept."""
+    """The decoded payload, if it is kept."""
 
 
 @dataclass(frozen=True)
 class RevealedScores:
-    """A scorer's word on the open round: the base model's score, one score per revealed update in their order, and one
-    per miner whose devices revealed any, in order of address: that of the aggregate of its devices' updates."""
+    """A scorer's scores of the open round: of the base model, of each revealed update in their order, and of each
+    aggregate.
+
+    There is one aggregate for each miner whose devices revealed updates, in order of address.
+    """
 
     scorer: Address
     base_score: int
@@ -138,23 +145,26 @@ class RoundState:
     score_commits: tuple[tuple[Address, Hash], ...] = ()
     score_reveals: tuple[RevealedScores, ...] = ()
     pledges: tuple[Address, ...] = ()
-    """Devices that have said with their commitment that they will score."""
+    """Devices that pledged with their commitment to score."""
 
     @cached_property
     def commitments(self) -> dict[Address, Hash]:
-        """The devices' commitments, to look one up."""
+        """The devices' commitments by address."""
         return dict(self.commits)
 
     @cached_property
     def score_commitments(self) -> dict[Address, Hash]:
-        """The scorers' commitments, to look one up."""
+        """The scorers' commitments by address."""
         return dict(self.score_commits)
 
 
 @dataclass(frozen=True, eq=False)
 class ChainState:
-    """Everything after block `height`. Accounts, devices and candidates are in order of address, delegations in order
-    of delegator and candidate, unbondings oldest first. Of what was `minted`, `burned` is gone."""
+    """Everything after block `height`.
+
+    Accounts, devices and candidates are in order of address, delegations in order of delegator and candidate,
+    unbondings oldest first. `burned` is the part of `minted` that no longer exists.
+    """
 
     chain: Hash
     params: ChainParams
@@ -170,47 +180,47 @@ class ChainState:
     model: ModelVector = field(repr=False)
     model_hash: Hash
     carried: Carried = field(repr=False)
-    """What the downstream rule carries into the open round: what it has left out of the model so far, mostly."""
+    """What the downstream rule carries into the open round: mostly what it has left out of the model so far."""
     carried_hash: Hash
     minted: int
     burned: int = 0
     delta: bytes = field(default=b"", repr=False)
-    """By which payload of the downstream rule the newest settled round has changed the model; empty if it has not, or
-    if this state came without (it is not under the state's root: the model is)."""
+    """The payload of the downstream rule by which the newest settled round changed the model. Empty if it did not, or
+    if this state came without it (the model is under the state's root, the payload is not)."""
 
     @cached_property
     def validators(self) -> tuple[Candidate, ...]:
-        """The candidates with a seat, in order of address: who signs the next block."""
+        """The candidates with a seat, in order of address: the validators of the next block."""
         return tuple(candidate for candidate in self.candidates if candidate.power)
 
     @cached_property
     def accounts_by_address(self) -> dict[Address, Account]:
-        """The accounts, to look one up."""
+        """The accounts by address."""
         return {account.address: account for account in self.accounts}
 
     @cached_property
     def devices_by_address(self) -> dict[Address, Device]:
-        """The devices, to look one up."""
+        """The devices by address."""
         return {device.address: device for device in self.devices}
 
 
 def hash_model(model: ModelVector) -> Hash:
-    """The hash of a model vector's canonical bytes."""
+    """Return the hash of a model vector's canonical bytes."""
     return hash_tagged("model", vector_bytes(model))
 
 
 def hash_carried(carried: Carried) -> Hash:
-    """The hash of what the downstream rule carries."""
+    """Return the hash of what the downstream rule carries."""
     return hash_tagged("carried", carried_bytes(carried))
 
 
 def start_carried(params: ChainParams) -> Carried:
-    """What the chain's downstream rule carries into round 1."""
+    """Return what the chain's downstream rule carries into round 1."""
     return DOWNSTREAM_RULES[params.downstream_codec].start(params.parameters_count, params.downstream_level)
 
 
 def build_genesis_state(genesis: Genesis, initial_model: ModelVector) -> ChainState:
-    """The state at height 0. Raises ConfigError if `initial_model` is not the model the genesis names."""
+    """Return the state at height 0. Raises ConfigError if `initial_model` is not the model the genesis names."""
     model_hash = hash_model(initial_model)
     if len(initial_model) != genesis.params.parameters_count or model_hash != genesis.params.initial_model_hash:
         raise ConfigError(("genesis: the initial model is not the one whose hash the genesis holds",))
@@ -245,26 +255,27 @@ def build_genesis_state(genesis: Genesis, initial_model: ModelVector) -> ChainSt
 
 
 def get_owned(state: ChainState) -> Stake:
-    """All that is owned, bonded or unbonding: what was minted less what was burned."""
+    """Return all that is owned, bonded or unbonding: what was minted less what was burned."""
     staked = sum(d.amount for d in state.delegations) + sum(u.amount for u in state.unbondings)
     return Stake(sum(account.balance for account in state.accounts) + staked)
 
 
 def get_stake(state: ChainState, candidate: bytes) -> Stake:
-    """All stake behind a candidate."""
+    """Return all stake behind a candidate."""
     return Stake(sum(item.amount for item in state.delegations if item.candidate == candidate))
 
 
 def get_delegation(state: ChainState, delegator: bytes, candidate: bytes) -> Stake:
-    """What one account has put behind a candidate."""
+    """Return the stake that one account has put behind a candidate."""
     wanted = (delegator, candidate)
     return next((d.amount for d in state.delegations if (d.delegator, d.candidate) == wanted), NOTHING)
 
 
 def compute_elected(state: ChainState) -> tuple[Candidate, ...]:
-    """The candidates after an election: power for the seated, none for the others.
+    """Return the candidates after an election: power for the seated, none for the others.
 
-    Electable is who is not in jail and has bonded enough of its own; with nobody electable the seats stay as they are.
+    A candidate is electable if it is not in jail and has bonded enough of its own. If none is, the seats stay as they
+    are.
     """
     stakes: dict[Address, int] = {}
     for item in state.delegations:
@@ -284,36 +295,36 @@ def compute_elected(state: ChainState) -> tuple[Candidate, ...]:
 
 
 def list_validators(validators: Sequence[Validator]) -> list[list[object]]:
-    """Who may sign, as it is encoded: address, key and power of each, in order of address."""
+    """Return the validators as they are encoded: address, key and power of each, in order of address."""
     return [[v.address, v.public_key, v.power] for v in validators]
 
 
 def compute_validators_hash(validators: Sequence[Validator]) -> Hash:
-    """The hash of who may sign."""
+    """Return the hash of a set of validators."""
     return hash_tagged("validators", encode(list_validators(validators)))
 
 
 def find_account(state: ChainState, address: bytes) -> Account | None:
-    """The account with this address, or None."""
+    """Return the account with this address, or None."""
     return state.accounts_by_address.get(Address(address))
 
 
 def find_device(state: ChainState, address: bytes) -> Device | None:
-    """The device with this address, or None."""
+    """Return the device with this address, or None."""
     return state.devices_by_address.get(Address(address))
 
 
 def find_candidate(state: ChainState, address: bytes) -> Candidate | None:
-    """The candidate with this address, seated or not, or None."""
+    """Return the candidate with this address, seated or not, or None."""
     return next((candidate for candidate in state.candidates if candidate.address == address), None)
 
 
 def find_validator(state: ChainState, address: bytes) -> Candidate | None:
-    """The validator with this address, or None."""
+    """Return the validator with this address, or None."""
     return next((validator for validator in state.validators if validator.address == address), None)
 
 
 def has_two_thirds(state: ChainState, addresses: frozenset[Address]) -> bool:
-    """True if these validators hold more than two thirds of the power."""
+    """Return True if these validators hold more than two thirds of the power."""
     total = sum(validator.power for validator in state.validators)
     return 3 * sum(validator.power for validator in state.validators if validator.address in addresses) > 2 * total

@@ -1,6 +1,6 @@
 """The state as the leaves of a Merkle tree: its root is in every header, and a leaf can be proved with a short path.
 
-Each kind of leaf has its writer and its reader side by side: what one forgets, the other cannot give back.
+Each kind of leaf has its writer and its reader side by side: what the one forgets, the other cannot restore.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from flchain.wire.envelope import convert, decode, encode
 from flchain.wire.messages import Bytes20, Bytes32, CommissionShare, Phase, Score
 
 LEAVES_CACHED_MAX = 16_384
-"""Most leaves are the same in the next block: their bytes are kept."""
+"""Most leaves are the same in the next block, so their bytes are cached."""
 
 _Whole = Annotated[int, msgspec.Meta(ge=0)]
 _Standing = tuple[_Whole, CommissionShare, Score, Score, int, _Whole]
@@ -48,12 +48,12 @@ _LEAF_TYPES: dict[str, type[tuple[Any, ...]]] = {
     "round": tuple[tuple[_Whole, Phase, _Whole], _Commitments, _Updates, _Commitments, _Scores, _Senders],
     "totals": tuple[Bytes32, Bytes32, _Whole, _Whole],
 }
-"""The fields of each leaf behind its name, as the writers below write them."""
+"""The fields of each leaf after its name, as the writers below write them."""
 
 
 @dataclass(frozen=True)
 class Tables:
-    """What the leaves hold, in the names of `ChainState`."""
+    """The content of the leaves, in the names of `ChainState`."""
 
     accounts: tuple[Account, ...]
     devices: tuple[Device, ...]
@@ -68,7 +68,7 @@ class Tables:
 
 
 def get_leaves(state: ChainState) -> list[bytes]:
-    """One leaf per account, device, candidate, delegation and unbonding, one for the round, one for the totals."""
+    """Return a leaf for each account, device, candidate, delegation, unbonding, for the round, and for the totals."""
     leaves = [_encode_account(account) for account in state.accounts]
     leaves += [_encode_device(device) for device in state.devices]
     leaves += [_encode_candidate(candidate) for candidate in state.candidates]
@@ -80,7 +80,10 @@ def get_leaves(state: ChainState) -> list[bytes]:
 
 
 def get_totals_hashes(leaf: bytes) -> tuple[Hash, Hash]:
-    """The hashes of the model and of what is carried, by the leaf of totals. Raises MalformedMessage for another."""
+    """Return the hashes of the model and of what is carried, from the leaf of totals.
+
+    Raises MalformedMessage for another leaf.
+    """
     name, fields = _read_leaf(leaf)
     if name != "totals":
         raise MalformedMessage("not the leaf of the totals")
@@ -95,15 +98,16 @@ def _read_leaf(leaf: bytes) -> tuple[str, tuple[Any, ...]]:
 
 
 def compute_state_root(state: ChainState) -> Hash:
-    """RFC 6962 root over the leaves."""
+    """Return the RFC 6962 root of the leaves."""
     return merkle.compute_root(get_leaves(state))
 
 
 def read_leaves(leaves: Sequence[bytes], updates: Sequence[bytes]) -> Tables:
-    """What certified leaves say; of the round's `updates` they hold only the hashes.
+    """Return the content of certified leaves; of the round's `updates` they hold only the hashes.
 
     The caller has checked that the leaves have the root of a final header. Raises MalformedMessage for other updates,
-    and for leaves that no chain has: then more than two thirds of the power lies, and still nothing may break here.
+    and for leaves that no chain has: in that case more than two thirds of the power lies, and still nothing may break
+    here.
     """
     rows: dict[str, list[tuple[Any, ...]]] = {name: [] for name in _LEAF_TYPES}
     for leaf in leaves:

@@ -1,1 +1,1 @@
-"""A device's view of the chain: which headers it trusts, and which model follows."""
+"""A device's view of the chain: which headers it trusts, and which model follows from them."""

@@ -1,4 +1,4 @@
-"""What a light device takes in the place of a settlement's body, and how it proves itself by the header."""
+"""What a light device takes instead of a settlement's body, and how the header proves it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from flchain.wire.messages import Body, Bytes32, Header, Settlement
 
 
 class LightBody(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What a light device takes in the place of a settlement's body: enough of it to prove who was accepted, and the
-    payload that changes the model (see `settle.apply_delta`)."""
+    """What a light device takes instead of a settlement's body.
+
+    It is enough to prove whose updates were accepted, and holds the payload that changes the model (see
+    `settle.apply_delta`).
+    """
 
     transactions_root: Bytes32
     orders_root: Bytes32
@@ -21,14 +24,16 @@ class LightBody(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
 
 
 def build_light_body(body: Body, delta: bytes) -> bytes:
-    """The light body of a settled block, whose payload is `delta`. The body has a settlement."""
+    """Return the light body of a settled block, whose payload is `delta`. The body has a settlement."""
     assert body.settlement is not None
     return encode_struct(LightBody(*compute_body_roots(body), body.settlement, delta))
 
 
 def decode_light_body(header: Header, body_bytes: bytes) -> LightBody:
-    """The light body of a final header: who was accepted is proved by it, the payload by nothing but the model that it
-    leads to. Raises InvalidMessage's subclasses."""
+    """Return the light body of a final header. Raises InvalidMessage's subclasses.
+
+    The header proves whose updates were accepted; only the model that it leads to proves the payload.
+    """
     body = decode_struct(body_bytes, LightBody, BODY_BYTES_MAX)
     roots = body.transactions_root, body.orders_root
     if join_body_roots(*roots, body.settlement) != header.body_root:

@@ -34,9 +34,9 @@ from flchain.wire.envelope import BODY_BYTES_MAX, HEADER_BYTES_MAX, decode_struc
 from flchain.wire.messages import Body, Header, Phase, Reveal
 
 HEADERS_WANTED_MAX = 64
-"""Headers whose bodies are awaited; the lowest are given up for newer ones, a snapshot then stands in."""
+"""Most headers whose bodies are awaited. Newer ones displace the lowest, which a snapshot then replaces."""
 BODIES_WAITING_MAX = 8
-"""Bodies that wait for their header or for a lower body; the highest is dropped for a ninth."""
+"""Most bodies that wait for their header or for a lower body; beyond that the highest is dropped."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ class LightState:
 
     params: ChainParams
     trust: Trust
-    """The newest final header and who signs the next."""
+    """Trust in the newest final header."""
     device_keys: dict[Address, bytes]
     homes: dict[Address, Address]
     """The miner that each device is associated with."""
@@ -69,10 +69,10 @@ class LightState:
     wanted: dict[Height, Header] = field(default_factory=dict)
     """Headers whose bodies are needed to compute the next model."""
     waiting: dict[Height, bytes] = field(default_factory=dict)
-    """Bodies that came before their header or before a lower height's body: they are taken in order of height."""
+    """Bodies that came before their header or before a lower height's body: they are applied in order of height."""
     is_gapless: bool = False
-    """True if no header was missed since the commitments of the open round were closed: then every update is known to
-    be wanted, and none can be missing once its body is here."""
+    """True if no header was missed since the open round stopped taking commitments. Then every body with updates is
+    known to be wanted, and no update can be missing once these are here."""
 
     @property
     def chain(self) -> Hash:
@@ -81,17 +81,17 @@ class LightState:
 
     @property
     def height(self) -> Height:
-        """That of the newest final header."""
+        """The height of the newest final header."""
         return self.trust.height
 
     @property
     def validators(self) -> tuple[Validator, ...]:
-        """Who signs the next block."""
+        """The validators of the next block."""
         return self.trust.validators
 
     @property
     def updates(self) -> tuple[RevealedUpdate, ...]:
-        """What is known of the open round's updates, in order of device."""
+        """The known updates of the open round, in order of device."""
         known = self.reveals if self.reveals_round == self.round else {}
         return tuple(known[address] for address in sorted(known))
 
@@ -104,14 +104,16 @@ class LightState:
 
     @property
     def is_synced(self) -> bool:
-        """True if this device's own model is the one the newest final header names, and its round the open one."""
+        """True if this device's own model is that of the newest final header, and its round the open one."""
         return self.model_hash == self.chain_model_hash and self.model_round == self.round - 1
 
 
 def build_light_state(
     genesis: Genesis, initial_model: ModelVector, checkpoint: Hash | None = None, is_full: bool = True
 ) -> LightState:
-    """Start from the genesis, which is the trust anchor; `checkpoint` is the hash of a header that is believed as well.
+    """Return the state at the genesis, which is the trust anchor.
+
+    A header with the hash `checkpoint` is believed as well.
 
     Raises ConfigError if the model is not the genesis's.
     """
@@ -134,9 +136,9 @@ def build_light_state(
 
 
 def process_head(light: LightState, head: Head, clock_ms: UnixMillis) -> LightState:
-    """Follow a newer final header; heights may be skipped, since the certificate proves it alone (see `trust`).
+    """Follow a newer final header. Heights may be skipped, since the certificate alone proves it (see `trust`).
 
-    Raises WrongRound for one that is not newer, InvalidMessage's subclasses for one that does not check.
+    Raises WrongRound for a header that is not newer, InvalidMessage's subclasses for one that is wrong.
     """
     header = decode_struct(head.header, Header, HEADER_BYTES_MAX)
     if header.height <= light.height:
@@ -164,10 +166,10 @@ def _follow(light: LightState, header: Header, trust: Trust) -> LightState:
 
 
 def process_body(light: LightState, height: int, body_bytes: bytes) -> LightState:
-    """Take the body of a block, or its light body; computes the new model when the round's last one is there.
+    """Take the body of a block, or its light body. With the round's last one, compute the new model.
 
-    What comes too early waits; what nobody wants changes nothing. Raises InvalidMessage's subclasses, and ModelMismatch
-    if the model computed here from updates is not the chain's.
+    A body that comes too early waits; one that is not wanted changes nothing. Raises InvalidMessage's subclasses, and
+    ModelMismatch if the model computed here from updates is not the chain's.
     """
     height = Height(height)
     header = light.wanted.get(height)
@@ -192,7 +194,7 @@ def _compute_bytes_max(light: LightState) -> int:
 
 
 def _check_body(light: LightState, header: Header, body_bytes: bytes) -> None:
-    """Raises InvalidMessage's subclasses for what is not the header's."""
+    """Raise InvalidMessage's subclasses for a body that is not the header's."""
     if light.is_full:
         _decode_body(header, body_bytes)
     else:
@@ -207,7 +209,10 @@ def _decode_body(header: Header, body_bytes: bytes) -> Body:
 
 
 def _is_body_of(light: LightState, header: Header, body_bytes: bytes) -> bool:
-    """A body that came before its header may be anybody's invention: it must not keep the header out."""
+    """Return False for a body that came before its header and is not the header's.
+
+    Anybody may have made it up: it must not keep the header out.
+    """
     try:
         _check_body(light, header, body_bytes)
     except InvalidMessage:
@@ -216,7 +221,7 @@ def _is_body_of(light: LightState, header: Header, body_bytes: bytes) -> bool:
 
 
 def _process_waiting(light: LightState) -> LightState:
-    """Apply the bodies that are there, from the lowest wanted height on, and forget those below it."""
+    """Apply the bodies that are here, from the lowest wanted height on, and drop those below it."""
     while light.wanted and (height := min(light.wanted)) in light.waiting:
         header, body_bytes = light.wanted[height], light.waiting[height]
         light = replace(light, waiting={h: other for h, other in light.waiting.items() if h != height})
@@ -225,7 +230,7 @@ def _process_waiting(light: LightState) -> LightState:
             try:
                 light = replace(_take_light_body(light, header, decode_light_body(header, body_bytes)), wanted=wanted)
             except InvalidMessage:
-                break  # anybody's invention, since no header holds the payload: the true one is still wanted
+                break  # anybody may have made it up, as no header holds the payload: the true one is still wanted
             continue
         light = replace(light, wanted=wanted)
         body = _decode_body(header, body_bytes)
@@ -238,7 +243,10 @@ def _process_waiting(light: LightState) -> LightState:
 
 
 def _take_updates(light: LightState, header: Header, body: Body) -> LightState:
-    """The block is final, so its signatures were checked by the validators; this device checks them once more."""
+    """Keep the updates of a block.
+
+    The block is final, so the validators have checked the signatures; this device checks them once more.
+    """
     reveals = dict(light.reveals) if light.reveals_round == header.round else {}
     for raw in body.transactions:
         envelope = open_envelope(raw, light.chain)
@@ -254,9 +262,12 @@ def _take_updates(light: LightState, header: Header, body: Body) -> LightState:
 
 
 def _take_light_body(light: LightState, header: Header, body: LightBody) -> LightState:
-    """Raises MalformedMessage for a payload that does not lead to the header's model, MalformedUpdate for garbage."""
+    """Take the next model from a payload.
+
+    Raises MalformedMessage for a payload that does not lead to the header's model, MalformedUpdate for garbage.
+    """
     if light.model_round != header.round - 1:
-        return light  # behind by more than this round: the payloads since or a snapshot will come
+        return light  # more than one round behind: later payloads or a snapshot will come
     model = apply_delta(light.params, light.model, body.delta)
     if hash_model(model) != header.model_hash:
         raise MalformedMessage("not the payload that leads to the model the header names")
@@ -276,7 +287,7 @@ def _settle(light: LightState, header: Header, body: Body) -> LightState:
     is_usable = light.model_round == header.round - 1 and all(address in known for address in accepted)
     after = replace(light, reveals={}, accepted=accepted)
     if not is_usable or light.carried is None:
-        return replace(light, reveals={})  # behind by more than this round: a snapshot will come
+        return replace(light, reveals={})  # more than one round behind: a snapshot will come
     reveals = tuple(light.reveals[Address(address)] for address in sorted(light.reveals))
     try:
         step = compute_step(
@@ -293,7 +304,7 @@ def _settle(light: LightState, header: Header, body: Body) -> LightState:
     model_hash = hash_model(step.model)
     if model_hash != header.model_hash:
         raise ModelMismatch(
-            f"round {header.round}: computed model {model_hash.hex()}, the chain says {header.model_hash.hex()}"
+            f"round {header.round}: computed model {model_hash.hex()}, the chain's is {header.model_hash.hex()}"
         )
     round_number = Round(header.round)
     return replace(after, model=step.model, model_hash=model_hash, model_round=round_number, carried=step.carried)
@@ -302,7 +313,7 @@ def _settle(light: LightState, header: Header, body: Body) -> LightState:
 def process_snapshot(light: LightState, head: Head, vector: bytes, carried: bytes, clock_ms: UnixMillis) -> LightState:
     """Take a whole model from a certified header, for a device that missed rounds. Raises InvalidMessage's subclasses.
 
-    The vector is not trusted: its hash must be the one the header holds. A full device also needs what is carried, with
+    The vector is not trusted: its hash must be the one in the header. A full device also needs what is carried, with
     the proof that `snapshot.encode_carried` gives.
     """
     header, trust = verify_final(light.trust, head, clock_ms)
@@ -325,7 +336,7 @@ def process_deltas(light: LightState, head: Head, first: int, deltas: list[objec
     if skipped < 0 or first + len(deltas) != header.next_round:
         raise MalformedMessage(f"{len(deltas)} payloads from round {first} on do not lead from the model here")
     if len(deltas) - skipped > DELTAS_MAX:
-        raise OversizedMessage(f"{len(deltas) - skipped} payloads, at most {DELTAS_MAX} come in the place of a model")
+        raise OversizedMessage(f"{len(deltas) - skipped} payloads, at most {DELTAS_MAX} replace a model")
     model = light.model
     for delta in deltas[skipped:]:
         if not isinstance(delta, bytes):
@@ -337,14 +348,14 @@ def process_deltas(light: LightState, head: Head, first: int, deltas: list[objec
 def _take_model(
     light: LightState, header: Header, trust: Trust, model: ModelVector, carried: Carried | None
 ) -> LightState:
-    """A model that did not come round by round, if it is the one the header names and newer than the one here."""
+    """Take a model that skips rounds, if it is the one the header names and newer than the one here."""
     if hash_model(model) != header.model_hash:
         raise MalformedMessage("the snapshot is not the model the header names")
     if header.next_round - 1 <= light.model_round:
         return light
     if header.height > light.height:
         light = _follow(light, header, trust)
-    # Of the bodies that are awaited only those of later rounds, and of the round then open, still matter.
+    # Of the awaited bodies only those of the round then open and of later ones still matter.
     wanted = {height: other for height, other in light.wanted.items() if other.round >= header.next_round}
     light = replace(
         light,
@@ -359,8 +370,11 @@ def _take_model(
 
 
 def restore(light: LightState, head: Head, vector: bytes, carried: bytes) -> LightState:
-    """Where this device stood before a restart, from its own disk, which is believed as to who the validators are and
-    what is carried (empty: unknown). Raises InvalidMessage's subclasses if what was stored is damaged.
+    """Return where this device stood before a restart, from its own disk.
+
+    Raises InvalidMessage's subclasses if it is damaged.
+
+    The disk is believed as to the validators and what is carried (empty: unknown).
     """
     header = decode_struct(head.header, Header, HEADER_BYTES_MAX)
     signing, _ = decode_sets(header, head.sets)

@@ -1,9 +1,9 @@
-"""Who may sign next: from a header that is trusted to a newer one, through changes of the validators.
+"""Which validators may sign next: from a trusted header to a newer one, through changes of the validators.
 
 The rules of a light client as in "A Tendermint Light Client" (Braithwaite et al., arXiv 2010.07031). A header is final
-if more than 2/3 of its own validators signed it. That these are the chain's is known if they are the ones that the
-trusted header names for the next block, or if more than 1/3 of the power of those signed: one of them is honest then.
-What is trusted grows old: validators whose stake is paid out already could sign anything at no cost.
+if more than 2/3 of its own validators signed it. They are the chain's validators if the trusted header names them for
+the next block, or if more than 1/3 of its validators' power signed as well: then one of the signers is honest. Trust
+expires: validators whose stake has been paid out could sign anything at no cost.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ Validators = tuple[Validator, ...]
 
 @dataclass(frozen=True)
 class Head:
-    """A final header as it travels and as it is stored: its bytes, its certificate, and if they are needed the
-    validators that signed it and those that sign the next (see `encode_sets`)."""
+    """A final header as it travels and as it is stored: its bytes and its certificate.
+
+    Where they are needed, the validators that signed it and those that sign the next come with it (see `encode_sets`).
+    """
 
     header: bytes
     certificate: bytes
@@ -43,7 +45,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Trust:
-    """The newest header that is trusted, who signed it, and the validators that sign the block after it.
+    """The newest trusted header, the validators that signed it, and those that sign the block after it.
 
     A header with the hash `checkpoint` is believed on the operator's word, however old the trust is.
     """
@@ -59,7 +61,7 @@ class Trust:
 
 
 def build_trust(state: ChainState, checkpoint: Hash | None = None) -> Trust:
-    """Trust in a state that is known to be the chain's: the genesis, or one's own."""
+    """Return trust in a state that is known to be the chain's: the genesis, or one's own."""
     validators = tuple(Validator(v.address, v.public_key, v.power) for v in state.validators)
     trusting_s = state.params.trusting_s
     head = state.height, state.head, state.time_ms
@@ -67,12 +69,15 @@ def build_trust(state: ChainState, checkpoint: Hash | None = None) -> Trust:
 
 
 def encode_sets(signing: Validators, following: Validators) -> bytes:
-    """The validators that sign a block and those that sign the next, as they travel beside its header."""
+    """Encode the validators that sign a block and those that sign the next, to travel beside its header."""
     return encode([list_validators(signing), list_validators(following)])
 
 
 def decode_sets(header: Header, sets: bytes) -> tuple[Validators, Validators]:
-    """The two sets whose hashes the header holds. Raises UnknownValidators for no bytes, MalformedMessage if wrong."""
+    """Return the two sets whose hashes the header holds.
+
+    Raises UnknownValidators for no bytes, MalformedMessage if wrong.
+    """
     if not sets:
         raise UnknownValidators(f"the validators of height {header.height} did not come with it")
     signing, following = (_read(listed) for listed in decode_struct(sets, tuple[Listed, Listed], SETS_BYTES_MAX))
@@ -85,7 +90,7 @@ def decode_sets(header: Header, sets: bytes) -> tuple[Validators, Validators]:
 
 def _read(listed: Listed) -> Validators:
     if not 1 <= len(listed) <= VALIDATORS_MAX or any(compute_address(key) != address for address, key, _ in listed):
-        raise MalformedMessage("no set of validators")
+        raise MalformedMessage("not a set of validators")
     addresses = [address for address, _, _ in listed]
     if addresses != sorted(set(addresses)):
         raise MalformedMessage("validators are distinct and in order of address")
@@ -93,7 +98,7 @@ def _read(listed: Listed) -> Validators:
 
 
 def verify_final(trust: Trust, head: Head, clock_ms: UnixMillis) -> tuple[Header, Trust]:
-    """Check that a header is the chain's and final. The header, and the trust in it if it is newer.
+    """Check that a header is the chain's and final. Return the header, and the trust in it if it is newer.
 
     Its sets may be empty where the validators are those already trusted. Raises InvalidMessage's subclasses; of these
     UnknownValidators asks for the sets, UntrustedValidators for headers in between, TrustExpired for a checkpoint.
@@ -112,7 +117,7 @@ def verify_final(trust: Trust, head: Head, clock_ms: UnixMillis) -> tuple[Header
     if height <= trust.height:
         return header, trust
     if header.time_ms <= trust.time_ms:
-        raise InvalidBlock("a newer header of an older time")
+        raise InvalidBlock("a newer header with an older time")
     if height == trust.height + 1 and header.previous != trust.head:
         raise InvalidBlock("the header does not extend the head this device knows")
     time_ms = UnixMillis(header.time_ms)
@@ -128,7 +133,10 @@ def _get_sets(trust: Trust, header: Header, sets: bytes) -> tuple[Validators, Va
 
 
 def _check_age(trust: Trust, clock_ms: UnixMillis) -> None:
-    """A clock that is behind the trusted header is wrong, as after a boot without one, and proves no age."""
+    """Raise TrustExpired if the trusted header is too old.
+
+    A clock behind the trusted header is wrong, as after a boot without a clock, and proves no age.
+    """
     if clock_ms > trust.time_ms + trust.trusting_s * MS_PER_S:
         days = (clock_ms - trust.time_ms) // 86_400_000
         raise TrustExpired(f"the newest header that is trusted here, height {trust.height}, is {days} days old")

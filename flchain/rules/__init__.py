@@ -1,1 +1,1 @@
-"""What a block does to the state."""
+"""The rules: what a block does to the state."""

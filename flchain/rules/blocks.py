@@ -1,4 +1,7 @@
-"""The rules of the chain. `apply_block` reads as a table of contents: form, transactions, phase, header."""
+"""The rules of a block.
+
+`process_block` reads as a table of contents: position, messages, settlement, rotation, header.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,9 @@ def build_block(
     orders: Iterable[Letter] = (),
     clock_ms: UnixMillis = EARLIEST,
 ) -> tuple[Block, ChainState]:
-    """The block that extends `state` with these, and the state after it. Raises InvalidMessage's subclasses.
+    """Return the block that extends `state` with these messages, and the state after it.
+
+    Raises InvalidMessage's subclasses.
 
     Its time is the proposer's clock, or just after the block before if that clock is behind.
     """
@@ -60,9 +65,11 @@ def build_block(
 def apply_block(
     state: ChainState, header_bytes: bytes, body_bytes: bytes, known: Known = know_nothing
 ) -> tuple[Block, ChainState]:
-    """Check a block against the state before it; the block and the state after. Raises InvalidMessage's subclasses.
+    """Check a block against the state before it; return the block and the state after it.
 
-    Of messages that are `known`, the very bytes, no signature is checked and no update decoded again.
+    Raises InvalidMessage's subclasses.
+
+    Messages whose very bytes are `known` have their signatures checked and their updates decoded already.
     """
     block, body = decode_block(header_bytes, body_bytes)
     return block, process_block(state, block, body, known)[0]
@@ -71,7 +78,10 @@ def apply_block(
 def process_block(
     state: ChainState, block: Block, body: Body, known: Known = know_nothing
 ) -> tuple[ChainState, tuple[Verified, ...]]:
-    """The state after a block that was decoded (see `apply_block`), and the messages in it, as they are now known."""
+    """Return the state after a decoded block (see `apply_block`), and the messages in it, which are now known.
+
+    Raises InvalidMessage's subclasses.
+    """
     _verify_position(state, block.header)
     after = replace(state, time_ms=UnixMillis(block.header.time_ms))
     if len(body.orders) > ORDERS_MAX or sum(map(len, body.orders)) > ORDERS_BYTES_MAX:
@@ -82,7 +92,7 @@ def process_block(
     _verify_settlement(after, body)
     after = _advance(state, after, body)
     if find_validator(state, block.header.proposer) is None:
-        raise InvalidBlock("the proposer is no validator")
+        raise InvalidBlock("the proposer is not a validator")
     expected = _build_header(state, after, Address(block.header.proposer), Hash(block.header.body_root))
     if expected != block.header:
         raise InvalidBlock(f"wrong {_name_difference(expected, block.header)} in the header")
@@ -106,13 +116,13 @@ _Processed: TypeAlias = tuple[ChainState, tuple[Verified, ...]]
 def _process_messages(state: ChainState, transactions: Iterable[Letter], orders: Iterable[Letter]) -> _Processed:
     state, said = _process_transactions(state, transactions)
     state, ordered = _process_orders(state, orders)
-    # While devices train, a block may come for the sake of its orders alone: that must not use up their time.
+    # While devices train, a block may come only for its orders: that must not use up the devices' time.
     has_begun = state.round.phase is not Phase.COMMIT or bool(state.round.commits)
     return replace(state, round=replace(state.round, heights=state.round.heights + has_begun)), said + ordered
 
 
 def _process_transactions(state: ChainState, transactions: Iterable[Letter]) -> _Processed:
-    """All of a block's at once: each is checked against the round as it was before the block."""
+    """Process all of a block's transactions: each is checked against the round before the block, then all are added."""
     last = b""
     kind = PHASE_KINDS.get(state.round.phase)
     said: list[Verified] = []
@@ -169,7 +179,7 @@ def _get_weights(state: ChainState) -> tuple[tuple[Address, int], ...]:
 
 
 def get_proposer(state: ChainState, view: View) -> Address:
-    """Who proposes at the next height in this view: a pure function of the final state."""
+    """Return the proposer of the next height in this view: a pure function of the final state."""
     return compute_proposer(_get_priorities(state), _get_weights(state), view)
 
 
@@ -199,14 +209,14 @@ def _name_difference(expected: Header, found: Header) -> str:
 
 
 def can_carry(transactions: Iterable[Letter]) -> bool:
-    """True if one body has room for all of these."""
+    """Return True if one body has room for all of these."""
     return sum(len(letter.raw) + TRANSACTION_FRAME_BYTES for letter in transactions) <= TRANSACTIONS_BYTES_MAX
 
 
 def select_transactions(state: ChainState, waiting: Iterable[Letter]) -> tuple[Verified, ...]:
-    """Of what waits that which the next block may carry, at most one of a sender.
+    """Return those waiting messages that the next block may carry, at most one per sender.
 
-    The others break a rule, or do not fit into a body any more and are for a later block.
+    The others break a rule, or no longer fit into the body and are for a later block.
     """
     room = TRANSACTIONS_BYTES_MAX
     kind = PHASE_KINDS.get(state.round.phase)
@@ -224,7 +234,7 @@ def select_transactions(state: ChainState, waiting: Iterable[Letter]) -> tuple[V
 
 
 def select_orders(state: ChainState, waiting: Iterable[Letter]) -> tuple[Verified, ...]:
-    """Of what waits that which the next block may carry beside its transactions; the others wait or are wrong."""
+    """Return those waiting orders that the next block may carry. The others wait or are wrong."""
     chosen: list[Verified] = []
     room = ORDERS_BYTES_MAX
     for letter in sorted(waiting, key=get_order_key):

@@ -1,6 +1,6 @@
-"""Orders: what accounts want of money and validators. Payments, candidates and their bonds, delegation, evidence.
+"""Orders: payments, candidates and their bonds, delegation, evidence.
 
-An order names the next sequence number of its sender, so that none is carried out twice or out of order. Evidence needs
+An order names the next sequence number of its sender, so that none is processed twice or out of order. Evidence needs
 none: an offence is punished once.
 """
 
@@ -50,23 +50,24 @@ from flchain.wire.messages import (
 ACCOUNTS_MAX = 4_096
 CANDIDATES_MAX = 256
 DELEGATIONS_MAX = 4_096
-"""Beyond these an order is refused; what is there already can always be taken back or spent."""
+"""Beyond these limits an order is refused; what exists can always be taken back or spent."""
 UNBONDINGS_PER_ACCOUNT_MAX = 8
-"""Counted by account and not in all: else who fills the table with dust keeps everybody's stake bonded."""
+"""A limit per account, not in total: otherwise one account could fill the table with dust and keep everybody's stake
+bonded."""
 NO_POWER = Power(0)
 
 OrderKey = tuple[Address, int, Kind, bytes]
 
 
 def get_order_key(letter: Letter) -> OrderKey:
-    """The place of an order in a block: by sender, sequence, kind and digest, strictly rising."""
+    """Return the place of an order in a block: by sender, sequence, kind and digest, strictly rising."""
     return letter.sender, letter.number, letter.kind, letter.digest()
 
 
 def verify_order(state: ChainState, letter: Letter) -> Verified:
-    """The order of a known account; its rule comes later. Raises InvalidMessage's subclasses."""
+    """Return the order of a known account; its rule is applied later. Raises InvalidMessage's subclasses."""
     if letter.kind not in ORDER_RULES:
-        raise MalformedMessage(f"a {letter.kind.name} is no order")
+        raise MalformedMessage(f"a {letter.kind.name} is not an order")
     account = find_account(state, letter.sender)
     if account is None:
         raise UnknownSender(f"{letter.sender.hex()} has no account")
@@ -74,7 +75,7 @@ def verify_order(state: ChainState, letter: Letter) -> Verified:
 
 
 def process_order(state: ChainState, message: AnyMessage, sender: Address) -> ChainState:
-    """The state after one verified order. Raises InvalidMessage's subclasses; then nothing has changed."""
+    """Return the state after one verified order. Raises InvalidMessage's subclasses; then nothing has changed."""
     if isinstance(message, Transfer | Register | Delegate | Undelegate | Unjail):
         state = _take_turn(state, sender, message.sequence)
     return ORDER_RULES[message.kind](state, message, sender)
@@ -112,7 +113,7 @@ def _process_transfer(state: ChainState, message: AnyMessage, sender: Address) -
 def _process_register(state: ChainState, message: AnyMessage, sender: Address) -> ChainState:
     assert isinstance(message, Register)
     if find_candidate(state, sender) is not None:
-        raise RefusedOrder(f"{sender.hex()} is a candidate already")
+        raise RefusedOrder(f"{sender.hex()} is already a candidate")
     if message.amount < state.params.bond_min:
         raise RefusedOrder(f"a bond of {message.amount}, at least {state.params.bond_min} is needed")
     _check_room(len(state.candidates), CANDIDATES_MAX, "candidates")
@@ -126,7 +127,7 @@ def _process_register(state: ChainState, message: AnyMessage, sender: Address) -
 def _process_delegate(state: ChainState, message: AnyMessage, sender: Address) -> ChainState:
     assert isinstance(message, Delegate)
     if find_candidate(state, message.candidate) is None:
-        raise RefusedOrder(f"{message.candidate.hex()} is no candidate")
+        raise RefusedOrder(f"{message.candidate.hex()} is not a candidate")
     _check_dust(state, message.amount)
     return _add_stake(state, sender, Address(message.candidate), message.amount)
 
@@ -156,7 +157,7 @@ def _process_unjail(state: ChainState, message: AnyMessage, sender: Address) -> 
 
 
 def process_matured(state: ChainState) -> ChainState:
-    """Pay out what has been unbonding for long enough, and forget candidates behind whom nothing is left."""
+    """Pay out the unbondings that are due, and drop candidates with nothing left behind them."""
     due: dict[Address, int] = {}
     waiting: list[Unbonding] = []
     for item in state.unbondings:
@@ -171,7 +172,10 @@ def process_matured(state: ChainState) -> ChainState:
 
 
 def process_election(state: ChainState) -> ChainState:
-    """Give the seats to those with the most stake. What was taken back gives no power from now on: its delay begins."""
+    """Give the seats to the candidates with the most stake.
+
+    Stake that was taken back gives no power from now on: its unbonding delay begins.
+    """
     due_ms = UnixMillis(state.time_ms + state.params.unbonding_s * MS_PER_S)
     unbondings = (replace(u, due_ms=due_ms) if u.due_ms is None else u for u in state.unbondings)
     return replace(state, candidates=compute_elected(state), unbondings=tuple(unbondings))
@@ -181,7 +185,7 @@ def process_election(state: ChainState) -> ChainState:
 
 
 def _process_evidence(state: ChainState, message: AnyMessage, sender: Address) -> ChainState:
-    """Slash all stake behind the guilty, take its seat if others are left, and put it in jail."""
+    """Slash all stake behind the guilty validator, take its seat if others are left, and put it in jail."""
     assert isinstance(message, Evidence)
     guilty = verify_evidence(state, message)
     judged = Height(state.height + 1)
@@ -193,7 +197,7 @@ def _process_evidence(state: ChainState, message: AnyMessage, sender: Address) -
 
 
 def _cap_again(state: ChainState) -> ChainState:
-    """With one validator less the others' shares grow: none may be above the cap until the next election."""
+    """Cap the powers anew: with one validator fewer the others' shares grow, and none may exceed the cap."""
     powers = cap_powers([validator.power for validator in state.validators], state.params.power_cap_bp)
     by_address = {validator.address: power for validator, power in zip(state.validators, powers, strict=True)}
     candidates = tuple(replace(c, power=by_address.get(c.address, NO_POWER)) for c in state.candidates)
@@ -201,7 +205,10 @@ def _cap_again(state: ChainState) -> ChainState:
 
 
 def verify_evidence(state: ChainState, message: Evidence) -> Candidate:
-    """The candidate that signed two things that exclude each other. Raises BadEvidence, WrongRound if it is too old."""
+    """Return the candidate that signed two things that exclude each other.
+
+    Raises BadEvidence, or WrongRound if the offence is too old or has been judged.
+    """
     try:
         first, second = open_envelope(message.first, state.chain), open_envelope(message.second, state.chain)
     except InvalidMessage as error:
@@ -216,21 +223,21 @@ def verify_evidence(state: ChainState, message: Evidence) -> Candidate:
     if words[0] == words[1] or _get_slot(words[0]) != _get_slot(words[1]):
         raise BadEvidence("the two do not exclude each other")
     if _get_slot(words[0])[1] != message.height:
-        raise BadEvidence("of another height than it says")
+        raise BadEvidence("the messages are of another height than the evidence says")
     if message.height <= guilty.judged_height:
         raise WrongRound(f"{guilty.address.hex()} has been judged for height {message.height}")
     if not state.height - state.params.evidence_heights_max <= message.height <= state.height + 1:
-        raise WrongRound(f"an offence at height {message.height} is not of this time")
+        raise WrongRound(f"an offence at height {message.height} is too old or in the future")
     return guilty
 
 
 def _get_slot(message: AnyMessage) -> tuple[Kind, int, int, int]:
-    """The place in which a validator may say one thing only: kind, height, view, step."""
+    """Return the slot in which a validator may say only one thing: kind, height, view, step."""
     if isinstance(message, Vote):
         return message.kind, message.height, message.view, message.step
     if isinstance(message, Proposal):
         return message.kind, message.height, message.view, 0
-    raise BadEvidence(f"a {message.kind.name} is no word of agreement")
+    raise BadEvidence(f"a {message.kind.name} is not a message of agreement")
 
 
 def _slash(state: ChainState, candidate: Address) -> ChainState:
@@ -256,7 +263,7 @@ def _slash(state: ChainState, candidate: Address) -> ChainState:
 
 
 def credit(state: ChainState, amounts: dict[Address, int]) -> ChainState:
-    """Add to balances at once; every address has an account."""
+    """Add to several balances at once; every address has an account."""
     accounts = (replace(a, balance=Stake(a.balance + amounts.get(a.address, 0))) for a in state.accounts)
     return replace(state, accounts=tuple(accounts)) if amounts else state
 
@@ -300,7 +307,7 @@ def _check_dust(state: ChainState, amount: int) -> None:
 
 def _check_room(count: int, count_max: int, what: str) -> None:
     if count >= count_max:
-        raise RefusedOrder(f"there are {count_max} {what} already")
+        raise RefusedOrder(f"there are already {count_max} {what}")
 
 
 ORDER_RULES: dict[Kind, Callable[[ChainState, AnyMessage, Address], ChainState]] = {

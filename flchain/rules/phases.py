@@ -1,4 +1,7 @@
-"""The phases of a round: who each waits for, who is in, and when it is over. Set by final heights, never by clocks."""
+"""The phases of a round: which nodes each waits for, which have done their part, when it closes.
+
+By heights, never by clocks.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,14 @@ NEXT_PHASES = {Phase.COMMIT: Phase.REVEAL, Phase.REVEAL: Phase.SCORE, Phase.SCOR
 
 @kept_with
 def get_expected(state: ChainState) -> frozenset[Address]:
-    """Who the present phase waits for: those not long absent, and of them those who did the phase before."""
+    """Return the nodes that the present phase waits for: those that did the phase before and are not long absent."""
     round_ = state.round
     match round_.phase:
         case Phase.COMMIT:
             return _get_usual_devices(state)
         case Phase.REVEAL:
             committed = frozenset(address for address, _ in round_.commits)
-            # Who commits and never reveals must not delay every round; if nobody else has committed, all are awaited.
+            # One that commits and never reveals must not delay every round; if no other has committed, wait for all.
             return committed & _get_usual_devices(state) or committed
         case Phase.SCORE:
             return _get_awaited(state, {*(validator.address for validator in state.validators), *round_.pledges})
@@ -37,20 +40,29 @@ def get_expected(state: ChainState) -> frozenset[Address]:
 
 
 def _get_usual_devices(state: ChainState) -> frozenset[Address]:
-    """The devices that a round waits for. One that is long absent has its chance again each time its absence doubles:
-    a slow one would else never be in time again, and a dead one costs ever fewer rounds."""
+    """Return the devices that a round waits for.
+
+    A device that is long absent gets another chance each time its absence doubles: otherwise a slow device could never
+    rejoin. A dead one costs ever fewer rounds.
+    """
     limit = state.params.absent_rounds_max
     return frozenset(device.address for device in state.devices if _is_usual(device.absent, limit))
 
 
 def _is_usual(absent: int, limit: int) -> bool:
-    """True below the limit, and at 2, 4, 8, ... times the limit."""
+    """Return True below the limit, and at 2, 4, 8, ... times the limit.
+
+    >>> [absent for absent in range(20) if _is_usual(absent, limit=2)]
+    [0, 1, 4, 8, 16]
+    """
     times, rest = divmod(absent, limit)
     return times == 0 or (rest == 0 and times > 1 and times & (times - 1) == 0)
 
 
 def _get_awaited(state: ChainState, scorers: set[Address]) -> frozenset[Address]:
-    """Of those who are to score: the validators that usually do, all if these are too few to settle, and devices."""
+    """Return the scorers to wait for: validators that usually score, or all if these are too few to settle, and
+    devices.
+    """
     validators = [validator for validator in state.validators if validator.address in scorers]
     usual = frozenset(v.address for v in validators if v.absent < state.params.absent_rounds_max)
     if not has_two_thirds(state, usual):
@@ -59,7 +71,7 @@ def _get_awaited(state: ChainState, scorers: set[Address]) -> frozenset[Address]
 
 
 def _is_reliable(state: ChainState, address: Address) -> bool:
-    """False for a device that has failed to score in too many rounds of the epoch, or whose scores weigh nothing."""
+    """Return False for a device that missed scoring in too many rounds of the epoch, or whose scores weigh nothing."""
     device = find_device(state, address)
     if device is None or state.params.mining_weight_bp == 0:
         return False
@@ -67,7 +79,7 @@ def _is_reliable(state: ChainState, address: Address) -> bool:
 
 
 def get_present(state: ChainState) -> frozenset[Address]:
-    """Who has already done what the present phase asks for."""
+    """Return the nodes that have already done what the present phase asks for."""
     return _get_present(state.round)
 
 
@@ -88,17 +100,20 @@ def _get_present(round_: RoundState) -> frozenset[Address]:
 
 @kept_with
 def get_missing(state: ChainState) -> frozenset[Address]:
-    """Who the present phase still waits for."""
+    """Return the nodes that the present phase still waits for."""
     return get_expected(state) - get_present(state)
 
 
 def is_phase_complete(state: ChainState) -> bool:
-    """True if everyone the phase waits for has done their part."""
+    """Return True if every node that the phase waits for has done its part."""
     return bool(get_expected(state)) and not get_missing(state)
 
 
 def is_phase_over(state: ChainState) -> bool:
-    """True if the phase closes with its newest block: enough took part, and all did or its heights are used up."""
+    """Return True if the phase closes with its newest block.
+
+    Enough nodes took part, and either all did or the phase has used up its heights.
+    """
     if state.round.phase is Phase.OPEN:
         return True
     is_last_height = state.round.heights >= state.params.phase_heights_max
@@ -106,7 +121,10 @@ def is_phase_over(state: ChainState) -> bool:
 
 
 def is_round_over(state: ChainState) -> bool:
-    """True if the newest block settles the round: its last phase is over, or too few took part for far too long."""
+    """Return True if the newest block settles the round.
+
+    Its last phase is over, or too few nodes took part for far too long.
+    """
     if state.round.phase is Phase.SETTLE and is_phase_over(state):
         return True
     is_stuck = state.round.heights >= 2 * state.params.phase_heights_max and not _has_quorum(state)
@@ -114,7 +132,7 @@ def is_round_over(state: ChainState) -> bool:
 
 
 def _has_quorum(state: ChainState) -> bool:
-    """One device is enough to go on; scorers need more than two thirds of the power."""
+    """Return True for at least one device, or for scorers with more than two thirds of the power."""
     present = get_present(state)
     if state.round.phase in (Phase.COMMIT, Phase.REVEAL):
         return bool(present)

@@ -1,7 +1,7 @@
-"""What every scorer does, a miner as well as a device that mines: which models to test, and how to say the scores.
+"""The work of every scorer, a miner or a device that mines: which models to test, and how to state the scores.
 
 A *subject* is what a score is of: None is the base model, a device its update, a miner the aggregate of its devices'
-updates. Only one of a subject's models need be in memory at a time: a score is two bytes.
+updates. Only one subject's model need be in memory at a time: a score is two bytes.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ HomeOf: TypeAlias = Callable[[Address], Address]
 def get_subjects(
     updates: Updates, home_of: HomeOf, device: Address | None, *, are_all_known: bool
 ) -> dict[Subject, tuple[RevealedUpdate, ...]]:
-    """What a scorer is to score, in the order in which it becomes known, with the updates that make each model.
+    """Return what a scorer must score, in the order in which it becomes known, with the updates that make each model.
 
-    Aggregates are known only when all updates are; that of a single device is its update. A mining `device` does not
-    test its own update, since its word on it does not count (see `settle`), unless it is a miner's aggregate too. None
-    is a validator: all of its words count.
+    Aggregates are known only when all updates are; the aggregate of a single device is its update. A mining `device`
+    does not test its own update, since its score of it does not count (see `settle`), unless it is a miner's aggregate
+    too. Without a device the scorer is a validator, whose scores all count.
     """
     subjects: dict[Subject, tuple[RevealedUpdate, ...]] = {None: ()}
     subjects |= {update.sender: (update,) for update in updates if update.sender != device}
@@ -48,17 +48,19 @@ def _get_subject_of(home: Address, parts: tuple[RevealedUpdate, ...]) -> Address
 def compute_subject_model(
     params: ChainParams, base: ModelVector, parts: Updates, chain: Hash, number: Round
 ) -> ModelVector:
-    """The model to test, shape (P,): the base with what these updates of a round come to together, before it is
-    compressed. Raises InvalidMessage."""
+    """Return the model to test, shape (P,): the base plus the aggregate of these updates, before it is compressed.
+
+    Raises InvalidMessage's subclasses.
+    """
     return add(base, compute_delta(params, chain, number, tuple(parts))) if parts else base
 
 
 def build_score_reveal(
     number: Round, salt: bytes, updates: Updates, home_of: HomeOf, scores: Mapping[Subject, int]
 ) -> ScoreReveal:
-    """The scores as they are said, once there is one of each of `get_subjects`.
+    """Return the message with the scores, once there is one for each of `get_subjects`.
 
-    Who has not tested its own update says that it is worth nothing: no gain over the base model.
+    A device that has not tested its own update states no gain for it: the score of the base model.
     """
     base = scores[None]
     of_devices = tuple((bytes(update.sender), scores.get(update.sender, base)) for update in updates)
@@ -68,10 +70,10 @@ def build_score_reveal(
 
 
 def build_score_commit(chain: Hash, me: Address, reveal: ScoreReveal) -> ScoreCommit:
-    """What binds scorer `me` to its scores."""
+    """Return the commitment that binds scorer `me` to its scores."""
     return ScoreCommit(reveal.round, compute_score_commitment(chain, me, reveal))
 
 
 def derive_score_salt(identity: Identity, chain: Hash, number: Round) -> bytes:
-    """A secret function of key and round, so that a restart opens the commitment made before it."""
+    """Return a secret function of key and round, so that a restart opens the commitment made before it."""
     return identity.derive_secret("score-salt", chain + number.to_bytes(8, "big"))[:SALT_BYTES]

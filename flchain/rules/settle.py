@@ -1,4 +1,4 @@
-"""How a round ends: medians of scores, the accepted updates, the new model, rewards, reputation and knowledge."""
+"""The end of a round: medians of scores, the accepted updates, the new model, rewards, reputation and knowledge."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from flchain.rules.orders import credit, process_election, process_matured
 from flchain.wire.messages import Phase, Settlement
 
 WEIGHT_SCALE = 1_000_000
-"""A scorer's weight is a validator's power times this, so that the small weights of devices are still integers."""
+"""A validator weighs its power times this, so that the small weights of devices are still integers."""
 
 
 @dataclass(frozen=True)
 class RoundScores:
-    """What the scorers said, as weighted medians in basis points: the base model's, and each update's by device."""
+    """The scores of a round as weighted medians in basis points: the base model's, and each update's by device."""
 
     base: int
     updates: dict[Address, int]
 
 
 def get_home_of(state: ChainState) -> Callable[[Address], Address]:
-    """From a device's address to the miner that it is associated with."""
+    """Return the function from a device's address to the miner that it is associated with."""
     devices = state.devices_by_address
     return lambda address: devices[address].home
 
@@ -49,7 +49,7 @@ def get_home_of(state: ChainState) -> Callable[[Address], Address]:
 def group_by_home(
     updates: Sequence[RevealedUpdate], home_of: Callable[[Address], Address]
 ) -> dict[Address, tuple[RevealedUpdate, ...]]:
-    """The updates of each miner's devices, in the order of `updates`; miners in order of address."""
+    """Return the updates of each miner's devices, in the order of `updates`; miners in order of address."""
     groups: dict[Address, list[RevealedUpdate]] = {}
     for update in updates:
         groups.setdefault(home_of(update.sender), []).append(update)
@@ -58,37 +58,42 @@ def group_by_home(
 
 @kept_with
 def get_homes(state: ChainState) -> tuple[Address, ...]:
-    """The miners whose devices revealed updates in this round, in order of address: each aggregate is scored."""
+    """Return the miners whose devices revealed updates in this round, in order of address: each aggregate is scored."""
     return tuple(group_by_home(state.round.reveals, get_home_of(state)))
 
 
 def get_scorer_weights(state: ChainState, judged: Address | None = None) -> dict[Address, int]:
-    """What the scores of each scorer of the round weigh: a validator's its power; all mining devices' together a share
-    of all power, by reputation. Who is both counts as a validator. Nobody else's count, nor those of a validator that
-    has lost its seat; nor those of the miner whose knowledge is `judged`."""
+    """Return the weight of each scorer of the round.
+
+    A validator weighs its power. All mining devices together weigh a share of all power, split by reputation. A
+    validator that is also a device counts as a validator. All other scores are ignored, including those of a validator
+    that has lost its seat, and of the miner whose knowledge is `judged`.
+    """
     scorers = {reveal.scorer for reveal in state.round.score_reveals} - {judged}
     weights = {v.address: v.power * WEIGHT_SCALE for v in state.validators if v.address in scorers}
     mining = [device for device in state.devices if device.address in scorers and device.address not in weights]
     reputation = sum(device.reputation for device in mining)
     total = sum(v.power for v in state.validators) * WEIGHT_SCALE
-    # Where validators with s of all power have spoken, a third of it and devices with s - 2/3 are still not half. Who
-    # is judged is not among those: where others hold the rest, less is left for devices, which cost nothing to make.
-    room = max(0, sum(weights.values()) + -2 * total // 3)
+    # Where validators with a share s of all power have scored, liars with a third of the power and devices with s - 2/3
+    # are together less than half. The judged miner is not among them, so less is left for devices, which anybody can
+    # make at no cost.
+    two_thirds = -(-2 * total // 3)  # rounded up
+    room = max(0, sum(weights.values()) - two_thirds)
     share = min(total * state.params.mining_weight_bp // SHARE_ALL, room)
     weights |= {device.address: share * device.reputation // reputation for device in mining if reputation}
     return {address: weight for address, weight in weights.items() if weight}
 
 
 def get_weighty_scores(state: ChainState, judged: Address | None = None) -> tuple[tuple[RevealedScores, int], ...]:
-    """The scores that count, with their weights."""
+    """Return the scores that count, with their weights."""
     weights = get_scorer_weights(state, judged)
     return tuple((r, weights[r.scorer]) for r in state.round.score_reveals if r.scorer in weights)
 
 
 def compute_round_scores(state: ChainState) -> RoundScores:
-    """Medians over all scorers: more than 2/3 of the power has spoken, so less than 1/3 never weighs half.
+    """Return medians over all scorers: more than 2/3 of the power has scored, so less than 1/3 never weighs half.
 
-    A mining device's word on its own update does not count.
+    A mining device's score of its own update does not count.
     """
     said = get_weighty_scores(state)
     base = compute_weighted_median([(r.base_score, weight) for r, weight in said])
@@ -100,18 +105,23 @@ def compute_round_scores(state: ChainState) -> RoundScores:
 
 
 def _is_own_word(state: ChainState, scorer: Address, sender: Address) -> bool:
-    """True for a device's word on its own update; not a validator's that is a device as well: without its power less
-    than a third could be half of those who spoke."""
+    """Return True for a device's score of its own update.
+
+    A validator's that is also a device counts: without its power less than a third could be half of those who scored.
+    """
     return scorer == sender and find_validator(state, scorer) is None
 
 
 def is_round_scored(state: ChainState) -> bool:
-    """True if validators with more than two thirds of the power have scored: fewer decide nothing."""
+    """Return True if validators with more than two thirds of the power have scored: fewer decide nothing."""
     return has_two_thirds(state, frozenset(reveal.scorer for reveal in state.round.score_reveals))
 
 
 def find_outlying_scorers(state: ChainState) -> frozenset[Address]:
-    """The scorers whose gains over the base model are too far from the medians of all, their own updates aside."""
+    """Return the scorers whose gains over the base model are too far from the medians of all.
+
+    Devices' scores of their own updates are left out.
+    """
     said = get_weighty_scores(state)
     senders = tuple(update.sender for update in state.round.reveals)
     gains = [_list_gains(state, r, senders) for r, _ in said]
@@ -122,16 +132,16 @@ def find_outlying_scorers(state: ChainState) -> frozenset[Address]:
 
 
 def _list_gains(state: ChainState, said: RevealedScores, senders: tuple[Address, ...]) -> list[int | None]:
-    """What a scorer says each update and each aggregate adds; None for a mining device's own update."""
+    """Return the gains a scorer sees in each update and each aggregate; None for a mining device's own update."""
     base, updates = said.base_score, zip(senders, said.scores, strict=True)
     of_updates = [None if _is_own_word(state, said.scorer, sender) else score - base for sender, score in updates]
     return [*of_updates, *(score - base for score in said.aggregates)]
 
 
 def compute_settlement(state: ChainState) -> Settlement:
-    """Which updates are accepted: those whose median score is at most the margin below the base model's.
+    """Return the accepted updates: those whose median score is at most the margin below the base model's.
 
-    None in an abandoned round, which too few scored.
+    An abandoned round, which too few scored, accepts none.
     """
     if state.round.phase is not Phase.SETTLE or not is_round_scored(state):
         return Settlement(())
@@ -141,7 +151,7 @@ def compute_settlement(state: ChainState) -> Settlement:
 
 
 def decode_update(params: ChainParams, chain: Hash, number: Round, sender: Address, update: bytes) -> ModelVector:
-    """The change that a device's payload of this round stands for, shape (P,). Raises MalformedUpdate."""
+    """Return the change that a device's payload of this round encodes, shape (P,). Raises MalformedUpdate."""
     seed = compute_codec_seed(chain, number, sender)
     return CODECS[params.codec].decode(update, params.parameters_count, params.codec_level, seed)
 
@@ -153,7 +163,7 @@ def _get_change(params: ChainParams, chain: Hash, number: Round, reveal: Reveale
 
 
 def compute_delta(params: ChainParams, chain: Hash, number: Round, reveals: tuple[RevealedUpdate, ...]) -> ModelVector:
-    """What these updates of a round, at least one, come to together, shape (P,). Raises MalformedUpdate."""
+    """Return the aggregate of these updates of a round, at least one, shape (P,). Raises MalformedUpdate."""
     updates = tuple(
         WeightedUpdate(reveal.sender, reveal.samples, _get_change(params, chain, number, reveal)) for reveal in reveals
     )
@@ -162,8 +172,11 @@ def compute_delta(params: ChainParams, chain: Hash, number: Round, reveals: tupl
 
 @dataclass(frozen=True, eq=False)
 class ModelStep:
-    """What a settled round does to the model: the new one, shape (P,), the payload that leads to it from the old one
-    (empty if nothing changes), and what the downstream rule carries into the next round."""
+    """The effect of a settled round on the model.
+
+    It is the new model, shape (P,), the payload that leads to it from the old one (empty if nothing changes), and what
+    the downstream rule carries into the next round.
+    """
 
     model: ModelVector
     delta: bytes
@@ -180,10 +193,10 @@ def compute_step(
     chain: Hash,
     number: Round,
 ) -> ModelStep:
-    """The step that every node which has the updates computes for itself. Raises MalformedUpdate.
+    """Return the step that every node with the updates computes for itself. Raises MalformedUpdate.
 
-    The change is compressed as updates are, with what earlier rounds left out added to it (see `codecs.downstream`): so
-    a node that has no updates takes the same step by a short payload.
+    The change is compressed as updates are, together with what earlier rounds left out (see `codecs.downstream`): so a
+    node without the updates takes the same step by a short payload.
     """
     wanted = frozenset(accepted)
     chosen = tuple(reveal for reveal in reveals if reveal.sender in wanted)
@@ -202,7 +215,10 @@ def compute_step(
 
 
 def apply_delta(params: ChainParams, base: ModelVector, delta: bytes) -> ModelVector:
-    """The model, shape (P,), after a settled round's payload; an empty one changes nothing. Raises MalformedUpdate."""
+    """Return the model, shape (P,), after a settled round's payload; an empty one changes nothing.
+
+    Raises MalformedUpdate.
+    """
     if not delta:
         return base
     rule = DOWNSTREAM_RULES[params.downstream_codec]
@@ -211,19 +227,22 @@ def apply_delta(params: ChainParams, base: ModelVector, delta: bytes) -> ModelVe
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What a round has shown of everybody."""
+    """What a round has shown of all nodes."""
 
     accepted: frozenset[bytes]
     revealed: frozenset[Address]
     awaited: frozenset[Address]
-    """Devices that were to score: they had said so, or committed to scores."""
+    """Devices that should have scored: they had pledged it, or committed to scores."""
     scorers: frozenset[Address]
     outliers: frozenset[Address]
     is_scored: bool
 
 
 def process_settlement(state: ChainState, settlement: Settlement) -> ChainState:
-    """Pay, judge, pay out what is unbonded, elect if an epoch ends, open the next round. The caller has checked it."""
+    """Pay, judge, pay out what is unbonded, elect if an epoch ends, open the next round.
+
+    The caller has checked the settlement.
+    """
     is_scored = is_round_scored(state)
     outcome = _Outcome(
         accepted=frozenset(settlement.accepted),
@@ -257,7 +276,7 @@ def process_settlement(state: ChainState, settlement: Settlement) -> ChainState:
 
 
 def _compute_rewards(state: ChainState, outcome: _Outcome) -> dict[Address, int]:
-    """What every account earns: devices by their updates, scorers by their scores, and delegators with them."""
+    """Return what every account earns: devices by updates, scorers by scores, and delegators with them."""
     updates = tuple((u.sender, u.samples) for u in state.round.reveals if u.sender in outcome.accepted)
     rewards = dict(REWARD_RULES[state.params.reward_rule](updates, state.params.reward_per_update))
     for scorer, part in _split_scoring_reward(state, outcome.outliers).items():
@@ -272,10 +291,10 @@ def _compute_rewards(state: ChainState, outcome: _Outcome) -> dict[Address, int]
 
 
 def _split_scoring_reward(state: ChainState, outliers: frozenset[Address]) -> dict[Address, int]:
-    """The scorers' purse by weight, of which a scorer gets its own reputation's share.
+    """Split the scorers' purse by weight; of its part, a scorer gets the share that its reputation is.
 
-    The rest, an outlier's part and that of a validator or of all mining devices that kept silent, or were kept out, is
-    not minted: in no round does anybody gain by another's fall.
+    The rest is not minted: an outlier's part, and those of validators or mining devices that kept silent or were kept
+    out. So nobody ever gains by another's loss.
     """
     reputations = {device.address: device.reputation for device in state.devices}
     reputations |= {candidate.address: candidate.reputation for candidate in state.candidates}
@@ -320,7 +339,7 @@ def _settle_candidate(state: ChainState, candidate: Candidate, outcome: _Outcome
 
 
 def _compute_knowledge_of(state: ChainState, miner: Candidate) -> BasisPoints:
-    """Proof of Knowledge: the median of the other scorers' scores for the aggregate of this miner's devices."""
+    """Return a miner's Proof of Knowledge: the median of the other scorers' scores for its devices' aggregate."""
     homes = get_homes(state)
     if miner.address not in homes:
         return compute_idle_knowledge(miner.knowledge)

@@ -1,7 +1,7 @@
-"""What devices and scorers say in a round: what each kind must fulfil, and what it adds to the round.
+"""The messages of devices and scorers in a round: what each kind must fulfil, and what it adds to the round.
 
-A message is checked against the round as it is in the state; what a block carries is added all at once, so that a
-block of a thousand takes a thousand steps.
+A message is checked against the round as it is in the state. All messages of a block are added at once, so that a
+block with a thousand of them takes a thousand steps.
 """
 
 from __future__ import annotations
@@ -32,18 +32,21 @@ from flchain.wire.messages import (
 
 DEVICE_KINDS = frozenset({Kind.COMMIT, Kind.REVEAL})
 SCORE_KINDS = frozenset({Kind.SCORE_COMMIT, Kind.SCORE_REVEAL})
-"""Validators score, and devices that mine."""
+"""Sent by validators, and by devices that mine."""
 
 
 def verify_transaction(state: ChainState, letter: Letter) -> Verified:
-    """Round, known sender in the right role, signature, fields: in this order. Raises InvalidMessage's subclasses."""
+    """Check round, known sender in the right role, signature, fields, in this order.
+
+    Raises InvalidMessage's subclasses.
+    """
     if letter.number != state.round.number:
         raise WrongRound(f"round {letter.number} is not the open round {state.round.number}")
     return verify_letter(letter, state.chain, get_key_for(state, letter.kind, letter.sender))
 
 
 def get_key_for(state: ChainState, kind: Kind, sender: Address) -> bytes:
-    """The public key of one who may send this kind of transaction. Raises UnknownSender."""
+    """Return the public key of a sender that may send this kind of transaction. Raises UnknownSender."""
     device = find_device(state, sender)
     if device is not None and kind in DEVICE_KINDS | SCORE_KINDS:
         return device.public_key
@@ -54,7 +57,7 @@ def get_key_for(state: ChainState, kind: Kind, sender: Address) -> bytes:
 
 
 def check_transaction(state: ChainState, said: Verified) -> Verified:
-    """Check that a block of the present phase may carry this; with it comes what was worked out, to be kept.
+    """Check that a block of the present phase may carry this message. Return it with what was computed, to be kept.
 
     Raises InvalidMessage's subclasses.
     """
@@ -95,7 +98,7 @@ def _check_reveal(state: ChainState, said: Verified) -> Verified:
 
 
 def build_update(state: ChainState, said: Verified) -> RevealedUpdate:
-    """What the round holds of a device's update."""
+    """Return what the round keeps of a device's update."""
     assert isinstance(said.message, Reveal)
     samples = min(said.message.samples, state.params.samples_cap)
     decoded = said.opened.decoded if said.opened is not None else None
@@ -143,7 +146,7 @@ def _add_score_reveals(state: ChainState, said: Sequence[Verified]) -> RoundStat
 
 @dataclass(frozen=True)
 class TransactionRule:
-    """What one kind of transaction must fulfil, and what those that do add to the round."""
+    """The checks for one kind of transaction, and what those that pass add to the round."""
 
     check: Callable[[ChainState, Verified], Verified]
     add: Callable[[ChainState, Sequence[Verified]], RoundState]
@@ -158,12 +161,12 @@ TRANSACTION_RULES: dict[Kind, TransactionRule] = {
 
 
 def add_transactions(state: ChainState, kind: Kind, said: Sequence[Verified]) -> RoundState:
-    """The open round with these of one kind, which were checked against `state`."""
+    """Return the open round with these messages of one kind, which were checked against `state`."""
     return TRANSACTION_RULES[kind].add(state, said)
 
 
 def is_in_chain(state: ChainState, message: AnyMessage, sender: Address) -> bool:
-    """True if a device's commitment, update or scores of the open round are in a block already."""
+    """Return True if a device's commitment, update or scores of the open round are already in a block."""
     round_, chain = state.round, state.chain
     match message:
         case Commit():

@@ -1,1 +1,1 @@
-"""Bytes of messages, envelopes, packets and chunks, with every size limit."""
+"""Messages, envelopes, packets, chunks and topics as bytes, with every size limit."""

@@ -1,4 +1,4 @@
-"""Which CBOR (RFC 8949) a message may be made of, and the one decoder of it: a single strict pass over the bytes.
+"""The CBOR (RFC 8949) that messages may be made of, and its one decoder: a single strict pass over the bytes.
 
 A general decoder does what a peer tells it to: it compiles regular expressions, computes fractions, builds numbers of
 a million digits and lists of a million lists. None of that is a message, so this one knows 64-bit integers, bytes,
@@ -22,7 +22,7 @@ COSE_SIGN1_TAG = 18
 _NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP, _SIMPLE = 1, 2, 3, 4, 5, 7  # 6 is a tag
 _CONSTANTS = {20: False, 21: True, 22: None}
 _VALUE_MIN = {24: 24, 25: 2**8, 26: 2**16, 27: 2**32}
-"""What a number written in 1, 2, 4 or 8 bytes is at least: a smaller one has a shorter form."""
+"""The least number that is written in 1, 2, 4 or 8 bytes: a smaller one has a shorter form."""
 _NUMBER_MAX = 23
 """The largest number that the head holds by itself, in one byte."""
 _BYTES_HEAD = 0x40
@@ -43,7 +43,7 @@ def decode_item(data: bytes) -> Any:
 
 
 class _Reader:
-    """Where the pass stands: the next byte, and how many items were promised by the heads so far."""
+    """The position of the pass: the next byte, and how many items the heads so far have promised."""
 
     __slots__ = ("data", "offset", "promised")
 
@@ -51,7 +51,7 @@ class _Reader:
         self.data, self.offset, self.promised = data, 0, 1
 
     def read(self, depth: int) -> Any:
-        """The item at `offset`, which is inside `depth` - 1 others."""
+        """Return the item at `offset`, which is inside `depth` - 1 others."""
         major, value = self._read_head()
         if major == _BYTES:
             return self._take(value)
@@ -111,7 +111,7 @@ class _Reader:
             key = self.read(depth + 1)
             encoded = self.data[start : self.offset]
             if isinstance(key, list | dict) or key in items:
-                raise MalformedMessage("a key that is no key, or stands twice")
+                raise MalformedMessage("a key that is a container, or appears twice")
             # The order of cbor2's canonical form (RFC 7049, 3.9): shorter keys first, then by their bytes.
             if (len(encoded), encoded) < last:
                 raise NotCanonical("keys that are not in order")
@@ -136,7 +136,7 @@ class _Reader:
         return taken
 
     def _read_head(self) -> tuple[int, int]:
-        """Major type and its number."""
+        """Return the major type and its number."""
         data, offset = self.data, self.offset
         if offset >= len(data):
             _raise_truncated()

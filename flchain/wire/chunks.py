@@ -1,7 +1,7 @@
-"""Packets in chunks: too long for one MQTT payload, or for a slow link to be held up by; sent on where they broke off.
+"""Packets in chunks, for packets that are too long for one MQTT payload or would block a slow link for too long.
 
-A packet's chunks are named by its digest, so that what is missing of it can be told in a few bytes and sent by itself:
-after a broken link, a restart of either side, or a broker that forgot.
+A packet's chunks are named by its digest, so that the missing ones can be asked for in a few bytes and sent by
+themselves: after a broken link, a restart of either side, or a broker that forgot.
 """
 
 from __future__ import annotations
@@ -19,42 +19,47 @@ from flchain.wire.packets import PACKET_BYTES_MAX, Packet, PacketType, decode_pa
 CHUNK_BYTES = 131_072
 """Longest piece of a packet in one MQTT payload; brokers are asked for 1,000,000."""
 DEVICE_CHUNK_BYTES = 4_096
-"""Piece of a packet on the way from or to one device: half a second on a link of 64 kbit/s. No other may be shorter,
-but for the last of a packet, or a stranger could make a node keep many pieces of nothing."""
+"""Piece of a packet on the way from or to one device: half a second on a link of 64 kbit/s. Only the last piece of a
+packet may be shorter: otherwise a stranger could make a node keep many tiny pieces."""
 PUSHED_CHUNK_BYTES_MIN, PUSHED_CHUNKS_MAX = 16_384, 256
-"""What is sent to all is cut into no more pieces than brokers and clients queue, and no shorter than need be."""
+"""A packet that is sent to all is cut into no more pieces than brokers and clients queue, and no shorter ones than
+necessary."""
 FIRST_CHUNKS = 4
-"""So many chunks of a long answer are sent unasked; the asker draws the rest as fast as its link takes them."""
+"""Chunks of a long answer that are sent unasked; the asker pulls the rest as fast as its link can take them."""
 PARTIAL_PACKETS_MAX = 4
-"""Unfinished packets kept for one sender; the oldest is dropped for a fifth."""
+"""Unfinished packets kept for one sender; a fifth displaces the oldest."""
 
 Ranges: TypeAlias = tuple[tuple[int, int], ...]
 """(first index, count) each, rising."""
 
 
 def hash_packet(packet: bytes) -> bytes:
-    """What its chunks call a packet."""
+    """Return the digest by which its chunks name a packet."""
     return hashlib.sha256(packet).digest()
 
 
 def count_chunks(packet: bytes, chunk_bytes: int) -> int:
-    """How many chunks carry a packet."""
+    """Return how many chunks carry a packet.
+
+    >>> count_chunks(bytes(10_000), chunk_bytes=4_096)
+    3
+    """
     return -(-len(packet) // chunk_bytes)
 
 
 def compute_pushed_chunk_bytes(packet_bytes: int) -> int:
-    """How long the pieces are of a packet that is sent to all."""
+    """Return how long the chunks of a packet are that is sent to all."""
     return min(CHUNK_BYTES, max(PUSHED_CHUNK_BYTES_MIN, -(-packet_bytes // PUSHED_CHUNKS_MAX)))
 
 
 def build_chunk(packet: bytes, digest: bytes, index: int, chunk_bytes: int) -> bytes:
-    """The MQTT payload with one piece of a packet."""
+    """Return the MQTT payload with one piece of a packet."""
     piece = packet[index * chunk_bytes : (index + 1) * chunk_bytes]
     return encode_packet(PacketType.CHUNK, digest, index, count_chunks(packet, chunk_bytes), piece)
 
 
 def split_packet(packet: bytes, chunk_bytes: int = CHUNK_BYTES) -> tuple[bytes, ...]:
-    """The MQTT payloads that carry a packet: itself, or chunks of at most `chunk_bytes`."""
+    """Return the MQTT payloads that carry a packet: itself, or chunks of at most `chunk_bytes`."""
     if len(packet) <= chunk_bytes:
         return (packet,)
     digest = hash_packet(packet)
@@ -68,7 +73,7 @@ class Partial:
     count: int
     pieces: dict[int, bytes] = field(default_factory=dict)
     bytes: int = 0
-    """Of all pieces together."""
+    """The length of all pieces together."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +88,13 @@ class Assembly:
 def process_chunk(
     assembly: Assembly, packet: Packet, packet_bytes_max: int = PACKET_BYTES_MAX, *, is_kept: bool = False
 ) -> tuple[Assembly, Packet | None]:
-    """Add a chunk in any order, repeats included; the packet when it is whole. Raises InvalidMessage's subclasses.
+    """Add a chunk, in any order and possibly a repeat; return the packet once it is whole.
 
-    `packet_bytes_max` is what this sender can honestly have to say (see `limits`): more is not gathered at all. Of the
-    packet that was whole last, late chunks give nothing until its first begins it anew; if it `is_kept`, its last gives
-    it again.
+    Raises InvalidMessage's subclasses.
+
+    `packet_bytes_max` is the longest honest packet of this sender (see `limits`): a longer one is not gathered at all.
+    Of the packet that was whole last, late chunks do nothing until its first begins it anew; if it `is_kept`, its last
+    chunk returns it again.
     """
     digest, index, count, piece = packet.fields
     _check_chunk(digest, index, count, piece, min(packet_bytes_max, PACKET_BYTES_MAX))
@@ -127,7 +134,11 @@ def _check_chunk(digest: bytes, index: int, count: int, piece: bytes, bytes_max:
 
 
 def list_missing(partial: Partial, first: int = 0, count_max: int | None = None) -> Ranges:
-    """The chunks from index `first` on that are not here, at most so many, in at most RANGES_MAX ranges."""
+    """Return the missing chunks from index `first` on, at most `count_max`, in at most RANGES_MAX ranges.
+
+    >>> list_missing(Partial(6, {0: b"", 3: b""}))
+    ((1, 2), (4, 2))
+    """
     left = partial.count if count_max is None else count_max
     ranges: list[tuple[int, int]] = []
     for index in range(first, partial.count):
@@ -146,7 +157,11 @@ def list_missing(partial: Partial, first: int = 0, count_max: int | None = None)
 
 
 def iterate_indices(ranges: Ranges, count: int, count_max: int) -> Iterable[int]:
-    """The indices below `count` in ranges that a stranger gave, rising or not, at most so many."""
+    """Yield at most `count_max` indices below `count` from ranges that a stranger gave, rising or not.
+
+    >>> list(iterate_indices(((4, 9), (0, 2)), count=6, count_max=3))
+    [4, 5, 0]
+    """
     for first, length in ranges:
         for index in range(first, min(first + length, count)):
             if count_max <= 0:

@@ -1,7 +1,7 @@
 """COSE_Sign1 (RFC 9052) as signed messages use it: one algorithm, one form of the header, and so one frame.
 
-The canonical form of a value is the only one, so a frame is told by comparing bytes with what it must be. Only what is
-different is decoded, to say what is wrong with it.
+Each value has only its canonical form, so a frame is recognised by comparing bytes with what they must be. Only what
+differs is decoded, to say what is wrong with it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _encode_bytes_head(size: int) -> bytes:
 
 
 def _encode_bytes(data: bytes) -> bytes:
-    """The canonical CBOR of a byte string; by hand, as every signature and frame needs several."""
+    """Return the canonical CBOR of a byte string; by hand, as every signature and frame needs several."""
     return _encode_bytes_head(len(data)) + data
 
 
@@ -44,7 +44,7 @@ _PROTECTED_HEAD = _encode({COSE_ALGORITHM: ALGORITHM_EDDSA, COSE_KEY_ID: bytes(A
 _PROTECTED_BYTES = len(_PROTECTED_HEAD) + ADDRESS_BYTES
 _FRAME_HEAD = _encode(cbor2.CBORTag(COSE_SIGN1_TAG, [bytes(_PROTECTED_BYTES), {}, b"", b""]))[: -_PROTECTED_BYTES - 3]
 _OPENING = _FRAME_HEAD + _PROTECTED_HEAD
-"""What every signed message begins with; then come the sender's address, and the rest of the frame."""
+"""The start of every signed message; the sender's address and the rest of the frame follow."""
 _SENDER_END = len(_OPENING) + ADDRESS_BYTES
 _NOTHING_UNPROTECTED = _encode({})
 _PAYLOAD_START = _SENDER_END + len(_NOTHING_UNPROTECTED)
@@ -53,27 +53,27 @@ _ENDING_BYTES = len(_ENDING) + SIGNATURE_BYTES
 
 
 def encode_protected(sender: bytes) -> bytes:
-    """The protected header of a sender: the algorithm, and its address as key id."""
+    """Return the protected header of a sender: the algorithm, and its address as key id."""
     return _PROTECTED_HEAD + sender
 
 
 def build_signed_bytes(protected: bytes, external: bytes, payload: bytes) -> bytes:
-    """What is signed (RFC 9052, 4.4): the Sig_structure ["Signature1", protected, external data, payload]."""
+    """Return what is signed (RFC 9052, 4.4): the Sig_structure ["Signature1", protected, external data, payload]."""
     return _SIGNATURE_HEAD + _encode_bytes(protected) + _encode_bytes(external) + _encode_bytes(payload)
 
 
 def build_sign1(protected: bytes, payload: bytes, signature: bytes) -> bytes:
-    """The tagged COSE_Sign1 around these parts, of which the signature has SIGNATURE_BYTES."""
+    """Return the tagged COSE_Sign1 around these parts, of which the signature has SIGNATURE_BYTES."""
     return _FRAME_HEAD + protected + _NOTHING_UNPROTECTED + _encode_bytes(payload) + _encode_bytes(signature)
 
 
 def split_sign1(raw: bytes) -> Parts:
-    """The parts of a tagged COSE_Sign1. Raises InvalidMessage's subclasses."""
+    """Return the parts of a tagged COSE_Sign1. Raises InvalidMessage's subclasses."""
     return _split_frame(raw) or _read_frame(raw)
 
 
 def _split_frame(raw: bytes) -> Parts | None:
-    """The parts of what `build_sign1` has built; None for anything else."""
+    """Return the parts of what `build_sign1` has built; None for anything else."""
     end = len(raw) - _ENDING_BYTES
     if end <= _PAYLOAD_START or not raw.startswith(_OPENING) or raw[end : end + len(_ENDING)] != _ENDING:
         return None
@@ -87,7 +87,7 @@ def _split_frame(raw: bytes) -> Parts | None:
 
 
 def _read_frame(raw: bytes) -> Parts:
-    """The parts of any other COSE_Sign1: one whose signature has another length, at best. Raises what is wrong."""
+    """Return the parts of a COSE_Sign1 that `build_sign1` has not built: at best its signature has another length."""
     value = decode_item(raw)
     if not isinstance(value, cbor2.CBORTag) or value.tag != COSE_SIGN1_TAG:
         raise UnsignedMessage("not a tagged COSE_Sign1")

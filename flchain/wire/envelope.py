@@ -30,15 +30,15 @@ SETS_BYTES_MAX = 9_216
 """Two sets of 64 validators."""
 BODY_BYTES_MAX = 64_000_000
 ORDERS_BYTES_MAX = 65_536
-"""Of a body, the orders."""
+"""The orders of a body."""
 SETTLEMENT_BYTES_MAX = 32_768
-"""Of a body, its frame and a settlement of 1024 addresses."""
+"""The frame of a body and a settlement of 1024 addresses."""
 
 T = TypeVar("T")
 
 
 def encode(value: object) -> bytes:
-    """The canonical CBOR (RFC 8949, 4.2) of a value made of integers, byte strings, text, arrays and None."""
+    """Return the canonical CBOR (RFC 8949, 4.2) of a value made of integers, byte strings, text, arrays and None."""
     return cbor2.dumps(value, canonical=True)
 
 
@@ -54,7 +54,7 @@ def decode(data: bytes, bytes_max: int) -> Any:
 
 
 def encode_struct(value: msgspec.Struct) -> bytes:
-    """The canonical bytes of a struct (header, body, certificate, genesis)."""
+    """Return the canonical bytes of a struct (header, body, certificate, genesis)."""
     return encode(msgspec.to_builtins(value, builtin_types=(bytes,)))
 
 
@@ -64,7 +64,7 @@ def decode_struct(data: bytes, kind: type[T], bytes_max: int) -> T:
 
 
 def convert(value: Any, kind: type[T]) -> T:
-    """Type a decoded value; nothing is taken for what it is not. Raises MalformedMessage."""
+    """Type a decoded value; no value is converted to another type. Raises MalformedMessage."""
     try:
         return msgspec.convert(value, kind, builtin_types=(bytes,))
     except (msgspec.ValidationError, ValueError, OverflowError) as error:
@@ -85,12 +85,12 @@ class Envelope(msgspec.Struct, frozen=True):
     raw: bytes
 
     def digest(self) -> Hash:
-        """The hash of the very bytes that were received."""
+        """Return the hash of the very bytes that were received."""
         return hash_message(self.raw)
 
 
 class OpenedUpdate(msgspec.Struct, frozen=True):
-    """What an update that was revealed comes to, worked out once: the commitment that it opens, and its change."""
+    """The results computed once for a revealed update: the commitment that it opens, and its change."""
 
     commitment: Hash
     decoded: DecodedUpdate | None
@@ -98,28 +98,28 @@ class OpenedUpdate(msgspec.Struct, frozen=True):
 
 
 class Verified(msgspec.Struct, frozen=True):
-    """A message that is what it says: `public_key` has signed it for `chain`, and its fields are typed."""
+    """A message whose signature by `public_key` for `chain` was checked, and whose fields are typed."""
 
     envelope: Envelope
     message: AnyMessage
     chain: bytes
     public_key: bytes
     opened: OpenedUpdate | None = None
-    """Of an update, once the rules of its round have been asked."""
+    """Only for an update, once the rules of its round have checked it."""
 
     @property
     def kind(self) -> Kind:
-        """As in the envelope."""
+        """The kind, from the envelope."""
         return self.envelope.kind
 
     @property
     def sender(self) -> Address:
-        """Who has signed it."""
+        """The signer."""
         return self.envelope.sender
 
     @property
     def number(self) -> int:
-        """The round or height that it is for."""
+        """The round or height that the message is for."""
         return self.envelope.number
 
     @property
@@ -128,28 +128,28 @@ class Verified(msgspec.Struct, frozen=True):
         return self.envelope.raw
 
     def digest(self) -> Hash:
-        """The hash of these bytes."""
+        """Return the hash of these bytes."""
         return self.envelope.digest()
 
 
 Letter: TypeAlias = Envelope | Verified
-"""A message, opened at least."""
+"""A message that has at least been opened."""
 Known: TypeAlias = Callable[[bytes], Verified | None]
-"""What a node has verified before, by the very bytes."""
+"""Looks up what a node has verified before, by the very bytes."""
 
 
 def know_nothing(raw: bytes) -> Verified | None:
-    """For a node that keeps nothing, and for one that checks another's work anew."""
+    """Return None: for a node that keeps nothing, and for one that checks another's work anew."""
     return None
 
 
 def hash_message(raw: bytes) -> Hash:
-    """The digest of a signed message's bytes."""
+    """Return the digest of a signed message's bytes."""
     return hash_tagged("message", raw)
 
 
 def _get_external(chain: bytes, kind: Kind) -> bytes:
-    """What is signed beside the message: the whole chain id, and the kind."""
+    """Return what is signed beside the message: the whole chain id, and the kind."""
     return chain + bytes((kind,))
 
 
@@ -159,24 +159,24 @@ def _encode_payload(message: AnyMessage, chain: bytes) -> bytes:
 
 
 def seal(message: AnyMessage, chain: bytes, identity: Identity) -> bytes:
-    """The signed bytes of a message: a tagged COSE_Sign1."""
+    """Return the signed bytes of a message: a tagged COSE_Sign1."""
     protected, payload = encode_protected(identity.address), _encode_payload(message, chain)
     signature = identity.sign(build_signed_bytes(protected, _get_external(chain, message.kind), payload))
     return build_sign1(protected, payload, signature)
 
 
 def seal_verified(message: AnyMessage, chain: bytes, identity: Identity) -> Verified:
-    """A message of our own, signed just now, as it is kept."""
+    """Sign a message of our own and return it as it is kept."""
     return Verified(open_envelope(seal(message, chain, identity), chain), message, chain, identity.public_key)
 
 
 def get_signature(raw: bytes) -> bytes:
-    """The signature inside a message of our own making."""
+    """Return the signature inside a message of our own making."""
     return raw[-SIGNATURE_BYTES:]
 
 
 def verify_detached(message: AnyMessage, chain: bytes, sender: Address, public_key: bytes, signature: bytes) -> bool:
-    """True if `signature` is that of `sender` under this very message, which did not travel with it."""
+    """Return True if `signature` is that of `sender` under this message, which travelled without it."""
     protected, payload = encode_protected(sender), _encode_payload(message, chain)
     return verify(public_key, build_signed_bytes(protected, _get_external(chain, message.kind), payload), signature)
 
@@ -185,7 +185,7 @@ _KINDS = {int(kind): kind for kind in MESSAGE_TYPES}
 
 
 def open_envelope(raw: bytes, chain: bytes) -> Envelope:
-    """The cheap checks. Raises InvalidMessage's subclasses; the signature is for `verify_envelope`."""
+    """Do the cheap checks. Raises InvalidMessage's subclasses; `verify_envelope` checks the signature."""
     if len(raw) > max(MESSAGE_BYTES_MAX.values()):
         raise OversizedMessage(f"{len(raw)} bytes, more than any message")
     sender, protected, payload, signature = split_sign1(raw)
@@ -205,7 +205,7 @@ def open_envelope(raw: bytes, chain: bytes) -> Envelope:
 
 
 def open_known(raw: bytes, chain: bytes, known: Known) -> Letter:
-    """What this node has verified before, or else the message opened. Raises InvalidMessage's subclasses."""
+    """Return what this node has verified before, otherwise the opened message. Raises InvalidMessage's subclasses."""
     return known(raw) or open_envelope(raw, chain)
 
 

@@ -1,4 +1,4 @@
-"""Frozen typed messages. Field order is the order on the wire; `wire` turns them into signed bytes and back."""
+"""Frozen typed messages. Field order is the order on the wire; `envelope` turns them into signed bytes and back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SCORES_BYTES_MAX = 32_768
 SMALL_BYTES_MAX = 512
 """Everything else: a few numbers, a few hashes, a signature."""
 RANGES_MAX = 8
-"""Ranges of chunks in one question for them."""
+"""Most ranges of chunks in one question."""
 
 Bytes32 = Annotated[bytes, msgspec.Meta(min_length=HASH_BYTES, max_length=HASH_BYTES)]
 Bytes20 = Annotated[bytes, msgspec.Meta(min_length=ADDRESS_BYTES, max_length=ADDRESS_BYTES)]
@@ -36,7 +36,7 @@ CommissionShare = Annotated[int, msgspec.Meta(ge=0, le=SHARE_ALL)]
 
 
 class Kind(IntEnum):
-    """The first field of every signed payload, and the message's domain."""
+    """The kind of a message: the first field of every signed payload, and the domain of its signature."""
 
     COMMIT = 1
     REVEAL = 2
@@ -97,7 +97,7 @@ class Reveal(Message, frozen=True):
 
 
 class ScoreCommit(Message, frozen=True):
-    """A scorer binds itself to its scores before it has seen another's."""
+    """A scorer binds itself to its scores before it has seen another scorer's."""
 
     kind: ClassVar[Kind] = Kind.SCORE_COMMIT
     bytes_max: ClassVar[int] = SMALL_BYTES_MAX
@@ -108,8 +108,9 @@ class ScoreCommit(Message, frozen=True):
 class ScoreReveal(Message, frozen=True):
     """Scores in basis points of accuracy on the scorer's own data: the base model's, each update's, each aggregate's.
 
-    `scores` has one (device address, score) per update of the round, `aggregates` one (miner address, score) per miner
-    whose devices revealed updates: the score of what its devices' updates come to together. Both in order of address.
+    `scores` has one (device address, score) per update of the round. `aggregates` has one (miner address, score) per
+    miner whose devices revealed updates: the score of the aggregate of its devices' updates. Both are in order of
+    address.
     """
 
     kind: ClassVar[Kind] = Kind.SCORE_REVEAL
@@ -144,7 +145,7 @@ class Vote(Message, frozen=True):
 
 
 class Receipt(Message, frozen=True):
-    """A miner's word on a message of a device: `code` is "ok" or the reason it was refused for good."""
+    """A miner's answer to a message of a device: `code` is "ok" or the reason why it was refused for good."""
 
     kind: ClassVar[Kind] = Kind.RECEIPT
     bytes_max: ClassVar[int] = SMALL_BYTES_MAX
@@ -154,7 +155,7 @@ class Receipt(Message, frozen=True):
 
 
 class Status(Message, frozen=True):
-    """What a device tells about itself after a round: its own model's hash, and what the round cost it."""
+    """A device's report after a round: its own model's hash, and what the round cost it."""
 
     kind: ClassVar[Kind] = Kind.STATUS
     bytes_max: ClassVar[int] = SMALL_BYTES_MAX
@@ -162,7 +163,7 @@ class Status(Message, frozen=True):
     """Newest round whose model this device has computed."""
     model_hash: Bytes32
     is_mismatch: bool
-    """True if the device computed another model than the chain's: it keeps its old one."""
+    """True if the device computed another model than the chain's, and so keeps its old one."""
     training_ms: Counter
     bytes_up: Counter
     bytes_down: Counter
@@ -170,10 +171,10 @@ class Status(Message, frozen=True):
 
 
 class Want(IntEnum):
-    """What a question is for."""
+    """What is asked for."""
 
     HEAD = 0  # the newest header, with the validators that signed it and the next
-    MODEL = 1  # the same, and what leads to the model whose hash it holds: the changes since, or the model
+    MODEL = 1  # the same, and what leads to the model whose hash it holds: the payloads since, or the model
     CHANGES = 2  # from `height` on the headers at which the validators changed, then the newest
     BLOCKS = 3  # final blocks from `height` on
     STATE = 4  # the whole state after the newest block, for a miner
@@ -181,7 +182,7 @@ class Want(IntEnum):
 
 
 class Ask(Message, frozen=True):
-    """A node asks the miner `to` for what it lacks."""
+    """A node asks the miner `to` for something that it lacks."""
 
     kind: ClassVar[Kind] = Kind.ASK
     bytes_max: ClassVar[int] = SMALL_BYTES_MAX
@@ -193,12 +194,12 @@ class Ask(Message, frozen=True):
 
 
 class Resume(Message, frozen=True):
-    """Of a packet that came in part, `to`, who sent it, is asked for the chunks of these ranges (see `chunks`)."""
+    """Ask `to`, the sender of a packet that came only in part, for the chunks in these ranges (see `chunks`)."""
 
     kind: ClassVar[Kind] = Kind.RESUME
     bytes_max: ClassVar[int] = SMALL_BYTES_MAX
     height: PositiveCounter
-    """The asker's next; only so that each message has one."""
+    """The asker's next height; present only because every message has one."""
     to: Bytes20
     digest: Bytes32
     ranges: Annotated[tuple[tuple[Counter, PositiveCounter], ...], msgspec.Meta(min_length=1, max_length=RANGES_MAX)]
@@ -206,7 +207,10 @@ class Resume(Message, frozen=True):
 
 
 class Transfer(Message, frozen=True):
-    """Pay `amount` to the account of a public key; it is made if there is none. `sequence` counts a sender's orders."""
+    """Pay `amount` to the account of a public key, which is created if it does not exist.
+
+    `sequence` counts a sender's orders.
+    """
 
     kind: ClassVar[Kind] = Kind.TRANSFER
     bytes_max: ClassVar[int] = SMALL_BYTES_MAX
@@ -216,7 +220,9 @@ class Transfer(Message, frozen=True):
 
 
 class Register(Message, frozen=True):
-    """Become a candidate: bond `amount` of one's own, declare the commission kept before delegators get their share."""
+    """Become a candidate: bond `amount` of one's own, and declare the commission kept before delegators get their
+    share.
+    """
 
     kind: ClassVar[Kind] = Kind.REGISTER
     bytes_max: ClassVar[int] = SMALL_BYTES_MAX
@@ -226,7 +232,7 @@ class Register(Message, frozen=True):
 
 
 class Delegate(Message, frozen=True):
-    """Put `amount` behind a candidate; behind oneself it raises the bond."""
+    """Put `amount` behind a candidate. Behind oneself it raises the bond."""
 
     kind: ClassVar[Kind] = Kind.DELEGATE
     bytes_max: ClassVar[int] = SMALL_BYTES_MAX
@@ -236,7 +242,10 @@ class Delegate(Message, frozen=True):
 
 
 class Undelegate(Message, frozen=True):
-    """Take `amount` back: it is paid out the unbonding delay after the next election, and can be slashed until then."""
+    """Take `amount` back.
+
+    It is paid out when the unbonding delay after the next election has passed, and can be slashed until then.
+    """
 
     kind: ClassVar[Kind] = Kind.UNDELEGATE
     bytes_max: ClassVar[int] = SMALL_BYTES_MAX
@@ -246,7 +255,7 @@ class Undelegate(Message, frozen=True):
 
 
 class Unjail(Message, frozen=True):
-    """A candidate whose time in jail is over wants to be elected again."""
+    """A candidate whose time in jail is over asks to be electable again."""
 
     kind: ClassVar[Kind] = Kind.UNJAIL
     bytes_max: ClassVar[int] = SMALL_BYTES_MAX
@@ -254,7 +263,7 @@ class Unjail(Message, frozen=True):
 
 
 class Evidence(Message, frozen=True):
-    """Two votes, or two proposals, that one validator signed for the same place: anyone may submit them."""
+    """Two votes, or two proposals, that one validator signed for the same slot. Anyone may submit them."""
 
     kind: ClassVar[Kind] = Kind.EVIDENCE
     bytes_max: ClassVar[int] = 3 * SMALL_BYTES_MAX
@@ -290,7 +299,7 @@ assert set(get_args(AnyMessage)) == set(Message.__subclasses__()), "AnyMessage n
 
 
 class Header(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What validators sign. `round` and `phase` say what the block is part of, `next_*` what it leaves behind."""
+    """What validators sign. `round` and `phase` say what the block is part of, `next_*` what holds after it."""
 
     version: Annotated[int, msgspec.Meta(ge=1, le=1)]
     chain: Bytes32
@@ -312,7 +321,7 @@ class Header(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
 
 
 class Settlement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """How a round ended: the accepted updates' devices in order of address. With none the model stays as it was."""
+    """The end of a round: the devices whose updates were accepted, in order of address. With none the model stays."""
 
     accepted: tuple[Bytes20, ...]
 
@@ -320,8 +329,8 @@ class Settlement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
 class Body(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """The signed messages of a block, and the settlement if the block closes a round.
 
-    `transactions` are what the phase asks for, one of a sender, in order of senders. `orders` are about money and
-    validators and ride along in any block, in order of sender, sequence and kind.
+    `transactions` are what the phase asks for, one per sender, in order of senders. `orders` concern money and
+    validators and may be in any block, in order of sender, sequence and kind.
     """
 
     transactions: tuple[bytes, ...]
@@ -365,14 +374,17 @@ class HolderEntry(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
 
 
 def compute_update_commitment(chain: bytes, sender: Address, reveal: Reveal) -> Hash:
-    """What a device commits to. The address is part of it, so that a copied commitment cannot be opened."""
+    """Return the commitment to an update.
+
+    The address is part of it: another device that copies the commitment cannot open it.
+    """
     numbers = reveal.round.to_bytes(8, "big") + reveal.samples.to_bytes(4, "big")
     return hash_tagged("update-commitment", chain + sender + numbers + reveal.salt + reveal.update)
 
 
 def compute_score_commitment(chain: bytes, sender: Address, reveal: ScoreReveal) -> Hash:
-    """What a scorer commits to, its address included."""
+    """Return the commitment to a scorer's scores. The address is part of it."""
     numbers = reveal.round.to_bytes(8, "big") + reveal.base_score.to_bytes(2, "big")
-    counts = len(reveal.scores).to_bytes(4, "big")  # says where the one list ends and the other begins
+    counts = len(reveal.scores).to_bytes(4, "big")  # separates the one list from the other
     listed = b"".join(address + score.to_bytes(2, "big") for address, score in (*reveal.scores, *reveal.aggregates))
     return hash_tagged("score-commitment", chain + sender + numbers + reveal.salt + counts + listed)

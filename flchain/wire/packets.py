@@ -28,7 +28,7 @@ class PacketType(IntEnum):
     MODEL = 4  # header, certificate, validators, the model it names, what is carried with its proof or nothing
     BLOCK = 5  # header, certificate, body
     STATE = 6  # header, certificate, validators, the state after that block (see `snapshot`)
-    LIGHT_BODY = 7  # height, what light devices take in the place of a settlement's body (see `light_body.LightBody`)
+    LIGHT_BODY = 7  # height, what light devices take instead of a settlement's body (see `light.body`)
     DELTAS = 8  # header, certificate, validators, the first round, the payloads of it and of each later one
     CHUNK = 9  # digest of the packet, index, count, piece
 
@@ -56,12 +56,12 @@ class Packet:
 
 
 def encode_packet(type: PacketType, *fields: object) -> bytes:
-    """The bytes of a packet, of any length."""
+    """Return the bytes of a packet, of any length."""
     return encode([int(type), *fields])
 
 
 def decode_packet(data: bytes) -> Packet:
-    """Raises InvalidMessage's subclasses: wrong size, form, type or fields."""
+    """Decode a packet. Raises InvalidMessage's subclasses for a wrong size, form, type or field."""
     value = decode(data, PACKET_BYTES_MAX)
     if not isinstance(value, list) or not value or type(value[0]) is not int or value[0] not in FIELD_TYPES:
         raise MalformedMessage("not a packet")

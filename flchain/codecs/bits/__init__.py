@@ -1,1 +1,1 @@
-"""What codecs are made of: positions, small numbers and public randomness as bits."""
+"""The building blocks of codecs: positions, small numbers and public randomness as bits."""

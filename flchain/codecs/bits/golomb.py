@@ -1,7 +1,7 @@
 """Sorted positions as Golomb-Rice coded gaps (Golomb 1966; Rice 1979; Sattler et al. 2019, arXiv 1903.02891).
 
-A gap is the number of skipped positions before one. With Rice parameter b it is split into a remainder of b bits and
-a quotient in unary: so many zeros, then a one. All remainders go in one stream and all quotients in another; the size
+A gap is the number of positions skipped before one. With Rice parameter b it is split into a remainder of b bits and
+a quotient in unary: that many zeros, then a one. All remainders go in one stream and all quotients in another; the size
 is that of the interleaved form, and both directions run without a loop over positions. A stream is an array of uint8,
 one bit in each element, most significant first.
 """
@@ -22,11 +22,14 @@ _LN_PHI_DENOMINATOR = 10_000
 
 
 def compute_rice_parameter(count: int, parameters_count: int) -> int:
-    """The b that fits `count` positions spread evenly over `parameters_count`; 0 if count is 0.
+    """Return the b that suits `count` positions spread evenly over `parameters_count`; 0 if count is 0.
 
     Sattler et al. take b = 1 + floor(log2(ln(phi - 1) / ln(1 - p))) with p = count / P and phi the golden ratio. With
     2 p / (2 - p) for -ln(1 - p), right to second order, that is the largest b >= 0 for which
     2**b * count <= ln(phi) * (2 P - count).
+
+    >>> compute_rice_parameter(count=10, parameters_count=1_000)
+    6
     """
     if count == 0:
         return 0
@@ -35,10 +38,11 @@ def compute_rice_parameter(count: int, parameters_count: int) -> int:
 
 
 def compute_bits_max(count_max: int, parameters_count: int, extra_bits: int) -> int:
-    """Most bits that 1..count_max positions below `parameters_count` can take, with `extra_bits` more for each.
+    """Return the most bits that 1..count_max positions below `parameters_count` can take, with `extra_bits` more for
+    each.
 
     With b fixed, n positions take n (b + 1 + extra) + (P - n) // 2**b bits at worst, which never falls as n grows. So
-    only the largest n of each b need be looked at, and there are about log2(P) of these.
+    only the largest n of each b matters, and there are about log2(P) of these.
     """
     bits_max = 0
     count = count_max
@@ -52,10 +56,11 @@ def compute_bits_max(count_max: int, parameters_count: int, extra_bits: int) -> 
 
 
 def compute_steps_bits_max(count: int, sum_max: int) -> int:
-    """Most bits that `count` numbers of at least 1, which add up to at most `sum_max`, take as steps between positions.
+    """Return the most bits that `count` numbers of at least 1 take as steps between positions, if they add up to
+    `sum_max`.
 
     Here the count is fixed and the range is not: with b fixed, count (b + 1) + (sum - count) // 2**b bits at worst, so
-    only the largest sum of each b need be looked at.
+    only the largest sum of each b matters.
     """
     bits_max, total = 0, sum_max
     while total >= count:
@@ -70,13 +75,16 @@ def compute_steps_bits_max(count: int, sum_max: int) -> int:
 
 
 def count_bits(positions: Positions, rice: int) -> int:
-    """The length of both streams of `encode_positions`."""
+    """Return the length of both streams of `encode_positions`."""
     gaps = np.diff(positions, prepend=-1) - 1
     return positions.size * (rice + 1) + int((gaps >> rice).sum())
 
 
 def encode_positions(positions: Positions, rice: int) -> tuple[Bits, Bits]:
-    """Remainder stream (count * rice bits) and quotient stream of strictly increasing positions, at least one."""
+    """Return the remainder stream and the quotient stream of strictly increasing positions, at least one.
+
+    The remainder stream has count * rice bits.
+    """
     gaps = np.diff(positions, prepend=-1) - 1
     remainders = np.empty((positions.size, rice), dtype=np.uint8)
     for column in range(rice):
@@ -88,7 +96,7 @@ def encode_positions(positions: Positions, rice: int) -> tuple[Bits, Bits]:
 
 
 def decode_positions(remainders: Bits, quotients: Bits, count: int, rice: int, parameters_count: int) -> Positions:
-    """The `count` >= 1 positions. `remainders` has count * rice bits; `quotients` may end in up to 7 zero bits.
+    """Return the `count` >= 1 positions. `remainders` has count * rice bits; `quotients` may end in up to 7 zero bits.
 
     Raises MalformedUpdate unless the quotient stream holds exactly `count` quotients and every position is below
     `parameters_count`. Positions increase strictly whatever the bits are, as a gap is never negative.

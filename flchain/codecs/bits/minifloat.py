@@ -16,13 +16,18 @@ MAGNITUDE_BITS = 31
 
 
 def compute_code_max(fraction_bits: int) -> int:
-    """The code of the largest magnitude, fixedpoint.LIMIT cut to its leading bits."""
+    """Return the code of the largest magnitude, fixedpoint.LIMIT cut to its leading bits."""
     shift = MAGNITUDE_BITS - fraction_bits - 1
     return (shift << fraction_bits) + (LIMIT >> shift)
 
 
 def encode(magnitudes: npt.NDArray[np.int32], fraction_bits: int) -> Wide:
-    """Nearest codes of magnitudes 0..LIMIT, halves up; off by at most 1 part in 2**(F + 1)."""
+    """Return the nearest codes of magnitudes 0..LIMIT, halves up; off by at most 1 part in 2**(F + 1).
+
+    >>> codes = encode(np.array([5, 100, 1000], dtype=np.int32), fraction_bits=3)
+    >>> decode(codes, fraction_bits=3).tolist()
+    [5, 104, 1024]
+    """
     wide = magnitudes.astype(np.int64)
     # frexp is exact: its exponent is the number of bits of an integer below 2**53
     bits = np.frexp(wide.astype(np.float64))[1].astype(np.int64)
@@ -34,7 +39,7 @@ def encode(magnitudes: npt.NDArray[np.int32], fraction_bits: int) -> Wide:
 
 
 def decode(codes: Wide, fraction_bits: int) -> Wide:
-    """The magnitudes, 0..LIMIT, of codes 0..compute_code_max."""
+    """Return the magnitudes, 0..LIMIT, of codes 0..compute_code_max."""
     shifts = np.maximum((codes >> fraction_bits) - 1, 0)
     magnitudes: Wide = (codes - (shifts << fraction_bits)) << shifts
     return magnitudes

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from flchain.codecs.bits.golomb import Positions
 
 SAMPLE_STRIDE, SAMPLE_EXTRA = 31, 16
-"""One magnitude in so many is looked at first; and so many more than expected are allowed for."""
+"""The sample takes one magnitude in SAMPLE_STRIDE, and leaves a margin of SAMPLE_EXTRA."""
 
 
 def check_level(parameters_count: int, level: int, level_min: int, level_max: int) -> None:
@@ -18,15 +18,22 @@ def check_level(parameters_count: int, level: int, level_min: int, level_max: in
 
 
 def compute_kept_max(parameters_count: int, level: int) -> int:
-    """k = max(1, P // level): the most parameters an update may change. Raises ValueError unless both are positive."""
+    """Return k = max(1, P // level), the most parameters that an update may change.
+
+    Raises ValueError unless both are positive.
+    """
     check_level(parameters_count, level, 1, 2**31 - 1)
     return max(1, parameters_count // level)
 
 
 def select_largest(magnitudes: npt.NDArray[np.int32], kept_max: int) -> Positions:
-    """Positions, ascending, of the `kept_max` largest of (P,) magnitudes, without zeros; of equals the lowest win.
+    """Return the ascending positions of the `kept_max` largest of (P,) magnitudes, zeros left out; of equals the lowest
+    win.
 
-    By value, not with argpartition: which of the equals argpartition takes is numpy's affair and differs by CPU.
+    The choice is made by value, not with argpartition: which of several equals argpartition takes differs by CPU.
+
+    >>> select_largest(np.array([3, 9, 3, 0, 3], dtype=np.int32), kept_max=3).tolist()
+    [0, 1, 2]
     """
     candidates = _find_candidates(magnitudes, kept_max)
     values = magnitudes if candidates is None else magnitudes[candidates]
@@ -41,8 +48,10 @@ def select_largest(magnitudes: npt.NDArray[np.int32], kept_max: int) -> Position
 
 
 def _find_candidates(magnitudes: npt.NDArray[np.int32], kept_max: int) -> Positions | None:
-    """Some of the positions, all of the largest among them: above what a sample says twice as many are. None if that
-    would spare nothing. Only speed depends on the sample, never what is selected."""
+    """Return positions that include all of the largest: those above a value that, by a sample, twice as many exceed.
+
+    Return None if that would save nothing. Only speed depends on the sample, never what is selected.
+    """
     wanted = 2 * kept_max // SAMPLE_STRIDE + SAMPLE_EXTRA
     if magnitudes.size < 4 * SAMPLE_STRIDE * wanted:
         return None

@@ -35,12 +35,12 @@ class SparseIntegers:
     magnitudes: Wide
 
     def signed(self) -> Wide:
-        """The values."""
+        """Return the values."""
         return np.where(self.is_positive, self.magnitudes, -self.magnitudes)
 
 
 def build_body(values: SparseIntegers, parameters_count: int) -> tuple[int, bytes]:
-    """m and the bits of at least one value."""
+    """Return m and the bits of at least one value."""
     count = values.positions.size
     rice = golomb.compute_rice_parameter(count, parameters_count)
     ends = np.cumsum(values.magnitudes) - 1
@@ -55,9 +55,9 @@ def build_body(values: SparseIntegers, parameters_count: int) -> tuple[int, byte
 def read_body(
     body: bytes | memoryview, count: int, magnitude_rice: int, parameters_count: int, magnitude_max: int
 ) -> SparseIntegers:
-    """What `build_body` wrote for `count` >= 1 values. Raises MalformedUpdate for anything else.
+    """Return the `count` >= 1 values that `build_body` wrote. Raises MalformedUpdate for anything else.
 
-    The caller has bounded count (by P) and the body's length (by what `compute_bits_max` gives): memory follows these.
+    The caller has bounded count (by P) and the body's length (by `compute_bits_max`): memory follows these.
     """
     rice = golomb.compute_rice_parameter(count, parameters_count)
     # A remainder, a sign and a quotient's end for each gap, a remainder and a quotient's end for each magnitude.
@@ -84,6 +84,9 @@ def read_body(
 
 
 def compute_bits_max(count_max: int, parameters_count: int, magnitude_max: int) -> int:
-    """No body of 1..count_max values is longer. Gaps and magnitudes each at their worst, which need not coincide."""
+    """Return the bits that no body of 1..count_max values exceeds.
+
+    Gaps and magnitudes are each at their worst, which cannot always happen together.
+    """
     gaps = golomb.compute_bits_max(count_max, parameters_count, extra_bits=1)
     return gaps + golomb.compute_steps_bits_max(count_max, count_max * magnitude_max)

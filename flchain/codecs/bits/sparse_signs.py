@@ -1,4 +1,4 @@
-"""Sorted positions with a sign each, as bits: what sparse codecs have in common.
+"""Sorted positions with a sign each, as bits: the common part of sparse codecs.
 
 For n positions below P, with b the Rice parameter that `golomb` gives for (n, P):
 
@@ -19,14 +19,16 @@ Flags = npt.NDArray[np.bool_]
 
 
 def build_body(positions: golomb.Positions, is_positive: Flags, parameters_count: int) -> bytes:
-    """The bits of at least one position."""
+    """Return the bits of at least one position."""
     rice = golomb.compute_rice_parameter(positions.size, parameters_count)
     remainders, quotients = golomb.encode_positions(positions, rice)
     return np.packbits(np.concatenate((remainders, is_positive.astype(np.uint8), quotients))).tobytes()
 
 
 def read_body(body: bytes | memoryview, count: int, parameters_count: int) -> tuple[golomb.Positions, Flags]:
-    """What `build_body` wrote for `count` positions; none are no bytes. Raises MalformedUpdate for anything else.
+    """Return the `count` positions and signs that `build_body` wrote; none take no bytes.
+
+    Raises MalformedUpdate otherwise.
 
     The caller has bounded count and the body's length: memory follows these.
     """

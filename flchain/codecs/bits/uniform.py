@@ -11,9 +11,9 @@ _DRAW = np.dtype("<u4")
 
 
 def draw_uniform(seed: bytes, tag: str, count: int) -> npt.NDArray[np.uint32]:
-    """`count` draws of 32 bits. Raises ValueError without a seed: a draw that nobody can repeat is no rule."""
+    """Return `count` draws of 32 bits. Raises ValueError without a seed: nobody could repeat such a draw."""
     if not seed:
-        raise ValueError("this codec draws: it needs the seed of the update (compute_codec_seed)")
+        raise ValueError("this codec draws random numbers: it needs the seed of the update (compute_codec_seed)")
     name = b"flchain/v1/" + tag.encode()
     stream = hashlib.shake_128(bytes((len(name),)) + name + seed).digest(count * _DRAW.itemsize)
     return np.frombuffer(stream, dtype=_DRAW).astype(np.uint32)

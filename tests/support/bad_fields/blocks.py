@@ -87,7 +87,7 @@ FINAL_LINES: list[Line] = [
     ("next_round", "another", 1, "invalid-block", DROPPED, "wrong next_round in"),
     ("next_phase", "another", Phase.SETTLE, "invalid-block", DROPPED, "wrong next_phase in"),
     ("previous", "another", OTHER_32, "invalid-block", DROPPED, "does not extend"),
-    ("proposer", "no validator", DEVICE.address, "invalid-block", DROPPED, "no validator"),
+    ("proposer", "no validator", DEVICE.address, "invalid-block", DROPPED, "not a validator"),
     ("body_root", "another", OTHER_32, "invalid-block", DROPPED, "not the one the header names"),
     ("state_root", "another", OTHER_32, "invalid-block", DROPPED, "wrong state_root in"),
     ("model_hash", "another", OTHER_32, "invalid-block", DROPPED, "wrong model_hash in"),
@@ -134,7 +134,7 @@ BODY_LINES: list[Line] = [
     ("orders", "in another order", lambda b: b.orders[::-1], "invalid-block", DROPPED, "orders are not in order"),
     ("orders", "one before it missing", lambda b: b.orders[1:], "wrong-sequence", DROPPED),
     ("orders", "more than is owned", lambda _: (_pay(2_000),), "insufficient-funds", DROPPED),
-    ("orders", "no order", lambda b: b.transactions[:1], "malformed", DROPPED, "is no order"),
+    ("orders", "no order", lambda b: b.transactions[:1], "malformed", DROPPED, "is not an order"),
     ("orders", "no signed message", (b"",), "truncated", DROPPED),
     (
         "orders",

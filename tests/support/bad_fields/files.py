@@ -139,7 +139,7 @@ PARAMS_LINES: list[Line] = [
     ("downstream_codec", "a sketch below another codec", "count-sketch", "", STOP, "downstream_codec: sparse-ternary"),
     ("trusting_s", "longer than `unbonding_s`", lambda p: p.unbonding_s + 1, "", STOP, "trusting_s: longer"),
     ("unbonding_s", "shorter than `trusting_s`", lambda p: p.trusting_s - 1, "", STOP, "trusting_s: longer"),
-    ("bond_min", "more than any validator has", 2**31 - 1, "", STOP, "no validator has the bond"),
+    ("bond_min", "more than any validator has", 2**31 - 1, "", STOP, "no validator has bonded"),
     ("parameters_count", "more than a message carries", 2**31 - 1, "", STOP, "messages carry"),
 ]
 
@@ -160,10 +160,10 @@ def build_genesis_rows() -> list[Row]:
     )
     for bench, struct, shapes, prefix in parts:
         rows += build_shape_rows(bench, struct, shapes, prefix=prefix, code="", effect=STOP)
-    key: Line = ("public_key", "no point of prime order", SMALL_ORDER, "", STOP, "no Ed25519 public key")
+    key: Line = ("public_key", "no point of prime order", SMALL_ORDER, "", STOP, "not an Ed25519 public key")
     for bench in (VALIDATOR_BENCH, DEVICE_BENCH, HOLDER_BENCH):
         rows += build_rows(bench, [key])
-    return rows + build_rows(DEVICE_BENCH, [("home", "no validator", OTHER_20, "", STOP, "has a home that is no")])
+    return rows + build_rows(DEVICE_BENCH, [("home", "no validator", OTHER_20, "", STOP, "has a home that is not")])
 
 
 # --- an export file -------------------------------------------------------------------------------------------------

@@ -61,9 +61,9 @@ for name, mechanism in MECHANISMS.items():
         assert to_fixed(to_float(delta)).tobytes() == delta.tobytes() or abs(delta).max() > 2**24
         updates.append(WeightedUpdate(bytes([number]) * 20, 1 + number, delta))
         print(name, vector_bytes(delta).hex())
-    for rule, aggregate in AGGREGATION_RULES.items():
-        total = aggregate(tuple(updates))
-        print(rule, vector_bytes(total).hex(), to_float(add(total, updates[0].delta)).tobytes().hex())
+    for name, rule in AGGREGATION_RULES.items():
+        total = rule.aggregate(tuple(updates))
+        print(name, vector_bytes(total).hex(), to_float(add(total, updates[0].delta)).tobytes().hex())
     for codec, levels in LEVELS.items():
         for level in levels:
             encoded = CODECS[codec].encode(updates[2].delta, np.zeros(4000, np.int32), level, seed)

@@ -179,11 +179,11 @@ def test_a_genesis_is_checked_as_a_whole() -> None:
     assert "sparse-ternary" in text
     assert "lottery" in text
     home = genesis.devices[0].home
-    assert "no Ed25519" in problems(with_device(DeviceEntry(b"\1" + bytes(31), home)))
+    assert "not an Ed25519" in problems(with_device(DeviceEntry(b"\1" + bytes(31), home)))
     assert "twice" in problems(with_device(genesis.devices[0]))
     assert "twice" in problems(with_device(DeviceEntry(genesis.validators[0].public_key, home)))
     stranger = DeviceEntry(build_identity(77, 7).public_key, b"h" * 20)
-    assert "no validator" in problems(with_device(stranger))
+    assert "not a validator" in problems(with_device(stranger))
     assert "not a genesis" in problems(msgspec.structs.replace(genesis, validators=()))
     assert "not a genesis" in problems(msgspec.structs.replace(genesis, name="a b"))
     for junk in (b"", b"junk", encode_genesis(genesis)[:-1], encode_genesis(genesis) + b"\0"):

@@ -9,10 +9,11 @@ from typing import Any
 
 import cbor2
 
-from flchain import incentives, privacy
+from flchain import privacy
 from flchain.base import fixedpoint, merkle
 from flchain.base.types import View
 from flchain.consensus import dpos, pok, proposer
+from flchain.incentives import reputation, rewards
 from flchain.ledger import block as block_form
 from flchain.ledger import certificate, snapshot, state, state_tree
 from flchain.ledger.state import ChainState
@@ -212,13 +213,14 @@ def call(_before: ChainState, given: Given) -> Outcome:
 
 
 FUNCTIONS: dict[str, ModuleType] = {
-    **dict.fromkeys(("scale_stakes", "cap_powers", "split_reward", "compute_slashed", "elect"), dpos),
+    **dict.fromkeys(("scale_stakes", "cap_powers", "compute_slashed", "elect"), dpos),
     **dict.fromkeys(("advance", "compute_pok_weight", "compute_pos_weight", "compute_poq_weight"), proposer),
     **dict.fromkeys(("compute_weighted_median", "compute_knowledge", "compute_idle_knowledge", "find_outliers"), pok),
     **dict.fromkeys(("to_fixed", "to_float", "divide_rounded", "saturate"), fixedpoint),
     **dict.fromkeys(("compute_root", "build_proof", "verify_proof"), merkle),
     "get_totals_hashes": state_tree,
-    **dict.fromkeys(("reward_per_update", "reward_by_samples", "compute_reputation"), incentives),
+    **dict.fromkeys(("reward_per_update", "reward_by_samples", "split_reward"), rewards),
+    "compute_reputation": reputation,
 }
 """The module that each function is in."""
 
