@@ -239,7 +239,7 @@ def _build_params(settings: NetworkSettings, model_file: bytes) -> ChainParams:
 
 def format_genesis(genesis: Genesis) -> str:
     """Return the genesis as text, one fact per line."""
-    lines = [f"name      {genesis.name}", f"chain id  {genesis.chain_id().hex()}", "", "parameters"]
+    lines = [f"name      {genesis.name}", f"chain id  {genesis.compute_id().hex()}", "", "parameters"]
     for name in genesis.params.__struct_fields__:
         value = getattr(genesis.params, name)
         lines.append(f"  {name:<30}{value.hex() if isinstance(value, bytes) else value}")
@@ -283,7 +283,7 @@ def main(argv: Sequence[str]) -> int:
         except OSError as error:
             raise ConfigError((f"{arguments.out}: {error.strerror or error}",)) from error
         print(
-            f"{arguments.out}: chain {genesis.chain_id().hex()[:16]}, {len(genesis.validators)} validators, "
+            f"{arguments.out}: chain {genesis.compute_id().hex()[:16]}, {len(genesis.validators)} validators, "
             f"{len(genesis.devices)} devices; copy it and {arguments.network.name}'s model to every node"
         )
     return 0

@@ -193,7 +193,7 @@ def check_publish(settings: AgentSettings, view: dict[str, Any]) -> Iterator[Fin
         yield fail("without a key nothing can be asked", "see: key")
         return
     genesis = load_genesis(settings.genesis)
-    chain = genesis.chain_id()
+    chain = genesis.compute_id()
     topics, me = Topics.of_chain(chain), identity.address
     position = view["history"].get("position")
     height, model_round = (position["height"] + 1, position["round"] - 1) if position else (1, 0)

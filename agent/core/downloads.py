@@ -16,7 +16,7 @@ from flchain.wire.chunks import (
     Assembly,
     Partial,
     Ranges,
-    list_missing,
+    get_missing_ranges,
     process_chunk,
 )
 from flchain.wire.envelope import seal
@@ -83,7 +83,7 @@ def ask_again(state: AgentState) -> Transition:
     effects: tuple[Effect, ...] = ()
     for digest, drawing in state.drawings.items():
         partial = _get_partial(state, digest, drawing)
-        ranges = list_missing(partial, count_max=_compute_window(state, drawing, partial))
+        ranges = get_missing_ranges(partial, count_max=_compute_window(state, drawing, partial))
         state, asked = _ask(state, digest, replace(drawing, heard_ms=state.now_ms), ranges)
         effects += asked
     return state, effects
@@ -99,7 +99,7 @@ def pursue(state: AgentState) -> Transition:
             state = _give_up(state, digest, drawing)
             continue
         partial = _get_partial(state, digest, drawing)
-        ranges = list_missing(partial, count_max=WINDOW_CHUNKS_MIN)
+        ranges = get_missing_ranges(partial, count_max=WINDOW_CHUNKS_MIN)
         later = replace(drawing, heard_ms=state.now_ms, stalls=drawing.stalls + 1)
         state, asked = _ask(state, digest, later, ranges)
         effects += asked

@@ -90,17 +90,17 @@ def divide_rounded(numerator: WideVector, denominator: int) -> WideVector:
     return quotient
 
 
-def vector_bytes(values: ModelVector) -> bytes:
+def encode_vector(values: ModelVector) -> bytes:
     """Return the canonical bytes of (P,) int32: 4 P bytes, little-endian, in order. This is what gets hashed.
 
-    >>> vector_bytes(np.array([1, -1], dtype=np.int32)).hex()
+    >>> encode_vector(np.array([1, -1], dtype=np.int32)).hex()
     '01000000ffffffff'
     """
     return values.astype(_WIRE_DTYPE).tobytes()
 
 
-def vector_from_bytes(data: bytes, parameters_count: int) -> ModelVector:
-    """Return a copy of the vector that `vector_bytes` wrote.
+def decode_vector(data: bytes, parameters_count: int) -> ModelVector:
+    """Return a copy of the vector that `encode_vector` wrote.
 
     Raises MalformedUpdate for another length or for -2**31.
     """

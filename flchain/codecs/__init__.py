@@ -7,7 +7,7 @@ from flchain.codecs.codec import NO_SEED, Codec, Encoded, compute_codec_seed
 from flchain.codecs.count_sketch import COUNT_SKETCH
 from flchain.codecs.delta_entropy import DELTA_ENTROPY
 from flchain.codecs.downstream import DOWNSTREAM_RULES, Downstream
-from flchain.codecs.downstream_values import Carried, Settled, carried_bytes, carried_from_bytes, count_carried_bytes
+from flchain.codecs.downstream_values import Carried, Settled, count_carried_bytes, decode_carried, encode_carried
 from flchain.codecs.identity import IDENTITY
 from flchain.codecs.qsgd import QSGD
 from flchain.codecs.random_mask import RANDOM_MASK
@@ -34,8 +34,8 @@ __all__ = [
     "Downstream",
     "Encoded",
     "Settled",
-    "carried_bytes",
-    "carried_from_bytes",
     "compute_codec_seed",
     "count_carried_bytes",
+    "decode_carried",
+    "encode_carried",
 ]

@@ -89,7 +89,7 @@ def encode(
     code, values = _choose(corrected, magnitudes, _encode_step(1 << step_bits), budget)
     if values is None:
         return Encoded(bytes(_compute_header_bytes(delta.size)), corrected)
-    sent = values.signed() * _decode_step(code)
+    sent = values.get_values() * _decode_step(code)
     corrected[values.positions] = fixedpoint.saturate(corrected[values.positions] - sent)
     return Encoded(_build_payload(values, code, delta.size), corrected)
 
@@ -199,7 +199,7 @@ def decode(payload: bytes, parameters_count: int, level: int, seed: bytes = NO_S
     step, body = _decode_step(code), memoryview(payload)[header:]
     if has_levels:
         values = _read_levels(body, count, parameters_count, min(MULTIPLE_MAX, fixedpoint.LIMIT // step))
-        positions, sent = values.positions, values.signed() * step
+        positions, sent = values.positions, values.get_values() * step
     else:
         positions, is_positive = sparse_signs.read_body(body, count, parameters_count)
         sent = np.where(is_positive, step, -step)

@@ -50,7 +50,7 @@ def encode(
     values = SparseIntegers(positions, corrected[positions] > 0, multiples)
     rice, body = build_body(values, delta.size)
     # At most one step away, so the difference fits.
-    corrected[positions] -= (values.signed() * level).astype(np.int32)
+    corrected[positions] -= (values.get_values() * level).astype(np.int32)
     return Encoded(_HEADER.pack(positions.size, rice) + body, corrected)
 
 
@@ -66,7 +66,7 @@ def decode(payload: bytes, parameters_count: int, level: int, seed: bytes = NO_S
     vector = np.zeros(parameters_count, dtype=np.int32)
     if count:
         values = read_body(body, count, rice, parameters_count, fixedpoint.LIMIT // level)
-        vector[values.positions] = values.signed() * level
+        vector[values.positions] = values.get_values() * level
     return vector
 
 

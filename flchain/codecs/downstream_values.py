@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from flchain.base.fixedpoint import VALUE_BYTES, vector_bytes, vector_from_bytes
+from flchain.base.fixedpoint import VALUE_BYTES, decode_vector, encode_vector
 from flchain.base.types import ModelVector
 
 Carried: TypeAlias = tuple[ModelVector, ...]
@@ -24,20 +24,20 @@ class Settled:
     carried: Carried
 
 
-def carried_bytes(carried: Carried) -> bytes:
+def encode_carried(carried: Carried) -> bytes:
     """Return the canonical bytes: one vector after the other. This is what gets hashed."""
-    return b"".join(vector_bytes(part) for part in carried)
+    return b"".join(encode_vector(part) for part in carried)
 
 
-def carried_from_bytes(data: bytes, start: Carried) -> Carried:
-    """Return what `carried_bytes` wrote, in the shapes of `start`.
+def decode_carried(data: bytes, start: Carried) -> Carried:
+    """Return what `encode_carried` wrote, in the shapes of `start`.
 
     Raises MalformedUpdate for another length or a value out of range.
     """
-    whole = vector_from_bytes(data, sum(part.size for part in start))
+    whole = decode_vector(data, sum(part.size for part in start))
     return tuple(np.split(whole, np.cumsum([part.size for part in start])[:-1]))
 
 
 def count_carried_bytes(start: Carried) -> int:
-    """Return the length of `carried_bytes`."""
+    """Return the length of `encode_carried`."""
     return VALUE_BYTES * sum(part.size for part in start)

@@ -18,12 +18,12 @@ def encode(
 ) -> Encoded:
     """Return all of delta + residual, so nothing stays behind. `level` is ignored."""
     corrected = fixedpoint.add(delta, residual)
-    return Encoded(fixedpoint.vector_bytes(corrected), np.zeros_like(corrected))
+    return Encoded(fixedpoint.encode_vector(corrected), np.zeros_like(corrected))
 
 
 def decode(payload: bytes, parameters_count: int, level: int, seed: bytes = NO_SEED) -> ModelVector:
     """Return the (P,) vector that was sent. Raises MalformedUpdate."""
-    return fixedpoint.vector_from_bytes(payload, parameters_count)
+    return fixedpoint.decode_vector(payload, parameters_count)
 
 
 def payload_bytes_max(parameters_count: int, level: int) -> int:

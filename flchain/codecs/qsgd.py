@@ -94,7 +94,7 @@ def decode(payload: bytes, parameters_count: int, level: int, seed: bytes = NO_S
         if (values.magnitudes > steps).any():
             raise MalformedUpdate("a value beyond its bucket's norm")
         full[homes[values.magnitudes == steps]] = True
-        vector[values.positions] = _divide_by_each(norms[homes] * values.signed(), steps)
+        vector[values.positions] = _divide_by_each(norms[homes] * values.get_values(), steps)
     if (full != (norms > 0)).any():
         raise MalformedUpdate("a bucket whose largest value is not its norm")
     return vector

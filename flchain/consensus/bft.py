@@ -41,12 +41,12 @@ from flchain.consensus.message_log import (
     get_gossip,
     get_kept,
     get_sender,
-    hear,
     is_begun_by_one_honest,
     is_quorum_for,
     is_quorum_of_any,
     keep_far_vote,
     record_proposal,
+    record_view,
     record_vote,
 )
 
@@ -118,7 +118,7 @@ def on_proposal(state: BftState, proposal: Proposal, is_valid: bool, is_timely: 
     _check(state, proposal)
     if not -1 <= proposal.valid_view < proposal.view:
         raise MalformedMessage("a proof of lock is of an earlier view")
-    state, effects = _settle(hear(state, proposal), ())
+    state, effects = _settle(record_view(state, proposal), ())
     if not is_near_and_due(state, proposal):
         return state, effects
     state, more = record_proposal(state, proposal, is_valid)
@@ -143,7 +143,7 @@ def is_near_and_due(state: BftState, proposal: Proposal) -> bool:
 def on_vote(state: BftState, vote: Vote) -> Transition:
     """Take a vote of any node. Raises WrongRound, MalformedMessage or UnknownSender; a repeat does nothing."""
     _check(state, vote)
-    state = hear(state, vote)
+    state = record_view(state, vote)
     if vote.view > state.view + VIEWS_AHEAD_MAX:
         return _settle(keep_far_vote(state, vote), ())
     return _settle(*record_vote(state, vote))
@@ -265,7 +265,7 @@ def _upon_higher_view(state: BftState) -> Transition | None:
     """Lines 55-56: the highest view that f+1 of power have reached."""
     power = 0
     for sender, view in sorted(state.heard.items(), key=lambda item: -item[1]):
-        power += state.config.validators.power_of(sender)
+        power += state.config.validators.get_power(sender)
         if view > state.view and state.config.validators.is_one_honest(power):
             return _start_view(state, view)
     return None
@@ -322,7 +322,7 @@ def _cast(state: BftState, vote_type: VoteType, block_hash: Hash | None) -> Tran
     """Count and send this node's vote, and take the step after it. A vote already cast in this slot stands."""
     me = state.config.me
     state = replace(state, step=Step(vote_type))
-    if not state.config.validators.power_of(me) or me in state.votes.get((state.view, vote_type), {}):
+    if not state.config.validators.get_power(me) or me in state.votes.get((state.view, vote_type), {}):
         return state, ()
     vote = Vote(state.height, state.view, vote_type, block_hash, me)
     return record_vote(state, vote)[0], (CastVote(vote),)
@@ -340,7 +340,7 @@ def _check(state: BftState, message: Proposal | Vote) -> None:
         raise WrongRound(f"height {message.height}, not {state.height}")
     if message.view < 0:
         raise MalformedMessage("views start at 0")
-    if not state.config.validators.power_of(get_sender(message)):
+    if not state.config.validators.get_power(get_sender(message)):
         raise UnknownSender("not a validator of this height")
 
 
@@ -350,4 +350,4 @@ def _is_live(state: BftState) -> bool:
 
 def _is_my_turn(state: BftState, view: View) -> bool:
     config = state.config
-    return bool(config.validators.power_of(config.me)) and config.proposer_of(view) == config.me
+    return bool(config.validators.get_power(config.me)) and config.proposer_of(view) == config.me

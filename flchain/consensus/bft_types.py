@@ -74,7 +74,7 @@ class ValidatorSet:
     def _powers(self) -> dict[Address, Power]:
         return dict(self.members)
 
-    def power_of(self, address: Address) -> Power:
+    def get_power(self, address: Address) -> Power:
         """Return the power of one validator, 0 for any other node."""
         return self._powers.get(address, Power(0))
 

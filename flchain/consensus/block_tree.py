@@ -192,7 +192,7 @@ def _prune(tree: BlockTree, branch: list[SealedHeader]) -> BlockTree:
     return replace(tree, root=root.hash, blocks=kept, orphans=orphans, stale_pruned=tree.stale_pruned + stale)
 
 
-def grow(tree: BlockTree, header: SealedHeader, verify: SealRule = verify_seal) -> BlockTree:
+def insert_connected(tree: BlockTree, header: SealedHeader, verify: SealRule = verify_seal) -> BlockTree:
     """Insert a block and the orphans it connects, where bodies do not matter. Invalid orphans are dropped.
 
     Raises InvalidMessage's subclasses for the block itself.

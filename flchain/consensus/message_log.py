@@ -79,7 +79,7 @@ def is_begun_by_one_honest(state: BftState) -> bool:
     senders = {sender for slot in state.votes.values() for sender in slot} | set(state.heard) | set(state.far_votes)
     senders |= {proposal.proposer for kept in state.proposals.values() for proposal, _ in kept}
     validators = state.config.validators
-    return validators.is_one_honest(sum(validators.power_of(sender) for sender in senders))
+    return validators.is_one_honest(sum(validators.get_power(sender) for sender in senders))
 
 
 def is_quorum_for(state: BftState, view: View, vote_type: VoteType, block_hash: Hash | None) -> bool:
@@ -88,11 +88,11 @@ def is_quorum_for(state: BftState, view: View, vote_type: VoteType, block_hash: 
 
 
 def _compute_power_for(state: BftState, view: View, vote_type: VoteType, block_hash: Hash | None) -> int:
-    power, power_of = 0, state.config.validators.power_of
+    power, get_power = 0, state.config.validators.get_power
     for sender, said in state.votes.get((view, vote_type), {}).items():
         for vote in said:  # asked at every message: a plain loop takes half the time of any()
             if vote.block_hash == block_hash:
-                power += power_of(sender)
+                power += get_power(sender)
                 break
     return power
 
@@ -100,7 +100,7 @@ def _compute_power_for(state: BftState, view: View, vote_type: VoteType, block_h
 def is_quorum_of_any(state: BftState, vote_type: VoteType) -> bool:
     """Return True for 2f+1 votes of this view for anything (the * of lines 34 and 47); a sender counts once."""
     validators = state.config.validators
-    return validators.is_quorum(sum(validators.power_of(s) for s in state.votes.get((state.view, vote_type), {})))
+    return validators.is_quorum(sum(validators.get_power(s) for s in state.votes.get((state.view, vote_type), {})))
 
 
 def record_proposal(state: BftState, proposal: Proposal, is_valid: bool) -> Transition:
@@ -161,7 +161,7 @@ def absorb_far_votes(state: BftState) -> Transition:
     return replace(state, far_votes={s: v for s, v in state.far_votes.items() if s not in near}), effects
 
 
-def hear(state: BftState, message: Proposal | Vote) -> BftState:
+def record_view(state: BftState, message: Proposal | Vote) -> BftState:
     """Note the highest view beyond this node's that the sender has shown to have reached (for line 55)."""
     if message.view <= max(state.view, state.heard.get(get_sender(message), 0)):
         return state

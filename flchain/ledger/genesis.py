@@ -36,11 +36,11 @@ class Genesis(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     """At most DEVICES_MAX."""
     holders: Annotated[tuple[HolderEntry, ...], msgspec.Meta(max_length=HOLDERS_MAX)]
 
-    def chain_id(self) -> Hash:
+    def compute_id(self) -> Hash:
         """Return the 32-byte name of the chain: the hash of the genesis."""
         return hash_tagged("genesis", encode_struct(self))
 
-    def public_keys(self) -> list[bytes]:
+    def get_public_keys(self) -> list[bytes]:
         """Return the keys of all participants, in order of role: validators, devices, holders."""
         keys = [entry.public_key for entry in self.validators]
         return keys + [entry.public_key for entry in self.devices] + [entry.public_key for entry in self.holders]
@@ -59,7 +59,7 @@ def decode_genesis(data: bytes) -> Genesis:
         raise ConfigError((f"genesis: not a genesis file: {error}",)) from error
     check_params(genesis.params)
     problems = _find_size_problems(genesis.params, len(genesis.devices))
-    keys = genesis.public_keys()
+    keys = genesis.get_public_keys()
     problems += [f"genesis: {key.hex()} is not an Ed25519 public key" for key in keys if not is_public_key(key)]
     if len(set(keys)) != len(keys):
         problems.append("genesis: the same public key appears twice")

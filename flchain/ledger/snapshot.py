@@ -10,9 +10,9 @@ import msgspec
 
 from flchain.base import merkle
 from flchain.base.errors import MalformedMessage
-from flchain.base.fixedpoint import vector_bytes, vector_from_bytes
+from flchain.base.fixedpoint import decode_vector, encode_vector
 from flchain.base.types import Hash, Height, UnixMillis
-from flchain.codecs import Carried, carried_bytes, carried_from_bytes
+from flchain.codecs import Carried, decode_carried, encode_carried
 from flchain.ledger.block import hash_header
 from flchain.ledger.limits import compute_carried_bytes
 from flchain.ledger.params import ChainParams
@@ -41,7 +41,7 @@ class _Parts(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
 def encode_state(state: ChainState) -> bytes:
     """Return the canonical bytes of a state: its leaves, and what the leaves hold only the hashes of."""
     updates = tuple(reveal.update for reveal in state.round.reveals)
-    parts = _Parts(tuple(get_leaves(state)), updates, vector_bytes(state.model), _encode_if_any(state.carried))
+    parts = _Parts(tuple(get_leaves(state)), updates, encode_vector(state.model), _encode_if_any(state.carried))
     return encode_struct(parts)
 
 
@@ -55,7 +55,7 @@ def decode_state(data: bytes, header_bytes: bytes, params: ChainParams, bytes_ma
     if merkle.compute_root(parts.leaves) != header.state_root:
         raise MalformedMessage("not the state that the header names")
     tables = read_leaves(parts.leaves, parts.updates)
-    model = vector_from_bytes(parts.vector, params.parameters_count)
+    model = decode_vector(parts.vector, params.parameters_count)
     if hash_model(model) != tables.model_hash:
         raise MalformedMessage("not the model that the state names")
     carried = _decode_if_any(parts.carried, params)
@@ -91,7 +91,7 @@ class CarriedProof(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
     path: tuple[bytes, ...]
 
 
-def encode_carried(state: ChainState) -> bytes:
+def build_carried_proof(state: ChainState) -> bytes:
     """Return what the state carries, with its proof."""
     leaves = get_leaves(state)
     last = len(leaves) - 1
@@ -99,7 +99,7 @@ def encode_carried(state: ChainState) -> bytes:
     return encode_struct(CarriedProof(_encode_if_any(state.carried), leaves[last], len(leaves), path))
 
 
-def decode_carried(data: bytes, header: Header, params: ChainParams) -> Carried:
+def verify_carried_proof(data: bytes, header: Header, params: ChainParams) -> Carried:
     """Return what is carried after the block of a header that the caller has found final.
 
     Raises InvalidMessage's subclasses if the header does not prove it.
@@ -115,8 +115,8 @@ def decode_carried(data: bytes, header: Header, params: ChainParams) -> Carried:
 
 
 def _encode_if_any(carried: Carried) -> bytes:
-    return carried_bytes(carried) if any(part.any() for part in carried) else b""
+    return encode_carried(carried) if any(part.any() for part in carried) else b""
 
 
 def _decode_if_any(data: bytes, params: ChainParams) -> Carried:
-    return carried_from_bytes(data, start_carried(params)) if data else start_carried(params)
+    return decode_carried(data, start_carried(params)) if data else start_carried(params)

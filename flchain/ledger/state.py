@@ -8,10 +8,10 @@ from functools import cached_property
 
 from flchain.base.crypto import compute_address, hash_tagged
 from flchain.base.errors import ConfigError
-from flchain.base.fixedpoint import vector_bytes
+from flchain.base.fixedpoint import encode_vector
 from flchain.base.frozen import replace
 from flchain.base.types import Address, BasisPoints, Hash, Height, ModelVector, Power, Round, Stake, UnixMillis
-from flchain.codecs import DOWNSTREAM_RULES, Carried, carried_bytes
+from flchain.codecs import DOWNSTREAM_RULES, Carried, encode_carried
 from flchain.codecs.decoded import DecodedUpdate
 from flchain.consensus.dpos import cap_powers, elect, scale_stakes
 from flchain.ledger.genesis import Genesis
@@ -206,12 +206,12 @@ class ChainState:
 
 def hash_model(model: ModelVector) -> Hash:
     """Return the hash of a model vector's canonical bytes."""
-    return hash_tagged("model", vector_bytes(model))
+    return hash_tagged("model", encode_vector(model))
 
 
 def hash_carried(carried: Carried) -> Hash:
     """Return the hash of what the downstream rule carries."""
-    return hash_tagged("carried", carried_bytes(carried))
+    return hash_tagged("carried", encode_carried(carried))
 
 
 def start_carried(params: ChainParams) -> Carried:
@@ -225,14 +225,14 @@ def build_genesis_state(genesis: Genesis, initial_model: ModelVector) -> ChainSt
     if len(initial_model) != genesis.params.parameters_count or model_hash != genesis.params.initial_model_hash:
         raise ConfigError(("genesis: the initial model is not the one whose hash the genesis holds",))
     owned = {entry.public_key: Stake(entry.balance) for entry in genesis.holders}
-    accounts = [Account(compute_address(key), key, owned.get(key, NOTHING)) for key in genesis.public_keys()]
+    accounts = [Account(compute_address(key), key, owned.get(key, NOTHING)) for key in genesis.get_public_keys()]
     devices = [Device(compute_address(e.public_key), e.public_key, Address(e.home)) for e in genesis.devices]
     candidates = [
         Candidate(compute_address(e.public_key), e.public_key, Power(0), BasisPoints(e.commission_bp))
         for e in genesis.validators
     ]
     bonds = [(compute_address(e.public_key), Stake(e.bond)) for e in genesis.validators]
-    chain = genesis.chain_id()
+    chain = genesis.compute_id()
     state = ChainState(
         chain=chain,
         params=genesis.params,

@@ -17,15 +17,15 @@ from flchain.base.errors import (
     OversizedMessage,
     WrongRound,
 )
-from flchain.base.fixedpoint import vector_from_bytes
+from flchain.base.fixedpoint import decode_vector
 from flchain.base.frozen import replace
 from flchain.base.types import EARLIEST, Address, Hash, Height, ModelVector, Round, UnixMillis
-from flchain.codecs import Carried, carried_from_bytes
+from flchain.codecs import Carried, decode_carried
 from flchain.ledger.block import compute_body_root, is_body_for_devices, is_settling
 from flchain.ledger.genesis import Genesis
 from flchain.ledger.limits import DELTAS_MAX, compute_body_bytes_max, compute_light_body_bytes_max
 from flchain.ledger.params import ChainParams
-from flchain.ledger.snapshot import decode_carried
+from flchain.ledger.snapshot import verify_carried_proof
 from flchain.ledger.state import ChainState, RevealedUpdate, Validator, build_genesis_state, hash_model, start_carried
 from flchain.light.body import LightBody, decode_light_body
 from flchain.light.trust import Head, Trust, build_trust, decode_sets, verify_final
@@ -314,11 +314,11 @@ def process_snapshot(light: LightState, head: Head, vector: bytes, carried: byte
     """Take a whole model from a certified header, for a device that missed rounds. Raises InvalidMessage's subclasses.
 
     The vector is not trusted: its hash must be the one in the header. A full device also needs what is carried, with
-    the proof that `snapshot.encode_carried` gives.
+    the proof that `snapshot.build_carried_proof` gives.
     """
     header, trust = verify_final(light.trust, head, clock_ms)
-    model = vector_from_bytes(vector, light.params.parameters_count)
-    proved = decode_carried(carried, header, light.params) if light.is_full else None
+    model = decode_vector(vector, light.params.parameters_count)
+    proved = verify_carried_proof(carried, header, light.params) if light.is_full else None
     return _take_model(light, header, trust, model, proved)
 
 
@@ -380,6 +380,6 @@ def restore(light: LightState, head: Head, vector: bytes, carried: bytes) -> Lig
     signing, _ = decode_sets(header, head.sets)
     before = replace(light.trust, height=Height(header.height - 1), head=Hash(header.previous), validators=signing)
     header, trust = verify_final(before, head, EARLIEST)
-    model = vector_from_bytes(vector, light.params.parameters_count)
-    kept = carried_from_bytes(carried, start_carried(light.params)) if carried and light.is_full else None
+    model = decode_vector(vector, light.params.parameters_count)
+    kept = decode_carried(carried, start_carried(light.params)) if carried and light.is_full else None
     return _take_model(replace(light, trust=before), header, trust, model, kept)

@@ -133,10 +133,10 @@ def _check_chunk(digest: bytes, index: int, count: int, piece: bytes, bytes_max:
         raise MalformedMessage("a piece out of range")
 
 
-def list_missing(partial: Partial, first: int = 0, count_max: int | None = None) -> Ranges:
+def get_missing_ranges(partial: Partial, first: int = 0, count_max: int | None = None) -> Ranges:
     """Return the missing chunks from index `first` on, at most `count_max`, in at most RANGES_MAX ranges.
 
-    >>> list_missing(Partial(6, {0: b"", 3: b""}))
+    >>> get_missing_ranges(Partial(6, {0: b"", 3: b""}))
     ((1, 2), (4, 2))
     """
     left = partial.count if count_max is None else count_max

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from flchain.base.fixedpoint import vector_bytes
+from flchain.base.fixedpoint import encode_vector
 from flchain.base.frozen import replace
 from flchain.base.types import Address, Height
 from flchain.ledger.block import hash_header
-from flchain.ledger.snapshot import encode_carried
+from flchain.ledger.snapshot import build_carried_proof
 from flchain.ledger.state import compute_validators_hash, find_candidate, find_device
 from flchain.light.trust import Head
 from flchain.wire import messages
@@ -77,8 +77,8 @@ def _build_model_packet(state: MinerState, head: Head, want: Want, model_round: 
     if want is Want.MODEL and kept and kept[0][0] <= model_round + 1:
         deltas = [delta for number, delta in kept if number > model_round]
         return encode_packet(PacketType.DELTAS, *parts, model_round + 1, deltas)
-    carried = encode_carried(state.chain) if want is Want.FULL_MODEL else b""
-    return encode_packet(PacketType.MODEL, *parts, vector_bytes(state.chain.model), carried)
+    carried = build_carried_proof(state.chain) if want is Want.FULL_MODEL else b""
+    return encode_packet(PacketType.MODEL, *parts, encode_vector(state.chain.model), carried)
 
 
 def _publish_head(topic: str, head: Head) -> Publish:

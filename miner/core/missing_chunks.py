@@ -9,7 +9,7 @@ from flchain.ledger.limits import compute_device_packet_bytes_max, compute_miner
 from flchain.ledger.state import ChainState, find_candidate, find_device
 from flchain.rules.phases import get_missing
 from flchain.wire import messages
-from flchain.wire.chunks import Assembly, Partial, list_missing, process_chunk
+from flchain.wire.chunks import Assembly, Partial, get_missing_ranges, process_chunk
 from flchain.wire.envelope import Letter, seal
 from flchain.wire.messages import Phase
 from flchain.wire.packets import Packet, PacketType, encode_packet
@@ -58,7 +58,7 @@ def _ask_for_missing(state: MinerState, owner: Address, digest: bytes, partial: 
     if state.now_ms - asked_ms.get(owner, Millis(-ASK_AGAIN_MS)) < ASK_AGAIN_MS:
         return state, ()
     me = state.config.identity
-    ask = messages.Resume(state.chain.height + 1, owner, digest, list_missing(partial))
+    ask = messages.Resume(state.chain.height + 1, owner, digest, get_missing_ranges(partial))
     topic = state.topics.miner_to(me.address, owner)
     packet = encode_packet(PacketType.MESSAGE, seal(ask, state.chain.chain, me))
     uploads = replace(state.uploads, asked_ms={**asked_ms, owner: state.now_ms})

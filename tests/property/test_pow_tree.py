@@ -8,7 +8,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flchain.consensus.block_tree import build_tree, get_branch, grow, insert, iterate_ancestors
+from flchain.consensus.block_tree import build_tree, get_branch, insert, insert_connected, iterate_ancestors
 from flchain.consensus.pow import PowParams
 from tests.support.builders.pow import GENESIS, PARAMS, believe, count_stale, draw_tree, find_best, plant
 
@@ -58,7 +58,7 @@ def test_finality_breaks_only_with_a_count(seed: int) -> None:
     tree = build_tree(WIDE, GENESIS)
     for block in draw_tree(rng, 60):
         final, undone = tree.final, tree.finals_undone
-        tree = grow(tree, block, believe)
+        tree = insert_connected(tree, block, believe)
         branch = [block.header.hash for block in iterate_ancestors(tree, tree.tip)]
         assert tree.final in branch
         if tree.finals_undone == undone:

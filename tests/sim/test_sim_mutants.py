@@ -269,7 +269,7 @@ def take_payloads_without_comparing(monkeypatch):
 
 
 def forget_what_is_carried(monkeypatch):
-    monkeypatch.setattr(follow, "carried_from_bytes", lambda data, start: start)
+    monkeypatch.setattr(follow, "decode_carried", lambda data, start: start)
 
 
 def take_no_answers(monkeypatch):

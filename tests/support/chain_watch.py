@@ -30,7 +30,7 @@ class SignedWords:
     def __init__(self, genesis: Genesis) -> None:
         self.count = 0
         self.views_max = 0
-        self._chain = genesis.chain_id()
+        self._chain = genesis.compute_id()
         self._keys = {compute_address(entry.public_key): entry.public_key for entry in genesis.validators}
         self._known: set[bytes] = set()
         self._said: dict[tuple[Address, int, int, int], set[object]] = defaultdict(set)
@@ -81,7 +81,7 @@ class ChainWatch:
         """What must never be heard: a message that breaks a rule, or a second header of a height."""
         self._repeats: Counter[tuple[int, Address, bytes]] = Counter()
         self._assemblies: dict[tuple[int, Address], Assembly] = {}
-        self._chain = genesis.chain_id()
+        self._chain = genesis.compute_id()
         self._topics = Topics.of_chain(self._chain)
         self._links: list[MqttLink] = []
 

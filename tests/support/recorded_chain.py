@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from flchain.base.crypto import Identity
-from flchain.base.fixedpoint import vector_bytes
+from flchain.base.fixedpoint import encode_vector
 from flchain.base.types import ModelVector, Round, UnixMillis, View
 from flchain.codecs import CODECS, compute_codec_seed
 from flchain.ledger.block import Block, is_settling
@@ -118,7 +118,7 @@ class ChainRecorder(StakeDriver):
     def record(self) -> RecordedChain:
         """Everything so far."""
         chain = self.chain
-        return RecordedChain(chain.id, encode_genesis(chain.genesis), vector_bytes(chain.model), tuple(self.recorded))
+        return RecordedChain(chain.id, encode_genesis(chain.genesis), encode_vector(chain.model), tuple(self.recorded))
 
     def extend(self, transactions: Iterable[bytes] = (), orders: Iterable[bytes] = (), clock_ms: int = 0) -> Block:
         """Make, check, append and write down a block. Every third certificate is as short as it may be."""

@@ -191,7 +191,7 @@ async def started_sites(folder: Path, near: Broker, far: Broker) -> AsyncIterato
 
 def build_bridge(network: RealNetwork, near: Broker, link: CuttableProxy, brokers: dict[str, Broker]) -> BrokerBridge:
     """Its far end is behind the line that can be cut."""
-    topics = Topics.of_chain(network.network.genesis.chain_id())
+    topics = Topics.of_chain(network.network.genesis.compute_id())
     filters = {
         is_near: [
             build_filter(topics, "miner" if node.role == "miner" else "device", node.address)

@@ -217,7 +217,7 @@ def build_chain(plan: Plan) -> BenchChain:
     validators = tuple(ValidatorEntry(key.public_key, 10, 0) for key in miners)
     entries = tuple(DeviceEntry(key.public_key, miners[i % len(miners)].address) for i, key in enumerate(devices))
     genesis = decode_genesis(encode_genesis(Genesis(1, f"bench-{plan.validators}", 0, params, validators, entries, ())))
-    return BenchChain(genesis, genesis.chain_id(), miners, devices, model)
+    return BenchChain(genesis, genesis.compute_id(), miners, devices, model)
 
 
 def _build_identities(role: str, count: int) -> tuple[Identity, ...]:

@@ -10,7 +10,7 @@ from functools import partial
 
 from agent.edge.store.view import read_position
 from flchain.base.errors import InvalidMessage, ModelMismatch, WrongRound
-from flchain.base.fixedpoint import vector_bytes
+from flchain.base.fixedpoint import encode_vector
 from flchain.base.types import Address, ModelVector
 from flchain.ledger.block import hash_header
 from flchain.light.follow import LightState, build_light_state, process_body, process_head, process_snapshot
@@ -118,7 +118,7 @@ class Observer:
             found = read_position(node.database, self.light.params.parameters_count)
             if found is not None:
                 head, model = found
-                self._try(partial(self._on_snapshot, head, vector_bytes(model)))
+                self._try(partial(self._on_snapshot, head, encode_vector(model)))
             if self.light.model_round >= self.settled_round:
                 return
 

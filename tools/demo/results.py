@@ -80,7 +80,7 @@ def read_end(node: Node, genesis: Genesis) -> NodeEnd:
         header_bytes = rows[0][0] if rows else None
     if header_bytes is None:
         return NodeEnd(
-            node.name, node.role, 0, genesis.params.initial_model_hash.hex(), genesis.chain_id().hex(), height=0
+            node.name, node.role, 0, genesis.params.initial_model_hash.hex(), genesis.compute_id().hex(), height=0
         )
     header = decode_struct(header_bytes, Header, HEADER_BYTES_MAX)
     model_hash = model_hash or header.model_hash

@@ -215,7 +215,7 @@ class Run:
         phase = observer.light.phase.name.lower() if observer else ""
         is_training = self.stage == "training"
         return Snapshot(
-            title=f"{genesis.name} {genesis.chain_id().hex()[:8]} · {plan.dataset} · {plan.model} "
+            title=f"{genesis.name} {genesis.compute_id().hex()[:8]} · {plan.dataset} · {plan.model} "
             f"{genesis.params.parameters_count:,} parameters · {plan.codec} · {plan.aggregation}",
             folder=str(self.network.out),
             stage=self.stage,

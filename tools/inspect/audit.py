@@ -121,7 +121,7 @@ def _audit_file(path: Path, wanted: Genesis | None, show_progress: bool) -> Audi
 
 def _check_genesis(genesis: Genesis, state: ChainState, ledger: LedgerFile, wanted: Genesis | None) -> None:
     if wanted is not None and encode_genesis(wanted) != encode_genesis(genesis):
-        raise LedgerCorrupt(0, f"genesis: not that of chain {wanted.chain_id().hex()}")
+        raise LedgerCorrupt(0, f"genesis: not that of chain {wanted.compute_id().hex()}")
     first = next(ledger.iterate_blocks(), None)
     if first is None or first.height != 1:
         return

@@ -68,7 +68,7 @@ def _open_access(arguments: argparse.Namespace) -> Access:
 
 
 def _check_chain(access: Access) -> Access:
-    if access.ledger is not None and access.ledger.state.chain != access.genesis.chain_id():
+    if access.ledger is not None and access.ledger.state.chain != access.genesis.compute_id():
         raise ConfigError((f"ledger {access.ledger.path}: belongs to another chain than the genesis",))
     return access
 
@@ -174,13 +174,13 @@ def _send(arguments: argparse.Namespace) -> dict[str, Any]:
     sequence = _get_sequence(access, arguments.sequence)
     message = BUILDERS[arguments.action](access, sequence, arguments)
     warning = _try_out(access, message) if arguments.sequence is None else None
-    raw = seal(message, access.genesis.chain_id(), access.identity)
+    raw = seal(message, access.genesis.compute_id(), access.identity)
     said = asyncio.run(publish(access, raw, arguments.timeout))
     told = {
         "order": arguments.action,
         "sender": access.identity.address.hex(),
         "sequence": sequence,
-        "digest": open_envelope(raw, access.genesis.chain_id()).digest().hex(),
+        "digest": open_envelope(raw, access.genesis.compute_id()).digest().hex(),
         "taken_by": judge(said, arguments.timeout),
         "height": None,
         "warning": warning,

@@ -63,8 +63,8 @@ def read_receipt(
         owner, packet = read_topic_owner(event.topic), decode_packet(event.payload)
         if packet.type is not PacketType.MESSAGE or owner not in miners:
             return None
-        envelope = open_envelope(packet.fields[0], access.genesis.chain_id())
-        message = verify_envelope(envelope, access.genesis.chain_id(), miners[owner]).message
+        envelope = open_envelope(packet.fields[0], access.genesis.compute_id())
+        message = verify_envelope(envelope, access.genesis.compute_id(), miners[owner]).message
     except InvalidMessage:
         return None
     if not isinstance(message, Receipt) or message.digest != digest or envelope.sender != owner:
@@ -77,7 +77,7 @@ async def publish(access: Access, raw: bytes, timeout_s: float) -> dict[Address,
 
     Raise OrderFailed when the broker cannot be reached.
     """
-    me, chain = access.identity.address, access.genesis.chain_id()
+    me, chain = access.identity.address, access.genesis.compute_id()
     topics, miners = Topics.of_chain(chain), get_miners(access)
     digest = open_envelope(raw, chain).digest()
     inbox = Inbox()

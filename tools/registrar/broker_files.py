@@ -106,7 +106,7 @@ def _build_texts(enroller: Enroller, plan: BrokerPlan) -> dict[str, str]:
     genesis_path = enroller.folder / FILE_NAMES["genesis"]
     # Before there is a chain the rules allow any; the operator makes the files again once there is one.
     genesis: Genesis | None = load_genesis(genesis_path) if genesis_path.is_file() else None
-    chain = Topics.of_chain(genesis.chain_id()).prefix.rpartition("/")[2] if genesis else "+"
+    chain = Topics.of_chain(genesis.compute_id()).prefix.rpartition("/")[2] if genesis else "+"
     templates = find_data_folder() / "broker"
     if plan.kind == "mosquitto":
         return {

@@ -19,9 +19,9 @@ import numpy as np
 import agent.core.values as av
 import miner.core.values as mv
 from agent.core import machine as agent_machine
-from flchain.base.fixedpoint import vector_bytes
+from flchain.base.fixedpoint import encode_vector
 from flchain.base.types import Height, ModelVector, Round
-from flchain.codecs import carried_bytes
+from flchain.codecs import encode_carried
 from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct
 from flchain.wire.messages import Header
 from flchain.wire.packets import PacketType, encode_packet
@@ -288,8 +288,8 @@ class Network:
             case av.DropOutbox(digest):
                 node.disk.outbox.pop(digest, None)
             case av.SavePosition(light, head, residual):
-                left_out = b"" if light.carried is None else carried_bytes(light.carried)
-                node.disk.position = (head, vector_bytes(light.model), left_out, vector_bytes(residual))
+                left_out = b"" if light.carried is None else encode_carried(light.carried)
+                node.disk.position = (head, encode_vector(light.model), left_out, encode_vector(residual))
             case av.Report():
                 self.checker.check_report(node.name, effect.is_mismatch)
                 self.reports[(node.name, effect.round)] = effect
@@ -306,7 +306,7 @@ class Network:
 
     def _score(self, node: Node, model: ModelVector) -> int:
         """Return a score in basis points that depends on model and node only."""
-        score = 7_000 + sha256(vector_bytes(model) + node.identity.address).digest()[0]
+        score = 7_000 + sha256(encode_vector(model) + node.identity.address).digest()[0]
         return score if node.behaviour is None else node.behaviour.score(score)
 
     def _train(self, node: Node, round_number: Round) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import agent.core.values as av
 import miner.core.values as mv
 from agent.core import machine as agent_machine
-from flchain.base.fixedpoint import vector_from_bytes
+from flchain.base.fixedpoint import decode_vector
 from flchain.ledger.certificate import verify_certificate
 from flchain.light.follow import build_light_state, restore
 from flchain.rules.blocks import apply_block
@@ -29,7 +29,7 @@ def build_miner(chain: BuiltChain, node: Node, rounds: int) -> MinerState:
         applied, after = apply_block(before, block.header_bytes, block.body_bytes)
         verify_certificate(before.chain, before.validators, after.height, applied.hash, certificate)
         standing = extend(standing, applied, certificate, after)
-    assert chain.genesis.chain_id() == standing.chain.chain
+    assert chain.genesis.compute_id() == standing.chain.chain
     own = [message for message in disk.own if message[0] == standing.chain.height + 1]
     blocks = {block.hash: block for _, _, block in own if block is not None}
     raws = tuple(dict.fromkeys(raw for _, raw, _ in own))
@@ -45,7 +45,7 @@ def build_agent(chain: BuiltChain, node: Node, rounds: int, *, is_mining: bool) 
     if node.disk.position is not None:
         head, model, left_out, saved = node.disk.position
         light = restore(light, head, model, left_out)
-        residual = vector_from_bytes(saved, PARAMETERS_COUNT)
+        residual = decode_vector(saved, PARAMETERS_COUNT)
     miners = [(key.address, key.public_key) for key in chain.miners]
     home = next(e.home for e in chain.genesis.devices if e.public_key == node.identity.public_key)
     first = [bytes(key.address) for key in chain.miners].index(home)

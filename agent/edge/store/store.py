@@ -31,7 +31,7 @@ from agent.edge.store.vectors import (
 from agent.scheduling.energy import UNKNOWN, Energy
 from flchain.base.crypto import Identity
 from flchain.base.errors import ConfigError, InvalidMessage, LedgerCorrupt, MalformedMessage
-from flchain.base.fixedpoint import vector_bytes
+from flchain.base.fixedpoint import encode_vector
 from flchain.base.frozen import replace
 from flchain.base.types import Hash, ModelVector, Round
 from flchain.ledger.state import start_carried
@@ -148,8 +148,8 @@ class Store:
             if carried_number != UNKNOWN_RESIDUAL:
                 carried_count = sum(part.size for part in start_carried(light.params))
                 numbers[carried_number] = find_residual(residuals, carried_number, carried_count)
-                carried = vector_bytes(numbers[carried_number])
-            light = restore(light, Head(header, certificate, sets), vector_bytes(model), carried)
+                carried = encode_vector(numbers[carried_number])
+            light = restore(light, Head(header, certificate, sets), encode_vector(model), carried)
             residual = numbers[number] = find_residual(residuals, number, count)
         query = "SELECT round, commit_raw, reveal_raw, residual, samples, training_ms, will_score FROM work"
         for found, commit, reveal, number, samples, training_ms, will_score in await self._read(

@@ -15,7 +15,7 @@ import aiosqlite
 import numpy as np
 
 from agent.edge.store.packing import accumulate, pack, subtract, unpack
-from flchain.base.fixedpoint import vector_from_bytes
+from flchain.base.fixedpoint import decode_vector
 from flchain.base.frozen import replace
 from flchain.base.types import ModelVector
 
@@ -40,7 +40,7 @@ class Saved:
 def read_vector(encoding: int, data: bytes, count: int) -> ModelVector:
     """Raises ValueError or InvalidMessage if the bytes are not such a vector."""
     if encoding == RAW:
-        return vector_from_bytes(data, count)
+        return decode_vector(data, count)
     if encoding != PACKED:
         raise ValueError(f"a vector of encoding {encoding}")
     return unpack(data, count)

@@ -34,7 +34,7 @@ class SparseIntegers:
     is_positive: Flags
     magnitudes: Wide
 
-    def signed(self) -> Wide:
+    def get_values(self) -> Wide:
         """Return the values."""
         return np.where(self.is_positive, self.magnitudes, -self.magnitudes)
 

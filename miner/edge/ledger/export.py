@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from flchain.base.errors import ConfigError, FlchainError, LedgerCorrupt
-from flchain.base.fixedpoint import vector_bytes
+from flchain.base.fixedpoint import encode_vector
 from flchain.base.types import Height, ModelVector
 from flchain.ledger.block import hash_header
 from flchain.ledger.genesis import Genesis, encode_genesis
@@ -61,7 +61,7 @@ def _write_export(ledger_path: Path, stream: IO[bytes], on_block: OnBlock) -> He
             height = decode_struct(base.head.header, Header, HEADER_BYTES_MAX).height
             problem = f"begins with the state at height {height}; export the ledger of a miner that has all blocks"
             raise ConfigError((f"ledger {ledger_path}: {problem}",))
-        stream.write(encode([FORMAT, encode_genesis(genesis), vector_bytes(state.model)]))
+        stream.write(encode([FORMAT, encode_genesis(genesis), encode_vector(state.model)]))
         for row in ledger.iterate_blocks():
             state = replay_block(state, row)
             stream.write(encode([row.header, row.certificate, row.body]))
@@ -82,7 +82,7 @@ async def import_file(
     state, before = standing.chain, standing.chain.height
     try:
         with file.open("rb") as stream:
-            if _read_item(stream) != (FORMAT, encode_genesis(genesis), vector_bytes(initial_model)):
+            if _read_item(stream) != (FORMAT, encode_genesis(genesis), encode_vector(initial_model)):
                 raise ConfigError((f"import {file}: of another chain than the genesis file, or no export",))
             pending: list[StoredBlock] = []
             try:

@@ -9,7 +9,7 @@ from pathlib import Path
 import aiosqlite
 
 from flchain.base.errors import ConfigError, InvalidMessage, LedgerCorrupt
-from flchain.base.fixedpoint import vector_bytes, vector_from_bytes
+from flchain.base.fixedpoint import decode_vector, encode_vector
 from flchain.base.types import HASH_BYTES, Hash, Height, ModelVector
 from flchain.ledger.block import Block, decode_block, hash_header
 from flchain.ledger.certificate import verify_certificate
@@ -115,7 +115,7 @@ class Ledger:
         db = await open_database(path, MIGRATIONS)
         db.text_factory = bytearray  # no column holds text: what comes as text is damage, and need not be UTF-8
         try:
-            wanted = (encode_genesis(genesis), vector_bytes(initial_model))
+            wanted = (encode_genesis(genesis), encode_vector(initial_model))
             async with transaction(db):
                 row = "INSERT OR IGNORE INTO genesis (id, genesis, initial_model) VALUES (1, ?, ?)"
                 await db.execute(row, wanted)
@@ -309,6 +309,6 @@ def _find_certificate_fault(state: ChainState, block_hash: Hash, certificate: by
 def read_initial_model(stored: bytes, parameters_count: int) -> ModelVector:
     """The model of round 0 as the ledger holds it. Raises LedgerCorrupt."""
     try:
-        return vector_from_bytes(stored, parameters_count)
+        return decode_vector(stored, parameters_count)
     except InvalidMessage as error:
         raise LedgerCorrupt(0, f"the initial model: {error}") from error

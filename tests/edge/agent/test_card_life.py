@@ -18,7 +18,7 @@ from agent.edge.store.schema import MIGRATIONS
 from agent.edge.store.store import ROUNDS_DROPPED, RoundLine, Store
 from agent.edge.store.view import read_position
 from agent.scheduling.energy import Energy
-from flchain.base.fixedpoint import LIMIT, vector_bytes
+from flchain.base.fixedpoint import LIMIT, encode_vector
 from flchain.base.types import Hash, Round
 from flchain.wire.envelope import hash_message
 from tests.support.builders.chain import PARAMETERS_COUNT, Driver
@@ -78,13 +78,12 @@ def test_a_database_of_version_1_is_kept(tmp_path: Path, driver: Driver) -> None
         db.executescript(MIGRATIONS[0])
         db.execute("PRAGMA user_version = 1")
         db.execute("INSERT INTO chain VALUES (1, ?)", (driver.chain.id,))
-        model, residual = vector_bytes(position.light.model), vector_bytes(position.residual)
+        model, residual = encode_vector(position.light.model), encode_vector(position.residual)
         head = position.head
         row = (head.header, head.certificate, head.sets, model, residual)
         db.execute("INSERT INTO position VALUES (1, ?, ?, ?, ?, ?)", row)
-        db.execute(
-            "INSERT INTO work VALUES (1, 2, ?, ?, ?, 40, 1234)", (work.commit, work.reveal, vector_bytes(work.residual))
-        )
+        residual = encode_vector(work.residual)
+        db.execute("INSERT INTO work VALUES (1, 2, ?, ?, ?, 40, 1234)", (work.commit, work.reveal, residual))
         db.execute("INSERT INTO outbox VALUES (?, 2, ?)", (hash_message(work.commit), work.commit))
         db.execute("INSERT INTO rounds VALUES (1, ?, 1, 40, 1234, 5, 6)", (position.light.model_hash,))
     db.close()

@@ -17,7 +17,7 @@ from agent.edge.store.schema import MIGRATIONS
 from agent.edge.store.store import RoundLine, Store
 from agent.scheduling.energy import Energy, EnergySource
 from flchain.base.errors import ConfigError, LedgerCorrupt
-from flchain.base.fixedpoint import vector_bytes
+from flchain.base.fixedpoint import encode_vector
 from flchain.base.types import Hash, Height, Round
 from flchain.ledger.state import hash_carried, hash_model
 from flchain.light.follow import process_body, process_head
@@ -145,7 +145,7 @@ def test_a_store_from_before_devices_mined_goes_on(tmp_path: Path, driver: Drive
 
     async def make() -> None:
         db = await open_database(path, MIGRATIONS[:1])
-        row = (work.round, work.commit, work.reveal, vector_bytes(work.residual), 40, 1234)
+        row = (work.round, work.commit, work.reveal, encode_vector(work.residual), 40, 1234)
         async with transaction(db):
             await db.execute("INSERT INTO work VALUES (1, ?, ?, ?, ?, ?, ?)", row)
         await db.close()

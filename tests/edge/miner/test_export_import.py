@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flchain.base.errors import ConfigError, LedgerCorrupt
-from flchain.base.fixedpoint import vector_bytes
+from flchain.base.fixedpoint import encode_vector
 from flchain.base.types import Height
 from flchain.ledger.genesis import encode_genesis
 from flchain.wire.envelope import encode
@@ -54,7 +54,7 @@ def import_into(path: Path, chain: BuiltChain, file: Path, on_block: Callable[[H
 def write_items(path: Path, driver: Driver, count: int, end: bytes | None = None) -> Path:
     """An export of the first `count` blocks, put together by hand."""
     chain = driver.chain
-    items = [encode([FORMAT, encode_genesis(chain.genesis), vector_bytes(chain.model)])]
+    items = [encode([FORMAT, encode_genesis(chain.genesis), encode_vector(chain.model)])]
     rows = [get_row(driver, index) for index in range(count)]
     items += [encode([row.header, row.certificate, row.body]) for row in rows]
     items.append(encode([END, count.to_bytes(8, "big"), rows[-1].hash]) if end is None else end)

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from flchain.base.errors import ConfigError
-from flchain.base.fixedpoint import vector_bytes
+from flchain.base.fixedpoint import encode_vector
 from flchain.ledger.genesis import Genesis, decode_genesis, encode_genesis
 from flchain.ledger.params import ChainParams
 from flchain.wire.envelope import encode
@@ -181,7 +181,7 @@ def get_driver() -> Driver:
 @lru_cache
 def get_items() -> Items:
     chain, rows = get_driver().chain, [get_row(get_driver(), index) for index in range(BLOCKS)]
-    head = (FORMAT, encode_genesis(chain.genesis), vector_bytes(chain.model))
+    head = (FORMAT, encode_genesis(chain.genesis), encode_vector(chain.model))
     end = (END, BLOCKS.to_bytes(8, "big"), bytes(rows[-1].hash))
     return (head, *((row.header, row.certificate, row.body) for row in rows), end)
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from agent.core import values as av
 from agent.core.machine import step as agent_step
-from flchain.base.fixedpoint import vector_bytes
+from flchain.base.fixedpoint import encode_vector
 from flchain.base.types import Height
 from flchain.ledger.limits import compute_packet_bytes_max
-from flchain.ledger.snapshot import encode_carried, encode_state
+from flchain.ledger.snapshot import build_carried_proof, encode_state
 from flchain.wire.chunks import CHUNK_BYTES, DEVICE_CHUNK_BYTES
 from flchain.wire.envelope import encode, seal
 from flchain.wire.messages import Phase, Proposal
@@ -153,7 +153,7 @@ def get_packets() -> dict[tuple[PacketType, str], Sent]:
         (PacketType.MODEL, "to, to a device"): (
             device,
             PacketType.MODEL,
-            (*parts, vector_bytes(settled.model), encode_carried(settled)),
+            (*parts, encode_vector(settled.model), build_carried_proof(settled)),
         ),
         (PacketType.HEAD, "light, to a light device"): (TOPICS.miner_light(HOME), PacketType.HEAD, parts),
         (PacketType.LIGHT_BODY, "light, to a light device"): (
@@ -164,7 +164,7 @@ def get_packets() -> dict[tuple[PacketType, str], Sent]:
         (PacketType.MODEL, "to, to a light device"): (
             device,
             PacketType.MODEL,
-            (*parts, vector_bytes(settled.model), b""),
+            (*parts, encode_vector(settled.model), b""),
         ),
         (PacketType.DELTAS, "to, to a light device"): (device, PacketType.DELTAS, (*parts, 1, [settled.delta])),
         (PacketType.CHUNK, "body, to a device"): (

@@ -7,7 +7,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 from flchain.base import merkle
-from flchain.ledger.snapshot import decode_carried, decode_state, encode_carried, encode_state
+from flchain.ledger.snapshot import build_carried_proof, decode_state, encode_state, verify_carried_proof
 from flchain.ledger.state_tree import get_leaves
 from flchain.wire.envelope import HEADER_BYTES_MAX, decode, decode_struct, encode
 from flchain.wire.messages import Header, Phase
@@ -102,7 +102,7 @@ def _with_leaf(name: str, path: tuple[int, ...], value: object, parts: list[Any]
 
 
 def get_proof_parts() -> list[Any]:
-    parts = decode(encode_carried(get_state_driver().state), 1_000_000)
+    parts = decode(build_carried_proof(get_state_driver().state), 1_000_000)
     assert isinstance(parts, list)
     return parts
 
@@ -112,7 +112,7 @@ def take_proof(parts: list[Any], *, is_certified: bool = False) -> Outcome:
     driver = get_state_driver()
     changes = {"state_root": merkle.compute_root([parts[1]])} if is_certified else {}
     header = decode_struct(replace_header(driver.blocks[-1], **changes), Header, HEADER_BYTES_MAX)
-    return attempt(lambda: decode_carried(encode(parts), header, driver.state.params))
+    return attempt(lambda: verify_carried_proof(encode(parts), header, driver.state.params))
 
 
 CARRIED = "to, to a full device, beside a model"

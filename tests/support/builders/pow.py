@@ -7,7 +7,14 @@ from collections.abc import Iterable
 
 from flchain.base.crypto import hash_tagged
 from flchain.base.types import Hash
-from flchain.consensus.block_tree import BlockTree, SealedHeader, build_tree, get_branch, get_next_target, grow
+from flchain.consensus.block_tree import (
+    BlockTree,
+    SealedHeader,
+    build_tree,
+    get_branch,
+    get_next_target,
+    insert_connected,
+)
 from flchain.consensus.pow import (
     NONCE_BYTES,
     PowParams,
@@ -94,5 +101,5 @@ def plant(blocks: Iterable[SealedHeader], params: PowParams = PARAMS) -> BlockTr
     """A tree in which these have been inserted in this order."""
     tree = build_tree(params, GENESIS)
     for block in blocks:
-        tree = grow(tree, block, believe)
+        tree = insert_connected(tree, block, believe)
     return tree

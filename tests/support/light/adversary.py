@@ -17,11 +17,11 @@ import msgspec
 
 from flchain.base.crypto import Identity
 from flchain.base.errors import InvalidMessage
-from flchain.base.fixedpoint import vector_bytes
+from flchain.base.fixedpoint import encode_vector
 from flchain.base.types import Address, Power, UnixMillis
 from flchain.ledger.block import compute_body_roots, hash_header, is_settling
 from flchain.ledger.certificate import PRECOMMIT
-from flchain.ledger.snapshot import encode_carried
+from flchain.ledger.snapshot import build_carried_proof
 from flchain.ledger.state import Validator, compute_validators_hash, hash_carried, hash_model
 from flchain.light.body import LightBody
 from flchain.light.follow import (
@@ -222,7 +222,7 @@ class Game:
             is_change = header.validators_hash != header.next_validators_hash
             if header.height > self.light.height and (is_change or header.height == top):
                 self.light = process_head(self.light, self.driver.get_head(header.height), clock_ms)
-        model, carried = vector_bytes(self.driver.state.model), encode_carried(self.driver.state)
+        model, carried = encode_vector(self.driver.state.model), build_carried_proof(self.driver.state)
         self.light = process_snapshot(self.light, self.driver.get_head(top), model, carried, clock_ms)
         self.check()
         if self.light.height != top or not self.light.is_synced:
@@ -250,12 +250,12 @@ class Game:
                 return process_body(self.light, height, data)
         head = forge(self, move)
         if move.as_snapshot:
-            return process_snapshot(self.light, head, vector_bytes(self.driver.chain.model), b"", self.clock_ms)
+            return process_snapshot(self.light, head, encode_vector(self.driver.chain.model), b"", self.clock_ms)
         return process_head(self.light, head, self.clock_ms)
 
     def _hear_snapshot(self, height: int, model: int, carried: int | None) -> LightState:
-        vector = vector_bytes(self.driver.states[self._place(model)].model)
-        proof = b"" if carried is None else encode_carried(self.driver.states[self._place(carried)])
+        vector = encode_vector(self.driver.states[self._place(model)].model)
+        proof = b"" if carried is None else build_carried_proof(self.driver.states[self._place(carried)])
         return process_snapshot(self.light, self.driver.get_head(self._place(height)), vector, proof, self.clock_ms)
 
     def _get_body(self, number: int) -> DecodedBody:

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import msgspec
 
-from flchain.base.fixedpoint import vector_bytes
-from flchain.codecs import carried_bytes
-from flchain.ledger.snapshot import encode_carried
+from flchain.base.fixedpoint import encode_vector
+from flchain.codecs import encode_carried
+from flchain.ledger.snapshot import build_carried_proof
 from flchain.light.body import build_light_body
 from flchain.light.follow import LightState, process_body, process_head
 from flchain.light.trust import Head
@@ -56,7 +56,7 @@ def end_of_round(driver: Driver, number: int) -> int:
 
 def snapshot_of(driver: Driver, height: int) -> tuple[Head, bytes, bytes]:
     state = driver.states[height]
-    return driver.get_head(height), vector_bytes(state.model), encode_carried(state)
+    return driver.get_head(height), encode_vector(state.model), build_carried_proof(state)
 
 
 def feed_light_body(light: LightState, driver: Driver, height: int) -> LightState:
@@ -80,6 +80,6 @@ def certify_header(driver: Driver, height: int, **changes: object) -> tuple[byte
 def as_value(light: LightState) -> tuple[object, ...]:
     """All of a state, to compare."""
     fields = {name: getattr(light, name) for name in LightState.__dataclass_fields__}
-    fields["model"] = vector_bytes(light.model)
-    fields["carried"] = None if light.carried is None else carried_bytes(light.carried)
+    fields["model"] = encode_vector(light.model)
+    fields["carried"] = None if light.carried is None else encode_carried(light.carried)
     return tuple(repr(item) if isinstance(item, dict) else item for item in fields.values())

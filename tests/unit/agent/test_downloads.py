@@ -12,7 +12,7 @@ from agent.core import values as av
 from agent.core.downloads import STALLED_MS, STALLS_MAX, WINDOW_MS
 from agent.core.machine import build_agent_state
 from agent.core.machine import step as agent_step
-from flchain.base.fixedpoint import vector_bytes
+from flchain.base.fixedpoint import encode_vector
 from flchain.base.types import Millis
 from flchain.light.follow import build_light_state
 from flchain.wire import chunks
@@ -146,7 +146,7 @@ def test_a_model_is_drawn_in_small_lots_and_taken() -> None:
     total = count_chunks(answer.sent._kept[next(iter(answer.sent._kept))][0], PIECE)
     answer.run()
     assert answer.agent.light.is_synced and not answer.agent.drawings
-    assert vector_bytes(answer.agent.light.model) == vector_bytes(driver.state.model)
+    assert encode_vector(answer.agent.light.model) == encode_vector(driver.state.model)
     assert sorted(answer.pieces) == list(range(total))
     assert answer.longest * answer.piece_ms <= 1.6 * WINDOW_MS
     assert {envelope.kind for envelope in answer.asks} == {Kind.RESUME}

@@ -29,10 +29,10 @@ from agent.core.values import (
     TrainingDone,
     TrainingFailed,
 )
-from flchain.base.fixedpoint import vector_bytes
+from flchain.base.fixedpoint import encode_vector
 from flchain.base.types import Hash, Millis, Round
-from flchain.codecs import carried_bytes
-from flchain.ledger.snapshot import encode_carried
+from flchain.codecs import encode_carried
+from flchain.ledger.snapshot import build_carried_proof
 from flchain.light.follow import build_light_state, restore
 from flchain.wire.envelope import Envelope, open_envelope, seal
 from flchain.wire.messages import Ask, Kind, Phase, Receipt, Want
@@ -71,7 +71,7 @@ def body(driver: Driver, height: int, data: bytes | None = None) -> PacketReceiv
 
 
 def snapshot(driver: Driver) -> PacketReceived:
-    vectors = vector_bytes(driver.state.model), encode_carried(driver.state)
+    vectors = encode_vector(driver.state.model), build_carried_proof(driver.state)
     fields = (driver.blocks[-1].header_bytes, driver.certificates[-1], b"", *vectors)
     topic = TOPICS.miner_to(HOME.address, CHAIN.devices[0].address)
     return PacketReceived(topic, encode_packet(PacketType.MODEL, *fields))
@@ -174,7 +174,7 @@ def test_saved_position_is_always_one_that_a_restart_accepts() -> None:
     assert saved
     for position in saved:
         assert position.light.carried is not None
-        vectors = vector_bytes(position.light.model), carried_bytes(position.light.carried)
+        vectors = encode_vector(position.light.model), encode_carried(position.light.carried)
         restored = restore(build_agent().light, position.head, *vectors)
         assert restored.model_hash == position.light.model_hash
 

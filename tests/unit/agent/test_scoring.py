@@ -27,7 +27,7 @@ from agent.core.values import (
     TimerFired,
     TrainingDone,
 )
-from flchain.base.fixedpoint import add, vector_bytes
+from flchain.base.fixedpoint import add, encode_vector
 from flchain.base.types import Address, Millis, Round
 from flchain.light.follow import build_light_state
 from flchain.rules.settle import compute_delta, group_by_home
@@ -149,7 +149,7 @@ def test_every_model_is_asked_for_once_one_at_a_time_and_never_its_own_update() 
         model = driver.state.model
         if parts:
             model = add(model, compute_delta(params, driver.state.chain, Round(1), parts))
-        assert vector_bytes(effect.model) == vector_bytes(model)
+        assert encode_vector(effect.model) == encode_vector(model)
 
 
 def test_the_only_device_of_a_miner_tests_its_update_as_that_miners_aggregate() -> None:

@@ -82,10 +82,10 @@ def test_division_by_no_count_is_refused(denominator: int) -> None:
 def test_bytes_are_little_endian_and_come_back() -> None:
     """The hashed form is fixed, whatever the machine's own byte order."""
     values = np.array([1, -2, LIMIT], dtype=np.int32)
-    data = fixedpoint.vector_bytes(values)
+    data = fixedpoint.encode_vector(values)
     assert data.hex() == "01000000feffffffffffff7f"
-    assert fixedpoint.vector_bytes(values.astype(">i4").view()) == data
-    back = fixedpoint.vector_from_bytes(data, 3)
+    assert fixedpoint.encode_vector(values.astype(">i4").view()) == data
+    back = fixedpoint.decode_vector(data, 3)
     assert back.tolist() == values.tolist()
     assert back.flags.writeable
 
@@ -94,4 +94,4 @@ def test_bytes_are_little_endian_and_come_back() -> None:
 def test_bytes_of_no_vector_are_refused(data: bytes) -> None:
     """A wrong length, or the one int32 outside the symmetric range, is the peer's fault."""
     with pytest.raises(MalformedUpdate):
-        fixedpoint.vector_from_bytes(data, 2)
+        fixedpoint.decode_vector(data, 2)

@@ -36,7 +36,7 @@ import sys
 import numpy as np
 from flchain.aggregation import AGGREGATION_RULES, WeightedUpdate
 from flchain.codecs import CODECS, compute_codec_seed
-from flchain.base.fixedpoint import add, to_fixed, to_float, vector_bytes
+from flchain.base.fixedpoint import add, to_fixed, to_float, encode_vector
 from flchain.privacy import MECHANISMS
 from tests.support.flush_to_zero import are_subnormals_on, switch_subnormals_off
 from tests.vectors.make_codecs import LEVELS
@@ -60,10 +60,10 @@ for name, mechanism in MECHANISMS.items():
         delta = to_fixed(noised)
         assert to_fixed(to_float(delta)).tobytes() == delta.tobytes() or abs(delta).max() > 2**24
         updates.append(WeightedUpdate(bytes([number]) * 20, 1 + number, delta))
-        print(name, vector_bytes(delta).hex())
+        print(name, encode_vector(delta).hex())
     for name, rule in AGGREGATION_RULES.items():
         total = rule.aggregate(tuple(updates))
-        print(name, vector_bytes(total).hex(), to_float(add(total, updates[0].delta)).tobytes().hex())
+        print(name, encode_vector(total).hex(), to_float(add(total, updates[0].delta)).tobytes().hex())
     for codec, levels in LEVELS.items():
         for level in levels:
             encoded = CODECS[codec].encode(updates[2].delta, np.zeros(4000, np.int32), level, seed)

@@ -274,4 +274,4 @@ def test_quorum_is_strictly_more_than_two_thirds() -> None:
     assert [six.is_quorum(power) for power in (4, 5)] == [False, True]
     assert [six.is_one_honest(power) for power in (2, 3)] == [False, True]
     weighted = ValidatorSet(((name(0), Power(5)), (name(1), Power(1)), (name(2), Power(1))))
-    assert (weighted.total_power, weighted.power_of(name(0)), weighted.power_of(name(9))) == (7, 5, 0)
+    assert (weighted.total_power, weighted.get_power(name(0)), weighted.get_power(name(9))) == (7, 5, 0)

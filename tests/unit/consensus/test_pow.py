@@ -20,8 +20,8 @@ from flchain.consensus.block_tree import (
     SealedHeader,
     build_tree,
     get_branch,
-    grow,
     insert,
+    insert_connected,
     pop_orphans,
 )
 from flchain.consensus.pow import (
@@ -196,7 +196,7 @@ def test_real_seals_build_a_tree() -> None:
     """Blocks with nonces that were searched for are taken; one with another block's nonce changes nothing."""
     tree = build_tree(PARAMS, GENESIS)
     for height in range(1, 6):
-        tree = grow(tree, mine(tree, tree.tip, INTERVAL_MS * height))
+        tree = insert_connected(tree, mine(tree, tree.tip, INTERVAL_MS * height))
     assert [block.header.height for block in get_branch(tree)] == [0, 1, 2, 3, 4, 5]
     with pytest.raises(BadSeal):
         insert(tree, replace(mine(tree, tree.tip, 9_000), hash=BLOCK))
@@ -271,7 +271,7 @@ def test_an_invalid_orphan_is_dropped_when_its_parent_comes() -> None:
     tree = build_tree(PARAMS, GENESIS)
     first = mine(tree, GENESIS, 1_000)
     fake = make_header(first.hash, 2)
-    tree = grow(grow(tree, fake), first)
+    tree = insert_connected(insert_connected(tree, fake), first)
     assert (tree.tip, tree.orphans) == (first.hash, {})
     assert pop_orphans(tree, first.hash) == (tree, ())
 

@@ -10,7 +10,7 @@ import pytest
 
 from flchain.base.errors import MalformedUpdate, OversizedMessage
 from flchain.base.types import Address, BasisPoints, Millis, Power, Stake, UnixMillis, View
-from flchain.codecs import CODECS, DOWNSTREAM_RULES, carried_bytes
+from flchain.codecs import CODECS, DOWNSTREAM_RULES, encode_carried
 from flchain.ledger.block import Block
 from flchain.ledger.limits import (
     SCORE_ENTRY_BYTES,
@@ -106,7 +106,7 @@ def test_what_devices_download_fits(downstream: str) -> None:
     changes |= {"downstream_codec": downstream, "downstream_level": LEVELS_DOWN[downstream]}
     params = msgspec.structs.replace(PARAMS, **changes)
     rule, count = DOWNSTREAM_RULES[downstream], params.parameters_count
-    model, carried = bytes(4 * count), carried_bytes(rule.start(count, params.downstream_level))
+    model, carried = bytes(4 * count), encode_carried(rule.start(count, params.downstream_level))
     longest = bytes(rule.payload_bytes_max(count, params.downstream_level))
     body = encode_struct(LightBody(bytes(32), bytes(32), Settlement(tuple(d.address for d in CHAIN.devices)), longest))
     head = b"h" * 1_024, b"c" * 8_192, b"s" * 9_216

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flchain.base.errors import InvalidMessage, MalformedMessage, OversizedMessage
-from flchain.codecs import carried_bytes
+from flchain.codecs import encode_carried
 from flchain.ledger.limits import compute_state_bytes_max
 from flchain.ledger.snapshot import decode_state, encode_state
 from flchain.ledger.state import ChainState
@@ -52,7 +52,7 @@ def test_every_state_comes_back_as_it_was() -> None:
             if item.name not in ("model", "carried", "delta"):
                 assert getattr(found, item.name) == getattr(state, item.name), item.name
         assert found.model.tolist() == state.model.tolist()
-        assert carried_bytes(found.carried) == carried_bytes(state.carried)
+        assert encode_carried(found.carried) == encode_carried(state.carried)
 
 
 def test_a_restored_state_goes_on_as_the_original() -> None:

@@ -11,10 +11,10 @@ from agent.core.machine import build_agent_state, step
 from agent.core.values import AgentConfig, AgentState, Effect, PacketReceived, Publish, Report, SavePosition
 from agent.settings import AgentSettings, MiningSettings
 from flchain.base.errors import BadCertificate
-from flchain.base.fixedpoint import vector_bytes
+from flchain.base.fixedpoint import encode_vector
 from flchain.base.types import Height, Millis
 from flchain.ledger.certificate import trim_certificate, verify_certificate
-from flchain.ledger.snapshot import encode_carried
+from flchain.ledger.snapshot import build_carried_proof
 from flchain.light.follow import LightState, build_light_state, restore
 from flchain.wire.envelope import CERTIFICATE_BYTES_MAX, decode_struct, encode_struct, open_envelope
 from flchain.wire.messages import Certificate, Phase, Want
@@ -147,8 +147,8 @@ def test_a_trimmed_certificate_is_valid_and_has_no_signature_too_many(powers: li
 def restart(effects: list[Effect], is_full: bool) -> AgentState:
     """A device that begins from what it saved last, with another setting."""
     saved = [effect for effect in effects if isinstance(effect, SavePosition)][-1]
-    proof = b"" if saved.light.carried is None else b"".join(vector_bytes(part) for part in saved.light.carried)
-    light = restore(start(is_full), saved.head, vector_bytes(saved.light.model), proof)
+    proof = b"" if saved.light.carried is None else b"".join(encode_vector(part) for part in saved.light.carried)
+    light = restore(start(is_full), saved.head, encode_vector(saved.light.model), proof)
     return replace(build_agent(light), head=saved.head)
 
 
@@ -166,7 +166,7 @@ def test_a_light_device_that_becomes_full_asks_for_what_is_carried(driver: Drive
     assert get_asked(effects) == [Want.FULL_MODEL]
     assert not [effect for effect in effects if isinstance(effect, Report)]
     head, after = driver.get_head(second[-1]), driver.states[second[-1]]
-    parts = (head.header, head.certificate, b"", vector_bytes(after.model), encode_carried(after))
+    parts = (head.header, head.certificate, b"", encode_vector(after.model), build_carried_proof(after))
     topic = TOPICS.miner_to(HOME.address, ME.address)
     state, _ = hear(state, topic, encode_packet(PacketType.MODEL, *parts))
     state, effects = follow(state, driver, range(second[-1] + 1, end_of_round(driver, 3) + 1))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from flchain.aggregation import AGGREGATION_RULES
-from flchain.base.fixedpoint import vector_bytes, vector_from_bytes
+from flchain.base.fixedpoint import decode_vector, encode_vector
 from flchain.base.types import Address, UnixMillis
 from flchain.codecs import CODECS, DOWNSTREAM_RULES
 from flchain.consensus import PROPOSER_RULES
@@ -45,7 +45,7 @@ def recorded(request) -> RecordedChain:
 
 def read_genesis(recorded: RecordedChain) -> tuple[Genesis, ChainState]:
     genesis = decode_genesis(recorded.genesis)
-    return genesis, build_genesis_state(genesis, vector_from_bytes(recorded.model, genesis.params.parameters_count))
+    return genesis, build_genesis_state(genesis, decode_vector(recorded.model, genesis.params.parameters_count))
 
 
 def replay(recorded: RecordedChain) -> Iterator[tuple[ChainState, RecordedBlock, Body, ChainState]]:
@@ -95,7 +95,7 @@ def test_a_state_comes_back_from_its_bytes_at_every_height(recorded):
     for _, said, _, after in replay(recorded):
         restored = decode_state(encode_state(after), said.header, after.params, STATE_BYTES_MAX)
         assert compute_state_root(restored) == said.state_root
-        assert vector_bytes(restored.model) == vector_bytes(after.model)
+        assert encode_vector(restored.model) == encode_vector(after.model)
 
 
 @pytest.mark.parametrize("is_full", [True, False], ids=["full", "light"])

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from flchain.base.errors import BadCertificate
-from flchain.base.fixedpoint import vector_bytes
+from flchain.base.fixedpoint import encode_vector
 from flchain.base.types import Address, View
-from flchain.ledger.snapshot import encode_carried
+from flchain.ledger.snapshot import build_carried_proof
 from flchain.ledger.state import build_genesis_state, compute_validators_hash, find_candidate
 from flchain.light.follow import build_light_state, process_head, process_snapshot
 from flchain.light.trust import verify_final
@@ -216,7 +216,7 @@ def test_a_device_takes_the_model_of_the_very_header_that_changes_the_validators
     light = process_head(build_light_state(CHAIN.genesis, CHAIN.model), driver.get_head(top), NO_CLOCK)
     assert not light.is_synced
     light = process_snapshot(
-        light, driver.get_head(top), vector_bytes(driver.state.model), encode_carried(driver.state), NO_CLOCK
+        light, driver.get_head(top), encode_vector(driver.state.model), build_carried_proof(driver.state), NO_CLOCK
     )
     assert light.is_synced
     head = replace(driver.get_head(top), certificate=driver.certificates[top - 2])

@@ -16,8 +16,8 @@ from flchain.wire.chunks import (
     Assembly,
     Partial,
     compute_pushed_chunk_bytes,
+    get_missing_ranges,
     iterate_indices,
-    list_missing,
     process_chunk,
     split_packet,
 )
@@ -228,12 +228,12 @@ def test_what_is_missing_is_told_in_ranges() -> None:
     """From an index on, at most so many chunks, at most so many ranges: the first that are missing."""
     here = {0, 1, 5, 6, 7, 9}
     partial = Partial(12, dict.fromkeys(here, PIECE))
-    assert list_missing(partial) == ((2, 3), (8, 1), (10, 2))
-    assert list_missing(partial, count_max=2) == ((2, 2),)
-    assert list_missing(partial, first=6, count_max=2) == ((8, 1), (10, 1))
-    assert list_missing(Partial(3, dict.fromkeys(range(3), PIECE))) == ()
+    assert get_missing_ranges(partial) == ((2, 3), (8, 1), (10, 2))
+    assert get_missing_ranges(partial, count_max=2) == ((2, 2),)
+    assert get_missing_ranges(partial, first=6, count_max=2) == ((8, 1), (10, 1))
+    assert get_missing_ranges(Partial(3, dict.fromkeys(range(3), PIECE))) == ()
     comb = Partial(100, dict.fromkeys(range(0, 100, 2), PIECE))
-    assert list_missing(comb) == tuple((index, 1) for index in range(1, 2 * RANGES_MAX, 2))
+    assert get_missing_ranges(comb) == tuple((index, 1) for index in range(1, 2 * RANGES_MAX, 2))
 
 
 def test_ranges_of_a_stranger_are_bounded() -> None:

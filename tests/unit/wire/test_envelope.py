@@ -58,7 +58,7 @@ def test_committed_structs_are_read(name: str) -> None:
 def test_chain_id_is_the_hash_of_the_genesis_bytes() -> None:
     """The chain id in messages follows from the genesis bytes alone."""
     again = decode_struct(bytes.fromhex(VECTORS["structs"]["genesis"]), type(CHAIN.genesis), 100_000)
-    assert again.chain_id().hex() == VECTORS["chain"]
+    assert again.compute_id().hex() == VECTORS["chain"]
 
 
 # -------------------------------------------------------------------------------------------- signatures

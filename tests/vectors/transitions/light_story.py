@@ -91,7 +91,7 @@ class Told:
     def snapshot(self, is_full: bool = True, **changes: Any) -> dict[str, Any]:
         """The event of the whole model."""
         vector = struct.pack(f"<{SIZE}i", *(int(v) for v in self.after.model))
-        carried = snapshot.encode_carried(self.after) if is_full else b""
+        carried = snapshot.build_carried_proof(self.after) if is_full else b""
         return self.head() | {"kind": "snapshot", "vector": vector, "carried": carried} | changes
 
     def deltas(self, first: int, payloads: Sequence[object]) -> dict[str, Any]:

@@ -161,13 +161,13 @@ def read_snapshot(before: ChainState, given: Given) -> Outcome:
 
 def write_carried(before: ChainState, _given: Given) -> Outcome:
     """What is carried, as it travels."""
-    return {"data": snapshot.encode_carried(before)}
+    return {"data": snapshot.build_carried_proof(before)}
 
 
 def read_carried(before: ChainState, given: Given) -> Outcome:
     """What is carried after it has travelled."""
     header = envelope.decode_struct(given["header"], messages.Header, envelope.HEADER_BYTES_MAX)
-    return {"carried": snapshot.decode_carried(given["data"], header, before.params)}
+    return {"carried": snapshot.verify_carried_proof(given["data"], header, before.params)}
 
 
 def verify_certificate(before: ChainState, given: Given) -> Outcome:

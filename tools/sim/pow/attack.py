@@ -11,7 +11,7 @@ from math import comb
 
 from flchain.base.crypto import hash_tagged
 from flchain.base.types import Hash
-from flchain.consensus.block_tree import BlockTree, SealedHeader, build_tree, grow
+from flchain.consensus.block_tree import BlockTree, SealedHeader, build_tree, insert_connected
 from flchain.consensus.pow import NONCE_BYTES, PowParams, compute_seal_hash, compute_target
 from tools.sim.pow.network import RoundNetwork
 
@@ -66,7 +66,7 @@ def _accept_seal(block_hash: Hash, _target: int, seal: bytes) -> int:
 
 def _tell(tree: BlockTree, secret: list[SealedHeader]) -> BlockTree:
     for block in secret:
-        tree = grow(tree, block, _accept_seal)
+        tree = insert_connected(tree, block, _accept_seal)
     return tree
 
 

@@ -182,7 +182,7 @@ def _build_damaged(to: Recorder) -> None:
 def _build_carried(to: Recorder) -> None:
     for name, before in (("the world", WORLD), ("a full round", make_full())):
         to.add(f"carried, {name}", "What is carried, with its proof.", "write_carried", before)
-    data, header = snapshot.encode_carried(WORLD), make_header(WORLD)
+    data, header = snapshot.build_carried_proof(WORLD), make_header(WORLD)
     given: dict[str, Any] = {"data": data, "header": header}
     to.add("carried, read", "What is carried, as it was.", "read_carried", WORLD, **given)
     carried, totals, count, path = cbor2.loads(data)
@@ -216,7 +216,7 @@ def _build_carried(to: Recorder) -> None:
     sketched = with_params(WORLD, downstream_codec="count-sketch", downstream_level=1)
     two = replace(sketched, carried=(make_vector(3, 5), make_vector(4, 5)))
     two = replace(two, carried_hash=_hash_carried(two))
-    given = {"data": snapshot.encode_carried(two), "header": make_header(two)}
+    given = {"data": snapshot.build_carried_proof(two), "header": make_header(two)}
     to.add("carried, two tables", "Momentum and error, each its own.", "read_carried", two, **given)
 
 
