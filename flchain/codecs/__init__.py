@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from flchain.codecs.adaptive import ADAPTIVE
 from flchain.codecs.codec import NO_SEED, Codec, Encoded, compute_codec_seed
+from flchain.codecs.compressed import Carried, Compressed, count_carried_bytes, decode_carried, encode_carried
 from flchain.codecs.count_sketch import COUNT_SKETCH
 from flchain.codecs.delta_entropy import DELTA_ENTROPY
 from flchain.codecs.downstream import DOWNSTREAM_RULES, Downstream
-from flchain.codecs.downstream_values import Carried, Settled, count_carried_bytes, decode_carried, encode_carried
 from flchain.codecs.identity import IDENTITY
 from flchain.codecs.qsgd import QSGD
 from flchain.codecs.random_mask import RANDOM_MASK
@@ -31,9 +31,9 @@ __all__ = [
     "NO_SEED",
     "Carried",
     "Codec",
+    "Compressed",
     "Downstream",
     "Encoded",
-    "Settled",
     "compute_codec_seed",
     "count_carried_bytes",
     "decode_carried",

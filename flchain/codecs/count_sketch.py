@@ -2,9 +2,9 @@
 
 A count sketch (Charikar et al. 2002) is a table of ROWS rows. Row r adds parameter i, with a sign of its own, to one of
 its columns; the median over the rows estimates the parameter. Sketches add up as vectors do, so a device keeps nothing:
-the aggregator sums tables, and carries momentum and error as tables (`settle`, Alg. 1 of the paper). Here every node is
-the aggregator, so all of this runs in integers. The hashes are constants, the same in all rounds, as momentum and error
-require.
+the aggregator sums tables, and carries momentum and error as tables (`compress`, Alg. 1 of the paper). Here every node
+is the aggregator, so all of this runs in integers. The hashes are constants, the same in all rounds, as momentum and
+error require.
 
 `level` is parameters per cell: columns = max(1, P // (ROWS * level)), one byte for each of the ROWS * columns cells.
 
@@ -26,7 +26,7 @@ from flchain.codecs import top_k
 from flchain.codecs.bits.selection import check_level
 from flchain.codecs.bits.uniform import draw_uniform
 from flchain.codecs.codec import NO_SEED, Codec, Encoded
-from flchain.codecs.downstream_values import Carried, Settled
+from flchain.codecs.compressed import Carried, Compressed
 
 ROWS = 5
 COLUMNS_PER_KEPT = 10
@@ -140,7 +140,7 @@ def decode_table(payload: bytes, parameters_count: int, level: int) -> ModelVect
 
 
 def decode(payload: bytes, parameters_count: int, level: int, seed: bytes = NO_SEED) -> ModelVector:
-    """Return what one update alone says: the largest estimates, as `settle` would take them out of its table."""
+    """Return what one update alone says: the largest estimates, as `compress` would take them out of its table."""
     table = decode_table(payload, parameters_count, level)
     return _take_out(table, parameters_count, level).delta
 
@@ -156,7 +156,7 @@ def start(parameters_count: int, level: int) -> Carried:
     return np.zeros(cells, dtype=np.int32), np.zeros(cells, dtype=np.int32)
 
 
-def settle(table: ModelVector, carried: Carried, parameters_count: int, level: int) -> Settled:
+def compress(table: ModelVector, carried: Carried, parameters_count: int, level: int) -> Compressed:
     """Run one round of Alg. 1 (lines 10 to 16): S_u = rho S_u + S; S_e += S_u; take the largest out of S_e.
 
     `table` is the weighted mean of the round's tables: only a linear rule fits. As in the authors' code, momentum is
@@ -168,23 +168,23 @@ def settle(table: ModelVector, carried: Carried, parameters_count: int, level: i
     taken = _take_out(error, parameters_count, level)
     found = sketch(taken.delta, level)
     error = fixedpoint.saturate(error.astype(np.int64) - found)
-    return Settled(taken.payload, taken.delta, (np.where(found != 0, np.int32(0), momentum), error))
+    return Compressed(taken.payload, taken.delta, (np.where(found != 0, np.int32(0), momentum), error))
 
 
 def _scale(values: ModelVector, share_bp: int) -> Wide:
     return fixedpoint.divide_rounded(values.astype(np.int64) * share_bp, SHARE_ALL)
 
 
-def _take_out(table: ModelVector, parameters_count: int, level: int) -> Settled:
+def _take_out(table: ModelVector, parameters_count: int, level: int) -> Compressed:
     """Return the largest estimates as a `top_k` payload, and the vector that it decodes to."""
     estimates = estimate(table, parameters_count, level)
-    sparsity = compute_settled_level(parameters_count, level)
+    sparsity = compute_payload_level(parameters_count, level)
     payload = top_k.encode(estimates, np.zeros_like(estimates), sparsity).payload
-    return Settled(payload, top_k.decode(payload, parameters_count, sparsity), ())
+    return Compressed(payload, top_k.decode(payload, parameters_count, sparsity), ())
 
 
-def compute_settled_level(parameters_count: int, level: int) -> int:
-    """Return the level of `top_k` at which a settled change travels."""
+def compute_payload_level(parameters_count: int, level: int) -> int:
+    """Return the level of `top_k` at which a compressed change travels."""
     return parameters_count // compute_kept(parameters_count, level)
 
 

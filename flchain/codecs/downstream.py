@@ -1,13 +1,13 @@
 """The change that a round makes, compressed for the download, by name (Sattler et al. 2019, arXiv 1903.02891, Alg. 2).
 
-Every node that aggregates (validators, full nodes) runs `settle` on the round's aggregate; all encoders are in
+Every node that aggregates (validators, full nodes) runs `compress` on the round's aggregate; all encoders are in
 integers, so they get the same payload. The global model changes by what the payload decodes to, and what was cut off
 is carried into the next round (error feedback at the aggregator). A device one round behind takes the payload, adds
 its vector and compares the model's hash with the header's; nobody has to trust the payload.
 
     carried = rule.start(parameters_count, level)            # at genesis
-    settled = rule.settle(aggregate, carried, parameters_count, level)
-    model = add(model, settled.delta)
+    compressed = rule.compress(aggregate, carried, parameters_count, level)
+    model = add(model, compressed.delta)
 
 An aggregation rule makes the aggregate from decoded updates, or, under `count-sketch`, from their tables
 (`Codec.decode_summary`): there the rule must be linear, and codec and level the same in both directions.
@@ -23,7 +23,7 @@ import numpy as np
 from flchain.base.types import ModelVector
 from flchain.codecs import adaptive, count_sketch, delta_entropy, identity, sparse_ternary, top_k
 from flchain.codecs.codec import Codec
-from flchain.codecs.downstream_values import Carried, Settled
+from flchain.codecs.compressed import Carried, Compressed
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Downstream:
 
     start: Callable[[int, int], Carried]
     """(parameters_count, level) -> what is carried into round 1."""
-    settle: Callable[[ModelVector, Carried, int, int], Settled]
+    compress: Callable[[ModelVector, Carried, int, int], Compressed]
     """(aggregate, carried, parameters_count, level) -> the compressed change, and what is carried on."""
     decode: Callable[[bytes, int, int], ModelVector]
     """(payload, parameters_count, level) -> the change of the model, (P,). Raises MalformedUpdate."""
@@ -46,19 +46,19 @@ def _carry_error(codec: Codec) -> Downstream:
     def start(parameters_count: int, level: int) -> Carried:
         return (np.zeros(parameters_count, dtype=np.int32),)
 
-    def settle(aggregate: ModelVector, carried: Carried, parameters_count: int, level: int) -> Settled:
+    def compress(aggregate: ModelVector, carried: Carried, parameters_count: int, level: int) -> Compressed:
         encoded = codec.encode(aggregate, carried[0], level)
-        return Settled(encoded.payload, codec.decode(encoded.payload, parameters_count, level), (encoded.residual,))
+        return Compressed(encoded.payload, codec.decode(encoded.payload, parameters_count, level), (encoded.residual,))
 
-    return Downstream(start, settle, codec.decode, codec.payload_bytes_max)
-
-
-def _decode_sketch_settled(payload: bytes, parameters_count: int, level: int) -> ModelVector:
-    return top_k.decode(payload, parameters_count, count_sketch.compute_settled_level(parameters_count, level))
+    return Downstream(start, compress, codec.decode, codec.payload_bytes_max)
 
 
-def _compute_sketch_settled_bytes_max(parameters_count: int, level: int) -> int:
-    return top_k.payload_bytes_max(parameters_count, count_sketch.compute_settled_level(parameters_count, level))
+def _decode_sketch_payload(payload: bytes, parameters_count: int, level: int) -> ModelVector:
+    return top_k.decode(payload, parameters_count, count_sketch.compute_payload_level(parameters_count, level))
+
+
+def _compute_sketch_bytes_max(parameters_count: int, level: int) -> int:
+    return top_k.payload_bytes_max(parameters_count, count_sketch.compute_payload_level(parameters_count, level))
 
 
 DOWNSTREAM_RULES: dict[str, Downstream] = {
@@ -68,6 +68,6 @@ DOWNSTREAM_RULES: dict[str, Downstream] = {
     "delta-entropy": _carry_error(delta_entropy.DELTA_ENTROPY),
     "adaptive": _carry_error(adaptive.ADAPTIVE),
     "count-sketch": Downstream(
-        count_sketch.start, count_sketch.settle, _decode_sketch_settled, _compute_sketch_settled_bytes_max
+        count_sketch.start, count_sketch.compress, _decode_sketch_payload, _compute_sketch_bytes_max
     ),
 }

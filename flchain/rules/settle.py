@@ -210,8 +210,8 @@ def compute_step(
         updates = tuple(WeightedUpdate(r.sender, r.samples, summary) for r, summary in summaries)
         aggregate = AGGREGATION_RULES[params.aggregation].aggregate(updates)
     rule = DOWNSTREAM_RULES[params.downstream_codec]
-    settled = rule.settle(aggregate, carried, params.parameters_count, params.downstream_level)
-    return ModelStep(add(base, settled.delta), settled.payload, settled.carried)
+    compressed = rule.compress(aggregate, carried, params.parameters_count, params.downstream_level)
+    return ModelStep(add(base, compressed.delta), compressed.payload, compressed.carried)
 
 
 def apply_delta(params: ChainParams, base: ModelVector, delta: bytes) -> ModelVector:

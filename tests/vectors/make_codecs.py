@@ -63,9 +63,9 @@ def settle_case(rule: str, level: int) -> dict[str, Any]:
         if codec.decode_summary is not None:
             payload = codec.encode(aggregate, np.zeros_like(aggregate), level).payload
             aggregate = codec.decode_summary(payload, SIZE, level)
-        settled = downstream.settle(aggregate, carried, SIZE, level)
-        carried = settled.carried
-        payloads.append(settled.payload.hex())
+        compressed = downstream.compress(aggregate, carried, SIZE, level)
+        carried = compressed.carried
+        payloads.append(compressed.payload.hex())
     return {"rule": rule, "level": level, "payloads": payloads}
 
 

@@ -85,16 +85,17 @@ class Rounds:
         for payload in [mine.payload, *(self._draw_payload() for _ in range(DEVICES - 1))]:
             total += codec.decode(payload, self._plan.parameters, level)
         mean = (total // DEVICES).astype(np.int32)
-        settled = DOWNSTREAM_RULES[CODEC].settle(mean, self._carried, self._plan.parameters, level)
+        compressed = DOWNSTREAM_RULES[CODEC].compress(mean, self._carried, self._plan.parameters, level)
         reveal = Reveal(number, bytes(SALT_BYTES), 100, mine.payload)
         reveal_raw = seal(reveal, chain, me)
         commitment = compute_update_commitment(chain, me.address, reveal)
         commit_raw = seal(Commit(number, commitment, False), chain, me)
-        self._model, self._residual, self._carried = add(self._model, settled.delta), mine.residual, settled.carried
+        self._model = add(self._model, compressed.delta)
+        self._residual, self._carried = mine.residual, compressed.carried
         work = Work(Round(number), commit_raw, reveal_raw, mine.residual, 100, 1_000)
         head = Head(*(self._rng.bytes(size) for size in (HEADER_BYTES, CERTIFICATE_BYTES, SETS_BYTES)))
         self.durable_bytes += len(commit_raw) + len(reveal_raw) + HEADER_BYTES + CERTIFICATE_BYTES + SETS_BYTES
-        self.durable_bytes += sum(len(pack(part)) for part in (mine.residual, settled.delta, *settled.carried))
+        self.durable_bytes += sum(len(pack(part)) for part in (mine.residual, compressed.delta, *compressed.carried))
         report = Report(Round(number), Hash(self._rng.bytes(32)), False, True, work)
         return [
             [SaveWork(work), SaveOutbox(hash_message(commit_raw), work.round, commit_raw)],

@@ -181,9 +181,9 @@ def settle_once(momentum_bp: int) -> npt.NDArray[np.float64]:
     carried = count_sketch.start(size, level)
     table, received = count_sketch.sketch(delta, level), np.zeros(size, dtype=np.int64)
     for _ in range(30):
-        settled = count_sketch.settle(table, carried, size, level)
-        received += settled.delta
-        carried, table = settled.carried, np.zeros_like(table)
+        compressed = count_sketch.compress(table, carried, size, level)
+        received += compressed.delta
+        carried, table = compressed.carried, np.zeros_like(table)
     return received[::100] / 1_000_000
 
 
@@ -228,12 +228,12 @@ def test_what_is_settled_and_what_is_carried_is_all_there_was(rule: str) -> None
     carried, total, settled_total = downstream.start(SIZE, level), np.zeros(SIZE, np.int64), np.zeros(SIZE, np.int64)
     for number in range(5):
         aggregate = draw_changes(SIZE, number)
-        settled = downstream.settle(aggregate, carried, SIZE, level)
-        assert downstream.decode(settled.payload, SIZE, level).tolist() == settled.delta.tolist()
-        assert len(settled.payload) <= downstream.payload_bytes_max(SIZE, level)
-        carried = settled.carried
+        compressed = downstream.compress(aggregate, carried, SIZE, level)
+        assert downstream.decode(compressed.payload, SIZE, level).tolist() == compressed.delta.tolist()
+        assert len(compressed.payload) <= downstream.payload_bytes_max(SIZE, level)
+        carried = compressed.carried
         total += aggregate
-        settled_total += settled.delta
+        settled_total += compressed.delta
     assert (settled_total + carried[0]).tolist() == total.tolist()
 
 

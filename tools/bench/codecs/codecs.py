@@ -187,11 +187,12 @@ def train(dataset: Dataset, model: TfliteModel, task: Task, seed: int, scheme: S
                 else codec.decode(encoded.payload, vector.size, up, codec_seed)
             )
             updates.append(WeightedUpdate(sender, len(part), decoded))
-        settled = rule.settle(AGGREGATION_RULES["weighted-sum"].aggregate(tuple(updates)), carried, vector.size, down)
-        vector, carried = add(vector, settled.delta), settled.carried
+        aggregate = AGGREGATION_RULES["weighted-sum"].aggregate(tuple(updates))
+        compressed = rule.compress(aggregate, carried, vector.size, down)
+        vector, carried = add(vector, compressed.delta), compressed.carried
         accuracy.append(_judge(model, vector, parts.test))
         bytes_up.append(sent / DEVICES)
-        bytes_down.append(len(settled.payload) + (0 if scheme.codec == BASE else measure_frame_bytes()))
+        bytes_down.append(len(compressed.payload) + (0 if scheme.codec == BASE else measure_frame_bytes()))
     return Curve(tuple(accuracy), tuple(bytes_up), tuple(bytes_down), vector.size)
 
 

@@ -16,7 +16,7 @@ in snapshots of the state (`flchain.ledger.snapshot`), and nowhere on a light de
 
 
 @dataclass(frozen=True, eq=False)
-class Settled:
+class Compressed:
     """A payload, the change of the global model that it decodes to, (P,), and what is carried into the next round."""
 
     payload: bytes
