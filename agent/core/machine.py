@@ -227,10 +227,10 @@ def _on_snapshot(state: AgentState, owner: Address, packet: Packet) -> Transitio
     return _take_model(state, head, after)
 
 
-def _on_deltas(state: AgentState, owner: Address, packet: Packet) -> Transition:
-    *parts, first, deltas = packet.fields
+def _on_payloads(state: AgentState, owner: Address, packet: Packet) -> Transition:
+    *parts, first, payloads = packet.fields
     head = Head(*parts)
-    return _take_model(state, head, follow.process_deltas(state.light, head, first, deltas, state.clock_ms))
+    return _take_model(state, head, follow.process_payloads(state.light, head, first, payloads, state.clock_ms))
 
 
 def _take_model(state: AgentState, head: Head, after: LightState) -> Transition:
@@ -380,7 +380,7 @@ PACKET_RULES: dict[tuple[str, PacketType], Callable[[AgentState, Address, Packet
     ("to", PacketType.BODY): _on_body,
     ("to", PacketType.LIGHT_BODY): _on_body,
     ("to", PacketType.MODEL): _on_snapshot,
-    ("to", PacketType.DELTAS): _on_deltas,
+    ("to", PacketType.PAYLOADS): _on_payloads,
     ("to", PacketType.MESSAGE): _on_message,
 }
 assert PACKET_RULES.keys() == list_accepted(Listener.FULL) == list_accepted(Listener.LIGHT), (

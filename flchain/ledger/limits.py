@@ -45,7 +45,7 @@ SCORERS_MAX = DEVICES_MAX + VALIDATORS_MAX
 """Who sends one: every validator, and every device that mines."""
 ORDERS_MAX = 128
 """Most orders in one block; the others wait for a later one."""
-DELTAS_MAX = 1_024
+PAYLOADS_MAX = 1_024
 """Most settled rounds whose payloads are kept and sent instead of a model."""
 STATE_TABLES_BYTES_MAX = 4_000_000
 """Full tables of accounts, devices, candidates, delegations and unbondings (see `orders`)."""

@@ -184,7 +184,7 @@ class ChainState:
     carried_hash: Hash
     minted: int
     burned: int = 0
-    delta: bytes = field(default=b"", repr=False)
+    payload: bytes = field(default=b"", repr=False)
     """The payload of the downstream rule by which the newest settled round changed the model. Empty if it did not, or
     if this state came without it (the model is under the state's root, the payload is not)."""
 

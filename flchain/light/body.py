@@ -14,19 +14,19 @@ class LightBody(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     """What a light device takes instead of a settlement's body.
 
     It is enough to prove whose updates were accepted, and holds the payload that changes the model (see
-    `settle.apply_delta`).
+    `settle.apply_payload`).
     """
 
     transactions_root: Bytes32
     orders_root: Bytes32
     settlement: Settlement
-    delta: bytes
+    payload: bytes
 
 
-def build_light_body(body: Body, delta: bytes) -> bytes:
-    """Return the light body of a settled block, whose payload is `delta`. The body has a settlement."""
+def build_light_body(body: Body, payload: bytes) -> bytes:
+    """Return the light body of a settled block, with the payload of its change. The body has a settlement."""
     assert body.settlement is not None
-    return encode_struct(LightBody(*compute_body_roots(body), body.settlement, delta))
+    return encode_struct(LightBody(*compute_body_roots(body), body.settlement, payload))
 
 
 def decode_light_body(header: Header, body_bytes: bytes) -> LightBody:

@@ -23,13 +23,13 @@ from flchain.base.types import EARLIEST, Address, Hash, Height, ModelVector, Rou
 from flchain.codecs import Carried, decode_carried
 from flchain.ledger.block import compute_body_root, is_body_for_devices, is_settling
 from flchain.ledger.genesis import Genesis
-from flchain.ledger.limits import DELTAS_MAX, compute_body_bytes_max, compute_light_body_bytes_max
+from flchain.ledger.limits import PAYLOADS_MAX, compute_body_bytes_max, compute_light_body_bytes_max
 from flchain.ledger.params import ChainParams
 from flchain.ledger.snapshot import verify_carried_proof
 from flchain.ledger.state import ChainState, RevealedUpdate, Validator, build_genesis_state, hash_model, start_carried
 from flchain.light.body import LightBody, decode_light_body
 from flchain.light.trust import Head, Trust, build_trust, decode_sets, verify_final
-from flchain.rules.settle import apply_delta, compute_step
+from flchain.rules.settle import apply_payload, compute_step
 from flchain.wire.envelope import BODY_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, open_envelope, verify_envelope
 from flchain.wire.messages import Body, Header, Phase, Reveal
 
@@ -268,7 +268,7 @@ def _take_light_body(light: LightState, header: Header, body: LightBody) -> Ligh
     """
     if light.model_round != header.round - 1:
         return light  # more than one round behind: later payloads or a snapshot will come
-    model = apply_delta(light.params, light.model, body.delta)
+    model = apply_payload(light.params, light.model, body.payload)
     if hash_model(model) != header.model_hash:
         raise MalformedMessage("not the payload that leads to the model the header names")
     return replace(
@@ -322,7 +322,9 @@ def process_snapshot(light: LightState, head: Head, vector: bytes, carried: byte
     return _take_model(light, header, trust, model, proved)
 
 
-def process_deltas(light: LightState, head: Head, first: int, deltas: list[object], clock_ms: UnixMillis) -> LightState:
+def process_payloads(
+    light: LightState, head: Head, first: int, payloads: list[object], clock_ms: UnixMillis
+) -> LightState:
     """Take the payloads of all rounds from `first` to the one before a certified header's open round.
 
     Raises InvalidMessage's subclasses: the last model must be the header's; those on the way prove nothing.
@@ -333,15 +335,15 @@ def process_deltas(light: LightState, head: Head, first: int, deltas: list[objec
     if header.next_round - 1 <= light.model_round:
         return light
     skipped = light.model_round + 1 - first
-    if skipped < 0 or first + len(deltas) != header.next_round:
-        raise MalformedMessage(f"{len(deltas)} payloads from round {first} on do not lead from the model here")
-    if len(deltas) - skipped > DELTAS_MAX:
-        raise OversizedMessage(f"{len(deltas) - skipped} payloads, at most {DELTAS_MAX} replace a model")
+    if skipped < 0 or first + len(payloads) != header.next_round:
+        raise MalformedMessage(f"{len(payloads)} payloads from round {first} on do not lead from the model here")
+    if len(payloads) - skipped > PAYLOADS_MAX:
+        raise OversizedMessage(f"{len(payloads) - skipped} payloads, at most {PAYLOADS_MAX} replace a model")
     model = light.model
-    for delta in deltas[skipped:]:
-        if not isinstance(delta, bytes):
+    for payload in payloads[skipped:]:
+        if not isinstance(payload, bytes):
             raise MalformedMessage("a payload is bytes")
-        model = apply_delta(light.params, model, delta)
+        model = apply_payload(light.params, model, payload)
     return _take_model(light, header, trust, model, None)
 
 

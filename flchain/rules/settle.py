@@ -179,7 +179,7 @@ class ModelStep:
     """
 
     model: ModelVector
-    delta: bytes
+    payload: bytes
     carried: Carried
 
 
@@ -214,15 +214,15 @@ def compute_step(
     return ModelStep(add(base, compressed.delta), compressed.payload, compressed.carried)
 
 
-def apply_delta(params: ChainParams, base: ModelVector, delta: bytes) -> ModelVector:
+def apply_payload(params: ChainParams, base: ModelVector, payload: bytes) -> ModelVector:
     """Return the model, shape (P,), after a settled round's payload; an empty one changes nothing.
 
     Raises MalformedUpdate.
     """
-    if not delta:
+    if not payload:
         return base
     rule = DOWNSTREAM_RULES[params.downstream_codec]
-    return add(base, rule.decode(delta, params.parameters_count, params.downstream_level))
+    return add(base, rule.decode(payload, params.parameters_count, params.downstream_level))
 
 
 @dataclass(frozen=True)
@@ -262,10 +262,10 @@ def process_settlement(state: ChainState, settlement: Settlement) -> ChainState:
         devices=tuple(_settle_device(device, outcome) for device in state.devices),
         candidates=tuple(_settle_candidate(state, candidate, outcome) for candidate in state.candidates),
         model=step.model,
-        model_hash=hash_model(step.model) if step.delta else state.model_hash,
+        model_hash=hash_model(step.model) if step.payload else state.model_hash,
         carried=step.carried,
-        carried_hash=hash_carried(step.carried) if step.delta else state.carried_hash,
-        delta=step.delta,
+        carried_hash=hash_carried(step.carried) if step.payload else state.carried_hash,
+        payload=step.payload,
         minted=state.minted + sum(rewards.values()),
     )
     settled = process_matured(settled)

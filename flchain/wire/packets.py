@@ -29,7 +29,7 @@ class PacketType(IntEnum):
     BLOCK = 5  # header, certificate, body
     STATE = 6  # header, certificate, validators, the state after that block (see `snapshot`)
     LIGHT_BODY = 7  # height, what light devices take instead of a settlement's body (see `light.body`)
-    DELTAS = 8  # header, certificate, validators, the first round, the payloads of it and of each later one
+    PAYLOADS = 8  # header, certificate, validators, the first round, the payloads of it and of each later one
     CHUNK = 9  # digest of the packet, index, count, piece
 
 
@@ -42,7 +42,7 @@ FIELD_TYPES: dict[PacketType, tuple[type, ...]] = {
     PacketType.BLOCK: (bytes, bytes, bytes),
     PacketType.STATE: (bytes, bytes, bytes, bytes),
     PacketType.LIGHT_BODY: (int, bytes),
-    PacketType.DELTAS: (bytes, bytes, bytes, int, list),
+    PacketType.PAYLOADS: (bytes, bytes, bytes, int, list),
     PacketType.CHUNK: (bytes, int, int, bytes),
 }
 

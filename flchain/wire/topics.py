@@ -150,7 +150,7 @@ CHANNEL_RULES: dict[Channel, ChannelRule] = {
                 _carry(PacketType.BODY, FULL, LIGHT),
                 _carry(PacketType.LIGHT_BODY, FULL, LIGHT),
                 _carry(PacketType.MODEL, FULL, LIGHT),
-                _carry(PacketType.DELTAS, FULL, LIGHT),
+                _carry(PacketType.PAYLOADS, FULL, LIGHT),
                 _carry(PacketType.BLOCK, MINER),
                 _carry(PacketType.STATE, MINER),
             ),

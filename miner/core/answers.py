@@ -71,12 +71,12 @@ def _build_answer(state: MinerState, want: Want, ask: messages.Ask, topic: str) 
 
 
 def _build_model_packet(state: MinerState, head: Head, want: Want, model_round: int) -> bytes:
-    """Return the deltas since the asker's round, which are kept while they are shorter than the model; or the model."""
+    """Return the payloads since the asker's round if they are kept, as they are while shorter than the model; or it."""
     parts = (head.header, head.certificate, head.sets)
-    kept = state.ledger.deltas
+    kept = state.ledger.payloads
     if want is Want.MODEL and kept and kept[0][0] <= model_round + 1:
-        deltas = [delta for number, delta in kept if number > model_round]
-        return encode_packet(PacketType.DELTAS, *parts, model_round + 1, deltas)
+        payloads = [payload for number, payload in kept if number > model_round]
+        return encode_packet(PacketType.PAYLOADS, *parts, model_round + 1, payloads)
     carried = build_carried_proof(state.chain) if want is Want.FULL_MODEL else b""
     return encode_packet(PacketType.MODEL, *parts, encode_vector(state.chain.model), carried)
 

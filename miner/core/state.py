@@ -269,15 +269,15 @@ def _list_other_rules(state: MinerState) -> tuple[tuple[str, bool], ...]:
     return (
         ("a ledger that begins beyond the chain", ledger.base <= chain.height),
         ("changes out of order", changes == sorted(set(changes))),
-        ("deltas of other rounds than the newest", _are_deltas_legal(state)),
+        ("payloads of other rounds than the newest", _are_payloads_legal(state)),
         ("trust in a header below the chain's", trust is None or trust.height > chain.height),
         ("a score that was not asked for", all(subject in state.scoring.asked for subject in state.scoring.computed)),
         ("times in the future", all(at_ms <= state.now_ms for at_ms in times_ms)),
     )
 
 
-def _are_deltas_legal(state: MinerState) -> bool:
-    """Deltas lead without a gap to the open round's model."""
-    numbers = [number for number, _ in state.ledger.deltas]
+def _are_payloads_legal(state: MinerState) -> bool:
+    """Payloads lead without a gap to the open round's model."""
+    numbers = [number for number, _ in state.ledger.payloads]
     last = state.chain.round.number - 1
     return numbers == list(range(last - len(numbers) + 1, last + 1))

@@ -1,4 +1,4 @@
-"""What a miner keeps in memory of its ledger for nodes that are behind: newest block, validator changes, deltas."""
+"""What a miner keeps in memory of its ledger for nodes that are behind: newest block, validator changes, payloads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeAlias
 from flchain.base.fixedpoint import VALUE_BYTES
 from flchain.base.types import Height, Round
 from flchain.ledger.block import Block, is_body_for_devices, is_settling
-from flchain.ledger.limits import DELTAS_MAX
+from flchain.ledger.limits import PAYLOADS_MAX
 from flchain.ledger.state import NO_HEIGHT, ChainState
 from flchain.light.body import build_light_body
 from flchain.light.trust import Head, encode_sets
@@ -16,8 +16,8 @@ from flchain.light.trust import Head, encode_sets
 CHANGES_KEPT_MAX = 256
 """A device that has missed more changes of the validators than this needs a checkpoint."""
 
-DELTAS_BYTES_MAX = 4_000_000
-DELTA_FRAME_BYTES = 5
+PAYLOADS_BYTES_MAX = 4_000_000
+PAYLOAD_FRAME_BYTES = 5
 """What a packet adds to one payload."""
 
 
@@ -34,7 +34,7 @@ class Tip:
     """True if the next block has other validators."""
 
 
-Deltas: TypeAlias = tuple[tuple[Round, bytes], ...]
+Payloads: TypeAlias = tuple[tuple[Round, bytes], ...]
 """The payloads by which the newest settled rounds changed the model, round after round."""
 Changes: TypeAlias = tuple[tuple[Height, Head], ...]
 """The final headers at which validators changed, in order of height: what leads a light client to the present ones."""
@@ -48,7 +48,7 @@ class LedgerSummary:
     """None at the very start of a chain."""
     changes: Changes = ()
     """The newest CHANGES_KEPT_MAX of them."""
-    deltas: Deltas = ()
+    payloads: Payloads = ()
     base: Height = NO_HEIGHT
     """The ledger has the blocks after this height: 0, or the height of the state that it begins with."""
 
@@ -67,7 +67,7 @@ def build_tip(block: Block, certificate: bytes, before: ChainState, after: Chain
     body = block.body_bytes if is_body_for_devices(block.header) else None
     light_body = None
     if is_settling(block.header):
-        light_body = build_light_body(block.decode_body(), after.delta)
+        light_body = build_light_body(block.decode_body(), after.payload)
     return Tip(head, body, light_body, is_change=block.header.validators_hash != block.header.next_validators_hash)
 
 
@@ -82,23 +82,23 @@ def add_block(
     """Return the summary after one more final block, which leads from `before` to `after`."""
     tip = build_tip(block, certificate, before, after)
     changes = add_change(ledger.changes, after.height, tip)
-    return LedgerSummary(tip, changes, add_delta(ledger.deltas, before, after), ledger.base)
+    return LedgerSummary(tip, changes, add_payload(ledger.payloads, before, after), ledger.base)
 
 
-def add_delta(deltas: Deltas, before: ChainState, after: ChainState) -> Deltas:
-    """Return the deltas with that of the block between two states.
+def add_payload(payloads: Payloads, before: ChainState, after: ChainState) -> Payloads:
+    """Return the payloads with that of the block between two states.
 
     The oldest are dropped once all together would be longer than the model.
     """
     if after.round.number == before.round.number:
-        return deltas
-    room = min(DELTAS_BYTES_MAX, VALUE_BYTES * after.params.parameters_count)
+        return payloads
+    room = min(PAYLOADS_BYTES_MAX, VALUE_BYTES * after.params.parameters_count)
     kept: list[tuple[Round, bytes]] = []
-    for number, delta in ((before.round.number, after.delta), *reversed(deltas)):
-        room -= len(delta) + DELTA_FRAME_BYTES
-        if room < 0 or len(kept) == DELTAS_MAX:
+    for number, payload in ((before.round.number, after.payload), *reversed(payloads)):
+        room -= len(payload) + PAYLOAD_FRAME_BYTES
+        if room < 0 or len(kept) == PAYLOADS_MAX:
             break
-        kept.append((number, delta))
+        kept.append((number, payload))
     return tuple(reversed(kept))
 
 

@@ -97,7 +97,7 @@ def load_recorded(name: str) -> RecordedChain:
 
 def digest_state(state: ChainState) -> bytes:
     """A digest of everything a state holds, by a hash that is not the chain's own."""
-    return hashlib.sha256(encode_state(state) + state.delta).digest()
+    return hashlib.sha256(encode_state(state) + state.payload).digest()
 
 
 def make_delta(number: int, round_: int) -> ModelVector:
@@ -144,7 +144,7 @@ class ChainRecorder(StakeDriver):
                 body=block.body_bytes,
                 certificate=certificate,
                 sets=encode_sets(before.validators, after.validators) if is_change else b"",
-                light_body=build_light_body(body, after.delta) if is_settling(header) else b"",
+                light_body=build_light_body(body, after.payload) if is_settling(header) else b"",
                 hash=block.hash,
                 head=after.head,
                 state_root=compute_state_root(after),

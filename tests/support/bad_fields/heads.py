@@ -177,7 +177,7 @@ def take_light_body(body: LightBody) -> Outcome:
 
 
 LIGHT_BODY_BENCH = Bench("LightBody", "light, to a light device", get_light_body, take_light_body)
-LIGHT_BODY_SHAPES = {"transactions_root": "hash", "orders_root": "hash", "delta": "bytes"}
+LIGHT_BODY_SHAPES = {"transactions_root": "hash", "orders_root": "hash", "payload": "bytes"}
 LIGHT_BODY_LINES: list[Line] = [
     ("transactions_root", "another", OTHER_32, "invalid-block", DROPPED, "not the one the header names"),
     ("orders_root", "another", OTHER_32, "invalid-block", DROPPED, "not the one the header names"),
@@ -191,9 +191,9 @@ LIGHT_BODY_LINES: list[Line] = [
     ),
     ("settlement", "null", None, "malformed", DROPPED, "$[2]"),
     ("settlement", "a list of text", [["x"]], "malformed", DROPPED, "$[2]"),
-    ("delta", "empty", b"", "malformed", DROPPED, "not the payload"),
-    ("delta", "garbage", b"\xff" * 20, "malformed", DROPPED, "not the payload"),
-    ("delta", "a byte after its end", lambda body: body.delta + b"\0", "malformed", DROPPED, "not the payload"),
+    ("payload", "empty", b"", "malformed", DROPPED, "not the payload"),
+    ("payload", "garbage", b"\xff" * 20, "malformed", DROPPED, "not the payload"),
+    ("payload", "a byte after its end", lambda body: body.payload + b"\0", "malformed", DROPPED, "not the payload"),
 ]
 
 

@@ -58,7 +58,7 @@ FIELDS: dict[PacketType, tuple[str, ...]] = {
     PacketType.BLOCK: ("header", "certificate", "body"),
     PacketType.STATE: ("header", "certificate", "validators", "state"),
     PacketType.LIGHT_BODY: ("height", "light body"),
-    PacketType.DELTAS: ("header", "certificate", "validators", "first", "payloads"),
+    PacketType.PAYLOADS: ("header", "certificate", "validators", "first", "payloads"),
     PacketType.CHUNK: ("digest", "index", "count", "piece"),
 }
 
@@ -166,7 +166,7 @@ def get_packets() -> dict[tuple[PacketType, str], Sent]:
             PacketType.MODEL,
             (*parts, encode_vector(settled.model), b""),
         ),
-        (PacketType.DELTAS, "to, to a light device"): (device, PacketType.DELTAS, (*parts, 1, [settled.delta])),
+        (PacketType.PAYLOADS, "to, to a light device"): (device, PacketType.PAYLOADS, (*parts, 1, [settled.payload])),
         (PacketType.CHUNK, "body, to a device"): (
             TOPICS.miner_body(HOME),
             PacketType.CHUNK,
@@ -257,13 +257,13 @@ CONTENT: dict[tuple[PacketType, str], list[tuple[str, Any, str, Effect]]] = {
         ("a body", lambda _: get_settling().body_bytes, "malformed", DROPPED),
         ("longer than this chain's can be", lambda b: bytes(300_000), "oversized", DROPPED),
     ],
-    (PacketType.DELTAS, "header"): [("cut off", _cut, "truncated", DROPPED)],
-    (PacketType.DELTAS, "certificate"): [("a bit flipped", _flip, "bad-certificate", DROPPED)],
-    (PacketType.DELTAS, "first"): [
+    (PacketType.PAYLOADS, "header"): [("cut off", _cut, "truncated", DROPPED)],
+    (PacketType.PAYLOADS, "certificate"): [("a bit flipped", _flip, "bad-certificate", DROPPED)],
+    (PacketType.PAYLOADS, "first"): [
         ("a later round", 2, "malformed", DROPPED),
         ("-1", -1, "malformed", DROPPED),
     ],
-    (PacketType.DELTAS, "payloads"): [
+    (PacketType.PAYLOADS, "payloads"): [
         ("none", [], "malformed", DROPPED),
         ("one more", lambda p: [*p, b""], "malformed", DROPPED),
         ("one that is text", ["x"], "malformed", DROPPED),

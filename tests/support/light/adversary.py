@@ -28,8 +28,8 @@ from flchain.light.follow import (
     LightState,
     build_light_state,
     process_body,
-    process_deltas,
     process_head,
+    process_payloads,
     process_snapshot,
 )
 from flchain.light.trust import Head, Trust, encode_sets
@@ -92,7 +92,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
-class Deltas:
+class Payloads:
     """A real header with payloads of real rounds, perhaps of others than lead to it, or garbage among them."""
 
     height: int
@@ -127,7 +127,7 @@ class Clock:
     after_ms: int
 
 
-Move: TypeAlias = Honest | Forge | Snapshot | Deltas | Body | Light | Clock
+Move: TypeAlias = Honest | Forge | Snapshot | Payloads | Body | Light | Clock
 
 
 class Violation(AssertionError):
@@ -228,22 +228,22 @@ class Game:
         if self.light.height != top or not self.light.is_synced:
             raise Violation(f"an honest miner brings it to height {self.light.height} only")
 
-    def _hear(self, move: Honest | Forge | Snapshot | Deltas | Body | Light) -> LightState:
+    def _hear(self, move: Honest | Forge | Snapshot | Payloads | Body | Light) -> LightState:
         match move:
             case Honest():
                 return process_head(self.light, self._mix(move), self.clock_ms)
             case Snapshot(height, model, carried):
                 return self._hear_snapshot(height, model, carried)
-            case Deltas(height, first, claimed, count, garbage):
+            case Payloads(height, first, claimed, count, garbage):
                 payloads = [self._get_payload(number) for number in range(first, first + count)]
                 said: list[object] = [b"x" if place == garbage else each for place, each in enumerate(payloads)]
                 head = self.driver.get_head(self._place(height))
-                return process_deltas(self.light, head, claimed, said, self.clock_ms)
+                return process_payloads(self.light, head, claimed, said, self.clock_ms)
             case Light(height, body, payload):
                 roots = compute_body_roots(self._get_body(body))
-                delta = b"x" if payload is None else self._get_payload(payload)
+                chosen = b"x" if payload is None else self._get_payload(payload)
                 return process_body(
-                    self.light, height, encode_struct(LightBody(*roots, self._get_settlement(body), delta))
+                    self.light, height, encode_struct(LightBody(*roots, self._get_settlement(body), chosen))
                 )
             case Body(height, body):
                 data = b"garbage" if body is None else self.driver.blocks[self._place(body) - 1].body_bytes
@@ -270,7 +270,7 @@ class Game:
 
     def _get_payload(self, number: int) -> bytes:
         """The payload of a round."""
-        return self.driver.states[self.settled[(number - 1) % ROUNDS]].delta
+        return self.driver.states[self.settled[(number - 1) % ROUNDS]].payload
 
     def _place(self, number: int) -> int:
         """A height of the chain."""

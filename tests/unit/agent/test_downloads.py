@@ -65,7 +65,7 @@ def build_miner(driver: Driver, number: int = 0) -> MinerState:
     for block, certificate, after in zip(driver.blocks, driver.certificates, driver.states[1:], strict=True):
         standing = extend(standing, block, certificate, after)
     # Without the payloads of the rounds an answer is the model.
-    summary = replace(standing.ledger, deltas=())
+    summary = replace(standing.ledger, payloads=())
     return build_miner_state(mv.MinerConfig(CHAIN.miners[number]), Standing(standing.chain, summary))
 
 

@@ -13,12 +13,12 @@ from flchain.base.fixedpoint import VALUE_BYTES, add
 from flchain.base.types import Round
 from flchain.codecs import CODECS, DOWNSTREAM_RULES
 from flchain.codecs.adaptive import pack_level
-from flchain.ledger.limits import DELTAS_MAX
+from flchain.ledger.limits import PAYLOADS_MAX
 from flchain.light.body import LightBody
-from flchain.light.follow import LightState, build_light_state, process_body, process_deltas, process_snapshot
-from flchain.rules.settle import apply_delta, compute_delta, compute_step
+from flchain.light.follow import LightState, build_light_state, process_body, process_payloads, process_snapshot
+from flchain.rules.settle import apply_payload, compute_delta, compute_step
 from flchain.wire.envelope import BODY_BYTES_MAX, decode_struct, encode_struct
-from miner.core.tip import DELTA_FRAME_BYTES, Deltas, add_delta
+from miner.core.tip import PAYLOAD_FRAME_BYTES, Payloads, add_payload
 from tests.support.builders.chain import NO_CLOCK, Driver, build_chain
 from tests.support.light.driver import (
     ROUNDS,
@@ -42,8 +42,8 @@ def light(driver: Driver) -> LightState:
     return build_light_state(driver.chain.genesis, driver.chain.model, is_full=False)
 
 
-def deltas_of(driver: Driver, first: int, last: int = ROUNDS) -> list[object]:
-    return [driver.states[end_of_round(driver, number)].delta for number in range(first, last + 1)]
+def payloads_of(driver: Driver, first: int, last: int = ROUNDS) -> list[object]:
+    return [driver.states[end_of_round(driver, number)].payload for number in range(first, last + 1)]
 
 
 # ----------------------------------------------------------------------------------------- round by round
@@ -99,9 +99,9 @@ def test_a_forged_change_is_refused_and_the_true_one_still_taken(driver: Driver,
     forged = {
         "settlement": encode_struct(msgspec.structs.replace(change, settlement=fewer)),
         "root": encode_struct(msgspec.structs.replace(change, orders_root=b"r" * 32)),
-        "payload": encode_struct(msgspec.structs.replace(change, delta=deltas_of(driver, 1, 1)[0])),
-        "empty": encode_struct(msgspec.structs.replace(change, delta=b"")),
-        "garbage": encode_struct(msgspec.structs.replace(change, delta=b"\xff" * 20)),
+        "payload": encode_struct(msgspec.structs.replace(change, payload=payloads_of(driver, 1, 1)[0])),
+        "empty": encode_struct(msgspec.structs.replace(change, payload=b"")),
+        "garbage": encode_struct(msgspec.structs.replace(change, payload=b"\xff" * 20)),
         "trailing": light_body_of(driver, end) + b"\0",
     }[wrong]
     early = feed_head(process_body(light, end, forged), driver, end)
@@ -124,16 +124,16 @@ def test_the_changes_since_a_round_lead_to_the_newest_model(driver: Driver, ligh
     behind = feed_light_body(feed_head(light, driver, end), driver, end)
     head = driver.get_head(len(driver.blocks))
     for first in (1, 2):
-        after = process_deltas(behind, head, first, deltas_of(driver, first), NO_CLOCK)
+        after = process_payloads(behind, head, first, payloads_of(driver, first), NO_CLOCK)
         assert after.is_synced
         assert after.model_round == ROUNDS
         assert after.accepted == ()
-    assert process_deltas(after, head, 1, deltas_of(driver, 1), NO_CLOCK) is after
+    assert process_payloads(after, head, 1, payloads_of(driver, 1), NO_CLOCK) is after
 
 
 def test_changes_that_do_not_lead_to_the_headers_model_are_refused(driver: Driver, light: LightState) -> None:
     """One missing, one too many, one of another type, one that is empty, or from a round that is not reached."""
-    head, right = driver.get_head(len(driver.blocks)), deltas_of(driver, 1)
+    head, right = driver.get_head(len(driver.blocks)), payloads_of(driver, 1)
     for first, wrong in (
         (1, right[:-1]),
         (1, [*right, b""]),
@@ -143,10 +143,10 @@ def test_changes_that_do_not_lead_to_the_headers_model_are_refused(driver: Drive
         (-(2**62), right),
     ):
         with pytest.raises((MalformedMessage, MalformedUpdate)):
-            process_deltas(light, head, first, wrong, NO_CLOCK)
+            process_payloads(light, head, first, wrong, NO_CLOCK)
     full = build_light_state(driver.chain.genesis, driver.chain.model)
     with pytest.raises(MalformedMessage):
-        process_deltas(full, head, 1, right, NO_CLOCK)
+        process_payloads(full, head, 1, right, NO_CLOCK)
 
 
 def test_more_changes_than_miners_keep_are_refused_unread(
@@ -154,12 +154,12 @@ def test_more_changes_than_miners_keep_are_refused_unread(
 ) -> None:
     """A device that was away for long gets a model: a liar's many short payloads, each as long as the model once it is
     decoded, would keep a board busy for minutes."""
-    monkeypatch.setattr("flchain.light.follow.apply_delta", lambda params, base, delta: pytest.fail("read"))
-    head, away = driver.get_head(len(driver.blocks)), DELTAS_MAX - ROUNDS + 1
+    monkeypatch.setattr("flchain.light.follow.apply_payload", lambda params, base, payload: pytest.fail("read"))
+    head, away = driver.get_head(len(driver.blocks)), PAYLOADS_MAX - ROUNDS + 1
     long_away = replace(light, model_round=Round(-away))
     empty = CODECS[light.params.downstream_codec].encode(light.model * 0, light.model * 0, 10).payload
     with pytest.raises(OversizedMessage):
-        process_deltas(long_away, head, 1 - away, [empty] * (DELTAS_MAX + 1), NO_CLOCK)
+        process_payloads(long_away, head, 1 - away, [empty] * (PAYLOADS_MAX + 1), NO_CLOCK)
 
 
 def test_a_light_device_takes_a_snapshot_without_what_was_left_out(driver: Driver, light: LightState) -> None:
@@ -196,7 +196,7 @@ def test_what_is_left_out_comes_later(codec: str) -> None:
         reveals = next(s.round.reveals for s in reversed(made.states) if len(s.round.reveals) == len(before.devices))
         exact = add(exact, compute_delta(before.params, before.chain, before.round.number, reveals))
         assert add(made.state.model, made.state.carried[0]).tolist() == exact.tolist()
-        assert apply_delta(before.params, before.model, made.state.delta).tolist() == made.state.model.tolist()
+        assert apply_payload(before.params, before.model, made.state.payload).tolist() == made.state.model.tolist()
     assert made.state.carried[0].any() == (codec != "identity")
 
 
@@ -205,7 +205,7 @@ def test_a_round_with_nothing_accepted_changes_neither_model_nor_residual(driver
     state = driver.state
     fields = (state.params, state.model, state.carried, driver.states[3].round.reveals, ())
     step = compute_step(*fields, chain=state.chain, number=Round(4))
-    assert step.delta == b""
+    assert step.payload == b""
     assert step.model is state.model
     assert step.carried is state.carried
 
@@ -213,15 +213,15 @@ def test_a_round_with_nothing_accepted_changes_neither_model_nor_residual(driver
 def test_changes_are_kept_while_they_are_shorter_than_the_model(driver: Driver) -> None:
     """So a device that asks gets what is smaller; they are those of consecutive rounds up to the newest."""
     before = driver.states[0]
-    deltas: Deltas = ()
+    payloads: Payloads = ()
     model_bytes = VALUE_BYTES * before.params.parameters_count
-    for number in range(1, 2 * DELTAS_MAX):
+    for number in range(1, 2 * PAYLOADS_MAX):
         at = replace(before, round=replace(before.round, number=Round(number)))
         length = int(np.random.default_rng(number).integers(0, 40))
-        deltas = add_delta(
-            deltas, at, replace(at, round=replace(at.round, number=Round(number + 1)), delta=bytes(length))
+        payloads = add_payload(
+            payloads, at, replace(at, round=replace(at.round, number=Round(number + 1)), payload=bytes(length))
         )
-        numbers = [each for each, _ in deltas]
+        numbers = [each for each, _ in payloads]
         assert numbers == list(range(number - len(numbers) + 1, number + 1))
-        assert sum(len(delta) + DELTA_FRAME_BYTES for _, delta in deltas) <= model_bytes
-    assert add_delta(deltas, before, before) is deltas
+        assert sum(len(payload) + PAYLOAD_FRAME_BYTES for _, payload in payloads) <= model_bytes
+    assert add_payload(payloads, before, before) is payloads

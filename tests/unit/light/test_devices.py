@@ -92,7 +92,7 @@ def test_what_a_light_device_needs_of_a_round_is_short(driver: Driver) -> None:
         blocks = [block for block in driver.blocks if block.header.round == number and block.header.phase != Phase.OPEN]
         heights = range(blocks[0].header.height, blocks[-1].header.height + 1)
         said = [p for height in heights for p in tell(driver, height) if p.topic == TOPICS.miner_light(HOME.address)]
-        payload_bytes = len(driver.states[heights[-1]].delta)
+        payload_bytes = len(driver.states[heights[-1]].payload)
         assert sum(len(each.packet) for each in said) - payload_bytes <= ROUND_BYTES_MAX
         state, effects = follow(state, driver, heights)
         assert not get_asked(effects)

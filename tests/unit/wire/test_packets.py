@@ -17,7 +17,7 @@ EXAMPLES: dict[PacketType, tuple[object, ...]] = {
     PacketType.BLOCK: (b"h", b"c", b"b"),
     PacketType.STATE: (b"h", b"c", b"s", b"t"),
     PacketType.LIGHT_BODY: (7, b"c"),
-    PacketType.DELTAS: (b"h", b"c", b"s", 3, [b"d", b""]),
+    PacketType.PAYLOADS: (b"h", b"c", b"s", 3, [b"d", b""]),
     PacketType.CHUNK: (b"d" * 32, 0, 2, b"p"),
 }
 

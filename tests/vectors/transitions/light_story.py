@@ -76,7 +76,7 @@ class Told:
     @property
     def light_body(self) -> bytes:
         """What light devices take instead of the body."""
-        return light_body.build_light_body(envelope.decode_struct(self.body, Body, BYTES_MAX), self.after.delta)
+        return light_body.build_light_body(envelope.decode_struct(self.body, Body, BYTES_MAX), self.after.payload)
 
     def head(self, *, clock_ms: int = TIME_MS, has_sets: bool = True, **changes: Any) -> dict[str, Any]:
         """The event of the header, certified by those who have seats; `changes` are to fields of the header."""

@@ -130,8 +130,8 @@ def step(before: ChainState, given: Given) -> Outcome:
     """What a settled round does to the model, and the same from the payload alone."""
     parts = before.params, before.model, before.carried, before.round.reveals, given["accepted"]
     taken = settle.compute_step(*parts, chain=before.chain, number=before.round.number)
-    applied = settle.apply_delta(before.params, before.model, taken.delta)
-    return {"model": taken.model, "delta": taken.delta, "carried": taken.carried, "by_delta": applied}
+    applied = settle.apply_payload(before.params, before.model, taken.payload)
+    return {"model": taken.model, "delta": taken.payload, "carried": taken.carried, "by_delta": applied}
 
 
 def privatise(_before: ChainState, given: Given) -> Outcome:

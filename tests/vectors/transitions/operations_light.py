@@ -76,7 +76,7 @@ EVENTS: dict[str, Callable[[light.LightState, Mapping[str, Any]], light.LightSta
     "snapshot": lambda device, event: light.process_snapshot(
         device, _get_head(event), event["vector"], event["carried"], event["clock_ms"]
     ),
-    "deltas": lambda device, event: light.process_deltas(
+    "deltas": lambda device, event: light.process_payloads(
         device, _get_head(event), event["first"], list(event["deltas"]), event["clock_ms"]
     ),
     "restore": lambda device, event: light.restore(device, _get_head(event), event["vector"], event["carried"]),

@@ -2,7 +2,7 @@
 
 This form shares no code with the rules that the vectors pin: it neither calls the writers of the state's leaves nor
 their readers, and it names every field. So two fields swapped in a leaf's writer and reader alike still change a root.
-What is not under the root is here too: chain, params, height, head, time, the updates of the open round, `delta`.
+What is not under the root is here too: chain, params, height, head, time, the updates of the open round, `payload`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ ROUND_TABLES = ("commits", "reveals", "score_commits", "score_reveals", "pledges
 ROUND = ("number", "phase", "heights", *ROUND_TABLES)
 TABLES = ("accounts", "devices", "candidates", "delegations", "unbondings")
 PLACE = ("chain", "height", "head", "time_ms")
-TOTALS = ("model_hash", "carried_hash", "minted", "burned", "delta")
+TOTALS = ("model_hash", "carried_hash", "minted", "burned", "payload")
+RECORDED_AS = {"payload": "delta"}
+"""The names of fields in the vectors, where they are others."""
 STATE = (*PLACE, "params", *TABLES, "round", "model", "carried", *TOTALS)
 NAMES_AND_NUMBERS = (
     *("codec", "codec_level", "downstream_codec", "downstream_level", "aggregation", "privacy"),
@@ -73,7 +75,7 @@ def flatten(chain_state: state.ChainState) -> Flat:
     flat |= {f"round/pledges/{i}": packing.pack(address) for i, address in enumerate(s.round.pledges)}
     flat["model"] = write_vector(s.model)
     flat |= {f"carried/{i}": write_vector(part) for i, part in enumerate(s.carried)}
-    flat |= {name: packing.pack(getattr(s, name)) for name in TOTALS}
+    flat |= {RECORDED_AS.get(name, name): packing.pack(getattr(s, name)) for name in TOTALS}
     return flat
 
 
@@ -117,7 +119,7 @@ def unflatten(flat: Mapping[str, Any]) -> state.ChainState:
         ),
         model=read_vector(tree["model"]),
         carried=tuple(read_vector(part) for part in _list(tree, "carried")),
-        **{name: packing.unpack(tree[name]) for name in TOTALS},
+        **{name: packing.unpack(tree[RECORDED_AS.get(name, name)]) for name in TOTALS},
     )
 
 

@@ -155,7 +155,7 @@ def _build() -> ChainState:
         carried_hash=state.hash_carried(carried),
         minted=9_000_001,
         burned=70_003,
-        delta=b"the delta of round 16",
+        payload=b"the delta of round 16",
     )
 
 

@@ -338,14 +338,14 @@ class OtherPayload(Behaviour):
 
     def route(self, topic: str, packet: bytes) -> Out:
         decoded = decode_packet(packet) if topic.endswith("/light") or "/to/" in topic else None
-        if decoded is None or decoded.type not in (PacketType.LIGHT_BODY, PacketType.DELTAS):
+        if decoded is None or decoded.type not in (PacketType.LIGHT_BODY, PacketType.PAYLOADS):
             return super().route(topic, packet)
         *fields, said = decoded.fields
-        if decoded.type is PacketType.DELTAS:
+        if decoded.type is PacketType.PAYLOADS:
             return [(encode_packet(decoded.type, *fields, said[::-1]), self.others)]
         body = decode_struct(said, LightBody, BODY_BYTES_MAX)
-        lie = encode_struct(msgspec.structs.replace(body, delta=self.earlier))
-        self.earlier = body.delta
+        lie = encode_struct(msgspec.structs.replace(body, payload=self.earlier))
+        self.earlier = body.payload
         return [(encode_packet(decoded.type, *fields, lie), self.others)]
 
 

@@ -99,7 +99,7 @@ def _build_light(follower: Follower, told: dict[int, Told]) -> None:
     follower.follow("light, early", claim, early, is_full=False)
     claim = "A payload that leads to another model, or a settlement that is not the header's, is refused."
     proof = cbor2.loads(told[6].light_body)
-    other, empty = [*proof[:3], told[10].after.delta], [*proof[:3], b""]
+    other, empty = [*proof[:3], told[10].after.payload], [*proof[:3], b""]
     accepted = [*proof[:2], [[DEVICES[i].address for i in DEVICE_PLACES]], proof[3]]
     bodies = [cbor2.dumps(parts, canonical=True) for parts in (other, empty, accepted)]
     bodies += [b"nothing", told[6].body]
@@ -179,7 +179,7 @@ def _build_models(follower: Follower, told: dict[int, Told]) -> None:
     wrong += [at | {"carried": at["carried"][:-1]}, at | {"carried": told[10].snapshot()["carried"]}, at]
     follower.follow("model, another", claim, wrong)
     claim = "Payloads are taken that lead from the model here to the header's."
-    payloads = [told[h].after.delta for h in SETTLED]
+    payloads = [told[h].after.payload for h in SETTLED]
     cases: dict[str, tuple[int, int, Sequence[object]]] = {
         "all": (18, 1, payloads),
         "one more in front": (18, 0, [b"before", *payloads]),
