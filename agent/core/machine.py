@@ -41,7 +41,7 @@ from flchain.base.errors import (
     UnknownSender,
     UnknownValidators,
     UntrustedValidators,
-    WrongRound,
+    WrongHeight,
 )
 from flchain.base.frozen import replace
 from flchain.base.types import Address, Hash, Millis, ModelVector, Round, UnixMillis
@@ -153,7 +153,7 @@ def _on_head(state: AgentState, owner: Address, packet: Packet) -> Transition:
     head = Head(*packet.fields)
     try:
         after = follow.process_head(state.light, head, state.clock_ms)
-    except WrongRound:
+    except WrongHeight:
         return _on_known_head(state, head)
     except ModelMismatch as error:
         return _on_mismatch(state, error)

@@ -56,9 +56,21 @@ class WrongChain(InvalidMessage):
 
 
 class WrongRound(InvalidMessage):
-    """Made for a round, phase, height or view that is not the present one."""
+    """Made for a round that is not the open one. Its code, on the wire and in counts, also means phase and height."""
 
     code = "wrong-round"
+
+
+class WrongPhase(InvalidMessage):
+    """Made for another phase of the open round."""
+
+    code = WrongRound.code
+
+
+class WrongHeight(InvalidMessage):
+    """Made for a height that is not the next one, or that is no longer, or not yet, of interest."""
+
+    code = WrongRound.code
 
 
 class UnknownSender(InvalidMessage):

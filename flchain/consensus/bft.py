@@ -12,7 +12,7 @@ it:
 
 from __future__ import annotations
 
-from flchain.base.errors import LedgerCorrupt, MalformedMessage, UnknownSender, WrongRound
+from flchain.base.errors import LedgerCorrupt, MalformedMessage, UnknownSender, WrongHeight
 from flchain.base.frozen import replace
 from flchain.base.types import Hash, Height, Millis, View
 from flchain.consensus.bft_types import (
@@ -112,8 +112,8 @@ def on_value(state: BftState, view: View, block_hash: Hash) -> Transition:
 def on_proposal(state: BftState, proposal: Proposal, is_valid: bool, is_timely: bool = True) -> Transition:
     """Take a proposal whose body is held and checked: `is_valid` is the paper's valid(v).
 
-    A new block that is not timely is prevoted nil by this node, but a quorum can still decide on it. Raises WrongRound,
-    MalformedMessage, or UnknownSender, also for a validator whose turn it is not.
+    A new block that is not timely is prevoted nil by this node, but a quorum can still decide on it. Raises
+    WrongHeight, MalformedMessage, or UnknownSender, also for a validator whose turn it is not.
     """
     _check(state, proposal)
     if not -1 <= proposal.valid_view < proposal.view:
@@ -141,7 +141,7 @@ def is_near_and_due(state: BftState, proposal: Proposal) -> bool:
 
 
 def on_vote(state: BftState, vote: Vote) -> Transition:
-    """Take a vote of any node. Raises WrongRound, MalformedMessage or UnknownSender; a repeat does nothing."""
+    """Take a vote of any node. Raises WrongHeight, MalformedMessage or UnknownSender; a repeat does nothing."""
     _check(state, vote)
     state = record_view(state, vote)
     if vote.view > state.view + VIEWS_AHEAD_MAX:
@@ -337,7 +337,7 @@ def _schedule(state: BftState, step: Step) -> ScheduleTimeout:
 
 def _check(state: BftState, message: Proposal | Vote) -> None:
     if message.height != state.height:
-        raise WrongRound(f"height {message.height}, not {state.height}")
+        raise WrongHeight(f"height {message.height}, not {state.height}")
     if message.view < 0:
         raise MalformedMessage("views start at 0")
     if not state.config.validators.get_power(get_sender(message)):

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from flchain.base.errors import DuplicateMessage, InvalidBlock, InvalidMessage, PoolFull, WrongRound
+from flchain.base.errors import DuplicateMessage, InvalidBlock, InvalidMessage, PoolFull, WrongHeight
 from flchain.base.frozen import replace
 from flchain.base.types import Hash
 from flchain.consensus.pow import PowParams, SealRule, compute_next_target, compute_work, verify_seal
@@ -104,7 +104,7 @@ def insert(tree: BlockTree, header: SealedHeader, verify: SealRule = verify_seal
     parent = tree.blocks.get(header.previous)
     if parent is None:
         if header.height <= tree.blocks[tree.root].header.height + 1:
-            raise WrongRound(f"a branch from below height {tree.blocks[tree.root].header.height} comes too late")
+            raise WrongHeight(f"a branch from below height {tree.blocks[tree.root].header.height} comes too late")
         return _keep_orphan(tree, header)
     if len(tree.blocks) >= BLOCKS_MAX:
         raise PoolFull(f"{BLOCKS_MAX} blocks in the tree")

@@ -15,7 +15,7 @@ from flchain.base.errors import (
     MalformedMessage,
     ModelMismatch,
     OversizedMessage,
-    WrongRound,
+    WrongHeight,
 )
 from flchain.base.fixedpoint import decode_vector
 from flchain.base.frozen import replace
@@ -138,11 +138,11 @@ def build_light_state(
 def process_head(light: LightState, head: Head, clock_ms: UnixMillis) -> LightState:
     """Follow a newer final header. Heights may be skipped, since the certificate alone proves it (see `trust`).
 
-    Raises WrongRound for a header that is not newer, InvalidMessage's subclasses for one that is wrong.
+    Raises WrongHeight for a header that is not newer, InvalidMessage's subclasses for one that is wrong.
     """
     header = decode_struct(head.header, Header, HEADER_BYTES_MAX)
     if header.height <= light.height:
-        raise WrongRound(f"height {header.height} is not newer than {light.height}")
+        raise WrongHeight(f"height {header.height} is not newer than {light.height}")
     return _follow(light, *verify_final(light.trust, head, clock_ms))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import TypeAlias
 
-from flchain.base.errors import InvalidBlock, InvalidMessage, WrongRound
+from flchain.base.errors import InvalidBlock, InvalidMessage, WrongHeight
 from flchain.base.frozen import replace
 from flchain.base.types import EARLIEST, Address, Hash, Height, UnixMillis, View
 from flchain.consensus import PROPOSER_RULES
@@ -103,7 +103,7 @@ def _verify_position(state: ChainState, header: Header) -> None:
     if header.chain != state.chain:
         raise InvalidBlock("a block of another chain")
     if header.height != state.height + 1:
-        raise WrongRound(f"block {header.height} does not follow height {state.height}")
+        raise WrongHeight(f"block {header.height} does not follow height {state.height}")
     if header.previous != state.head:
         raise InvalidBlock("the block does not extend the head")
     if header.time_ms <= state.time_ms:

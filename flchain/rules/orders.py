@@ -16,7 +16,7 @@ from flchain.base.errors import (
     MalformedMessage,
     RefusedOrder,
     UnknownSender,
-    WrongRound,
+    WrongHeight,
     WrongSequence,
 )
 from flchain.base.frozen import replace
@@ -207,7 +207,7 @@ def _cap_again(state: ChainState) -> ChainState:
 def verify_evidence(state: ChainState, message: Evidence) -> Candidate:
     """Return the candidate that signed two things that exclude each other.
 
-    Raises BadEvidence, or WrongRound if the offence is too old or has been judged.
+    Raises BadEvidence, or WrongHeight if the offence is too old or has been judged.
     """
     try:
         first, second = open_envelope(message.first, state.chain), open_envelope(message.second, state.chain)
@@ -225,9 +225,9 @@ def verify_evidence(state: ChainState, message: Evidence) -> Candidate:
     if _get_slot(words[0])[1] != message.height:
         raise BadEvidence("the messages are of another height than the evidence says")
     if message.height <= guilty.judged_height:
-        raise WrongRound(f"{guilty.address.hex()} has been judged for height {message.height}")
+        raise WrongHeight(f"{guilty.address.hex()} has been judged for height {message.height}")
     if not state.height - state.params.evidence_heights_max <= message.height <= state.height + 1:
-        raise WrongRound(f"an offence at height {message.height} is too old or in the future")
+        raise WrongHeight(f"an offence at height {message.height} is too old or in the future")
     return guilty
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from flchain.base.errors import BadCommitment, DuplicateMessage, MalformedMessage, UnknownSender, WrongRound
+from flchain.base.errors import BadCommitment, DuplicateMessage, MalformedMessage, UnknownSender, WrongPhase, WrongRound
 from flchain.base.frozen import replace
 from flchain.base.types import Address, Hash
 from flchain.codecs.decoded import keep_decoded
@@ -62,7 +62,7 @@ def check_transaction(state: ChainState, said: Verified) -> Verified:
     Raises InvalidMessage's subclasses.
     """
     if PHASE_KINDS.get(state.round.phase) is not said.kind:
-        raise WrongRound(f"a {said.kind.name} is not for phase {state.round.phase.name}")
+        raise WrongPhase(f"a {said.kind.name} is not for phase {state.round.phase.name}")
     if said.sender in get_present(state):
         raise DuplicateMessage(f"{said.sender.hex()} has already sent a {said.kind.name} in this round")
     return TRANSACTION_RULES[said.kind].check(state, said)

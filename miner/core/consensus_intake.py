@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flchain.base.errors import InvalidMessage, MalformedMessage, UnknownSender, WrongRound
+from flchain.base.errors import InvalidMessage, MalformedMessage, UnknownSender, WrongHeight
 from flchain.base.frozen import replace
 from flchain.base.types import Height
 from flchain.consensus import bft
@@ -38,7 +38,7 @@ def on_consensus(state: MinerState, letter: Letter, packet: Packet) -> Transitio
 
 def _verify(state: MinerState, letter: Letter) -> Verified:
     if letter.number != state.chain.height + 1:
-        raise WrongRound(f"height {letter.number}, agreement is on {state.chain.height + 1}")
+        raise WrongHeight(f"height {letter.number}, agreement is on {state.chain.height + 1}")
     validator = find_validator(state.chain, letter.sender)
     if validator is None:
         raise UnknownSender(f"{letter.sender.hex()} is no validator")
@@ -111,7 +111,7 @@ def _on_other_height(state: MinerState, letter: Letter, packet: Packet) -> Trans
         return _keep_early(state, letter, packet)
     if letter.kind in BFT_KINDS and letter.number <= state.chain.height:
         return answers.repeat_tip(state)  # gossip about a final height: neither news nor anybody's fault
-    raise WrongRound("not for this round or height")
+    raise WrongHeight("not for this height")
 
 
 def _keep_early(state: MinerState, letter: Letter, packet: Packet) -> Transition:

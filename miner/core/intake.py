@@ -9,6 +9,8 @@ from flchain.base.errors import (
     MalformedMessage,
     MalformedUpdate,
     UnknownSender,
+    WrongHeight,
+    WrongPhase,
     WrongRound,
 )
 from flchain.base.frozen import replace
@@ -27,7 +29,7 @@ from miner.core.consensus_intake import BFT_KINDS
 from miner.core.state import MinerState, Transition
 from miner.core.values import Effect, Note, Publish, Refuse
 
-REFUSED_FOR_GOOD = (WrongRound, DuplicateMessage, BadCommitment, MalformedUpdate)
+REFUSED_FOR_GOOD = (WrongRound, WrongPhase, WrongHeight, DuplicateMessage, BadCommitment, MalformedUpdate)
 """A device that repeats such a message would get the same answer, so the receipt tells it to stop."""
 
 

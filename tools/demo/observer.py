@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from agent.edge.store.view import read_position
-from flchain.base.errors import InvalidMessage, ModelMismatch, WrongRound
+from flchain.base.errors import InvalidMessage, ModelMismatch, WrongHeight
 from flchain.base.fixedpoint import encode_vector
 from flchain.base.types import Address, ModelVector
 from flchain.ledger.block import hash_header
@@ -131,7 +131,7 @@ class Observer:
         """Count what is wrong and go on: an observer takes no part."""
         try:
             action()
-        except WrongRound:
+        except WrongHeight:
             pass  # a header that is already known
         except InvalidMessage as error:
             self.refused[error.code] += 1

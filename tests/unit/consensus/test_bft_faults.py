@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from flchain.base.errors import LedgerCorrupt, MalformedMessage, UnknownSender, WrongRound
+from flchain.base.errors import LedgerCorrupt, MalformedMessage, UnknownSender, WrongHeight
 from flchain.base.types import Address, Hash, Height, View
 from flchain.consensus import bft, message_log
 from flchain.consensus.bft import (
@@ -128,9 +128,9 @@ def test_far_proposal_does_not_ask_who_leads() -> None:
 def test_refused_messages() -> None:
     """Another height, a stranger, the wrong leader, a negative view, a proof from the future: each has its error."""
     state, _ = start()
-    with pytest.raises(WrongRound):
+    with pytest.raises(WrongHeight):
         bft.on_vote(state, replace(vote(1, PREVOTE, A), height=Height(8)))
-    with pytest.raises(WrongRound):
+    with pytest.raises(WrongHeight):
         bft.on_proposal(state, replace(propose(), height=Height(8)), True)
     with pytest.raises(UnknownSender):
         bft.on_vote(state, vote(9, PREVOTE, A))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flchain.base.crypto import hash_tagged
-from flchain.base.errors import BadSeal, DuplicateMessage, InvalidBlock, InvalidMessage, PoolFull, WrongRound
+from flchain.base.errors import BadSeal, DuplicateMessage, InvalidBlock, InvalidMessage, PoolFull, WrongHeight
 from flchain.base.types import Hash, Height
 from flchain.consensus import CONSENSUS_RULES
 from flchain.consensus.block_tree import (
@@ -282,7 +282,7 @@ def test_blocks_below_the_kept_depth_are_forgotten() -> None:
     tree = plant([*main[:3], *side, *main[3:]])
     assert len(tree.blocks) == PARAMS.kept_depth + 1
     assert (tree.blocks[tree.root].header.height, count_stale(tree)) == (28, 3)
-    with pytest.raises(WrongRound):
+    with pytest.raises(WrongHeight):
         insert(tree, make_header(side[-1].hash, 4, "side"), believe)
 
 

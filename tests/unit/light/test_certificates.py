@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from flchain.base.errors import BadCertificate, InvalidBlock, InvalidMessage, WrongRound
+from flchain.base.errors import BadCertificate, InvalidBlock, InvalidMessage, WrongHeight
 from flchain.base.types import Height, Power, View
 from flchain.ledger.certificate import build_certificate, verify_certificate
 from flchain.ledger.state import ChainState, compute_validators_hash
@@ -33,7 +33,7 @@ def test_a_header_that_is_not_newer(driver: Driver, light: LightState) -> None:
     """A header at a height that is known already, repeats included, is refused."""
     light = feed_head(feed_head(light, driver, 1), driver, 2)
     for height in (1, 2):
-        with pytest.raises(WrongRound):
+        with pytest.raises(WrongHeight):
             feed_head(light, driver, height)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from flchain.base.errors import ConfigError, InvalidBlock, MalformedMessage, WrongRound
+from flchain.base.errors import ConfigError, InvalidBlock, MalformedMessage, WrongHeight
 from flchain.ledger.block import decode_block
 from flchain.ledger.genesis import Genesis, decode_genesis, encode_genesis
 from flchain.ledger.state import find_device, find_validator
@@ -66,7 +66,7 @@ def test_every_header_field_is_checked() -> None:
         assert set(others) == set(block.header.__struct_fields__) - {"version"}
         for name, values in others.items():
             for value in values:
-                with pytest.raises(WrongRound if name == "height" else InvalidBlock):
+                with pytest.raises(WrongHeight if name == "height" else InvalidBlock):
                     apply_block(before, replace_header(block, **{name: value}), block.body_bytes)
     with pytest.raises(MalformedMessage):
         apply_block(driver.states[0], replace_header(driver.blocks[0], version=2), driver.blocks[0].body_bytes)
@@ -79,7 +79,7 @@ def test_a_block_fits_one_place() -> None:
     for place, block in enumerate(driver.blocks):
         for at, state in enumerate(driver.states):
             if at != place:
-                with pytest.raises(WrongRound):
+                with pytest.raises(WrongHeight):
                     apply_block(state, block.header_bytes, block.body_bytes)
     twin = build_chain(reward_per_update=7)
     with pytest.raises(InvalidBlock):
