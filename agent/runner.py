@@ -13,9 +13,9 @@ import numpy as np
 
 from agent.core.chain_time import compute_time
 from agent.core.machine import build_agent_state, step
+from agent.core.state import AgentState
 from agent.core.values import (
     AgentConfig,
-    AgentState,
     ComputeScore,
     Connected,
     DropOutbox,
@@ -113,9 +113,8 @@ class AgentRunner:
 
     def get_time_ms(self) -> UnixMillis | None:
         """What time it is, once the chain has told."""
-        state = self._state
-        now_ms, clock_ms = read_clocks()
-        return compute_time(state.chain_time, clock_ms, now_ms) if state.chain_time is not None else None
+        chain, (now_ms, clock_ms) = self._state.clock.chain, read_clocks()
+        return compute_time(chain, clock_ms, now_ms) if chain is not None else None
 
     async def run(self) -> None:
         """Until cancelled, or until the disk fails: StoreFull and LedgerCorrupt come out."""
@@ -189,9 +188,9 @@ class AgentRunner:
                 task = asyncio.create_task(work)
                 self._working.add(task)
                 task.add_done_callback(self._working.discard)
-            case Publish(topic, packet, is_again):
-                self._link.send(topic, packet, is_again=is_again)
-            case SendChunks(digest, ranges):
+            case Publish(topic, packet):
+                self._link.send(topic, packet, is_again=effect.is_again)
+            case SendChunks(_, digest, ranges):
                 self._link.send_again(digest, ranges)
             case SaveWork() | SaveScores() | SaveOutbox() | SavePosition():
                 pass  # durable already

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.core import scoring
-from agent.core.values import AgentState
+from agent.core.state import AgentState, Trouble
 from agent.scheduling.inputs import Watch
 
 SNAPSHOT_VERSION = 1
@@ -37,14 +37,14 @@ def build_snapshot(
         "model_round": light.model_round,
         "model_hash": light.model_hash.hex(),
         "is_synced": light.is_synced,
-        "is_mismatch": state.is_mismatch,
-        "is_expired": state.is_expired,
-        "is_time_known": state.chain_time is not None,
-        "chain_time_ms": None if state.chain_time is None else state.chain_time.header_ms,
-        "chain_time_age_s": None if state.chain_time is None else round(now_s - state.chain_time.heard_ms / 1000, 1),
-        "followed": state.followed.hex(),
+        "is_mismatch": state.trouble is Trouble.DIVERGED,
+        "is_expired": state.trouble is Trouble.EXPIRED,
+        "is_time_known": state.clock.chain is not None,
+        "chain_time_ms": None if state.clock.chain is None else state.clock.chain.header_ms,
+        "chain_time_age_s": None if state.clock.chain is None else round(now_s - state.clock.chain.heard_ms / 1000, 1),
+        "followed": state.following.miner.hex(),
         "is_held": state.is_held,
-        "has_update": state.work is not None and state.work.round == light.round,
+        "has_update": state.has_work,
         "is_mining": config.is_mining,
         "scores_due": scoring.count_due(state),
         "outbox": [{"round": number, "bytes": len(raw)} for number, raw in state.outbox.values()],

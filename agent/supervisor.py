@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.core import scoring
+from agent.core.state import AgentState
 from agent.core.values import (
-    AgentState,
     ComputeScore,
     Effect,
     Event,
@@ -197,7 +197,8 @@ class Supervisor:
         if report.work is not None and light.accepted:  # a model that came whole does not say whose updates are in it
             coins = light.params.reward_per_update
             self._experience = observe_settled(self._experience, coins, is_accepted=report.is_accepted)
-        if state.scores is not None and state.scores.round == report.round:
+        scores = state.scoring.scores
+        if scores is not None and scores.round == report.round:
             self._experience = observe_scored_round(self._experience, expect_round_of_scores(light))
         self._reports += 1
         if self._reports % SAVE_ROUNDS == 0:
@@ -221,7 +222,7 @@ class Supervisor:
         self._scheduler, self.decision = decide(self._scheduler, inputs, self._clocks()[0])
         self._experience = replace(self._experience, memory=self._scheduler.memory)
         self._apply(self.decision.shares)
-        is_held = self.decision.shares == REST and (self._state.is_training or self._state.is_score_awaited)
+        is_held = self.decision.shares == REST and (self._state.is_training or self._state.is_scoring)
         if is_held != self._state.is_held:
             self._post(WorkHeld(is_held))
         if self._state.config.is_mining and self.decision.is_mining_allowed != self._state.is_mining_allowed:
@@ -249,10 +250,10 @@ class Supervisor:
 
     def _read_minute(self) -> int | None:
         """Local time, once somebody has told it: a time server, a certified header, or the operator's word."""
-        is_known = self._trust_clock or self._state.chain_time is not None or is_clock_synchronised()
+        is_known = self._trust_clock or self._state.clock.chain is not None or is_clock_synchronised()
         if not is_known:
             return None
-        local = time.localtime(max(self._state.clock_ms, self._clocks()[1]) / 1000)
+        local = time.localtime(max(self._state.clock.time_ms, self._clocks()[1]) / 1000)
         return 60 * local.tm_hour + local.tm_min
 
     def compute_earned(self) -> float:
@@ -271,7 +272,7 @@ class Supervisor:
     def _say(self) -> None:
         """What somebody would ask about in the morning: an update that is held, and that it goes on."""
         light, is_running = self._state.light, self.decision.shares.train > 0
-        is_due = self._state.is_training and light.phase is Phase.COMMIT and self._state.training_round == light.round
+        is_due = self._state.is_training and light.phase is Phase.COMMIT and self._state.update.round == light.round
         if is_due and is_running == self._is_held_told:
             self._is_held_told = not is_running
             text = "training goes on" if is_running else "training is held"

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from agent.core.values import (
+from agent.core.state import (
     AgentState,
+    RoundUpdate,
+    ScoringPhase,
+    Standing,
+    Transition,
+    UpdatePhase,
+    compute_standing,
+)
+from agent.core.values import (
     DropOutbox,
-    Effect,
     Note,
     Publish,
     SaveOutbox,
     SaveWork,
     StartTimer,
     Timer,
+    TimerFired,
     Train,
     TrainingDone,
+    TrainingFailed,
     Work,
 )
 from flchain.base.errors import WrongRound
@@ -36,93 +45,114 @@ from flchain.wire.messages import (
 )
 from flchain.wire.packets import PacketType, encode_packet
 
-Transition = tuple[AgentState, tuple[Effect, ...]]
 
-
-def pursue(state: AgentState) -> Transition:
+def advance_update(state: AgentState) -> Transition:
     """Do what the open round's phase asks of this device, once."""
     light = state.light
-    if is_paused(state) or state.is_mismatch or state.chain_time is None or not light.is_synced:
+    if compute_standing(state) is not Standing.TAKING_PART:
         return state, ()
-    has_work = state.work is not None and state.work.round == light.round
-    if light.phase is Phase.COMMIT and not has_work and state.training_round != light.round:
-        return replace(state, training_round=light.round, is_training=True), (Train(light.round, light.model),)
+    if light.phase is Phase.COMMIT and state.update.round != light.round:
+        state = replace(state, update=RoundUpdate(UpdatePhase.TRAINING, light.round, state.update.work))
+        return state, (Train(light.round, light.model),)
     raw = _get_due(state)
-    if raw is None or hash_message(raw) in state.said:
+    if raw is None or _is_published(state):
         return state, ()
-    return _say(state, raw)
-
-
-def is_paused(state: AgentState) -> bool:
-    """True once the rounds that the operator asked for are settled."""
-    return 0 < state.config.until_round < state.light.round
+    return _publish_due(state, raw)
 
 
 def _get_due(state: AgentState) -> bytes | None:
-    """The message that the phase asks for, if this device has one."""
-    light, work, scores = state.light, state.work, state.scores
+    """Return the message that the open phase asks for, if this device has it."""
+    work, scores = state.update.work, state.scoring.scores
     due: dict[Phase, bytes] = {}
-    if work is not None and work.round == light.round:
+    if work is not None and state.has_work:
         due |= {Phase.COMMIT: work.commit, Phase.REVEAL: work.reveal}
-    if scores is not None and scores.round == light.round:
+    if scores is not None and state.has_scores:
         due |= {Phase.SCORE: scores.commit, Phase.SETTLE: scores.reveal}
-    return due.get(light.phase)
+    return due.get(state.light.phase)
 
 
-def is_waiting(state: AgentState) -> bool:
-    """True while this device needs to hear from a miner: always, but for its own work, a pause and a mismatch.
+def _is_published(state: AgentState) -> bool:
+    """True if the message that the open phase asks for was published by this process, or has its receipt."""
+    update, scores = state.update.phase, state.scoring.phase
+    match state.light.phase:
+        case Phase.COMMIT:
+            return update in (UpdatePhase.COMMITTED, UpdatePhase.REVEALED)
+        case Phase.REVEAL:
+            return update is UpdatePhase.REVEALED
+        case Phase.SCORE:
+            return scores in (ScoringPhase.COMMITTED, ScoringPhase.REVEALED)
+        case _:
+            return scores is ScoringPhase.REVEALED
 
-    Nobody waits for work that is held: a miner may fall silent in those hours.
-    """
-    is_working = (state.is_training or state.is_score_awaited) and not state.is_held
-    return not (is_working or is_paused(state) or state.is_mismatch)
+
+def _set_published(state: AgentState, raw: bytes) -> AgentState:
+    """Note that a message of this device was published, or has its receipt: no phase goes back."""
+    update, scoring = state.update, state.scoring
+    if (work := update.work) is not None and work.round == update.round:
+        if raw == work.reveal:
+            update = replace(update, phase=UpdatePhase.REVEALED)
+        elif raw == work.commit and update.phase is UpdatePhase.TRAINED:
+            update = replace(update, phase=UpdatePhase.COMMITTED)
+    if (scores := scoring.scores) is not None and scores.round == scoring.round:
+        if raw == scores.reveal:
+            scoring = replace(scoring, phase=ScoringPhase.REVEALED)
+        elif raw == scores.commit and scoring.phase is ScoringPhase.SCORED:
+            scoring = replace(scoring, phase=ScoringPhase.COMMITTED)
+    return replace(state, update=update, scoring=scoring)
 
 
-def _say(state: AgentState, raw: bytes) -> Transition:
-    """Into the durable outbox first, then out; a receipt takes it out again."""
-    digest = hash_message(raw)
-    state = replace(state, outbox={**state.outbox, digest: (state.light.round, raw)}, said=state.said | {digest})
+def _publish_due(state: AgentState, raw: bytes) -> Transition:
+    """Put a message into the durable outbox first, then send it; a receipt takes it out again."""
+    digest, number = hash_message(raw), state.light.round
+    state = _set_published(replace(state, outbox={**state.outbox, digest: (number, raw)}), raw)
+    is_again = state.update.is_restored and state.update.round == number
     return state, (
-        SaveOutbox(digest, state.light.round, raw),
-        _publish(state, raw, is_again=state.restored == state.light.round),
+        SaveOutbox(digest, number, raw),
+        _build_publish(state, raw, is_again=is_again),
         StartTimer(Timer.RESEND, state.config.resend_ms),
     )
 
 
-def say_again(state: AgentState) -> Transition:
-    """What the open phase waits for, receipt or not: miners that restart have forgotten what is in no block yet."""
+def publish_again(state: AgentState) -> Transition:
+    """Publish what the open phase waits for, receipt or not: miners that restart forget what is in no block yet."""
     raw = _get_due(state)
-    is_able = state.light.is_synced and state.chain_time is not None
-    return (state, ()) if raw is None or not is_able else _say(state, raw)
+    if raw is None or compute_standing(state) is not Standing.TAKING_PART:
+        return state, ()
+    return _publish_due(state, raw)
 
 
-def _publish(state: AgentState, raw: bytes, *, is_again: bool) -> Publish:
+def _build_publish(state: AgentState, raw: bytes, *, is_again: bool) -> Publish:
     topic = state.topics.device_up(state.config.identity.address)
-    return Publish(topic, encode_packet(PacketType.MESSAGE, raw), is_again)
+    return Publish(topic, encode_packet(PacketType.MESSAGE, raw), is_again=is_again)
 
 
 def resend(state: AgentState) -> Transition:
-    """Say again what has no receipt."""
-    if not state.outbox or state.chain_time is None:
+    """Publish again what has no receipt."""
+    if not state.outbox:
         return state, ()
-    again = tuple(_publish(state, raw, is_again=True) for _, raw in state.outbox.values())
+    again = tuple(_build_publish(state, raw, is_again=True) for _, raw in state.outbox.values())
     return state, (*again, StartTimer(Timer.RESEND, state.config.resend_ms))
 
 
+def on_resend_timer(state: AgentState, event: TimerFired[Timer]) -> Transition:
+    """No receipt has arrived in time."""
+    return resend(state)
+
+
 def on_receipt(state: AgentState, receipt: Receipt) -> Transition:
-    """A miner has a message of this device's, or says why it does not take it. Raises WrongRound."""
+    """A miner has a message of this device, or says why it refuses it. Raises WrongRound."""
     digest = Hash(receipt.digest)
     if digest not in state.outbox:
         return state, ()  # a second miner's receipt
-    if receipt.round != state.outbox[digest][0]:
-        raise WrongRound(f"a receipt of round {receipt.round} for a message of round {state.outbox[digest][0]}")
-    raw = state.outbox[digest][1]
+    number, raw = state.outbox[digest]
+    if receipt.round != number:
+        raise WrongRound(f"a receipt of round {receipt.round} for a message of round {number}")
     outbox = {key: value for key, value in state.outbox.items() if key != digest}
-    state = replace(state, outbox=outbox, said=state.said | {digest})
-    effects: tuple[Effect, ...] = (DropOutbox(digest, receipt.code, raw),)
-    if receipt.code != "ok":
-        effects += (Note("a miner refused a message", {"round": receipt.round, "cause": receipt.code}),)
-    return state, effects
+    state = _set_published(replace(state, outbox=outbox), raw)
+    drop = DropOutbox(digest, receipt.code, raw)
+    if receipt.code == "ok":
+        return state, (drop,)
+    return state, (drop, Note("a miner refused a message", {"round": receipt.round, "cause": receipt.code}))
 
 
 def drop_stale(state: AgentState) -> Transition:
@@ -131,30 +161,49 @@ def drop_stale(state: AgentState) -> Transition:
     kept = {digest: item for digest, item in state.outbox.items() if due is not None and item[1] == due}
     late = {digest: raw for digest, (_, raw) in state.outbox.items() if digest not in kept}
     dropped = tuple(DropOutbox(digest, "the phase is over", raw) for digest, raw in late.items())
-    is_of_round = any(own is not None and own.round == state.light.round for own in (state.work, state.scores))
-    said = state.said if is_of_round else frozenset()
-    return replace(state, outbox=kept, said=said), dropped
+    return replace(state, outbox=kept), dropped
 
 
 def on_training_done(state: AgentState, event: TrainingDone) -> Transition:
-    """Privacy, codec, signatures; then the commitment. Work that comes too late is dropped and says so."""
-    light, state = state.light, end_training(state, event.round)
+    """Protect, encode and sign the update, then commit to it. Drop work that comes too late, and say so."""
+    light = state.light
+    if event.round != state.update.round:
+        return on_unasked_training(state, event)
+    state = _set_failed(state)
     if event.round != light.round or light.phase is not Phase.COMMIT:
-        fields = {"round": event.round, "now": light.round, "phase": light.phase.name}
-        return state, (Note("training came too late for its round", fields),)
+        return on_unasked_training(state, event)
     try:
-        done = _build_work(state, event)
+        work = _build_work(state, event)
     except ValueError as error:
         note = Note("training gave no usable update", {"round": event.round, "cause": str(error)}, is_fault=True)
         return state, (note,)
-    fields = {"round": event.round, "ms": event.training_ms, "loss": round(event.loss, 4), "bytes": len(done.reveal)}
-    state, effects = pursue(replace(state, work=done))
-    return state, (SaveWork(done), Note("trained", fields), *effects)
+    fields: dict[str, object] = {
+        "round": event.round,
+        "ms": event.training_ms,
+        "loss": round(event.loss, 4),
+        "bytes": len(work.reveal),
+    }
+    state = replace(state, update=RoundUpdate(UpdatePhase.TRAINED, event.round, work))
+    state, effects = advance_update(state)
+    return state, (SaveWork(work), Note("trained", fields), *effects)
 
 
-def end_training(state: AgentState, round_number: Round) -> AgentState:
-    """The trainer has ended this round's training, with or without a result."""
-    return replace(state, is_training=False) if state.training_round == round_number else state
+def on_unasked_training(state: AgentState, event: TrainingDone) -> Transition:
+    """Drop a training's result that nothing waits for: another round is open, or this one has its update."""
+    fields: dict[str, object] = {"round": event.round, "now": state.light.round, "phase": state.light.phase.name}
+    return state, (Note("training came too late for its round", fields),)
+
+
+def on_training_failed(state: AgentState, event: TrainingFailed) -> Transition:
+    """Follow only, until the next round."""
+    note = Note("training failed", {"round": event.round, "cause": event.reason}, is_fault=True)
+    is_ended = state.is_training and state.update.round == event.round
+    return _set_failed(state) if is_ended else state, (note,)
+
+
+def _set_failed(state: AgentState) -> AgentState:
+    """The trainer has ended; the update stands as failed until its work is made."""
+    return replace(state, update=replace(state.update, phase=UpdatePhase.FAILED))
 
 
 def _build_work(state: AgentState, event: TrainingDone) -> Work:

@@ -9,14 +9,25 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from agent.core.chain_time import ChainTime
 from flchain.base.crypto import Identity
-from flchain.base.types import EARLIEST, Address, Hash, ModelVector, Round, UnixMillis
+from flchain.base.types import Address, Hash, ModelVector, Round
 from flchain.light.follow import LightState
 from flchain.light.trust import Head
-from flchain.rules.score_words import Subject
-from flchain.wire.chunks import Assembly, Ranges
-from flchain.wire.topics import Topics
+from flchain.machines.effects import ComputeScore, Note, Publish, Refuse, SendChunks, StartTimer
+from flchain.machines.events import Connected, PacketReceived, ScoreComputed, TimerFired
+
+__all__ = [  # a device's whole vocabulary is found here: these words it shares with a miner, the others are its own
+    "ComputeScore",
+    "Connected",
+    "Note",
+    "PacketReceived",
+    "Publish",
+    "Refuse",
+    "ScoreComputed",
+    "SendChunks",
+    "StartTimer",
+    "TimerFired",
+]
 
 
 class Timer(Enum):
@@ -25,21 +36,6 @@ class Timer(Enum):
     RESEND = "resend"  # no receipt yet: say it again
     RESYNC = "resync"  # the model is behind: ask for it
     SILENCE = "silence"  # is the followed miner still there?
-
-
-@dataclass(frozen=True)
-class PacketReceived:
-    """An MQTT payload as it came."""
-
-    topic: str
-    payload: bytes
-
-
-@dataclass(frozen=True)
-class TimerFired:
-    """A timer of this machine."""
-
-    timer: Timer
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,20 +58,6 @@ class TrainingFailed:
 
     round: Round
     reason: str
-
-
-@dataclass(frozen=True)
-class Connected:
-    """The link to the broker is up (again)."""
-
-
-@dataclass(frozen=True)
-class ScoreComputed:
-    """The scorer's answer to ComputeScore: basis points of accuracy on data that this device does not train on."""
-
-    round: Round
-    subject: Subject
-    score: int
 
 
 @dataclass(frozen=True)
@@ -102,7 +84,7 @@ class WorkHeld:
 
 Event: TypeAlias = (
     PacketReceived
-    | TimerFired
+    | TimerFired[Timer]
     | TrainingDone
     | TrainingFailed
     | ScoreComputed
@@ -119,33 +101,6 @@ class Train:
 
     round: Round
     model: ModelVector
-
-
-@dataclass(frozen=True, eq=False)
-class ComputeScore:
-    """Test a model, shape (P,), and answer with ScoreComputed or ScoringFailed: until then there is no second one."""
-
-    round: Round
-    subject: Subject
-    model: ModelVector
-
-
-@dataclass(frozen=True)
-class Publish:
-    """Send a packet, in chunks if it is long."""
-
-    topic: str
-    packet: bytes
-    is_again: bool = False
-    """It was sent before, perhaps by another process: of a long one the last chunk is enough, to ask who lacks what."""
-
-
-@dataclass(frozen=True)
-class SendChunks:
-    """Send these chunks of a long packet of this device's to all miners, if it is still of use."""
-
-    digest: bytes
-    ranges: Ranges
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,31 +163,6 @@ class Follow:
     miner: Address
 
 
-@dataclass(frozen=True)
-class StartTimer:
-    """Bring `timer` back as TimerFired after `delay_ms`."""
-
-    timer: Timer
-    delay_ms: int
-
-
-@dataclass(frozen=True)
-class Refuse:
-    """A peer's message was dropped and changed nothing: count it under `code`."""
-
-    code: str
-    detail: str
-
-
-@dataclass(frozen=True)
-class Note:
-    """Something a person wants to read; `is_fault` if somebody should look after it."""
-
-    text: str
-    fields: dict[str, object] = field(default_factory=dict)
-    is_fault: bool = False
-
-
 Effect: TypeAlias = (
     Train
     | ComputeScore
@@ -245,7 +175,7 @@ Effect: TypeAlias = (
     | SavePosition
     | Report
     | Follow
-    | StartTimer
+    | StartTimer[Timer]
     | Refuse
     | Note
 )
@@ -287,100 +217,3 @@ class Scores:
     round: Round
     commit: bytes
     reveal: bytes
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """Scores of the open round that are not all there yet."""
-
-    round: Round
-    scores: dict[Subject, int] = field(default_factory=dict)
-    is_given_up: bool = False
-    """The scorer has failed: nothing more is asked in this round."""
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A long packet of a miner that comes in part (see `drawing`)."""
-
-    owner: Address
-    is_answer: bool
-    """False for what the miner sends to all, unasked."""
-    asked: int
-    """The chunks below this index were sent unasked, or asked for."""
-    begun_ms: int
-    begun_bytes: int
-    heard_ms: int = 0
-    """When a chunk came last, or what is missing was asked for."""
-    stalls: int = 0
-    """How often that was because none came."""
-
-
-@dataclass(frozen=True, eq=False)
-class AgentState:
-    """Everything an agent holds in memory."""
-
-    config: AgentConfig
-    topics: Topics
-    light: LightState
-    residual: ModelVector
-    """What the codec left out of earlier updates, shape (P,)."""
-    followed: Address
-    """The followed miner."""
-    head: Head | None = None
-    """The newest header, with its certificate and the validators that prove it."""
-    work: Work | None = None
-    training_round: Round | None = None
-    is_training: bool = False
-    scores: Scores | None = None
-    """The newest that were complete."""
-    scoring: Scoring | None = None
-    is_score_awaited: bool = False
-    """The scorer is at work, be it for a round that is over."""
-    is_mining_allowed: bool = True
-    is_held: bool = False
-    """Training and scoring stand still for now."""
-    outbox: dict[Hash, tuple[Round, bytes]] = field(default_factory=dict)
-    said: frozenset[Hash] = frozenset()
-    """Digests of this round's messages that went out or got their receipt."""
-    heard_ms: int = 0
-    clock_ms: UnixMillis = EARLIEST
-    """The world's time, see `chain_time.compute_time`."""
-    now_ms: int = 0
-    """By the monotonic clock."""
-    chain_time: ChainTime | None = None
-    """None until a certified header was heard in this life: till then nothing is said about a round."""
-    asked_others: int = 0
-    """Counts the questions to miners that are not followed, so that each has its turn."""
-    is_resyncing: bool = False
-    is_followed_asked: bool = False
-    """The followed miner was asked for the model and has not sent it: it is another's turn."""
-    is_expired: bool = False
-    """What this device trusts is too old: an operator has been told."""
-    is_mismatch: bool = False
-    """This device has computed another model than the chain's: it takes part no more until somebody looks at it."""
-    assemblies: dict[Address, Assembly] = field(default_factory=dict)
-    drawings: dict[bytes, Drawing] = field(default_factory=dict)
-    """By the packet's digest, for each that the assemblies hold a part of."""
-    restored: Round | None = None
-    """The round of the work that was found at the start: another process may have sent it already."""
-
-    @property
-    def is_mining(self) -> bool:
-        """True if this device will score in the rounds to come: it is to, and it may."""
-        return self.config.is_mining and self.is_mining_allowed
-
-    @property
-    def miners(self) -> dict[Address, bytes]:
-        """The public keys of all miners this device listens to: the genesis's, its home first, then newer ones."""
-        newer = {v.address: v.public_key for v in self.light.validators}
-        return dict(self.config.miners) | {a: key for a, key in newer.items() if a not in dict(self.config.miners)}
-
-    def next_miner(self, address: Address, steps: int = 1) -> Address:
-        """The one so many places after this among those that have power now; of all if none is known to have any."""
-        powerful = {validator.address for validator in self.light.validators}
-        known = list(self.miners)
-        ring = [a for a in known if a in powerful or a == address] or known
-        if address not in ring:  # not of the genesis, and without a seat now
-            return ring[(steps - 1) % len(ring)]
-        return ring[(ring.index(address) + steps) % len(ring)]

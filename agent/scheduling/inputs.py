@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agent.core import scoring
-from agent.core.values import AgentState
+from agent.core.state import AgentState, Trouble
 from agent.scheduling.energy import BoardProfile
 from agent.scheduling.estimates import estimate_work_left
 from agent.scheduling.history import FIRST_SCORE_CORE_S, FIRST_TRAINING_PART, Experience, observe_commit_phase
@@ -65,8 +65,7 @@ def watch_round(
         return watch, experience
     if watch is not None and watch.is_seen and watch.phase is Phase.COMMIT and watch.round == light.round:
         seconds, patience_s = (now_ms - watch.since_ms) / 1000, light.params.commit_patience_ms / 1000
-        has_committed = state.work is not None and state.work.round == light.round
-        experience = observe_commit_phase(experience, seconds, patience_s, has_committed=has_committed)
+        experience = observe_commit_phase(experience, seconds, patience_s, has_committed=state.has_work)
     return Watch(light.round, light.phase, now_ms, is_seen=watch is not None), experience
 
 
@@ -89,9 +88,9 @@ def build_inputs(state: AgentState, watch: Watch, experience: Experience, measur
 def _build_round(state: AgentState, watch: Watch, experience: Experience, measured: Measured) -> RoundOutlook | None:
     """Its number is that of the model that this device lacks: a round is over for it once it has counted the reward."""
     light, durations = state.light, experience.durations
-    if state.is_mismatch:
+    if state.trouble is Trouble.DIVERGED:
         return None
-    is_running = light.is_synced and state.is_training and state.training_round == light.round
+    is_running = light.is_synced and state.is_training and state.update.round == light.round
     left_core_s = _estimate_left(light.params, experience, measured) if is_running else 0.0
     return RoundOutlook(
         number=light.model_round + 1,

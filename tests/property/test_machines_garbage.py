@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import agent.core.values as av
 import miner.core.values as mv
 from agent.core import machine as agent_machine
+from agent.core.state import AgentState
 from flchain.base.errors import InvalidMessage
 from flchain.base.types import Millis
 from flchain.wire.packets import FIELD_TYPES, PacketType, encode_packet
@@ -32,7 +33,7 @@ class Recorded:
         network.broker.on_publish.append(lambda sender, topic, packet: self.packets.append((topic, packet)))
         network.run(lambda n: n.nodes["m0"].is_up and n.nodes["m0"].state.chain.height == 2)
         self.miner: MinerState = network.nodes["m0"].state
-        self.agent: av.AgentState = network.nodes["d0"].state
+        self.agent: AgentState = network.nodes["d0"].state
         network.run()
         self.topics = sorted({topic for topic, _ in self.packets})
 
@@ -53,7 +54,7 @@ def check_miner(topic: str, payload: bytes) -> MinerState:
     return after
 
 
-def check_agent(topic: str, payload: bytes) -> av.AgentState:
+def check_agent(topic: str, payload: bytes) -> AgentState:
     before = get_recorded().agent
     after, effects = agent_machine.step(before, av.PacketReceived(topic, payload), Millis(0), NO_CLOCK)
     refused = [effect for effect in effects if isinstance(effect, av.Refuse)]

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from agent.core import machine as agent_machine
+from agent.core import transitions
 from agent.core import values as av
 from flchain.base.errors import BadCertificate
 from flchain.base.types import Address
@@ -273,8 +274,8 @@ def forget_what_is_carried(monkeypatch):
 
 
 def take_no_answers(monkeypatch):
-    rules = {key: rule for key, rule in agent_machine.PACKET_RULES.items() if key[0] != "to"}
-    monkeypatch.setattr(agent_machine, "PACKET_RULES", rules)
+    rules = {key: rule for key, rule in transitions.PACKET_RULES.items() if key[0] != "to"}
+    monkeypatch.setattr(transitions, "PACKET_RULES", rules)
 
 
 NOBODY = Address(b"")

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from agent.core.machine import build_agent_state, step
+from agent.core.state import AgentState
 from agent.core.values import (
     AgentConfig,
-    AgentState,
     Connected,
     DropOutbox,
     Effect,
@@ -81,7 +81,7 @@ class DeviceLife:
 
     def describe(self) -> Standing:
         state = self.state
-        work = state.work.round if state.work else 0
+        work = state.update.work.round if state.update.work else 0
         residual = zlib.crc32(state.residual.tobytes())
         return Standing(state.light.model_round, work, residual, frozenset(state.outbox))
 

@@ -7,6 +7,7 @@ import numpy as np
 import agent.core.values as av
 import miner.core.values as mv
 from agent.core import machine as agent_machine
+from agent.core.state import AgentState
 from flchain.base.fixedpoint import decode_vector
 from flchain.ledger.certificate import verify_certificate
 from flchain.light.follow import build_light_state, restore
@@ -37,7 +38,7 @@ def build_miner(chain: BuiltChain, node: Node, rounds: int) -> MinerState:
     return miner_machine.build_miner_state(config, standing, raws, tuple(blocks.values()))
 
 
-def build_agent(chain: BuiltChain, node: Node, rounds: int, *, is_mining: bool) -> av.AgentState:
+def build_agent(chain: BuiltChain, node: Node, rounds: int, *, is_mining: bool) -> AgentState:
     """Return the state of a device at its stored position. Every other device, the last one included, is light."""
     is_full = is_mining or (len(chain.devices) - node.number) % 2 == 0
     light = build_light_state(chain.genesis, chain.model, is_full=is_full)

@@ -16,16 +16,8 @@ import psutil
 import pytest
 
 from agent.core.machine import build_agent_state, step
-from agent.core.values import (
-    AgentConfig,
-    AgentState,
-    Event,
-    MiningAllowed,
-    PacketReceived,
-    Train,
-    TrainingDone,
-    WorkHeld,
-)
+from agent.core.state import AgentState
+from agent.core.values import AgentConfig, Event, MiningAllowed, PacketReceived, Train, TrainingDone, WorkHeld
 from agent.edge.cpu.control import CpuControl, Unlimited
 from agent.edge.cpu.settings import CpuSettings
 from agent.edge.power.board import Board

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache, partial
 
-from agent.core import values as av
+from agent.core.state import AgentState
 from flchain.base.crypto import Identity
 from flchain.base.types import Round, Stake
 from flchain.ledger.state import Delegation
@@ -212,11 +212,11 @@ VOTE_LINES: list[Line] = [
 
 
 @lru_cache
-def get_waiting_agent() -> av.AgentState:
+def get_waiting_agent() -> AgentState:
     """Device 0 with a commitment of round 1 in its outbox."""
     raw = seal(get_round_message(Kind.COMMIT, DEVICE), CHAIN.id, DEVICE)
     digest = open_envelope(raw, CHAIN.id).digest()
-    return replace(build_agent(), outbox={digest: (Round(1), raw)}, said=frozenset({digest}))
+    return replace(build_agent(), outbox={digest: (Round(1), raw)})
 
 
 def send_receipt(message: AnyMessage) -> Outcome:

@@ -12,6 +12,7 @@ import numpy as np
 from agent.core import values as av
 from agent.core.machine import build_agent_state
 from agent.core.machine import step as agent_step
+from agent.core.state import AgentState
 from flchain.base.crypto import Identity
 from flchain.base.types import Millis
 from flchain.light.follow import build_light_state
@@ -107,7 +108,7 @@ def _is_nil_prevote(effect: mv.Effect, state: MinerState) -> bool:
 
 
 @lru_cache
-def build_agent(height: int = 0, rounds: int = 1, *, is_full: bool = True) -> av.AgentState:
+def build_agent(height: int = 0, rounds: int = 1, *, is_full: bool = True) -> AgentState:
     """Device 0 with the headers and bodies up to a height of a chain of whole rounds."""
     driver = drive(Phase.COMMIT, rounds)
     miners = tuple((key.address, key.public_key) for key in CHAIN.miners)
@@ -124,10 +125,10 @@ def build_agent(height: int = 0, rounds: int = 1, *, is_full: bool = True) -> av
     return state
 
 
-def ask_agent(before: av.AgentState, topic: str, payload: bytes) -> Outcome:
+def ask_agent(before: AgentState, topic: str, payload: bytes) -> Outcome:
     """What a device makes of a payload."""
     old = freeze(before)
-    after, effects = agent_step(before, av.PacketReceived(topic, payload), NOW, before.clock_ms)
+    after, effects = agent_step(before, av.PacketReceived(topic, payload), NOW, before.clock.time_ms)
     assert freeze(before) == old
     refused = [effect for effect in effects if isinstance(effect, av.Refuse)]
     if refused:
@@ -136,7 +137,7 @@ def ask_agent(before: av.AgentState, topic: str, payload: bytes) -> Outcome:
     return Outcome("", Effect.IGNORED if not effects and freeze(after) == old else Effect.TAKEN)
 
 
-def freeze(state: av.AgentState) -> tuple[object, ...]:
+def freeze(state: AgentState) -> tuple[object, ...]:
     """All of an agent's state, to compare."""
     values = {item.name: getattr(state, item.name) for item in fields(state)}
     values["light"] = as_value(state.light)

@@ -9,6 +9,7 @@ from typing import Any
 
 from agent.core import values as av
 from agent.core.machine import step as agent_step
+from agent.core.state import AgentState
 from flchain.base.fixedpoint import encode_vector
 from flchain.base.types import Height
 from flchain.ledger.limits import compute_packet_bytes_max
@@ -100,7 +101,7 @@ SETTLED = 5
 
 
 @lru_cache
-def get_waiting() -> av.AgentState:
+def get_waiting() -> AgentState:
     """Device 0 that has the headers up to that of the updates, and lacks their body."""
     state, head = build_agent(2), drive(Phase.COMMIT, 1).get_head(3)
     packet = encode_packet(PacketType.HEAD, head.header, head.certificate, head.sets)
@@ -108,7 +109,7 @@ def get_waiting() -> av.AgentState:
 
 
 @lru_cache
-def get_waiting_light() -> av.AgentState:
+def get_waiting_light() -> AgentState:
     """Light device 0 that has the header of the first settlement, and lacks its light body."""
     state, head = build_agent(is_full=False), drive(Phase.COMMIT, 1).get_head(SETTLED)
     packet = encode_packet(PacketType.HEAD, head.header, head.certificate, head.sets)

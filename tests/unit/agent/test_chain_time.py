@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from agent.core.chain_time import ChainTime, compute_time
 from agent.core.machine import build_agent_state, step
+from agent.core.state import AgentState, Trouble
 from agent.core.values import (
     AgentConfig,
-    AgentState,
     Connected,
     Effect,
     Event,
@@ -45,7 +45,7 @@ def build_agent(before: AgentState | None = None) -> AgentState:
     nothing = np.zeros(PARAMETERS_COUNT, np.int32)
     if before is None:
         return build_agent_state(config, build_light_state(CHAIN.genesis, CHAIN.model), nothing)
-    return build_agent_state(config, before.light, before.residual, before.work, dict(before.outbox))
+    return build_agent_state(config, before.light, before.residual, before.update.work, dict(before.outbox))
 
 
 def play(state: AgentState, *events: Event, clock_ms: int = BOOT_CLOCK, now_ms: int = 0):
@@ -94,7 +94,7 @@ def test_an_older_header_tells_nothing_after_a_boot() -> None:
     driver = make_round()
     before, _ = play(build_agent(), head(driver, 1), head(driver, 2))
     state, effects = play(build_agent(before), Connected(), head(driver, 1))
-    assert state.chain_time is None and get_said(effects) == []
+    assert state.clock.chain is None and get_said(effects) == []
 
 
 def test_age_is_judged_by_the_chains_time_where_the_clock_is_behind() -> None:
@@ -106,7 +106,7 @@ def test_age_is_judged_by_the_chains_time_where_the_clock_is_behind() -> None:
     assert young.light.height == 2
     old, effects = play(state, head(driver, 2), now_ms=trusting_ms + 1)
     assert old.light.height == 1 and [note.is_fault for note in effects if isinstance(note, Note)] == [True]
-    again, effects = play(replace(old, is_expired=False), head(driver, 2), now_ms=0, clock_ms=2**42)
+    again, effects = play(replace(old, trouble=Trouble.NONE), head(driver, 2), now_ms=0, clock_ms=2**42)
     assert again.light.height == 1, "a clock far ahead cannot be told from a long absence"
     assert "clock" in next(note.text for note in effects if isinstance(note, Note))
 

@@ -12,6 +12,7 @@ from agent.core import values as av
 from agent.core.downloads import STALLED_MS, STALLS_MAX, WINDOW_MS
 from agent.core.machine import build_agent_state
 from agent.core.machine import step as agent_step
+from agent.core.state import AgentState
 from flchain.base.fixedpoint import encode_vector
 from flchain.base.types import Millis
 from flchain.light.follow import build_light_state
@@ -69,13 +70,13 @@ def build_miner(driver: Driver, number: int = 0) -> MinerState:
     return build_miner_state(mv.MinerConfig(CHAIN.miners[number]), Standing(standing.chain, summary))
 
 
-def build_agent(is_full: bool = False) -> av.AgentState:
+def build_agent(is_full: bool = False) -> AgentState:
     miners = tuple((key.address, key.public_key) for key in CHAIN.miners)
     light = build_light_state(CHAIN.genesis, CHAIN.model, is_full=is_full)
     return build_agent_state(av.AgentConfig(ME, miners), light, np.zeros(PARAMETERS_COUNT, np.int32))
 
 
-def tell(state: av.AgentState, event: av.Event, now_ms: int) -> tuple[av.AgentState, list[av.Effect]]:
+def tell(state: AgentState, event: av.Event, now_ms: int) -> tuple[AgentState, list[av.Effect]]:
     state, effects = agent_step(state, event, Millis(now_ms), NO_CLOCK)
     assert not [effect for effect in effects if isinstance(effect, av.Refuse)]
     return state, list(effects)
@@ -88,7 +89,7 @@ def get_said(effects: list[av.Effect]) -> list[Envelope]:
 class Answer:
     """A miner's answer on its way to a device: its runner, and a link that takes a while for each piece."""
 
-    def __init__(self, driver: Driver, agent: av.AgentState) -> None:
+    def __init__(self, driver: Driver, agent: AgentState) -> None:
         self.agent, self.now_ms, self.piece_ms = agent, 0, 100
         self.miner = build_miner(driver)
         self.sent = SentPackets()

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from agent.core.following import is_waiting
 from agent.core.machine import build_agent_state, step
-from agent.core.update import is_waiting
-from agent.core.values import AgentConfig, AgentState, Event, PacketReceived, Train, TrainingDone, WorkHeld
+from agent.core.state import AgentState, Trouble
+from agent.core.values import AgentConfig, Event, PacketReceived, Train, TrainingDone, WorkHeld
 from agent.scheduling.decide import build_scheduler_state, decide
 from agent.scheduling.history import (
     VERDICTS_MAX,
@@ -105,8 +106,8 @@ def test_nothing_is_due_without_a_training_of_this_round() -> None:
         build_agent(),
         play(state, trained()),
         play(state, *blocks(driver, 2)),
-        replace(state, is_mismatch=True),
-        replace(state, training_round=Round(9)),
+        replace(state, trouble=Trouble.DIVERGED),
+        replace(state, update=replace(state.update, round=Round(9))),
     ):
         outlook = build_inputs(other, watch_round(None, FRESH, other, Millis(0))[0], FRESH, MEASURED).round
         assert outlook is None or not outlook.is_training_due

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from agent.core.machine import build_agent_state, step
+from agent.core.state import AgentState, Trouble
 from agent.core.values import (
     AgentConfig,
-    AgentState,
     Connected,
     DropOutbox,
     Effect,
@@ -129,7 +129,9 @@ def test_restarted_device_says_the_same_words() -> None:
     driver = make_rounds(1)
     state, effects = play(build_agent(), head(driver, 1), trained())
     (commit,) = get_published(effects)
-    again = build_agent_state(state.config, build_agent().light, NOTHING_LEFT_OUT, state.work, dict(state.outbox))
+    again = build_agent_state(
+        state.config, build_agent().light, NOTHING_LEFT_OUT, state.update.work, dict(state.outbox)
+    )
     again, effects = play(again, Connected(), head(driver, 1))
     assert {envelope.raw for envelope in get_published(effects)} == {commit.raw}
     assert not [effect for effect in effects if isinstance(effect, Train)]
@@ -142,7 +144,7 @@ def test_late_training_is_dropped_and_says_so() -> None:
     assert state.light.phase is Phase.REVEAL
     after, effects = play(state, trained())
     assert [effect.text for effect in effects if isinstance(effect, Note)] == ["training came too late for its round"]
-    assert get_published(effects) == [] and after.work is None
+    assert get_published(effects) == [] and after.update.work is None
 
 
 def test_failed_training_leaves_the_device_following() -> None:
@@ -208,7 +210,7 @@ def test_other_model_than_the_chains_is_told_once_and_ends_taking_part() -> None
     state, _ = play(build_agent(), *events, head(driver, 5))
     broken = replace(state, light=replace(state.light, model=state.light.model + 1))
     after, effects = play(broken, body(driver, 5))
-    assert after.is_mismatch and after.light.model_hash == CHAIN.state.model_hash
+    assert after.trouble is Trouble.DIVERGED and after.light.model_hash == CHAIN.state.model_hash
     assert [report.is_mismatch for report in effects if isinstance(report, Report)] == [True]
     again, effects = play(after, body(driver, 5))
     assert not [effect for effect in effects if isinstance(effect, Report | Train)]
@@ -264,7 +266,7 @@ def test_residual_is_forgotten_when_nobody_knows_whether_the_update_was_accepted
     """After a snapshot past its own update: what was sent may be in the model, and must not be sent twice."""
     driver = make_rounds(2)
     state, _ = play(replace(build_agent(), residual=NOTHING_LEFT_OUT + 7), Connected(), head(driver, 1), trained())
-    assert state.work is not None and state.residual.any()
+    assert state.update.work is not None and state.residual.any()
     state, _ = play(state, snapshot(driver))
     assert state.light.model_round == 2
     assert not state.residual.any()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from agent.core.machine import build_agent_state, step
-from agent.core.values import AgentConfig, AgentState, PacketReceived, Refuse
+from agent.core.state import AgentState
+from agent.core.values import AgentConfig, PacketReceived, Refuse
 from flchain.base.types import Millis
 from flchain.light.follow import build_light_state
 from flchain.wire.messages import Phase

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from agent.core.machine import build_agent_state, step
+from agent.core.state import AgentState
 from agent.core.values import (
     AgentConfig,
-    AgentState,
     ComputeScore,
     DropOutbox,
     Effect,
@@ -194,8 +194,8 @@ def test_scores_are_durable_before_the_commitment_leaves_and_are_opened_in_settl
 def test_its_own_update_counts_as_no_gain() -> None:
     """The message must name it; a device that has not tested it says the base model's score."""
     state, _ = score(make_driver(Phase.SCORE))
-    assert state.scores is not None
-    envelope = open_envelope(state.scores.reveal, CHAIN.id)
+    assert state.scoring.scores is not None
+    envelope = open_envelope(state.scoring.scores.reveal, CHAIN.id)
     base, scores = envelope.fields[2], {bytes(address): value for address, value in envelope.fields[3]}
     assert scores[ME.address] == base == SCORE
     assert list(scores) == [update.sender for update in make_driver(Phase.SCORE).state.round.reveals]
@@ -232,7 +232,7 @@ def test_a_commitment_pledges_scores_only_while_mining_is_allowed() -> None:
         state, _ = play(build_agent(), MiningAllowed(is_allowed), head(driver, 1))
         state, effects = play(state, trained())
         assert [envelope.fields[2] for envelope in get_published(effects)] == [is_allowed]
-        assert state.work is not None and state.work.will_score is is_allowed
+        assert state.update.work is not None and state.update.work.will_score is is_allowed
 
 
 def test_what_is_pledged_is_done_though_mining_was_switched_off_since() -> None:
@@ -254,12 +254,12 @@ def test_a_restart_between_commitment_and_opening_loses_nothing() -> None:
     """From what was saved alone, without any update, the very same scores are opened."""
     driver = make_driver(Phase.SETTLE)
     before, _ = score(driver)
-    assert before.scores is not None
+    assert before.scoring.scores is not None
     again = build_agent_state(
-        before.config, build_agent().light, NOTHING_LEFT_OUT, None, {}, saved_scores=before.scores
+        before.config, build_agent().light, NOTHING_LEFT_OUT, None, {}, saved_scores=before.scoring.scores
     )
     _, effects = play(again, head(driver, 4))
-    assert before.scores.reveal in [envelope.raw for envelope in get_published(effects)]
+    assert before.scoring.scores.reveal in [envelope.raw for envelope in get_published(effects)]
     assert get_asked(effects) == []
 
 
@@ -269,7 +269,12 @@ def test_a_restart_before_the_receipt_says_the_same_commitment() -> None:
     before, effects = score(driver)
     (commit,) = get_published(effects)
     again = build_agent_state(
-        before.config, build_agent().light, NOTHING_LEFT_OUT, None, dict(before.outbox), saved_scores=before.scores
+        before.config,
+        build_agent().light,
+        NOTHING_LEFT_OUT,
+        None,
+        dict(before.outbox),
+        saved_scores=before.scoring.scores,
     )
     again, effects = play(again, head(driver, 3))
     assert [envelope.raw for envelope in get_published(effects)] == [commit.raw]
@@ -321,7 +326,7 @@ def test_a_score_that_comes_too_late_is_dropped_and_only_then_the_next_is_asked_
     state, effects = play(state, ScoreComputed(Round(1), None, 1))
     assert [(effect.round, effect.subject) for effect in get_asked(effects)] == [(2, None)]
     state, _, _ = answer(state, effects)
-    assert state.scores is not None and state.scores.round == 2
+    assert state.scoring.scores is not None and state.scoring.scores.round == 2
 
 
 def test_a_scorer_that_fails_costs_one_round() -> None:

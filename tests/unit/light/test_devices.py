@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from agent.core.machine import build_agent_state, step
-from agent.core.values import AgentConfig, AgentState, Effect, PacketReceived, Publish, Report, SavePosition
+from agent.core.state import AgentState
+from agent.core.values import AgentConfig, Effect, PacketReceived, Publish, Report, SavePosition
 from agent.settings import AgentSettings, MiningSettings
 from flchain.base.errors import BadCertificate
 from flchain.base.fixedpoint import encode_vector

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from agent.core.machine import build_agent_state, step
-from agent.core.values import AgentConfig, AgentState, PacketReceived, Publish
+from agent.core.state import AgentState
+from agent.core.values import AgentConfig, PacketReceived, Publish
 from flchain.base.errors import (
     BadCertificate,
     InvalidMessage,
@@ -217,13 +218,14 @@ def test_a_device_that_missed_every_election_comes_back_by_itself() -> None:
     assert wanted[:2] == [Want.HEAD, Want.CHANGES]
     assert get_addresses(agent.light.validators) == get_addresses(DRIVER.state.validators)
     powerful = get_addresses(DRIVER.state.validators)
-    assert agent.next_miner(agent.followed) in powerful, "fail-over goes to those that have power"
+    assert agent.next_miner(agent.following.miner) in powerful, "fail-over goes to those that have power"
     assert powerful <= set(agent.miners)
 
 
 def test_a_device_turns_away_from_a_miner_that_is_gone() -> None:
     """A followed miner that is not of the genesis and has lost its seat is forgotten; the others have their turns."""
-    agent = replace(build_agent(), followed=DRIVER.chain.holders[0].address)
-    assert agent.followed not in agent.miners
-    turns = {agent.next_miner(agent.followed, steps) for steps in range(1, len(agent.miners) + 1)}
+    agent = build_agent()
+    agent = replace(agent, following=replace(agent.following, miner=DRIVER.chain.holders[0].address))
+    assert agent.following.miner not in agent.miners
+    turns = {agent.next_miner(agent.following.miner, steps) for steps in range(1, len(agent.miners) + 1)}
     assert turns == set(agent.miners)
