@@ -247,10 +247,10 @@ def find_illegal(state: AgentState) -> tuple[str, ...]:
     rules = (
         *_list_update_rules(state, standing),
         *_list_scoring_rules(state, standing),
-        ("a search for the model without a reason not to", _is_resync_legal(state)),
+        ("a device that is behind and does not search", _is_resync_legal(state)),
         ("a download without its chunks", _are_downloads_legal(state.downloads)),
         ("a message of a later round in the outbox", all(r <= state.light.round for r, _ in state.outbox.values())),
-        ("news from before the process began", state.following.heard_ms <= state.clock.now_ms),
+        ("news from the future", state.following.heard_ms <= state.clock.now_ms),
     )
     return tuple(text for text, is_kept in rules if not is_kept)
 
