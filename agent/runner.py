@@ -22,7 +22,6 @@ from agent.core.values import (
     Effect,
     Event,
     Follow,
-    MiningAllowed,
     Note,
     PacketReceived,
     Publish,
@@ -40,7 +39,6 @@ from agent.core.values import (
     Train,
     TrainingDone,
     TrainingFailed,
-    WorkHeld,
 )
 from agent.edge.data.sensing import Sensing
 from agent.edge.data.sensor_checks import find_sensor_problems
@@ -65,8 +63,6 @@ from flchain.wire.envelope import seal
 from flchain.wire.messages import Status
 from flchain.wire.packets import PacketType, encode_packet
 from flchain_edge.enrolment.renewal import RenewalKeeper
-from flchain_edge.mqtt.inbox import Connected as LinkConnected
-from flchain_edge.mqtt.inbox import LinkEvent, Received
 from flchain_edge.mqtt.link import MqttLink
 from flchain_edge.mqtt.seam import Link
 from flchain_edge.mqtt.settings import with_client_id
@@ -132,9 +128,7 @@ class AgentRunner:
 
     async def _process_events(self) -> None:
         while True:
-            event = _read_event(await self._queue.get())
-            if event is not None:
-                await self._process(event)
+            await self._process(await self._queue.get())
 
     async def _process(self, event: Event) -> None:
         now_ms, clock_ms = read_clocks()
@@ -252,20 +246,6 @@ class AgentRunner:
             self._queue.post(ScoringFailed(effect.round, str(error)))
         else:
             self._queue.post(ScoreComputed(effect.round, effect.subject, score))
-
-
-def _read_event(event: Event | LinkEvent) -> Event | None:
-    match event:
-        case Received(topic, payload):
-            return PacketReceived(topic, payload)
-        case LinkConnected():
-            return Connected()
-        case PacketReceived() | TimerFired() | TrainingDone() | TrainingFailed() | Connected():
-            return event
-        case ScoreComputed() | ScoringFailed() | MiningAllowed() | WorkHeld():
-            return event
-        case _:
-            return None
 
 
 def build_config(settings: AgentSettings, genesis: Genesis, identity: Identity) -> AgentConfig:

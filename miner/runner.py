@@ -22,8 +22,6 @@ from flchain.wire.topics import read_topic_channel
 from flchain_edge.enrolment.renewal import RenewalKeeper
 from flchain_edge.model.model_files import compute_initial_model, load_examples
 from flchain_edge.model.tflite import TfliteModel, probe_model
-from flchain_edge.mqtt.inbox import Connected as LinkConnected
-from flchain_edge.mqtt.inbox import LinkEvent, Received
 from flchain_edge.mqtt.link import OUTGOING_BYTES_MAX, MqttLink
 from flchain_edge.mqtt.seam import Link
 from flchain_edge.mqtt.settings import with_client_id
@@ -42,7 +40,6 @@ from miner.core.values import (
     Event,
     MinerConfig,
     Note,
-    PacketReceived,
     Publish,
     Refuse,
     SaveBlock,
@@ -101,9 +98,7 @@ class MinerRunner:
         await self._link.start()
         try:
             while True:
-                event = _read_event(await self._queue.get())
-                if event is not None:
-                    await self._process(event)
+                await self._process(await self._queue.get())
         finally:
             self._queue.stop_timers()
             self._scorer.stop()
@@ -183,18 +178,6 @@ class MinerRunner:
             )
             return
         self._queue.post(ScoreComputed(effect.round, effect.subject, score))
-
-
-def _read_event(event: Event | LinkEvent) -> Event | None:
-    match event:
-        case Received(topic, payload):
-            return PacketReceived(topic, payload)
-        case LinkConnected():
-            return Connected()
-        case PacketReceived() | TimerFired() | ScoreComputed() | Connected():
-            return event
-        case _:
-            return None
 
 
 def compute_outgoing_bytes_max(genesis: Genesis) -> int:

@@ -24,18 +24,18 @@ class Received:
 
 
 @dataclass(frozen=True, slots=True)
-class Connected:
+class LinkUp:
     """The broker has accepted the connection and the subscriptions are on their way; publishing works from now on."""
 
 
 @dataclass(frozen=True, slots=True)
-class Disconnected:
-    """The connection is lost, and with it every message that had no receipt: repeat those after `Connected`."""
+class LinkDown:
+    """The connection is lost, and with it every message that had no receipt: repeat those after `LinkUp`."""
 
     reason: str
 
 
-LinkEvent: TypeAlias = Received | Connected | Disconnected
+LinkEvent: TypeAlias = Received | LinkUp | LinkDown
 
 
 class Inbox:
@@ -72,10 +72,10 @@ class Inbox:
         This bounds connection events to three between two messages, even if the owner never reads.
         """
         return (
-            isinstance(event, Disconnected)
+            isinstance(event, LinkDown)
             and len(self._events) >= 2
-            and isinstance(self._events[-1], Connected)
-            and isinstance(self._events[-2], Disconnected)
+            and isinstance(self._events[-1], LinkUp)
+            and isinstance(self._events[-2], LinkDown)
         )
 
     def get_nowait(self) -> LinkEvent | None:

@@ -22,7 +22,7 @@ from flchain.wire.messages import VALIDATORS_MAX
 from flchain.wire.packets import PACKET_BYTES_MAX, PAYLOAD_BYTES_MAX
 from flchain_edge.mqtt.broker_choice import BrokerChoice, is_listening
 from flchain_edge.mqtt.chunked_uploads import Chunk, ChunkedUploads
-from flchain_edge.mqtt.inbox import INBOX_BYTES_MAX, INBOX_MESSAGES_MAX, Connected, Disconnected, LinkEvent, Received
+from flchain_edge.mqtt.inbox import INBOX_BYTES_MAX, INBOX_MESSAGES_MAX, LinkDown, LinkEvent, LinkUp, Received
 from flchain_edge.mqtt.seam import LinkStatus
 from flchain_edge.mqtt.session import OUTGOING_MESSAGES_MAX, Session
 from flchain_edge.mqtt.settings import Endpoint, MqttSettings, Will, build_tls_context
@@ -177,7 +177,7 @@ class MqttLink:
     def publish(self, topic: str, payload: bytes, *, retain: bool = False, qos: int = 1) -> bool:
         """Hand a message to the connection. Return False while disconnected, or while too much is under way.
 
-        True promises nothing yet: after `Disconnected` repeat what got no receipt. Raise ValueError for a payload above
+        True promises nothing yet: after `LinkDown` repeat what got no receipt. Raise ValueError for a payload above
         PAYLOAD_BYTES_MAX, a QoS other than 0 and 1, or a topic that is empty or has a wildcard: those are bugs.
         """
         if len(payload) > PAYLOAD_BYTES_MAX:
@@ -288,7 +288,7 @@ class MqttLink:
                 session.abort()
                 if session.ready_since is not None:
                     self._changed_s = time.monotonic()
-                    self._deliver(Disconnected(reason))
+                    self._deliver(LinkDown(reason))
             if self._task is None:
                 self._say(logging.INFO, "left the broker")
             else:
@@ -309,7 +309,7 @@ class MqttLink:
         self._changed_s = time.monotonic()
         session.subscribe(tuple(self._filters.items()))
         self._say(logging.INFO, "connected to the broker")
-        self._deliver(Connected())
+        self._deliver(LinkUp())
         self._send_chunks()
 
     def on_session_message(self, message: paho.MQTTMessage) -> None:

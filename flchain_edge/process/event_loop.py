@@ -8,10 +8,11 @@ import signal
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, assert_never
 
 from flchain.base.types import Millis, UnixMillis
-from flchain_edge.mqtt.inbox import Inbox, LinkEvent
+from flchain.machines.events import Connected, PacketReceived
+from flchain_edge.mqtt.inbox import Inbox, LinkDown, LinkEvent, LinkUp, Received
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,8 @@ EventT = TypeVar("EventT")
 
 class EventQueue(Generic[EventT]):
     """One queue of link events (bounded) and the node's own (timers, results: as many as were asked for).
+
+    Link events come out as the events that both machines know, so that a runner has nothing to sort.
 
     The node's own come first: a result must not wait behind a burst of messages.
     """
@@ -68,7 +71,7 @@ class EventQueue(Generic[EventT]):
             timer.cancel()
         self._timers.clear()
 
-    async def get(self) -> EventT | LinkEvent:
+    async def get(self) -> EventT | PacketReceived | Connected:
         """Return the next event, waiting for one if there is none."""
         while (event := self._take()) is None:
             self._wake.clear()
@@ -80,8 +83,20 @@ class EventQueue(Generic[EventT]):
         self.taken += 1
         return event
 
-    def _take(self) -> EventT | LinkEvent | None:
-        return self._own.popleft() if self._own else self._inbox.get_nowait()
+    def _take(self) -> EventT | PacketReceived | Connected | None:
+        if self._own:
+            return self._own.popleft()
+        while (event := self._inbox.get_nowait()) is not None:
+            match event:
+                case Received(topic, payload):
+                    return PacketReceived(topic, payload)
+                case LinkUp():
+                    return Connected()
+                case LinkDown():
+                    pass  # no machine acts on it: what is published now is lost, and published again after `Connected`
+                case _:
+                    assert_never(event)
+        return None
 
 
 class RefusalCounter:

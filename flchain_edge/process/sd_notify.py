@@ -13,7 +13,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, MutableMapping
 from typing import Any
 
-from flchain_edge.mqtt.inbox import Connected, Disconnected, LinkEvent
+from flchain_edge.mqtt.inbox import LinkDown, LinkEvent, LinkUp
 from flchain_edge.process.event_loop import EventQueue
 
 log = logging.getLogger(__name__)
@@ -88,8 +88,8 @@ class ServiceReport:
 
         def on_link_event(event: LinkEvent) -> bool:
             is_taken = deliver(event)
-            if isinstance(event, Connected | Disconnected):
-                self._is_connected = isinstance(event, Connected)
+            if isinstance(event, LinkUp | LinkDown):
+                self._is_connected = isinstance(event, LinkUp)
                 self._was_connected |= self._is_connected
                 self.tell()
             return is_taken

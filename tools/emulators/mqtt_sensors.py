@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flchain_edge.mqtt.inbox import Connected, Inbox
+from flchain_edge.mqtt.inbox import Inbox, LinkUp
 from flchain_edge.mqtt.link import MqttLink
 from flchain_edge.mqtt.settings import MqttSettings
 from tools.emulators.pacing import pace
@@ -41,7 +41,7 @@ async def _connected(target: Target) -> AsyncIterator[MqttLink]:
     link = MqttLink(MqttSettings(host=target.host, port=target.port), inbox.put)
     await link.start()
     try:
-        while not isinstance(await inbox.get(), Connected):
+        while not isinstance(await inbox.get(), LinkUp):
             pass
         yield link
     finally:

@@ -19,7 +19,7 @@ from agent.sensing.json_values import follow, parse_path, read_json, to_number
 from agent.sensing.samples import CHANNELS_MAX, InvalidReading, Sample
 from agent.sensing.timestamps import SenderClock
 from flchain.base.errors import ConfigError
-from flchain_edge.mqtt.inbox import Disconnected, Inbox, LinkEvent, Received
+from flchain_edge.mqtt.inbox import Inbox, LinkDown, LinkEvent, Received
 from flchain_edge.mqtt.link import MqttLink
 from flchain_edge.mqtt.settings import MqttSettings, build_tls_context
 
@@ -175,7 +175,7 @@ async def read_mqtt(settings: MqttSensorSettings, context: SourceContext) -> Asy
                     batch += [sample] if sample is not None else []
                 else:
                     context.last_fault = (
-                        f"cut off from the broker: {event.reason}" if isinstance(event, Disconnected) else ""
+                        f"cut off from the broker: {event.reason}" if isinstance(event, LinkDown) else ""
                     )
                 event = inbox.get_nowait() if len(batch) < BATCH_MAX else None
             if link.counters.dropped > dropped:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from flchain.base.errors import ConfigError
 from flchain_edge.mqtt.broker_choice import BACKOFF_MAX_S, BrokerChoice
-from flchain_edge.mqtt.inbox import Connected
+from flchain_edge.mqtt.inbox import LinkUp
 from flchain_edge.mqtt.settings import Endpoint, MqttSettings
 from flchain_edge.settings.config import load_config
 from tests.support.floats import floats
@@ -40,11 +40,11 @@ def test_the_next_broker_is_taken_and_the_first_again(
     async def scenario() -> None:
         link = InboxLink(settings_for(first, second))
         await link.start()
-        await wait_for(link, Connected)
+        await wait_for(link, LinkUp)
         await asyncio.to_thread(first.kill)
-        await wait_for(link, Connected)
+        await wait_for(link, LinkUp)
         await asyncio.to_thread(first.start)
-        await wait_for(link, Connected)
+        await wait_for(link, LinkUp)
         assert link.counters.connections == 3
         await link.stop()
 
@@ -62,7 +62,7 @@ def test_a_stand_in_is_kept_while_the_first_is_down(brokers: tuple[Broker, Broke
         link = InboxLink(settings_for(first, second))
         await asyncio.to_thread(first.kill)
         await link.start()
-        await wait_for(link, Connected)
+        await wait_for(link, LinkUp)
         looked = 0
         compute = link._choice.compute_return_s
 
@@ -74,7 +74,7 @@ def test_a_stand_in_is_kept_while_the_first_is_down(brokers: tuple[Broker, Broke
         link._choice.compute_return_s = count  # type: ignore[method-assign]
         await asyncio.to_thread(second.stop)
         await asyncio.to_thread(second.start)
-        await wait_for(link, Connected)
+        await wait_for(link, LinkUp)
         await until(lambda: looked >= 3)
         assert link.is_connected and link.counters.connections == 2
         await link.stop()
@@ -89,12 +89,12 @@ def test_a_broker_that_is_cut_off_is_turned_away_from(brokers: tuple[Broker, Bro
     async def scenario() -> None:
         link = InboxLink(settings_for(first, second, return_s=600))
         await link.start()
-        await wait_for(link, Connected)
+        await wait_for(link, LinkUp)
         link.reconnect("new certificate")
-        await wait_for(link, Connected)
+        await wait_for(link, LinkUp)
         assert link._choice.current.port == first.port
         link.turn_away("nobody is heard")
-        await wait_for(link, Connected)
+        await wait_for(link, LinkUp)
         assert link._choice.current.port == second.port
         await link.stop()
 

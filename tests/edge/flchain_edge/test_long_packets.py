@@ -9,7 +9,7 @@ import msgspec
 
 from flchain.ledger.limits import compute_packet_bytes_max
 from flchain.wire.chunks import split_packet
-from flchain_edge.mqtt.inbox import Connected
+from flchain_edge.mqtt.inbox import LinkUp
 from flchain_edge.mqtt.link import OUTGOING_BYTES_MAX
 from flchain_edge.mqtt.settings import MqttSettings
 from miner.runner import compute_outgoing_bytes_max
@@ -31,7 +31,7 @@ def test_longest_packets_are_taken_whole(tmp_path: Path) -> None:
             settings = MqttSettings(host=broker.host, port=broker.port, client_id="long")
             link = InboxLink(settings, outgoing_bytes_max=outgoing_bytes_max)
             await link.start()
-            while not isinstance(await link.events.get(), Connected):
+            while not isinstance(await link.events.get(), LinkUp):
                 pass
             taken = [link.publish("flchain/v1/long/x", piece) for piece in split_packet(packet) * 2]
             await link.stop()

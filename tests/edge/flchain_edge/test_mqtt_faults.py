@@ -14,7 +14,7 @@ import pytest
 
 from flchain.wire.packets import PAYLOAD_BYTES_MAX
 from flchain_edge.mqtt import session as mqtt_session
-from flchain_edge.mqtt.inbox import Connected, Disconnected, Inbox, LinkEvent, Received
+from flchain_edge.mqtt.inbox import Inbox, LinkDown, LinkEvent, LinkUp, Received
 from flchain_edge.mqtt.link import OUTGOING_BYTES_MAX, MqttLink
 from flchain_edge.mqtt.settings import MqttSettings
 from tests.support.networks.mqtt_link import DEADLINE_S, InboxLink, settings_for, started, until, wait_for
@@ -33,13 +33,13 @@ def test_killed_broker_is_survived(tmp_path: Path) -> None:
     async def scenario(broker: Broker) -> None:
         topic = "flchain/v1/killed/x"
         async with started(InboxLink(settings_for(broker)), topic) as link:
-            await wait_for(link, Connected)
+            await wait_for(link, LinkUp)
             await asyncio.to_thread(broker.kill)
-            await wait_for(link, Disconnected)
+            await wait_for(link, LinkDown)
             assert not link.publish(topic, b"lost")
             assert link.counters.refused == 1
             await asyncio.to_thread(broker.start)
-            await wait_for(link, Connected)
+            await wait_for(link, LinkUp)
             await until(lambda: link.is_subscribed)
             assert link.publish(topic, b"after")
             assert (await wait_for(link, Received)).payload == b"after"
@@ -127,11 +127,11 @@ def test_failure_inside_paho_costs_one_connection(broker: Broker, monkeypatch: p
     async def scenario() -> None:
         topic = "flchain/v1/inside/x"
         async with started(InboxLink(settings_for(broker)), topic) as link:
-            await wait_for(link, Connected)
+            await wait_for(link, LinkUp)
             assert link._session is not None
             monkeypatch.setattr(link._session._client, "loop_read", fail)
             assert link.publish(topic, b"read by nobody")
-            assert (await wait_for(link, Disconnected)).reason == "IndexError: inside the library"
+            assert (await wait_for(link, LinkDown)).reason == "IndexError: inside the library"
             await until(lambda: link.is_subscribed)
             assert link.publish(topic, b"read")
             assert (await wait_for(link, Received)).payload == b"read"

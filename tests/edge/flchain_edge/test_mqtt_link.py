@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from flchain.base.errors import ConfigError
 from flchain.wire.packets import PAYLOAD_BYTES_MAX
 from flchain_edge.mqtt.broker_choice import BACKOFF_MAX_S, compute_backoff_s
-from flchain_edge.mqtt.inbox import Connected, Disconnected, Inbox, Received
+from flchain_edge.mqtt.inbox import Inbox, LinkDown, LinkUp, Received
 from flchain_edge.mqtt.link import compute_publish_bytes
 from flchain_edge.mqtt.settings import MqttSettings, Will
 from tests.support.floats import floats
@@ -195,13 +195,13 @@ def test_inbox_is_bounded_whatever_happens(steps: list[str]) -> None:
             inbox.put(Received("t", b"xx", False))
         elif step == "read":
             event = inbox.get_nowait()
-            is_up_told = isinstance(event, Connected) or (is_up_told and not isinstance(event, Disconnected))
+            is_up_told = isinstance(event, LinkUp) or (is_up_told and not isinstance(event, LinkDown))
         elif (step == "up") != is_up:
             is_up = not is_up
-            assert inbox.put(Connected() if is_up else Disconnected("x"))
+            assert inbox.put(LinkUp() if is_up else LinkDown("x"))
         assert len(inbox) <= 1 + 3 * 2
     while (event := inbox.get_nowait()) is not None:
-        is_up_told = isinstance(event, Connected) or (is_up_told and not isinstance(event, Disconnected))
+        is_up_told = isinstance(event, LinkUp) or (is_up_told and not isinstance(event, LinkDown))
     assert is_up_told == is_up
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flchain_edge.mqtt.inbox import Connected, Disconnected
+from flchain_edge.mqtt.inbox import LinkDown, LinkUp
 from flchain_edge.process.event_loop import EventQueue
 from flchain_edge.process.sd_notify import STATUS_BYTES_MAX, Notifier, ServiceReport
 
@@ -56,15 +56,15 @@ def test_ready_status_watchdog_stopping(manager: Manager) -> None:
         async with report.reporting(lambda: "round 1\nREADY=1"):
             first = await asyncio.to_thread(manager.receive)
             assert first == ["STATUS=no broker; round 1 READY=1", "EXTEND_TIMEOUT_USEC=60000000"]
-            relay(Connected())
+            relay(LinkUp())
             lines = await asyncio.to_thread(manager.receive_until, "STATUS=round 1 READY=1")
             assert lines.count("READY=1") == 1 and "WATCHDOG=1" not in lines[: lines.index("READY=1")]
             lines = await asyncio.to_thread(manager.receive_until, "WATCHDOG=1")
             lines += await asyncio.to_thread(manager.receive_until, "WATCHDOG=1")
             assert not [line for line in lines if line.startswith("STATUS")], "said once"
-            relay(Disconnected("x"))
+            relay(LinkDown("x"))
             await asyncio.to_thread(manager.receive_until, "STATUS=no broker; round 1 READY=1")
-            relay(Connected())
+            relay(LinkUp())
         owner.cancel()
         lines = await asyncio.to_thread(manager.receive_until, "STATUS=stopping")
         assert "READY=1" not in lines and lines[-2:] == ["STOPPING=1", "STATUS=stopping"]
@@ -141,8 +141,8 @@ def test_ready_is_said_until_it_is_heard(tmp_path: Path) -> None:
     relay = report.relay(lambda event: True)
     while notifier.send("X=1"):
         pass  # full
-    relay(Connected())
-    relay(Disconnected("x"))
+    relay(LinkUp())
+    relay(LinkDown("x"))
     manager.sock.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         while manager.receive() == ["X=1"]:

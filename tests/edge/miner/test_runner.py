@@ -9,7 +9,7 @@ from flchain.ledger.block import Block
 from flchain.ledger.state import build_genesis_state
 from flchain.wire.packets import PacketType, decode_packet
 from flchain.wire.topics import Topics
-from flchain_edge.mqtt.inbox import Connected
+from flchain_edge.mqtt.inbox import LinkUp
 from flchain_edge.mqtt.seam import FakeLink
 from flchain_edge.process.event_loop import EventQueue
 from miner.core.machine import build_miner_state
@@ -53,7 +53,7 @@ def test_a_lone_miner_saves_each_word_before_it_says_it() -> None:
         )
         runner = MinerRunner(state, journal, link, ConstantScorer(5_000), queue)
         running = asyncio.create_task(runner.run())
-        queue.on_link_event(Connected())
+        queue.on_link_event(LinkUp())
         async with asyncio.timeout(DEADLINE_S):
             await journal.has_block.wait()
             while not queue.is_awaited:  # what the block made it say is said by then

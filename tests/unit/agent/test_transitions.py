@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import get_args, get_origin
 
@@ -137,7 +138,7 @@ def test_held_work_is_only_a_word_of_the_scheduler() -> None:
     assert (after.update, after.scoring) == (state.update, state.scoring)
 
 
-ILLEGAL = {
+ILLEGAL: dict[str, Callable[[AgentState], AgentState]] = {
     "an update's phase and its round": lambda s: set_update(s, phase=UpdatePhase.TRAINING),
     "an update's phase and its work": lambda s: set_update(s, phase=UpdatePhase.COMMITTED, round=Round(1)),
     "a restored update that is not made": lambda s: set_update(s, is_restored=True),
