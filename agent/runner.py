@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
 from agent.core.chain_time import compute_time
@@ -51,7 +50,8 @@ from agent.edge.workers.spawn import WorkerProcess
 from agent.edge.workers.worker import WorkerFailed
 from agent.edge.workers.workers import Workers, build_workers
 from agent.settings import AgentSettings
-from agent.status_snapshot import LifeTimes, build_snapshot
+from agent.status.snapshot import EdgeStatus, LifeTimes, build_status
+from agent.status.values import AgentStatus, SensorStatus
 from agent.supervisor import Supervisor
 from flchain.base.crypto import Identity, compute_address
 from flchain.base.errors import ConfigError
@@ -87,7 +87,7 @@ class AgentRunner:
         *,
         supervisor: Supervisor,
         status: StatusFile,
-        describe_sensors: Callable[[], list[dict[str, object]]],
+        describe_sensors: Callable[[], Sequence[SensorStatus]],
     ) -> None:
         self._state = state
         self._store = store
@@ -100,7 +100,6 @@ class AgentRunner:
         self._times = LifeTimes(started_s=time.monotonic())
         self._refusals = RefusalCounter()
         self._working: set[asyncio.Task[None]] = set()
-        self._heard_ms = 0
 
     def describe(self) -> str:
         """Where this device stands, in one line."""
@@ -133,7 +132,7 @@ class AgentRunner:
     async def _process(self, event: Event) -> None:
         now_ms, clock_ms = read_clocks()
         if isinstance(event, PacketReceived | Connected):
-            self._heard_ms = now_ms
+            self._times = replace(self._times, heard_s=time.monotonic())
         self._state, effects = step(self._state, event, now_ms, clock_ms)
         self._supervisor.on_step(event, self._state, effects)
         # All that the event changes is durable, in one write, before anything of it is sent.
@@ -161,16 +160,15 @@ class AgentRunner:
         log.info("energy", extra={"round": report.round, "joules": joules, "source": energy.source.name.lower()})
         return RoundLine(report, link.bytes_sent, link.bytes_received, energy, training, disk_bytes=read_disk_bytes())
 
-    def _build_status(self) -> dict[str, object]:
-        light_age_s = (read_clocks()[0] - self._heard_ms) / 1000 if self._heard_ms else None
-        return {
-            **build_snapshot(self._state, self._supervisor.watch, self._times, time.monotonic(), heard_s=light_age_s),
-            **self._supervisor.describe(),
-            "link": msgspec.structs.asdict(self._link.describe()),
-            "sensors": self._describe_sensors(),
-            "refused": dict(self._refusals.counts),
-            "disk_bytes": read_disk_bytes(),
-        }
+    def _build_status(self) -> AgentStatus:
+        edges = EdgeStatus(
+            work=self._supervisor.describe(),
+            link=self._link.describe(),
+            sensors=self._describe_sensors(),
+            refused=self._refusals.counts,
+            disk_bytes=read_disk_bytes(),
+        )
+        return build_status(self._state, self._supervisor.watch, self._times, edges, time.monotonic())
 
     def _tell_status(self) -> None:
         self._status.write(self._build_status())
@@ -210,7 +208,8 @@ class AgentRunner:
         if before is not None:
             self._link.unsubscribe(*self._state.topics.news_of(before, is_full))
         self._link.subscribe(*self._state.topics.news_of(miner, is_full))
-        is_silent = read_clocks()[0] - self._heard_ms >= self._state.config.failover_ms
+        heard_s = self._times.heard_s
+        is_silent = heard_s is None or time.monotonic() - heard_s >= self._state.config.failover_ms / 1000
         if before is not None and is_silent and self._link.has_stand_ins:
             # No miner at all is heard: the broker answers, yet is cut off from them.
             self._link.turn_away("nobody is heard through this broker")

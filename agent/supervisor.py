@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from agent.core import scoring
 from agent.core.state import AgentState
@@ -55,6 +54,14 @@ from agent.scheduling.inputs import (
 from agent.scheduling.readings import BoardReading, Shares
 from agent.scheduling.settings import SchedulerSettings
 from agent.scheduling.values import UNKNOWN_BOARD, CpuOutlook, Decision, compute_core_second_cost
+from agent.status.values import (
+    CpuStatus,
+    EarnedStatus,
+    SchedulerStatus,
+    ShareStatus,
+    TrainingStatus,
+    WorkStatus,
+)
 from flchain.base.frozen import replace
 from flchain.base.types import Millis, UnixMillis
 from flchain.wire.messages import Phase
@@ -291,37 +298,36 @@ class Supervisor:
         except OSError as error:
             self._tell(logging.WARNING, "what was learned of rounds could not be kept", {"cause": error})
 
-    def describe(self) -> dict[str, Any]:
-        """For `flchain-agent status`: plain values."""
-        decision, reading, known = self.decision, self._look.reading if self._look else None, self._experience
+    def describe(self) -> WorkStatus:
+        """Return this part of the status."""
+        decision, known, given = self.decision, self._experience, self._given
         steps_done, steps = self._workers.training_steps
-        asked, given = decision.shares, self._given
-        return {
-            "scheduler": {
-                "policy": self._settings.policy,
-                "explanation": decision.explanation,
-                "asked": {"train": asked.train, "mine": asked.mine},
-                "given": None if given is None else {"train": given.train, "mine": given.mine},
-                "is_mining_allowed": decision.is_mining_allowed,
-                "period_s": self._settings.period_s,
-            },
-            "training": {
-                "is_running": self._state.is_training,
-                "steps_done": steps_done,
-                "steps": steps,
-                "core_s": round(self._read_job(TRAIN), 2),
-                "usual_core_s": known.train_core_s,
-            },
-            "board": None if reading is None else _describe_reading(reading),
-            "earned": {
-                "update_coins": known.update_coins,
-                "score_coins": math.floor(known.score_coins),
-                "scored_rounds": known.scored_rounds,
-                "acceptance": round(known.acceptance.chance, 3),
-            },
-            "cpu": {**self._workers.describe(), "others": describe_load(tuple(self._loads))[0]},
-        }
-
-
-def _describe_reading(reading: BoardReading) -> dict[str, Any]:
-    return {name: getattr(reading, name) for name in BoardReading.__dataclass_fields__}
+        scheduler = SchedulerStatus(
+            policy=self._settings.policy,
+            explanation=decision.explanation,
+            asked=ShareStatus(decision.shares.train, decision.shares.mine),
+            given=None if given is None else ShareStatus(given.train, given.mine),
+            is_mining_allowed=decision.is_mining_allowed,
+            period_s=self._settings.period_s,
+        )
+        training = TrainingStatus(
+            is_running=self._state.is_training,
+            steps_done=steps_done,
+            steps=steps,
+            core_s=round(self._read_job(TRAIN), 2),
+            usual_core_s=known.train_core_s,
+        )
+        earned = EarnedStatus(
+            update_coins=known.update_coins,
+            score_coins=math.floor(known.score_coins),
+            scored_rounds=known.scored_rounds,
+            acceptance=round(known.acceptance.chance, 3),
+        )
+        others = describe_load(tuple(self._loads))[0]
+        return WorkStatus(
+            scheduler=scheduler,
+            training=training,
+            board=None if self._look is None else self._look.reading,
+            earned=earned,
+            cpu=CpuStatus(mechanism=self._workers.mechanism, cores=self._workers.cores, others=others),
+        )

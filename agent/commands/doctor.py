@@ -1,6 +1,6 @@
-"""`flchain-agent doctor`: everything a device needs, each with what to do. Looks, and changes nothing.
+"""`flchain-agent doctor`: check everything that a device needs, and say what to do. It changes nothing.
 
-It may run beside the agent, which then is asked by its status for what only it can know, and is not disturbed.
+It may run beside the agent and does not disturb it: what only the agent knows is read from its status.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -25,6 +24,7 @@ from agent.edge.data.sensor_checks import find_sensor_problems
 from agent.edge.power.board import Board
 from agent.edge.store.store import STORE_FILE
 from agent.settings import UNIT, AgentSettings
+from agent.status.values import AgentStatus, StatusView
 from flchain.base.crypto import compute_address
 from flchain.base.errors import ConfigError
 from flchain.ledger.genesis import Genesis
@@ -50,12 +50,12 @@ OUTBOX_MANY = 8
 
 
 def run_doctor(settings: AgentSettings, arguments: argparse.Namespace) -> int:
-    """Print what was found; the exit code."""
+    """Print what was found, and return the exit code."""
     return run_checkup(list_checks(settings), arguments)
 
 
 def list_checks(settings: AgentSettings) -> tuple[Check, ...]:
-    """In the order in which a fault explains those below it."""
+    """Return the checks, in the order in which a fault explains those below it."""
     view = build_view(settings)
     sysfs, proc, data_dir = settings.power.sysfs_root, settings.power.proc_root, Path(settings.data_dir)
     own = open_identity(settings)
@@ -83,11 +83,11 @@ def _get_devices(genesis: Genesis) -> Iterable[bytes]:
     return [entry.public_key for entry in genesis.devices]
 
 
-def _get_certified_ms(view: dict[str, Any]) -> int | None:
-    position, now = view["history"].get("position"), view["now"]
-    known = [position["time_ms"]] if position else []
-    if now is not None and now["chain_time_ms"] is not None:
-        known.append(now["chain_time_ms"])
+def _get_certified_ms(view: StatusView) -> int | None:
+    position, now = view.history.position, view.now
+    known = [position.time_ms] if position is not None else []
+    if now is not None and now.chain_time_ms is not None:
+        known.append(now.chain_time_ms)
     return max(known, default=None)
 
 
@@ -95,34 +95,35 @@ def _get_trusting_s(settings: AgentSettings) -> int:
     return load_genesis(settings.genesis).params.trusting_s
 
 
-def check_agent(view: dict[str, Any]) -> Iterator[Finding]:
-    """Whether it runs, and what it says itself."""
-    node, now = view["node"], view["now"]
-    if node["state"] != "running" or now is None:
-        yield warn("the agent does not run", "flchain-agent status says since when; systemctl start flchain-agent")
+def check_agent(view: StatusView) -> Iterator[Finding]:
+    """Check that the agent runs and takes part."""
+    now = view.running
+    if now is None:
+        yield warn("the agent is not running", "flchain-agent status says since when; systemctl start flchain-agent")
         return
-    yield ok(f"runs for {format_span(now['up_s'])}, round {now['round']}, {now['phase']}")
-    if now["is_mismatch"]:
+    yield ok(f"running for {format_span(now.up_s)}, round {now.round}, {now.phase}")
+    if now.is_mismatch:
         yield fail(
-            "it computed another model than the chain, and takes part no more",
-            "another model file or another build than the miners'? flchain-agent logs --level error; then resync",
+            "it computed another model than the chain, and no longer takes part",
+            "has it another model file or build than the miners? flchain-agent logs --level error; then resync",
         )
-    if now["is_expired"]:
+    if now.is_expired:
         yield fail(
             "it was away for too long, or its clock is ahead", "set the clock, or `checkpoint` (docs/running.md)"
         )
-    if not now["is_synced"]:
+    if not now.is_synced:
         yield warn(
-            "its model is behind the chain's; it has asked for the newest", "wait a minute; then see: broker, publish"
+            "its model is older than the chain's; it has asked for the newest",
+            "wait a minute; then see: broker, publish",
         )
-    if len(now["outbox"]) >= OUTBOX_MANY:
-        yield warn(f"{len(now['outbox'])} messages wait for a receipt", "see: broker, publish")
+    if len(now.outbox) >= OUTBOX_MANY:
+        yield warn(f"{len(now.outbox)} messages are waiting for a miner's receipt", "see: broker, publish")
 
 
 def check_database(path: Path) -> Iterator[Finding]:
-    """Its pages, read only."""
+    """Check the pages of the database, without writing."""
     if not path.is_file():
-        yield ok(f"{path} is not there yet: the first run makes it")
+        yield ok(f"{path} does not exist yet: the first run creates it")
         return
     try:
         uri = f"file:{quote(str(path.resolve()))}?mode=ro"
@@ -131,47 +132,51 @@ def check_database(path: Path) -> Iterator[Finding]:
     except sqlite3.Error as error:
         fault = str(error)
     if fault == "ok":
-        yield ok(f"{path} checks")
+        yield ok(f"{path} is intact")
     else:
         yield fail(
-            f"{path}: {fault}", "stop the agent, then: flchain-agent resync; the model comes anew from the miners"
+            f"{path}: {fault}", "stop the agent, then: flchain-agent resync; it fetches the model from the miners again"
         )
 
 
 def check_board(settings: AgentSettings) -> Iterator[Finding]:
-    """Temperature, throttling, supply, battery: now, and against the scheduler's limits."""
+    """Compare temperature, throttling, supply and battery with the scheduler's limits."""
     board, limits = Board(settings.power), settings.scheduler
     reading = asyncio.run(board.read())
     if reading.temperature_c is None:
         yield warn(
-            f"no temperature can be read: at most {limits.unmeasured_share_max:.0%} of the CPU is used"
+            f"the temperature cannot be read: at most {limits.unmeasured_share_max:.0%} of the CPU is used"
             if reading.is_throttled is None
-            else "no temperature can be read: the firmware's throttling alone counts",
-            "docs/power.md says what each board has; in a virtual machine this is as it is",
+            else "the temperature cannot be read: only the firmware's throttling is heeded",
+            "docs/power.md says what each board has; in a virtual machine this is normal",
         )
     elif reading.temperature_c >= limits.temperature_limit_c:
-        yield warn(f"{reading.temperature_c:.0f} C: all rests until it cools down", "a heat sink, a fan, shade")
+        yield warn(
+            f"{reading.temperature_c:.0f} C: training and mining paused until it cools down",
+            "add a heat sink, a fan or shade",
+        )
     else:
         yield ok(f"{reading.temperature_c:.0f} C, the limit is {limits.temperature_limit_c:.0f} C")
     if reading.is_undervolted:
-        yield warn("the supply sags below what the board needs", "a better supply, a shorter and thicker cable")
-    if reading.is_throttled:
-        yield warn("the firmware holds the clock down", "heat or supply: see above")
-    if reading.battery_fraction is not None and reading.battery_fraction < limits.battery_floor:
         yield warn(
-            f"the battery is at {reading.battery_fraction:.0%}: nothing is computed", "wait for the sun, or charge it"
+            "under-voltage: the supply gives less than the board needs",
+            "use a stronger supply, a shorter and thicker cable",
         )
+    if reading.is_throttled:
+        yield warn("the firmware has lowered the CPU clock", "heat or supply: see above")
+    if reading.battery_fraction is not None and reading.battery_fraction < limits.battery_floor:
+        yield warn(f"the battery is at {reading.battery_fraction:.0%}: training and mining paused", "charge it")
 
 
-def check_cpu(settings: AgentSettings, view: dict[str, Any]) -> Iterator[Finding]:
-    """What enforces shares in the running agent; else what would for a process like this one."""
-    if view["node"]["state"] == "running":
-        used = view["now"]["cpu"]["mechanism"]
-        advice = "run it as the unit in systemd/, which delegates a control group (docs/cpu.md)"
+def check_cpu(settings: AgentSettings, view: StatusView) -> Iterator[Finding]:
+    """Say what enforces shares in the running agent; without one, what would for a process like this one."""
+    if (now := view.running) is not None:
+        used = now.cpu.mechanism
+        advice = "run it as the systemd unit, which gives it a control group (docs/cpu.md)"
         yield (
-            ok(f"shares are enforced by {used}")
+            ok(f"CPU shares are enforced by {used}")
             if used.startswith("cgroup")
-            else warn(f"shares by {used} only", advice)
+            else warn(f"CPU shares are enforced by {used} only", advice)
         )
         return
     found = probe(CpuBoard(count_cores()))
@@ -183,20 +188,20 @@ def check_cpu(settings: AgentSettings, view: dict[str, Any]) -> Iterator[Finding
         yield warn(f"[cpu] mechanism = {wanted} would not work for a process started from here", f"{found[wanted]}")
 
 
-def check_publish(settings: AgentSettings, view: dict[str, Any]) -> Iterator[Finding]:
-    """Whether this device is let in and heard: by its running agent's receipts, else by a question of its own."""
-    if view["node"]["state"] == "running":
-        yield from _judge_running_link(view["now"])
+def check_publish(settings: AgentSettings, view: StatusView) -> Iterator[Finding]:
+    """Check that this device may publish and is heard: by the running agent's receipts, or by a question of its own."""
+    if (now := view.running) is not None:
+        yield from _judge_running_link(now)
         return
     identity = open_identity(settings)
     if identity is None:
-        yield fail("without a key nothing can be asked", "see: key")
+        yield fail("not tried: the broker and the miners know this device by its key", "see: key")
         return
     genesis = load_genesis(settings.genesis)
     chain = genesis.compute_id()
     topics, me = Topics.of_chain(chain), identity.address
-    position = view["history"].get("position")
-    height, model_round = (position["height"] + 1, position["round"] - 1) if position else (1, 0)
+    position = view.history.position
+    height, model_round = (position.height + 1, position.round - 1) if position is not None else (1, 0)
     questions = tuple(
         (
             topics.device_up(me),
@@ -210,22 +215,23 @@ def check_publish(settings: AgentSettings, view: dict[str, Any]) -> Iterator[Fin
     yield from check_login(with_client_id(settings.mqtt, me.hex()), topics.answers_to(me), questions)
 
 
-def _judge_running_link(now: dict[str, Any]) -> Iterator[Finding]:
-    link, receipt_s = now["link"], now["receipt_age_s"]
-    if not link["is_connected"]:
-        why = link["trouble"] or "no answer yet"
-        yield fail(f"the agent has no broker for {format_span(link['for_s'])}: {why}", "see: broker, tls")
+def _judge_running_link(now: AgentStatus) -> Iterator[Finding]:
+    link, receipt_s = now.link, now.receipt_age_s
+    if not link.is_connected:
+        why = link.trouble or "no answer yet"
+        yield fail(f"the agent has had no broker for {format_span(link.for_s)}: {why}", "see: broker, tls")
     elif receipt_s is None:
-        advice = "normal within its first round; later: the broker's rules may keep its topic, or no miner runs"
-        yield (warn if now["up_s"] > RECEIPT_OLD_S else _quietly)(
-            "no miner has receipted a message of this life yet", advice
+        advice = "normal during its first round; later: the broker's rules may block its topic, or no miner is running"
+        yield (warn if now.up_s > RECEIPT_OLD_S else _quietly)(
+            "no miner has acknowledged a message since the agent started", advice
         )
     elif receipt_s > RECEIPT_OLD_S:
         yield warn(
-            f"the last receipt of a miner is {format_span(receipt_s)} old", "do rounds go on? flchain-agent logs"
+            f"a miner last acknowledged a message {format_span(receipt_s)} ago",
+            "are rounds still being settled? flchain-agent logs",
         )
     else:
-        yield ok(f"a miner's receipt {format_span(receipt_s)} ago: it may publish, and is heard")
+        yield ok(f"a miner's receipt arrived {format_span(receipt_s)} ago: it may publish, and is heard")
 
 
 def _quietly(reason: str, advice: str) -> Finding:
@@ -233,7 +239,7 @@ def _quietly(reason: str, advice: str) -> Finding:
 
 
 def check_model(settings: AgentSettings) -> Iterator[Finding]:
-    """The model file is the chain's, and this machine's runtime loads it and trains with it, in a child process."""
+    """Check that the model file is the chain's, and that this machine trains with it, in a child process."""
     from flchain_edge.model.tflite import RUNTIME_NAME, TfliteModel, probe_model, read_runtime_version
 
     data = load_model_file(settings.model, load_genesis(settings.genesis))
@@ -243,27 +249,27 @@ def check_model(settings: AgentSettings) -> Iterator[Finding]:
     yield ok(f"{model.parameters_count} parameters; trains here with {runtime}")
 
 
-def check_sensors(settings: AgentSettings, view: dict[str, Any]) -> Iterator[Finding]:
-    """The configuration, and what the running sources say."""
+def check_sensors(settings: AgentSettings, view: StatusView) -> Iterator[Finding]:
+    """Check the configuration, and what the running sources report."""
     problems = find_sensor_problems(settings.sensors, settings.dataset, settings.holdout_percent)
     yield from (fail(problem, "docs/sensors.md") for problem in problems)
     if not settings.sensors:
-        yield ok("none is configured: the file `examples` is what is learned from")
-    elif view["node"]["state"] != "running":
+        yield ok("none is configured: the agent trains on the file `examples`")
+    elif view.running is None:
         yield ok(f"{len(settings.sensors)} configured; try them with: flchain-agent sense")
-    for sensor in view["now"]["sensors"] if view["node"]["state"] == "running" else ():
-        text = f"{sensor['name']} is {sensor['state']}, {sensor['samples']} samples"
-        if sensor["state"] in ("running", "ended"):
+    for sensor in view.running.sensors if view.running is not None else ():
+        text = f"{sensor.name} is {sensor.state}, {sensor.samples} samples"
+        if sensor.state in ("running", "ended"):
             yield ok(text)
         else:
             yield warn(
-                f"{text}: {sensor['detail'] or 'nothing yet'}",
-                "flchain-agent sense, without the agent, shows what comes",
+                f"{text}: {sensor.detail or 'nothing yet'}",
+                "stop the agent; flchain-agent sense then shows what the sensor sends",
             )
 
 
 def check_data(settings: AgentSettings) -> Iterator[Finding]:
-    """Whether there is enough to train on."""
+    """Check that there is enough to train on."""
     from flchain_edge.model.tflite import TfliteModel
 
     model = TfliteModel(load_model_file(settings.model, load_genesis(settings.genesis)))
@@ -274,14 +280,14 @@ def check_data(settings: AgentSettings) -> Iterator[Finding]:
     try:
         card = build_card(settings, model.input_shape, model.classes)
     except ConfigError as error:  # no ring yet
-        yield warn(error.problems[0], "run the agent: sensors fill it; flchain-agent data shows how far it is")
+        yield warn(error.problems[0], "run the agent, so that sensors fill it; flchain-agent data shows the progress")
         return
     dataset = card["dataset"]
     yield from (fail(problem, "docs/sensors.md") for problem in dataset["problems"])
-    text = f"{dataset['windows']} windows usable now, {dataset['windows_min']} are needed"
+    text = f"{dataset['windows']} windows are usable now, {dataset['windows_min']} are needed"
     if not dataset["is_enough"]:
         yield warn(text, "flchain-agent data shows why: gaps, labels, age")
     elif sum(count > 0 for count in dataset["by_class"].values()) < 2:
-        yield warn(f"{text}; all of one class", "is the label's source alive?")
+        yield warn(f"{text}; all of one class", "does the source of the label still send?")
     else:
         yield ok(text)

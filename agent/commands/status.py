@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import sys
 import time
+
+import msgspec
 
 from agent.commands.status_format import format_view
 from agent.commands.status_view import build_view
@@ -23,10 +24,10 @@ def run_status(settings: AgentSettings, arguments: argparse.Namespace) -> int:
     view = build_view(settings)
     with contextlib.suppress(KeyboardInterrupt):
         while True:
-            text = json.dumps(view) if arguments.json else format_view(view)
+            text = msgspec.json.encode(view).decode() if arguments.json else format_view(view)
             print((CLEAR if arguments.watch and sys.stdout.isatty() else "") + text, flush=True)
             if not arguments.watch:
                 break
             time.sleep(WATCH_S)
             view = build_view(settings)
-    return 0 if view["node"]["state"] == "running" else EXIT_NOT_RUNNING
+    return 0 if view.node.state == "running" else EXIT_NOT_RUNNING

@@ -17,13 +17,13 @@ import paho.mqtt.client as paho
 from flchain.base.errors import ConfigError
 from flchain.ledger.limits import FRAME_BYTES
 from flchain.ledger.params import DEVICES_MAX
+from flchain.machines.link_status import LinkStatus
 from flchain.wire.chunks import CHUNK_BYTES, DEVICE_CHUNK_BYTES, PUSHED_CHUNKS_MAX, Ranges
 from flchain.wire.messages import VALIDATORS_MAX
 from flchain.wire.packets import PACKET_BYTES_MAX, PAYLOAD_BYTES_MAX
 from flchain_edge.mqtt.broker_choice import BrokerChoice, is_listening
 from flchain_edge.mqtt.chunked_uploads import Chunk, ChunkedUploads
 from flchain_edge.mqtt.inbox import INBOX_BYTES_MAX, INBOX_MESSAGES_MAX, LinkDown, LinkEvent, LinkUp, Received
-from flchain_edge.mqtt.seam import LinkStatus
 from flchain_edge.mqtt.session import OUTGOING_MESSAGES_MAX, Session
 from flchain_edge.mqtt.settings import Endpoint, MqttSettings, Will, build_tls_context
 from flchain_edge.mqtt.tls_errors import describe_tls_error

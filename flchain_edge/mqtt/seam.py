@@ -5,27 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import msgspec
-
+from flchain.machines.link_status import LinkStatus
 from flchain.wire.chunks import Ranges
-
-
-class LinkStatus(msgspec.Struct, frozen=True):
-    """The state of the link, a part of the status file."""
-
-    broker: str
-    """host:port of the broker in use, or of the one that is tried."""
-    brokers: tuple[str, ...]
-    """All configured brokers, the preferred one first."""
-    is_connected: bool
-    for_s: float
-    """Seconds since it was connected, or since it was lost."""
-    trouble: str
-    """Why there is no connection; empty while there is one, and before the first attempt has failed."""
-    connections: int
-    """Since the process started."""
-    bytes_sent: int
-    bytes_received: int
 
 
 class Link(Protocol):

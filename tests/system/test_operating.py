@@ -19,6 +19,7 @@ import pytest
 from agent.commands.status_view import read_history
 from agent.edge.cpu.control import count_cores
 from agent.edge.store.status_file import STATUS_FILE
+from agent.status.values import AgentStatus
 from flchain_edge.process.command import EXIT_UNREAD
 from tests.support.networks.board import ROOT, SCHEDULER, BoardNetwork, board_network
 
@@ -38,8 +39,8 @@ def test_a_board_is_looked_after(tmp_path: Path) -> None:
         done = network.call("agent", "status")
         assert done.returncode == NOT_RUNNING and "it was never started" in done.stdout
         network.start("miner", "agent")
-        view = network.until(_is_training, "training")
-        asked = view["now"]["scheduler"]["asked"]["train"]
+        now = network.until(_is_training, "training")
+        asked = now.scheduler.asked.train
         assert asked == pytest.approx(1 / count_cores(), abs=0.01), "all that its one thread can use"
         _check_held_and_resumed(network)
         network.until_round(1)
@@ -47,24 +48,23 @@ def test_a_board_is_looked_after(tmp_path: Path) -> None:
         _check_commands(network)
 
 
-def _is_training(view: dict[str, Any]) -> bool:
-    now = view["now"]
-    return bool(now["training"]["steps_done"] and now["scheduler"]["asked"]["train"])
+def _is_training(now: AgentStatus) -> bool:
+    return bool(now.training.steps_done and now.scheduler.asked.train)
 
 
 def _check_held_and_resumed(network: BoardNetwork) -> None:
     network.set_free_memory(20)
-    held = network.until(lambda view: view["now"]["is_held"], "low memory to hold the training")["now"]
-    assert "memory is low" in held["scheduler"]["explanation"] and held["scheduler"]["asked"]["train"] == 0
-    before = held["training"]["core_s"]
-    later = network.until(lambda view: view["now"]["up_s"] > held["up_s"] + 2, "two more looks")["now"]
-    assert later["training"]["core_s"] - before < 0.2, "it stands still"
-    assert later["round"] == held["round"] and "held" in network.call("agent", "status").stdout
+    held = network.until(lambda now: now.is_held, "low memory to hold the training")
+    assert "memory is low" in held.scheduler.explanation and held.scheduler.asked.train == 0
+    before = held.training.core_s
+    later = network.until(lambda now: now.up_s > held.up_s + 2, "two more looks")
+    assert later.training.core_s - before < 0.2, "it stands still"
+    assert later.round == held.round and "held" in network.call("agent", "status").stdout
     network.set_free_memory(1_000)
-    goes_on = network.until(lambda view: not view["now"]["is_held"], "training to go on")["now"]
-    assert goes_on["training"]["core_s"] >= before or goes_on["round"] > held["round"], "its work is kept"
-    network.until(lambda view: view["now"]["model_round"] >= held["round"], "the held round's end")
-    said = network.call("agent", "logs", "--round", str(held["round"]), "--level", "info").stdout
+    goes_on = network.until(lambda now: not now.is_held, "training to go on")
+    assert goes_on.training.core_s >= before or goes_on.round > held.round, "its work is kept"
+    network.until(lambda now: now.model_round >= held.round, "the held round's end")
+    said = network.call("agent", "logs", "--round", str(held.round), "--level", "info").stdout
     order = [said.index(text) for text in ("training is held", "training goes on", "trained")]
     assert order == sorted(order), said
     assert "accepted=True" in said, "the update that was held counts"
@@ -73,8 +73,8 @@ def _check_held_and_resumed(network: BoardNetwork) -> None:
 def _check_slowed(network: BoardNetwork) -> None:
     """At 72 C, one degree below rest, a sixth of the CPU is left."""
     network.set_temperature(72)
-    view = network.until(lambda view: "heat, 72 C" in view["now"]["scheduler"]["explanation"], "heat to be heeded")
-    assert view["now"]["scheduler"]["asked"]["train"] <= 0.16
+    now = network.until(lambda now: "heat, 72 C" in now.scheduler.explanation, "heat to be heeded")
+    assert now.scheduler.asked.train <= 0.16
     network.set_temperature(41)
 
 
@@ -92,7 +92,7 @@ def _check_commands(network: BoardNetwork) -> None:
     code, found = network.diagnose()
     assert code == 0 and levels(found["publish"]) == {"OK"}, found
     assert "receipt" in found["publish"][0]["reason"]
-    assert network.view()["now"]["link"]["connections"] == 1, "doctor has not thrown the agent out"
+    assert network.until(lambda now: True, "a status").link.connections == 1, "doctor has not thrown the agent out"
     code, found = network.diagnose("miner")
     assert code == 0 and levels(found["ledger"]) == {"OK"} == levels(found["miner"])
     said = network.call("agent", "logs", "-n", "3").stdout.splitlines()
@@ -130,7 +130,7 @@ def _snapshot_files(folder: Path) -> dict[str, bytes]:
 def test_a_killed_agent(stopped: BoardNetwork) -> None:
     """After kill -9 status says that it was killed, and doctor that it does not run."""
     stopped.start("agent")
-    stopped.until(lambda view: view["now"]["link"]["is_connected"], "the agent to be back")
+    stopped.until(lambda now: now.link.is_connected, "the agent to be back")
     stopped.stop("agent", signal.SIGKILL)
     done = stopped.call("agent", "status")
     assert done.returncode == NOT_RUNNING and "it was killed, or lost power" in done.stdout
@@ -208,11 +208,11 @@ def _call(network: BoardNetwork, command: str, environ: dict[str, Any]) -> subpr
 def test_a_dead_broker(stopped: BoardNetwork) -> None:
     """Last, as it kills the broker: status says for how long it is gone, doctor fails for broker and publishing."""
     stopped.start("agent")
-    stopped.until(lambda view: view["now"]["link"]["is_connected"], "the agent to be back")
+    stopped.until(lambda now: now.link.is_connected, "the agent to be back")
     stopped.broker.stop()
-    stopped.until(lambda view: not view["now"]["link"]["is_connected"], "the broker to be missed")
+    stopped.until(lambda now: not now.link.is_connected, "the broker to be missed")
     done = stopped.call("agent", "status")
-    assert done.returncode == 0 and re.search(r"NOT CONNECTED for \d+ s; tries 127\.0\.0\.1:\d+: ", done.stdout)
+    assert done.returncode == 0 and re.search(r"NOT CONNECTED for \d+ s; trying 127\.0\.0\.1:\d+: ", done.stdout)
     code, found = stopped.diagnose()
     assert code == 1 and levels(found["broker"]) == {"FAIL"} == levels(found["publish"])
     assert stopped.stop("agent") == 0
@@ -253,6 +253,6 @@ def test_status_of_a_history_of_another_life(stopped: BoardNetwork) -> None:
         db.execute("CREATE TABLE position (header)")
         for number, up in ((1, 100), (2, 250), (3, 80), (4, 200)):
             db.execute("INSERT INTO rounds VALUES (?, 1, 5, 900, ?, 7, 2500, 900, 1)", (number, up))
-    rounds = read_history(path, 3)["rounds"]
-    assert [(row["round"], row["bytes_up"]) for row in rounds] == [(2, 150), (3, 80), (4, 120)]
-    assert rounds[0]["energy_j"] == 2.5 and rounds[0]["energy_source"] == "estimated"
+    rounds = read_history(path, 3).rounds
+    assert [(row.round, row.bytes_up) for row in rounds] == [(2, 150), (3, 80), (4, 120)]
+    assert rounds[0].energy_j == 2.5 and rounds[0].energy_source == "estimated"

@@ -17,6 +17,7 @@ from agent.edge.data.settings import RING_FILE, SampleSettings
 from agent.edge.sensors import SENSORS, SensorSettings
 from agent.edge.sensors.source import Clock, SourceContext, SourceFailed
 from agent.sensing.samples import Sample
+from agent.status.values import SensorStatus
 from flchain.base.errors import FlchainError
 from flchain_edge.mqtt.broker_choice import compute_backoff_s
 from flchain_edge.process.kernel_clock import is_clock_synchronised, read_boot_key
@@ -125,22 +126,22 @@ class Sensing:
         """Of each source, in the order of the configuration."""
         return tuple(source.health for source in self._sources)
 
-    def describe(self) -> list[dict[str, object]]:
-        """Each source for a person: state, samples, and seconds since the newest."""
+    def describe(self) -> tuple[SensorStatus, ...]:
+        """Return the status of each source, in the order of the configuration."""
         now_us = self._clock.read_us()
-        return [
-            {
-                "name": own.name,
-                "kind": own.kind,
-                "state": own.state,
-                "samples": own.samples,
-                "dropped": own.dropped,
-                "failures": own.failures,
-                "age_s": round((now_us - own.seen_us) / 1e6, 1) if own.seen_us else None,
-                "detail": own.detail,
-            }
+        return tuple(
+            SensorStatus(
+                name=own.name,
+                kind=own.kind,
+                state=own.state,
+                samples=own.samples,
+                dropped=own.dropped,
+                failures=own.failures,
+                age_s=round((now_us - own.seen_us) / 1e6, 1) if own.seen_us else None,
+                detail=own.detail,
+            )
             for own in self.health
-        ]
+        )
 
     async def start(self) -> None:
         """Open the ring and start all sources. Raises ConfigError, StoreFull or DiskFailed for the ring only."""

@@ -8,7 +8,6 @@ directory and `data_dir` is on a disk, it is a file that is written every SELDOM
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import time
@@ -17,7 +16,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from agent.status_snapshot import SNAPSHOT_VERSION
+import msgspec
+
+from agent.status.values import STATUS_VERSION, AgentStatus, StatusRecord, WriterStatus
 from flchain_edge.process.kernel_clock import read_boot_key, read_start_ticks
 from flchain_edge.storage.mounts import IN_MEMORY, find_mount
 
@@ -43,21 +44,21 @@ class StatusFile:
         self._written_s: float | None = None
         self._is_told = False
 
-    def write(self, snapshot: Mapping[str, object]) -> None:
+    def write(self, status: AgentStatus) -> None:
         """The agent is well and says so, unless it has done so just now and every word wears the card."""
         now_s = time.monotonic()
         if self._written_s is not None and now_s - self._written_s < self._every_s:
             return
         is_first, self._written_s = self._written_s is None, now_s
         with self._told():
-            self._put(self._file, snapshot, is_running=True)
+            self._put(self._file, status, is_running=True)
             if is_first and self._file != self._shown:
                 self._show_link()
 
-    def close(self, snapshot: Mapping[str, object]) -> None:
+    def close(self, status: AgentStatus) -> None:
         """The agent ends: its last state stays where readers look, also when systemd removes its directory."""
         with self._told():
-            self._put(self._shown, snapshot, is_running=False)
+            self._put(self._shown, status, is_running=False)
             if self._file != self._shown:
                 self._file.unlink(missing_ok=True)
 
@@ -70,18 +71,18 @@ class StatusFile:
                 self._is_told = True
                 log.warning("the status cannot be written", extra={"file": self._file, "cause": error})
 
-    def _put(self, path: Path, snapshot: Mapping[str, object], *, is_running: bool) -> None:
+    def _put(self, path: Path, status: AgentStatus, *, is_running: bool) -> None:
         """In one piece, so that a reader meets the old or the new one. Not synced: it is worth nothing after a boot."""
-        life = {
-            "is_running": is_running,
-            "pid": os.getpid(),
-            "start_ticks": read_start_ticks(os.getpid()),
-            "boot": read_boot_key(),
-            "written_boot_s": round(time.clock_gettime(time.CLOCK_BOOTTIME), 2),
-            "written_ms": time.time_ns() // 1_000_000,
-        }
+        writer = WriterStatus(
+            is_running=is_running,
+            pid=os.getpid(),
+            start_ticks=read_start_ticks(os.getpid()),
+            boot=read_boot_key(),
+            written_boot_s=round(time.clock_gettime(time.CLOCK_BOOTTIME), 2),
+            written_ms=time.time_ns() // 1_000_000,
+        )
         fresh = path.with_name(f".{path.name}.{os.getpid()}")
-        fresh.write_text(json.dumps({**life, **snapshot}, default=str))
+        fresh.write_bytes(msgspec.json.encode(StatusRecord(writer=writer, status=status)))
         fresh.replace(path)
 
     def _show_link(self) -> None:
@@ -91,12 +92,12 @@ class StatusFile:
         fresh.replace(self._shown)
 
 
-def read_status(data_dir: Path) -> dict[str, Any] | None:
-    """What an agent last said; None if there is nothing, or nothing that this version can read."""
+def read_status(data_dir: Path) -> StatusRecord | None:
+    """Return what an agent last said; None if there is nothing, or nothing that this version can read."""
     try:
         with (data_dir / STATUS_FILE).open("rb") as stream:
             data = stream.read(STATUS_BYTES_MAX)
-        found = json.loads(data)
-    except (OSError, ValueError):
+        found = msgspec.json.decode(data, type=StatusRecord)
+    except (OSError, ValueError):  # msgspec's errors are ValueErrors
         return None
-    return found if isinstance(found, dict) and found.get("version") == SNAPSHOT_VERSION else None
+    return found if found.status.version == STATUS_VERSION else None

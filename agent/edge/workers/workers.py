@@ -95,9 +95,10 @@ class Workers:
         """Cores that the job can use: those of its threads, under its cap."""
         return min(float(self._threads), self._caps[job] * self._cpu.cores)
 
-    def describe(self) -> dict[str, object]:
-        """What enforces shares here, and on how many cores."""
-        return {"mechanism": self._cpu.mechanism.name, "cores": self._cpu.cores}
+    @property
+    def mechanism(self) -> str:
+        """The name of what enforces shares here."""
+        return self._cpu.mechanism.name
 
     def read_cpu_s(self) -> dict[str, float]:
         """CPU seconds that each job has taken since the start. What a process took after the last look before it ended

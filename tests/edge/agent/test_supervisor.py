@@ -29,6 +29,7 @@ from agent.edge.workers.workers import TRAIN, Workers
 from agent.scheduling.policies.learned import LearnedMemory
 from agent.scheduling.readings import Shares
 from agent.scheduling.settings import SchedulerSettings
+from agent.status.values import ShareStatus
 from agent.supervisor import Supervisor
 from flchain.base.types import Millis, Round, UnixMillis
 from flchain.light.follow import build_light_state
@@ -183,7 +184,7 @@ def test_heat_stops_training_which_goes_on_with_its_work(tmp_path: Path) -> None
         await until(scene.is_stopped)
         assert said.startswith("training 0%") and "heat, 74 C" in said and scene.is_held()
         before_s = scene.workers.read_cpu_s()[TRAIN]
-        assert scene.supervisor.describe()["scheduler"]["asked"] == {"train": 0.0, "mine": 0.0}
+        assert scene.supervisor.describe().scheduler.asked == ShareStatus(0.0, 0.0)
         scene.set_temperature(41)
         await scene.look(2)
         assert scene.is_stopped() and scene.workers.read_cpu_s()[TRAIN] == before_s, "hysteresis"
@@ -284,7 +285,8 @@ def test_a_sensor_that_vanishes(tmp_path: Path) -> None:
         await scene.look(20)
         assert scene.supervisor.decision.shares.train == pytest.approx(0.3)
         assert "heat unmeasured" in scene.supervisor.decision.explanation
-        assert scene.supervisor.describe()["board"]["temperature_c"] is None
+        board = scene.supervisor.describe().board
+        assert board is not None and board.temperature_c is None
 
     scene.run(steps)
 

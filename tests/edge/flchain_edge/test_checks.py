@@ -12,17 +12,18 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from agent.commands.status_view import _build_node, is_same_process
+from agent.commands.status_view import build_node, is_same_process
 from agent.edge.cpu.probe import probe
 from agent.edge.cpu.values import CpuBoard
 from agent.edge.store.status_file import StatusFile, read_status
-from agent.status_snapshot import SNAPSHOT_VERSION
+from agent.status.values import NodeView, WriterStatus
 from flchain.base.crypto import Identity
 from flchain.base.errors import ConfigError
 from flchain_edge.checks import clock
@@ -35,6 +36,7 @@ from flchain_edge.keys.tls_key import read_common_name
 from flchain_edge.mqtt.settings import Endpoint, MqttSettings
 from flchain_edge.storage.mounts import find_mount
 from tests.support.builders.board_trees import plant
+from tests.support.builders.status import build_status
 
 QUIET, AS_JSON = argparse.Namespace(json=False), argparse.Namespace(json=True)
 
@@ -210,35 +212,42 @@ def test_a_process_is_known_by_its_start(tmp_path: Path) -> None:
     """A process under the same number that began at another time is another one, and so is one of a longer boot; a
     dead one that nobody has waited for is no more."""
     now_s = time.clock_gettime(time.CLOCK_BOOTTIME)
-    found = {"pid": 7, "start_ticks": 10_000, "written_boot_s": now_s - 5.0}
+    found = WriterStatus(is_running=True, pid=7, start_ticks=10_000, boot="", written_boot_s=now_s - 5.0, written_ms=0)
     plant_process(tmp_path, "S", 10_000)
     assert is_same_process(found, tmp_path)
-    for changed in (
-        {"start_ticks": 10_001},
-        {"pid": 8},
-        {"start_ticks": None},
-        {"written_boot_s": now_s + 3600.0},
+    for other in (
+        msgspec.structs.replace(found, start_ticks=10_001),
+        msgspec.structs.replace(found, pid=8),
+        msgspec.structs.replace(found, start_ticks=None),
+        msgspec.structs.replace(found, written_boot_s=now_s + 3600.0),
     ):
-        assert not is_same_process({**found, **changed}, tmp_path)
+        assert not is_same_process(other, tmp_path)
     plant_process(tmp_path, "Z", 10_000)
     assert not is_same_process(found, tmp_path)
+
+
+def judge_status(folder: Path) -> NodeView:
+    found = read_status(folder)
+    assert found is not None
+    return build_node(found.writer, folder)
 
 
 def test_an_agent_runs_under_whatever_boot_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A container shows another boot id than its units see: the agent that wrote the status runs all the same."""
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
-    file = StatusFile(tmp_path)
-    file.write({"version": SNAPSHOT_VERSION})
+    file, status = StatusFile(tmp_path), build_status()
+    file.write(status)
     (tmp_path / "boot_id").write_text("another\n")
     monkeypatch.setattr("flchain_edge.process.kernel_clock.BOOT_ID", tmp_path / "boot_id")
-    node = _build_node(read_status(tmp_path), tmp_path)
-    assert (node["state"], node["pid"]) == ("running", os.getpid())
-    assert node["age_s"] < 60.0
+    node = judge_status(tmp_path)
+    assert (node.state, node.pid) == ("running", os.getpid())
+    assert node.age_s is not None and node.age_s < 60.0
     written = json.loads((tmp_path / "status.json").read_text())
-    (tmp_path / "status.json").write_text(json.dumps({**written, "start_ticks": written["start_ticks"] + 1}))
-    assert _build_node(read_status(tmp_path), tmp_path)["state"] == "killed"
-    file.close({"version": SNAPSHOT_VERSION})
-    assert _build_node(read_status(tmp_path), tmp_path)["state"] == "stopped"
+    written["writer"]["start_ticks"] += 1
+    (tmp_path / "status.json").write_text(json.dumps(written))
+    assert judge_status(tmp_path).state == "killed"
+    file.close(status)
+    assert judge_status(tmp_path).state == "stopped"
 
 
 def write_certificate(folder: Path, name: str, from_days: float, to_days: float) -> MqttSettings:

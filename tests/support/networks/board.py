@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from agent.commands.status_view import build_view
 from agent.settings import AgentSettings
+from agent.status.values import AgentStatus, StatusView
 from flchain_edge.keys.keystore import load_or_create_identity
 from flchain_edge.settings.config import load_config
 from tests.support.builders.board_trees import plant
@@ -140,25 +140,25 @@ class BoardNetwork:
         process.send_signal(number)
         return process.wait(30)
 
-    def view(self) -> dict[str, Any]:
+    def view(self) -> StatusView:
         """What `flchain-agent status --json` prints."""
         return build_view(self.settings)
 
-    def until(self, condition: Callable[[dict[str, Any]], object], what: str) -> dict[str, Any]:
-        """Wait until the running agent's view is so; that view."""
+    def until(self, condition: Callable[[AgentStatus], object], what: str) -> AgentStatus:
+        """Wait until the running agent's status is so, and return it."""
         started = time.monotonic()
         while True:
             view = self.view()
-            if view["now"] is not None and view["node"]["state"] == "running" and condition(view):
-                return view
+            if view.running is not None and condition(view.running):
+                return view.running
             for role, process in self.processes.items():
                 assert process.poll() is None, f"{role} has ended\n{self.read_log(role)[-3000:]}"
             assert time.monotonic() - started < DEADLINE_S, f"{what}\n{view}\n{self.read_log('agent')[-3000:]}"
             time.sleep(POLL_S)
 
-    def until_round(self, number: int) -> dict[str, Any]:
+    def until_round(self, number: int) -> AgentStatus:
         """Until this round's model is computed here."""
-        return self.until(lambda view: view["now"]["model_round"] >= number, f"round {number}")
+        return self.until(lambda now: now.model_round >= number, f"round {number}")
 
     def read_log(self, role: str) -> str:
         return (self.out / f"{role}.stderr").read_text(errors="replace")

@@ -2,87 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from agent.commands.status_format import format_view
+from agent.status.values import StatusRecord, StatusView
 from flchain_edge.formatting import format_bytes, format_moment, format_span, format_table
-
-BOARD = {
-    "free_memory_bytes": 512_000_000,
-    "temperature_c": 61.4,
-    "is_throttled": False,
-    "is_undervolted": False,
-    "power_w": 4.83,
-    "is_power_estimated": False,
-    "is_on_battery": True,
-    "battery_fraction": 0.83,
-    "battery_wh": 41.2,
-}
-NOW: dict[str, Any] = {
-    "address": "ab" * 20,
-    "chain": "cd" * 32,
-    "round": 128,
-    "phase": "commit",
-    "phase_s": 12.0,
-    "height": 512,
-    "model_round": 127,
-    "model_hash": "45b06ac86732f1df" * 4,
-    "is_synced": True,
-    "is_mismatch": False,
-    "is_expired": False,
-    "is_time_known": True,
-    "followed": "ef" * 20,
-    "is_held": False,
-    "has_update": False,
-    "is_mining": True,
-    "scores_due": 0,
-    "outbox": [],
-    "up_s": 273_600.0,
-    "receipt_age_s": 40.0,
-    "training": {"is_running": True, "steps_done": 90, "steps": 200, "core_s": 4.0, "usual_core_s": 9.0},
-    "scheduler": {
-        "explanation": "training 64%, mining 36%: update worth 0.9 by 14:10 needs 1.9 core; mining earns 0.642/h",
-        "given": {"train": 0.61, "mine": 0.35},
-        "period_s": 5,
-    },
-    "board": BOARD,
-    "earned": {"update_coins": 12_000, "score_coins": 300, "scored_rounds": 12, "acceptance": 0.96},
-    "cpu": {"mechanism": "cgroup2", "cores": 4, "others": 0.12},
-    "link": {
-        "broker": "edge-2.lan:8883",
-        "brokers": ["edge-1.lan:8883", "edge-2.lan:8883"],
-        "is_connected": True,
-        "for_s": 7_380.0,
-        "trouble": "",
-    },
-    "sensors": [
-        {"name": "watch", "kind": "mqtt", "state": "running", "samples": 12_345, "age_s": 0.4, "detail": ""},
-        {"name": "gps", "kind": "gpsd", "state": "silent", "samples": 3, "age_s": 95.0, "detail": "nothing for 30 s"},
-    ],
-    "refused": {"bad-signature": 2},
-}
-ROUND = {
-    "round": 127,
-    "is_accepted": True,
-    "samples": 250,
-    "training_ms": 1_024,
-    "bytes_up": 1_322,
-    "bytes_down": 10_022,
-    "energy_j": 12.34,
-    "training_j": 9.9,
-    "energy_source": "measured",
-}
-ABSENT = {**ROUND, "round": 126, "is_accepted": False, "training_ms": 0, "energy_j": None, "training_j": None}
-VIEW: dict[str, Any] = {
-    "node": {"state": "running", "pid": 812, "age_s": 2.0},
-    "now": NOW,
-    "history": {"rounds": [{**ABSENT, "energy_source": "unmeasured"}, ROUND], "fault": "", "outbox": 0},
-    "disk_bytes_per_day": 148_000_000,
-    "versions": {"python": "3.11.7", "flchain": "0.1.0"},
-}
+from tests.support.builders.status import BOARD, NOW, ROUND, VIEW
 
 WANTED = """\
 The agent RUNS, for 3 d 4 h (process 812), as of 2 s ago
@@ -106,15 +36,19 @@ The agent RUNS, for 3 d 4 h (process 812), as of 2 s ago
     127  yes           1.3 kB  10.0 kB    1.02 s  12.3 J measured           9.9 J"""
 
 
+def show(view: dict[str, Any]) -> str:
+    return format_view(msgspec.convert(view, StatusView))
+
+
 def test_a_healthy_board() -> None:
     """Every line of docs/operating.md's example, as it is printed."""
-    assert format_view(VIEW) == WANTED
+    assert show(VIEW) == WANTED
     page = (Path(__file__).parents[3] / "docs" / "operating.md").read_text()
     assert "\n".join(f"    {line}".rstrip() for line in WANTED.splitlines()) in page
 
 
 def change(**changes: Any) -> str:
-    return format_view({**VIEW, "now": {**NOW, **changes}})
+    return show({**VIEW, "now": {**NOW, **changes}})
 
 
 @pytest.mark.parametrize(
@@ -124,19 +58,19 @@ def change(**changes: Any) -> str:
         ({"is_expired": True}, "!! it was away for too long"),
         ({"is_synced": False}, "behind the chain"),
         ({"is_held": True}, "training 45% done, held"),
-        ({"is_time_known": False}, "waits for a header of the chain, which tells the time"),
+        ({"is_time_known": False}, "waiting for the first header from a miner, to know the time"),
         ({"outbox": [{"round": 128, "bytes": 682}]}, "1 waiting for a miner's receipt, 682 B"),
         ({"scores_due": 7}, "7 models to score"),
         (
             {"link": {**NOW["link"], "is_connected": False, "trouble": "refused", "for_s": 90.0}},
-            "NOT CONNECTED for 1 min 30 s; tries edge-2.lan:8883: refused",
+            "NOT CONNECTED for 1 min 30 s; trying edge-2.lan:8883: refused",
         ),
         (
             {"board": {**BOARD, "is_throttled": True, "is_undervolted": True}},
             "THROTTLED by the firmware, UNDER-VOLTAGE",
         ),
         ({"board": {**BOARD, "temperature_c": None, "power_w": None}}, "unmeasured: temperature, power"),
-        ({"board": None}, "not looked at yet"),
+        ({"board": None}, "not measured yet"),
     ],
 )
 def test_what_is_wrong_is_said(changes: dict[str, Any], wanted: str) -> None:
@@ -154,15 +88,33 @@ def test_what_is_wrong_is_said(changes: dict[str, Any], wanted: str) -> None:
             "killed, or lost power, soon after 2027-01-15",
         ),
         ({"state": "unknown", "since_ms": None}, "an unknown time"),
-        ({"state": "running", "pid": 1, "age_s": 400.0}, "!! its last word is 6 min 40 s old"),
+        ({"state": "running", "pid": 1, "age_s": 400.0}, "!! its last status is 6 min 40 s old"),
     ],
 )
 def test_whether_it_runs_is_said_first(node: dict[str, Any], wanted: str) -> None:
     """The first lines say whether it runs, and since when not."""
     now = None if node["state"] in ("never started", "unknown") else NOW
     view = {**VIEW, "node": node, "now": now, "history": {"rounds": [], "fault": "no such file"}}
-    assert wanted in "\n".join(format_view(view).splitlines()[:2])
-    assert "No rounds to show: no such file" in format_view(view)
+    assert wanted in "\n".join(show(view).splitlines()[:2])
+    assert "No rounds to show: no such file" in show(view)
+
+
+def test_the_status_reaches_a_program_under_its_old_names() -> None:
+    """What is written comes back the same, and JSON's names and nesting are those that programs read."""
+    view = msgspec.convert(VIEW, StatusView)
+    assert msgspec.json.decode(msgspec.json.encode(view), type=StatusView) == view
+    shown = json.loads(msgspec.json.encode(view))
+    assert shown["now"] == NOW and shown["history"]["rounds"][-1] == ROUND
+    assert set(shown) == {"node", "now", "history", "disk_bytes_per_day", "versions"}
+
+
+def test_a_status_of_another_form_is_refused() -> None:
+    """A field that is missing, or of another type, is an error of the file and no guess."""
+    writer = {"is_running": True, "pid": 1, "start_ticks": 3, "boot": "b", "written_boot_s": 1.0, "written_ms": 1}
+    assert msgspec.convert({"writer": writer, "status": NOW}, StatusRecord).status.round == 128
+    for changed in ({**NOW, "round": "128"}, {key: value for key, value in NOW.items() if key != "link"}):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert({"writer": writer, "status": changed}, StatusRecord)
 
 
 def test_words_for_numbers() -> None:
