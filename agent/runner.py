@@ -42,6 +42,7 @@ from agent.core.values import (
 from agent.edge.data.sensing import Sensing
 from agent.edge.data.sensor_checks import find_sensor_problems
 from agent.edge.power.board import Board
+from agent.edge.power.files import read_board_roots
 from agent.edge.store.disk_writes import read_disk_bytes
 from agent.edge.store.status_file import StatusFile
 from agent.edge.store.store import STORE_FILE, Change, RoundLine, Store
@@ -281,7 +282,7 @@ async def run_agent(settings: AgentSettings, spares: Sequence[WorkerProcess] = (
 
 
 async def _run_with(workers: Workers, settings: AgentSettings, genesis: Genesis, config: AgentConfig) -> None:
-    identity, board, initial_model = config.identity, Board(settings.power), await workers.start()
+    identity, board, initial_model = config.identity, Board(settings.power, read_board_roots()), await workers.start()
     light = build_light_state(genesis, initial_model, settings.get_checkpoint(), settings.follow == "full")
     store = await Store.open(Path(settings.data_dir) / STORE_FILE, light.chain)
     sensing = Sensing(settings.sensors, settings.samples, settings.data_dir)

@@ -22,6 +22,7 @@ from agent.edge.cpu.values import CpuBoard
 from agent.edge.data.data_card import build_card
 from agent.edge.data.sensor_checks import find_sensor_problems
 from agent.edge.power.board import Board
+from agent.edge.power.files import read_board_roots
 from agent.edge.store.store import STORE_FILE
 from agent.settings import UNIT, AgentSettings
 from agent.status.values import AgentStatus, StatusView
@@ -57,15 +58,15 @@ def run_doctor(settings: AgentSettings, arguments: argparse.Namespace) -> int:
 def list_checks(settings: AgentSettings) -> tuple[Check, ...]:
     """Return the checks, in the order in which a fault explains those below it."""
     view = build_view(settings)
-    sysfs, proc, data_dir = settings.power.sysfs_root, settings.power.proc_root, Path(settings.data_dir)
+    roots, data_dir = read_board_roots(), Path(settings.data_dir)
     own = open_identity(settings)
     return (
         Check("agent", lambda: check_agent(view)),
         Check("service", lambda: check_unit(UNIT)),
-        Check("clock", lambda: check_clock(_get_certified_ms(view), _get_trusting_s(settings), sysfs)),
-        Check("disk", lambda: check_disk(data_dir, sysfs)),
+        Check("clock", lambda: check_clock(_get_certified_ms(view), _get_trusting_s(settings), roots.sysfs)),
+        Check("disk", lambda: check_disk(data_dir, roots.sysfs)),
         Check("database", lambda: check_database(data_dir / STORE_FILE), DATA_TIMEOUT_S),
-        Check("memory", lambda: check_memory(proc)),
+        Check("memory", lambda: check_memory(roots.proc)),
         Check("board", lambda: check_board(settings)),
         Check("cpu", lambda: check_cpu(settings, view)),
         Check("key", lambda: check_key(settings, "flchain-agent")),
@@ -141,7 +142,7 @@ def check_database(path: Path) -> Iterator[Finding]:
 
 def check_board(settings: AgentSettings) -> Iterator[Finding]:
     """Compare temperature, throttling, supply and battery with the scheduler's limits."""
-    board, limits = Board(settings.power), settings.scheduler
+    board, limits = Board(settings.power, read_board_roots()), settings.scheduler
     reading = asyncio.run(board.read())
     if reading.temperature_c is None:
         yield warn(

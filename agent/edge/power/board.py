@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from agent.edge.power import SOURCES
-from agent.edge.power.files import ReadFile, SensorFiles, read_file
+from agent.edge.power.files import BoardRoots, ReadFile, SensorFiles, read_file
 from agent.edge.power.profiles import choose_profile
 from agent.edge.power.settings import PowerSettings
 from agent.edge.power.source import BuildSource, Look, Source
@@ -21,6 +21,8 @@ from agent.scheduling.energy import BoardProfile, EnergySample, EnergySource, Me
 from agent.scheduling.readings import BoardReading
 
 log = logging.getLogger(__name__)
+
+KERNEL_ROOTS = BoardRoots()
 
 SOURCE_TIMEOUT_S = 2.0
 """A source that takes longer is left to hang in its thread, unmeasured, until it comes back; the others are read on."""
@@ -66,6 +68,7 @@ class Board:
     def __init__(
         self,
         settings: PowerSettings,
+        roots: BoardRoots = KERNEL_ROOTS,
         *,
         sources: Mapping[str, BuildSource] = SOURCES,
         read: ReadFile = read_file,
@@ -73,7 +76,7 @@ class Board:
         source_timeout_s: float = SOURCE_TIMEOUT_S,
     ) -> None:
         self._settings = settings
-        self._files = SensorFiles(settings.sysfs_root, settings.proc_root, read)
+        self._files = SensorFiles(roots, read)
         self._clock = clock
         self._timeout_s = source_timeout_s
         self._sources: dict[str, Source] = {

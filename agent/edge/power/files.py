@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -18,6 +19,22 @@ _AWAY = frozenset({errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ENODATA, errno
 """How a sensor says that it has nothing now: unplugged, or its part of the chip is switched off."""
 
 ReadFile = Callable[[Path], bytes]
+ROOT_VARIABLE = "FLCHAIN_BOARD_ROOT"
+"""Names a folder with `sys` and `proc` of a board that is laid out for a test. No operator needs it."""
+
+
+@dataclass(frozen=True)
+class BoardRoots:
+    """Where the kernel shows the board."""
+
+    sysfs: Path = Path("/sys")
+    proc: Path = Path("/proc")
+
+
+def read_board_roots(environ: Mapping[str, str] | None = None) -> BoardRoots:
+    """Return the kernel's own folders, or those of the board that ROOT_VARIABLE names."""
+    root = (os.environ if environ is None else environ).get(ROOT_VARIABLE)
+    return BoardRoots(Path(root) / "sys", Path(root) / "proc") if root else BoardRoots()
 
 
 def read_file(path: Path) -> bytes:
@@ -32,9 +49,9 @@ def read_file(path: Path) -> bytes:
 class SensorFiles:
     """The sysfs and proc of a board, at any place. Each fault is logged once, as long as it stays the same."""
 
-    def __init__(self, sysfs: Path, proc: Path, read: ReadFile = read_file) -> None:
-        self.sysfs = sysfs
-        self.proc = proc
+    def __init__(self, roots: BoardRoots, read: ReadFile = read_file) -> None:
+        self.sysfs = roots.sysfs
+        self.proc = roots.proc
         self._read = read
         self.faults: dict[Path, str] = {}
 

@@ -20,5 +20,3 @@ class PowerSettings:
         default="",
         metadata={"help": "the hwmon chip that measures the whole board, if there are several: name or 1-0040"},
     )
-    sysfs_root: Path = field(default=Path("/sys"), metadata={"help": "for tests"})
-    proc_root: Path = field(default=Path("/proc"), metadata={"help": "for tests"})

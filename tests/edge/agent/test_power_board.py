@@ -13,7 +13,7 @@ import pytest
 
 from agent.edge.power import SOURCES
 from agent.edge.power.board import Board
-from agent.edge.power.files import SensorFiles
+from agent.edge.power.files import ROOT_VARIABLE, BoardRoots, SensorFiles, read_board_roots
 from agent.edge.power.profiles import INSTALLED_DIRS, choose_profile, load_profiles
 from agent.edge.power.settings import PowerSettings
 from agent.edge.power.source import Look
@@ -36,8 +36,8 @@ class Clock:
 def build_board(folder: Path, tree: Tree, clock: Clock | None = None, **changes: object) -> Board:
     plant(folder / "proc", PROC)
     plant(folder / "sys", tree)
-    settings = PowerSettings(sysfs_root=folder / "sys", proc_root=folder / "proc", boards_dir=SHIPPED)
-    return Board(settings, clock=clock or Clock(), **changes)  # type: ignore[arg-type]
+    roots = BoardRoots(folder / "sys", folder / "proc")
+    return Board(PowerSettings(boards_dir=SHIPPED), roots, clock=clock or Clock(), **changes)  # type: ignore[arg-type]
 
 
 def set_busy(folder: Path, busy_ticks: int) -> None:
@@ -243,8 +243,7 @@ def test_sensors_are_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     async def scenario() -> None:
         plant(tmp_path / "proc", PROC)
         plant(tmp_path / "sys", TREES["jetson-nano"])
-        settings = PowerSettings(sysfs_root=tmp_path / "sys", proc_root=tmp_path / "proc", boards_dir=SHIPPED)
-        board = Board(settings)
+        board = Board(PowerSettings(boards_dir=SHIPPED), BoardRoots(tmp_path / "sys", tmp_path / "proc"))
         for _ in range(4):
             await board.read()
         assert sum(board.snapshot().seconds.values()) > 0
@@ -258,10 +257,8 @@ def test_a_board_without_anything(tmp_path: Path) -> None:
     """No sysfs at all, as in a container: everything is unmeasured, nothing is raised, memory is the machine's."""
 
     async def scenario() -> None:
-        settings = PowerSettings(
-            sysfs_root=tmp_path / "no", proc_root=tmp_path / "no", boards_dir=SHIPPED, board="rpi-5"
-        )
-        reading = await Board(settings).read()
+        settings = PowerSettings(boards_dir=SHIPPED, board="rpi-5")
+        reading = await Board(settings, BoardRoots(tmp_path / "no", tmp_path / "no")).read()
         assert reading == BoardReading(free_memory_bytes=reading.free_memory_bytes) and reading.free_memory_bytes > 0
 
     asyncio.run(scenario())
@@ -280,7 +277,7 @@ def test_a_board_without_anything(tmp_path: Path) -> None:
 )
 def test_a_board_knows_its_profile(tmp_path: Path, tree: str, machine: str, wanted: str | None) -> None:
     """`auto` goes by the device tree's model, and by the machine only where there is none."""
-    files = SensorFiles(plant(tmp_path, TREES[tree]), tmp_path)
+    files = SensorFiles(BoardRoots(plant(tmp_path, TREES[tree]), tmp_path))
     profile = choose_profile(PowerSettings(boards_dir=SHIPPED), files, machine)
     assert (profile.name if profile else None) == wanted
 
@@ -294,7 +291,7 @@ def test_an_operators_own_profile_counts_first(tmp_path: Path, monkeypatch: pyte
     )
     monkeypatch.setattr("agent.edge.power.profiles.INSTALLED_DIRS", (own, tmp_path / "none", SHIPPED))
     for tree, wanted in (("rpi-4", "mine"), ("rpi-5", "rpi-5")):
-        files = SensorFiles(plant(tmp_path / tree, TREES[tree]), tmp_path)
+        files = SensorFiles(BoardRoots(plant(tmp_path / tree, TREES[tree]), tmp_path))
         profile = choose_profile(PowerSettings(), files, "aarch64")
         assert profile is not None and profile.name == wanted
 
@@ -313,7 +310,9 @@ def test_the_shipped_profiles(tmp_path: Path) -> None:
     assert all(file.profile.source for file in shipped.values())
     for name, model in iterate_shipped():
         plant(tmp_path, {"firmware/devicetree/base/model": f"{model} Rev 1.3\0"})
-        profile = choose_profile(PowerSettings(boards_dir=SHIPPED), SensorFiles(tmp_path, tmp_path), "aarch64")
+        profile = choose_profile(
+            PowerSettings(boards_dir=SHIPPED), SensorFiles(BoardRoots(tmp_path, tmp_path)), "aarch64"
+        )
         assert profile is not None and profile.name == name, model
 
 
@@ -322,7 +321,7 @@ def test_wrong_profiles_are_told_all_at_once(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text('name = 7\nidle_w = "2"\ncore_w = -1\ncores = 4.5\nwatt = 3\n')
     (tmp_path / "b.toml").write_text("no toml")
     (tmp_path / "c.toml").write_text('name="c"\nmachine="m"\nidle_w=1\ncore_w=1.5\ncores=true\nsource="rough"\n')
-    files = SensorFiles(tmp_path, tmp_path)
+    files = SensorFiles(BoardRoots(tmp_path, tmp_path))
     with pytest.raises(ConfigError) as caught:
         choose_profile(PowerSettings(boards_dir=tmp_path), files, "m")
     text = str(caught.value)
@@ -342,3 +341,10 @@ def test_wrong_profiles_are_told_all_at_once(tmp_path: Path) -> None:
         choose_profile(PowerSettings(boards_dir=SHIPPED, board="pi"), files, "m")
     with pytest.raises(ConfigError, match="no such folder"):
         choose_profile(PowerSettings(boards_dir=tmp_path / "none"), files, "m")
+
+
+def test_a_board_of_a_test_is_no_key_of_the_operators_file(tmp_path: Path) -> None:
+    """Where the kernel shows the board is asked of the environment; the settings have no key for it."""
+    assert read_board_roots({}) == BoardRoots(Path("/sys"), Path("/proc"))
+    assert read_board_roots({ROOT_VARIABLE: str(tmp_path)}) == BoardRoots(tmp_path / "sys", tmp_path / "proc")
+    assert not [name for name in PowerSettings.__dataclass_fields__ if "root" in name]

@@ -13,7 +13,7 @@ import pytest
 
 from agent.edge.power import SOURCES
 from agent.edge.power.board import merge
-from agent.edge.power.files import FILE_BYTES_MAX, SensorFiles, read_file
+from agent.edge.power.files import FILE_BYTES_MAX, BoardRoots, SensorFiles, read_file
 from agent.edge.power.raspberry import RaspberryFlags
 from agent.edge.power.source import Look
 from tests.support.builders.board_trees import LAPTOP, RPI_4, RPI_5, RPI_FIRMWARE, TREES, Tree, plant
@@ -33,7 +33,7 @@ class FakeBoard:
 
     def start(self) -> None:
         """A new process on the same board."""
-        files = SensorFiles(self.root, self.root / "no-proc", self._read)
+        files = SensorFiles(BoardRoots(self.root, self.root / "no-proc"), self._read)
         self._sources = {name: build(files, self._board_chip) for name, build in SOURCES.items()}
 
     def _read(self, path: Path) -> bytes:
@@ -177,7 +177,7 @@ def test_the_command_is_the_last_resort(tmp_path: Path) -> None:
     bare = {name: text for name, text in RPI_4.items() if name != RPI_FIRMWARE and "hwmon1" not in name}
     for number, (tree, is_asked) in enumerate(((RPI_4, False), (LAPTOP, False), (bare, True))):
         root = plant(tmp_path / str(number), tree)
-        source = RaspberryFlags(SensorFiles(root, root), command=str(command))
+        source = RaspberryFlags(SensorFiles(BoardRoots(root, root)), command=str(command))
         assert source.find() is (is_asked or tree is RPI_4)
         if is_asked:
             assert source.read() == Look(is_throttled=False, is_undervolted=True)

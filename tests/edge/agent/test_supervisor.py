@@ -21,6 +21,7 @@ from agent.core.values import AgentConfig, Event, MiningAllowed, PacketReceived,
 from agent.edge.cpu.control import CpuControl, Unlimited
 from agent.edge.cpu.settings import CpuSettings
 from agent.edge.power.board import Board
+from agent.edge.power.files import BoardRoots
 from agent.edge.power.settings import PowerSettings
 from agent.edge.store.history_file import EXPERIENCE_FILE
 from agent.edge.workers.frames import WorkerSpec
@@ -103,12 +104,12 @@ class Scene:
         plant(self.sysfs, {ZONE: f"{1000 * degrees:.0f}"})
 
     def build(self) -> Supervisor:
-        power = PowerSettings(sysfs_root=self.sysfs, proc_root=self.proc, board="rpi-4")
+        power = PowerSettings(board="rpi-4")
         return Supervisor(
             self.settings,
             self.state,
             self.workers,
-            Board(power, clock=lambda: self.now_ms / 1000),
+            Board(power, BoardRoots(self.sysfs, self.proc), clock=lambda: self.now_ms / 1000),
             self.posted.append,
             data_dir=self.folder,
             trust_clock=True,

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.commands.status_view import build_view
+from agent.edge.power.files import ROOT_VARIABLE
 from agent.settings import AgentSettings
 from agent.status.values import AgentStatus, StatusView
 from flchain_edge.keys.keystore import load_or_create_identity
@@ -94,9 +95,13 @@ class BoardNetwork:
         plant(self.out / "board" / "proc", PROC)
         (self.out / "board" / "proc" / "stat").symlink_to("/proc/stat")
 
+    @property
+    def environ(self) -> dict[str, str]:
+        """Of every process of this board."""
+        return {**os.environ, ROOT_VARIABLE: str(self.out / "board")}
+
     def _write_agent(self, more: str) -> str:
-        board = self.out / "board"
-        return f'[power]\nsysfs_root = "{board}/sys"\nproc_root = "{board}/proc"\nboard = "rpi-4"\n{more}'
+        return f'[power]\nboard = "rpi-4"\n{more}'
 
     def set_board(self, **files: str) -> None:
         """Write files of sysfs; `/` in their names is `__`."""
@@ -125,7 +130,7 @@ class BoardNetwork:
     def start(self, *roles: str) -> None:
         for role in roles:
             config = self.agent_config if role == "agent" else self.miner_config
-            environ = {**os.environ, "RUNTIME_DIRECTORY": str(self.out / "run"), "OPENBLAS_NUM_THREADS": "1"}
+            environ = {**self.environ, "RUNTIME_DIRECTORY": str(self.out / "run"), "OPENBLAS_NUM_THREADS": "1"}
             with (self.out / f"{role}.stderr").open("ab") as log:
                 self.processes[role] = subprocess.Popen(
                     [sys.executable, "-m", f"{role}.cli", "run", "--config", str(config)],
@@ -167,7 +172,9 @@ class BoardNetwork:
         """A command of this node, as a person types it."""
         config = self.agent_config if role == "agent" else self.miner_config
         command = [sys.executable, "-m", f"{role}.cli", arguments[0], "--config", str(config), *arguments[1:]]
-        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=timeout_s)
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, cwd=ROOT, env=self.environ, timeout=timeout_s
+        )
 
     def diagnose(self, role: str = "agent") -> tuple[int, dict[str, list[dict[str, str]]]]:
         """`doctor --json`: its exit code, and the findings by check."""
