@@ -51,8 +51,8 @@ def get_members(genesis: Genesis) -> list[bytes]:
 
 def build_command(spares: Sequence[WorkerProcess] = ()) -> NodeCommand:
     """The command, for whom the worker processes are there already or not."""
-    from agent.commands.operating import OPERATING_ACTIONS
-    from agent.commands.resync import ACTIONS
+    from agent.commands.inspection import INSPECTION_ACTIONS
+    from agent.commands.resync import RESYNC_ACTIONS
     from agent.commands.sensing import SENSING_ACTIONS, find_data_problems
     from agent.runner import run_agent
     from agent.settings import AgentSettings
@@ -68,8 +68,8 @@ def build_command(spares: Sequence[WorkerProcess] = ()) -> NodeCommand:
         run=partial(run_agent, spares=spares),
         default_config=DEFAULT_CONFIG,
         actions=(
-            *OPERATING_ACTIONS,
-            *ACTIONS,
+            *INSPECTION_ACTIONS,
+            *RESYNC_ACTIONS,
             *SENSING_ACTIONS,
             *build_enrolment_actions("agent", "device", get_members),
         ),

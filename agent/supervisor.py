@@ -30,13 +30,13 @@ from agent.core.values import (
     WorkHeld,
 )
 from agent.edge.power.board import Board
-from agent.edge.store.history_file import load_experience, save_experience
+from agent.edge.store.history_file import load_history, save_history
 from agent.edge.workers.workers import MINE, TRAIN, Workers
 from agent.scheduling.decide import REST, build_scheduler_state, decide
 from agent.scheduling.energy import UNKNOWN, Energy, compute_energy, compute_share
 from agent.scheduling.history import (
-    Experience,
-    build_experience,
+    RoundHistory,
+    build_history,
     observe_score,
     observe_scored_round,
     observe_settled,
@@ -71,7 +71,7 @@ from flchain_edge.process.kernel_clock import is_clock_synchronised
 log = logging.getLogger("agent.supervisor")
 
 SAVE_ROUNDS = 16
-"""What was learned is written so seldom, and at the end: a power cut costs a few rounds' experience."""
+"""What was learned is written so seldom, and at the end: a power cut costs what a few rounds taught."""
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,10 @@ class Supervisor:
         self._trust_clock = trust_clock
         self._clocks = clocks
         light = state.light
-        fresh = build_experience(light.chain.hex(), light.params.commit_patience_ms / 1000)
-        self._experience = load_experience(data_dir, replace(fresh, policy=settings.policy), settings.policy)
-        self._scheduler = build_scheduler_state(settings, self._experience.memory)
-        self._watch, self._experience = watch_round(None, self._experience, state, self._clocks()[0])
+        fresh = build_history(light.chain.hex(), light.params.commit_patience_ms / 1000)
+        self._history = load_history(data_dir, replace(fresh, policy=settings.policy), settings.policy)
+        self._scheduler = build_scheduler_state(settings, self._history.memory)
+        self._watch, self._history = watch_round(None, self._history, state, self._clocks()[0])
         self._look: _Look | None = None
         self._loads: deque[float] = deque(maxlen=LOADS_MAX)
         self._given: Shares | None = None
@@ -130,9 +130,9 @@ class Supervisor:
         self.decision = Decision(REST, "the board has not been looked at yet")
 
     @property
-    def experience(self) -> Experience:
+    def history(self) -> RoundHistory:
         """What was learned so far."""
-        return self._experience
+        return self._history
 
     @property
     def watch(self) -> Watch:
@@ -168,12 +168,12 @@ class Supervisor:
         self._decide()
 
     def _spend(self, core_s: float) -> None:
-        self._experience = replace(self._experience, spent_core_s=self._experience.spent_core_s + core_s)
+        self._history = replace(self._history, spent_core_s=self._history.spent_core_s + core_s)
 
     def on_step(self, event: Event, state: AgentState, effects: Iterable[Effect]) -> None:
         """After each step of the machine, before its effects: work that begins finds its share of the CPU there."""
         self._state, now_ms = state, self._clocks()[0]
-        self._watch, self._experience = watch_round(self._watch, self._experience, state, now_ms)
+        self._watch, self._history = watch_round(self._watch, self._history, state, now_ms)
         self._learn(event, effects)
         turn = (state.light.round, state.light.phase, state.is_training, scoring.count_due(state) > 0)
         if turn != self._turn:
@@ -183,9 +183,9 @@ class Supervisor:
     def _learn(self, event: Event, effects: Iterable[Effect]) -> None:
         match event:
             case TrainingDone():
-                self._experience = observe_training(self._experience, self._read_job(TRAIN))
+                self._history = observe_training(self._history, self._read_job(TRAIN))
             case ScoreComputed():
-                self._experience = observe_score(self._experience, self._read_job(MINE))
+                self._history = observe_score(self._history, self._read_job(MINE))
         for effect in effects:
             match effect:
                 case Train():
@@ -203,10 +203,10 @@ class Supervisor:
         light, state = self._state.light, self._state
         if report.work is not None and light.accepted:  # a model that came whole does not say whose updates are in it
             coins = light.params.reward_per_update
-            self._experience = observe_settled(self._experience, coins, is_accepted=report.is_accepted)
+            self._history = observe_settled(self._history, coins, is_accepted=report.is_accepted)
         scores = state.scoring.scores
         if scores is not None and scores.round == report.round:
-            self._experience = observe_scored_round(self._experience, expect_round_of_scores(light))
+            self._history = observe_scored_round(self._history, expect_round_of_scores(light))
         self._reports += 1
         if self._reports % SAVE_ROUNDS == 0:
             self.save()
@@ -225,9 +225,9 @@ class Supervisor:
         if self._look is None:
             self._apply(self.decision.shares)
             return
-        inputs = build_inputs(self._state, self._watch, self._experience, self._measure(self._look))
+        inputs = build_inputs(self._state, self._watch, self._history, self._measure(self._look))
         self._scheduler, self.decision = decide(self._scheduler, inputs, self._clocks()[0])
-        self._experience = replace(self._experience, memory=self._scheduler.memory)
+        self._history = replace(self._history, memory=self._scheduler.memory)
         self._apply(self.decision.shares)
         is_held = self.decision.shares == REST and (self._state.is_training or self._state.is_scoring)
         if is_held != self._state.is_held:
@@ -265,7 +265,7 @@ class Supervisor:
 
     def compute_earned(self) -> float:
         """Money over all lives, costs taken off; without prices the costs alone."""
-        known, settings = self._experience, self._settings
+        known, settings = self._history, self._settings
         profile = self._board.profile or UNKNOWN_BOARD
         cost = compute_core_second_cost(profile, settings.energy_price_per_kwh, settings.wear_per_core_hour)
         return (settings.coin_value or 0.0) * (known.update_coins + known.score_coins) - cost * known.spent_core_s
@@ -294,13 +294,13 @@ class Supervisor:
     def save(self) -> None:
         """Keep what was learned; a disk that does not take it is told, and costs only that."""
         try:
-            save_experience(self._data_dir, self._experience)
+            save_history(self._data_dir, self._history)
         except OSError as error:
             self._tell(logging.WARNING, "what was learned of rounds could not be kept", {"cause": error})
 
     def describe(self) -> WorkStatus:
         """Return this part of the status."""
-        decision, known, given = self.decision, self._experience, self._given
+        decision, known, given = self.decision, self._history, self._given
         steps_done, steps = self._workers.training_steps
         scheduler = SchedulerStatus(
             policy=self._settings.policy,

@@ -61,6 +61,6 @@ def _find_fault(settings: AgentSettings, path: Path) -> str | None:
     return None
 
 
-ACTIONS = (
+RESYNC_ACTIONS = (
     NodeAction("resync", "move a damaged database aside, so that this device starts anew from its peers", run_resync),
 )

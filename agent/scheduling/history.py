@@ -19,7 +19,7 @@ from agent.scheduling.policies import Memory
 from agent.scheduling.policies.learned import D
 from agent.scheduling.values import DEADLINES_MAX
 
-EXPERIENCE_BYTES_MAX = 64 * 1024
+HISTORY_BYTES_MAX = 64 * 1024
 """Of the encoded value: a hundred floats and a few counters."""
 FIRST_TRAINING_PART = 0.25
 """Before any training was seen: it takes one core this part of the time for which the chain waits."""
@@ -29,7 +29,7 @@ VERDICTS_MAX = 200.0
 
 
 @dataclass(frozen=True)
-class Experience:
+class RoundHistory:
     """Counters are over all lives of the process on this disk."""
 
     chain: str
@@ -52,64 +52,64 @@ class Experience:
     """What the policy of that name has learned."""
 
 
-def build_experience(chain: str, commit_patience_s: float) -> Experience:
+def build_history(chain: str, commit_patience_s: float) -> RoundHistory:
     """Before the first round."""
-    return Experience(chain, guess_duration(commit_patience_s))
+    return RoundHistory(chain, guess_duration(commit_patience_s))
 
 
 def observe_commit_phase(
-    experience: Experience, seconds: float, patience_s: float, *, has_committed: bool
-) -> Experience:
+    history: RoundHistory, seconds: float, patience_s: float, *, has_committed: bool
+) -> RoundHistory:
     """After commitments were open for so long.
 
     If this device's own was among them, the phase may have closed because of it, and would else have stayed open for
     as long as the chain waits: how long that is was not seen, only that it is no shorter.
     """
     open_s = max(seconds, patience_s) if has_committed else seconds
-    return replace(experience, durations=observe_duration(experience.durations, open_s))
+    return replace(history, durations=observe_duration(history.durations, open_s))
 
 
-def observe_settled(experience: Experience, coins: int, *, is_accepted: bool) -> Experience:
+def observe_settled(history: RoundHistory, coins: int, *, is_accepted: bool) -> RoundHistory:
     """After a round in which an update of this device was settled; `coins` is what an accepted one earns."""
-    known = experience.acceptance
+    known = history.acceptance
     if known.judged > VERDICTS_MAX:
         known = AcceptanceForecast(known.accepted / 2, known.judged / 2)
-    earned = experience.update_coins + (coins if is_accepted else 0)
-    return replace(experience, acceptance=observe_verdict(known, is_accepted), update_coins=earned)
+    earned = history.update_coins + (coins if is_accepted else 0)
+    return replace(history, acceptance=observe_verdict(known, is_accepted), update_coins=earned)
 
 
-def observe_training(experience: Experience, core_s: float) -> Experience:
+def observe_training(history: RoundHistory, core_s: float) -> RoundHistory:
     """After a whole training that took so much CPU time."""
-    usual = experience.train_core_s
-    return replace(experience, train_core_s=core_s if usual is None else observe_work(usual, core_s))
+    usual = history.train_core_s
+    return replace(history, train_core_s=core_s if usual is None else observe_work(usual, core_s))
 
 
-def observe_score(experience: Experience, core_s: float) -> Experience:
+def observe_score(history: RoundHistory, core_s: float) -> RoundHistory:
     """After one score."""
-    usual = experience.score_core_s
-    return replace(experience, score_core_s=core_s if usual is None else observe_work(usual, core_s))
+    usual = history.score_core_s
+    return replace(history, score_core_s=core_s if usual is None else observe_work(usual, core_s))
 
 
-def observe_scored_round(experience: Experience, coins: float) -> Experience:
+def observe_scored_round(history: RoundHistory, coins: float) -> RoundHistory:
     """After a round that this device has scored; `coins` is what that is expected to earn."""
-    return replace(experience, scored_rounds=experience.scored_rounds + 1, score_coins=experience.score_coins + coins)
+    return replace(history, scored_rounds=history.scored_rounds + 1, score_coins=history.score_coins + coins)
 
 
-def encode_experience(experience: Experience) -> bytes:
+def encode_history(history: RoundHistory) -> bytes:
     """JSON. A play that is open is not kept: what it earned cannot be told after a restart."""
-    memory = experience.memory
+    memory = history.memory
     if memory is not None:
-        experience = replace(experience, memory=replace(memory, action=None, features=(), round=None))
-    return msgspec.json.encode(experience)
+        history = replace(history, memory=replace(memory, action=None, features=(), round=None))
+    return msgspec.json.encode(history)
 
 
-def decode_experience(data: bytes, fresh: Experience, policy: str) -> Experience:
+def decode_history(data: bytes, fresh: RoundHistory, policy: str) -> RoundHistory:
     """What was encoded; `fresh` if it is of another chain. Without a memory that another policy has left.
 
-    Raises ValueError for what no `encode_experience` has written.
+    Raises ValueError for what no `encode_history` has written.
     """
     try:
-        found = msgspec.json.decode(data, type=Experience)
+        found = msgspec.json.decode(data, type=RoundHistory)
     except msgspec.MsgspecError as error:
         raise ValueError(str(error)) from error
     if problem := _find_problem(found):
@@ -119,7 +119,7 @@ def decode_experience(data: bytes, fresh: Experience, policy: str) -> Experience
     return replace(found, policy=policy, memory=found.memory if found.policy == policy else None)
 
 
-def _find_problem(found: Experience) -> str:
+def _find_problem(found: RoundHistory) -> str:
     durations, memory = found.durations.seen_s, found.memory
     numbers = [*durations, found.acceptance.accepted, found.acceptance.judged, found.score_coins, found.spent_core_s]
     numbers += [value for value in (found.train_core_s, found.score_core_s) if value is not None]

@@ -15,7 +15,7 @@ from agent.core import scoring
 from agent.core.state import AgentState, Trouble
 from agent.scheduling.energy import BoardProfile
 from agent.scheduling.estimates import estimate_work_left
-from agent.scheduling.history import FIRST_SCORE_CORE_S, FIRST_TRAINING_PART, Experience, observe_commit_phase
+from agent.scheduling.history import FIRST_SCORE_CORE_S, FIRST_TRAINING_PART, RoundHistory, observe_commit_phase
 from agent.scheduling.readings import BoardReading
 from agent.scheduling.values import CpuOutlook, MiningOffer, RoundOutlook, SchedulerInputs
 from flchain.base.types import SHARE_ALL, Millis
@@ -57,55 +57,55 @@ class Measured:
 
 
 def watch_round(
-    watch: Watch | None, experience: Experience, state: AgentState, now_ms: Millis
-) -> tuple[Watch, Experience]:
+    watch: Watch | None, history: RoundHistory, state: AgentState, now_ms: Millis
+) -> tuple[Watch, RoundHistory]:
     """After an event: a phase that has ended teaches how long commitments stay open."""
     light = state.light
     if watch is not None and (watch.round, watch.phase) == (light.round, light.phase):
-        return watch, experience
+        return watch, history
     if watch is not None and watch.is_seen and watch.phase is Phase.COMMIT and watch.round == light.round:
         seconds, patience_s = (now_ms - watch.since_ms) / 1000, light.params.commit_patience_ms / 1000
-        experience = observe_commit_phase(experience, seconds, patience_s, has_committed=state.has_work)
-    return Watch(light.round, light.phase, now_ms, is_seen=watch is not None), experience
+        history = observe_commit_phase(history, seconds, patience_s, has_committed=state.has_work)
+    return Watch(light.round, light.phase, now_ms, is_seen=watch is not None), history
 
 
-def build_inputs(state: AgentState, watch: Watch, experience: Experience, measured: Measured) -> SchedulerInputs:
+def build_inputs(state: AgentState, watch: Watch, history: RoundHistory, measured: Measured) -> SchedulerInputs:
     """All of it."""
     due = scoring.count_due(state)
     is_mining = state.config.is_mining
     return SchedulerInputs(
         reading=measured.reading,
         cpu=measured.cpu,
-        round=_build_round(state, watch, experience, measured),
-        offers=(_build_offer(state.light, experience, due, watch),) if is_mining and due else (),
-        prospect=_build_offer(state.light, experience, _count_subjects(state.light), watch) if is_mining else None,
+        round=_build_round(state, watch, history, measured),
+        offers=(_build_offer(state.light, history, due, watch),) if is_mining and due else (),
+        prospect=_build_offer(state.light, history, _count_subjects(state.light), watch) if is_mining else None,
         minute_of_day=measured.minute_of_day,
         profile=measured.profile,
         earned=measured.earned,
     )
 
 
-def _build_round(state: AgentState, watch: Watch, experience: Experience, measured: Measured) -> RoundOutlook | None:
+def _build_round(state: AgentState, watch: Watch, history: RoundHistory, measured: Measured) -> RoundOutlook | None:
     """Its number is that of the model that this device lacks: a round is over for it once it has counted the reward."""
-    light, durations = state.light, experience.durations
+    light, durations = state.light, history.durations
     if state.trouble is Trouble.DIVERGED:
         return None
     is_running = light.is_synced and state.is_training and state.update.round == light.round
-    left_core_s = _estimate_left(light.params, experience, measured) if is_running else 0.0
+    left_core_s = _estimate_left(light.params, history, measured) if is_running else 0.0
     return RoundOutlook(
         number=light.model_round + 1,
         phase=light.phase,
         training_left_core_s=left_core_s,
         reward=float(light.params.reward_per_update),
-        acceptance=experience.acceptance.chance,
+        acceptance=history.acceptance.chance,
         deadline_ms=Millis(watch.since_ms + round(1000 * durations.mean_s)) if light.phase is Phase.COMMIT else None,
         deadline_offsets_s=durations.offsets_s,
     )
 
 
-def _estimate_left(params: ChainParams, experience: Experience, measured: Measured) -> float:
+def _estimate_left(params: ChainParams, history: RoundHistory, measured: Measured) -> float:
     """Never 0, which would say that there is nothing to train, and so would keep it from ever getting on."""
-    usual = experience.train_core_s
+    usual = history.train_core_s
     if usual is None:
         usual = FIRST_TRAINING_PART * params.commit_patience_ms / 1000
     done, steps = measured.steps
@@ -126,10 +126,10 @@ def _count_subjects(light: LightState) -> int:
     return len(light.homes) + len(set(light.homes.values()))
 
 
-def _build_offer(light: LightState, experience: Experience, models: int, watch: Watch) -> MiningOffer:
+def _build_offer(light: LightState, history: RoundHistory, models: int, watch: Watch) -> MiningOffer:
     """The round's scores, of which so many are still to be computed. SCORE waits for those who have pledged as COMMIT
     does for those who train."""
-    core_s = max(1, models) * (experience.score_core_s or FIRST_SCORE_CORE_S)
+    core_s = max(1, models) * (history.score_core_s or FIRST_SCORE_CORE_S)
     deadline_ms = None
     if watch.phase is Phase.SCORE:
         deadline_ms = Millis(watch.since_ms + light.params.commit_patience_ms)

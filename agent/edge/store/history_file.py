@@ -1,27 +1,27 @@
-"""Where experience is kept: a small file beside the database. Losing it costs a few rounds of learning."""
+"""Where history is kept: a small file beside the database. Losing it costs a few rounds of learning."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
 
-from agent.scheduling.history import EXPERIENCE_BYTES_MAX, Experience, decode_experience, encode_experience
+from agent.scheduling.history import HISTORY_BYTES_MAX, RoundHistory, decode_history, encode_history
 from flchain_edge.keys.private_files import replace_private
 
 log = logging.getLogger("agent.supervisor")
 
-EXPERIENCE_FILE = "experience.json"
+HISTORY_FILE = "experience.json"
 
 
-def load_experience(data_dir: Path, fresh: Experience, policy: str) -> Experience:
+def load_history(data_dir: Path, fresh: RoundHistory, policy: str) -> RoundHistory:
     """What was saved, or `fresh` if there is nothing, or something that is damaged."""
-    path = data_dir / EXPERIENCE_FILE
+    path = data_dir / HISTORY_FILE
     try:
         with path.open("rb") as stream:
-            data = stream.read(EXPERIENCE_BYTES_MAX + 1)
-        if len(data) > EXPERIENCE_BYTES_MAX:
-            raise ValueError(f"larger than {EXPERIENCE_BYTES_MAX} bytes")
-        return decode_experience(data, fresh, policy)
+            data = stream.read(HISTORY_BYTES_MAX + 1)
+        if len(data) > HISTORY_BYTES_MAX:
+            raise ValueError(f"larger than {HISTORY_BYTES_MAX} bytes")
+        return decode_history(data, fresh, policy)
     except FileNotFoundError:
         return fresh
     except (OSError, ValueError) as error:
@@ -29,6 +29,6 @@ def load_experience(data_dir: Path, fresh: Experience, policy: str) -> Experienc
         return fresh
 
 
-def save_experience(data_dir: Path, experience: Experience) -> None:
+def save_history(data_dir: Path, history: RoundHistory) -> None:
     """In one piece or not at all, also in a power cut. Raises OSError."""
-    replace_private(data_dir / EXPERIENCE_FILE, encode_experience(experience))
+    replace_private(data_dir / HISTORY_FILE, encode_history(history))

@@ -2,7 +2,7 @@
 
 LinUCB with one linear model of action and context: Li, Chu, Langford, Schapire, "A Contextual-Bandit Approach to
 Personalized News Article Recommendation" (WWW 2010), in the form of Chu, Li, Reyzin, Schapire, "Contextual Bandits
-with Linear Payoff Functions" (AISTATS 2011). Old experience fades by a factor, as in Russac, Vernade, Cappe,
+with Linear Payoff Functions" (AISTATS 2011). Old observations fade by a factor, as in Russac, Vernade, Cappe,
 "Weighted Linear Bandits for Non-Stationary Environments" (NeurIPS 2019):
 
     theta = A^-1 b;   take the split with the largest  theta . x + ALPHA sqrt(x . A^-1 x)

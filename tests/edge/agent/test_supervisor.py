@@ -23,7 +23,7 @@ from agent.edge.cpu.settings import CpuSettings
 from agent.edge.power.board import Board
 from agent.edge.power.files import BoardRoots
 from agent.edge.power.settings import PowerSettings
-from agent.edge.store.history_file import EXPERIENCE_FILE
+from agent.edge.store.history_file import HISTORY_FILE
 from agent.edge.workers.frames import WorkerSpec
 from agent.edge.workers.worker import Worker
 from agent.edge.workers.workers import TRAIN, Workers
@@ -303,23 +303,23 @@ def test_what_was_learned_survives(tmp_path: Path, caplog: pytest.LogCaptureFixt
         assert isinstance(done, TrainingDone)
         small = replace(done, delta=np.full(PARAMETERS_COUNT, 0.01, np.float32))
         scene.feed(small)
-        known = scene.supervisor.experience
+        known = scene.supervisor.history
         assert known.train_core_s is not None and known.train_core_s > 0
         await scene.look(3)
         scene.supervisor.save()
-        again = scene.build().experience
+        again = scene.build().history
         assert again.train_core_s == known.train_core_s
         assert isinstance(again.memory, LearnedMemory) and again.memory.action is None
-        path = tmp_path / EXPERIENCE_FILE
+        path = tmp_path / HISTORY_FILE
         whole = json.loads(path.read_text())
         for broken in (b"", b"\x00" * 100, b"{}", b"[" * 70_000):
             path.write_bytes(broken)
-            assert scene.build().experience.train_core_s is None
+            assert scene.build().history.train_core_s is None
         for key, value in (("train_core_s", -1.0), ("durations", {"seen_s": []}), ("memory", {"a": [[1.0]]})):
             path.write_text(json.dumps(whole | {key: value}))
-            assert scene.build().experience.train_core_s is None, key
+            assert scene.build().history.train_core_s is None, key
         path.write_text(json.dumps(whole | {"chain": "ff" * 32}))
-        assert scene.build().experience.train_core_s is None
+        assert scene.build().history.train_core_s is None
 
     scene.run(steps)
     assert "is lost, learning anew" in caplog.text

@@ -14,9 +14,9 @@ from agent.core.values import AgentConfig, Event, PacketReceived, Train, Trainin
 from agent.scheduling.decide import build_scheduler_state, decide
 from agent.scheduling.history import (
     VERDICTS_MAX,
-    build_experience,
-    decode_experience,
-    encode_experience,
+    build_history,
+    decode_history,
+    encode_history,
     observe_commit_phase,
     observe_score,
     observe_settled,
@@ -42,7 +42,7 @@ from tests.support.builders.chain import NO_CLOCK, PARAMETERS_COUNT, Driver, bui
 
 CHAIN = build_chain(miners=4, devices=5, reward_per_update=500, reward_for_scores=11_000, commit_patience_ms=3_000)
 READING = BoardReading(10**9, temperature_c=40.0, is_throttled=False, is_on_battery=False)
-FRESH = build_experience(CHAIN.id.hex(), 3.0)
+FRESH = build_history(CHAIN.id.hex(), 3.0)
 MEASURED = Measured(READING, CpuOutlook(4.0, train_cores_max=1.0))
 
 
@@ -88,9 +88,9 @@ def test_training_that_runs_is_never_told_to_be_over() -> None:
     usual = observe_training(FRESH, 10.0)
     cases = [(FRESH, (0, 0), 0.0), (usual, (0, 0), 99.0), (usual, (100, 100), 12.0), (usual, (50, 100), 4.0)]
     left = []
-    for experience, steps, used in cases:
+    for history, steps, used in cases:
         measured = replace(MEASURED, steps=steps, training_core_s=used)
-        outlook = build_inputs(state, watch, experience, measured).round
+        outlook = build_inputs(state, watch, history, measured).round
         assert outlook is not None and outlook.is_training_due
         left.append(outlook.training_left_core_s)
     assert left[0] == pytest.approx(0.75), "a quarter of the chain's patience, on one core"
@@ -121,20 +121,20 @@ def test_the_deadline_is_as_long_after_the_opening_as_in_earlier_rounds() -> Non
     """At first about the chain's patience; then what was seen, which for a round with this device's own commitment is
     no less than that patience; a phase that was not seen to begin teaches nothing."""
     driver, state = play_to_commit()
-    watch, experience = watch_round(None, FRESH, build_agent(), Millis(0))
-    watch, experience = watch_round(watch, experience, state, Millis(10_000))
-    outlook = build_inputs(state, watch, experience, MEASURED).round
+    watch, history = watch_round(None, FRESH, build_agent(), Millis(0))
+    watch, history = watch_round(watch, history, state, Millis(10_000))
+    outlook = build_inputs(state, watch, history, MEASURED).round
     assert outlook is not None and outlook.deadline_ms == 13_000 and watch.is_seen
     committed = play(state, trained())
     after = play(committed, *blocks(driver, 2))
     assert after.light.phase is Phase.REVEAL
-    _, quick = watch_round(watch, experience, after, Millis(10_500))
+    _, quick = watch_round(watch, history, after, Millis(10_500))
     assert quick.durations.seen_s[-1] == 3.0, "it closed because this device was in"
     absent = play(state, *blocks(driver, 2))
-    _, missed = watch_round(watch, experience, absent, Millis(11_500))
+    _, missed = watch_round(watch, history, absent, Millis(11_500))
     assert missed.durations.seen_s[-1] == 1.5
-    _, unseen = watch_round(replace(watch, is_seen=False), experience, absent, Millis(11_500))
-    assert unseen.durations == experience.durations
+    _, unseen = watch_round(replace(watch, is_seen=False), history, absent, Millis(11_500))
+    assert unseen.durations == history.durations
 
 
 def test_scores_are_offered_when_they_are_due() -> None:
@@ -168,7 +168,7 @@ def test_a_device_whose_work_is_held_listens_for_silent_miners() -> None:
     assert is_waiting(held) and not is_waiting(play(held, WorkHeld(False)))
 
 
-def test_experience_is_kept_whole_and_bounded() -> None:
+def test_history_is_kept_whole_and_bounded() -> None:
     """What is encoded comes back; verdicts fade; nothing of another chain or of a broken file is believed."""
     known = observe_training(observe_score(FRESH, 2.0), 8.0)
     for number in range(1_000):
@@ -176,12 +176,12 @@ def test_experience_is_kept_whole_and_bounded() -> None:
         known = observe_commit_phase(known, 5.0, 3.0, has_committed=False)
     assert known.update_coins == 750 * 500 and known.acceptance.judged <= VERDICTS_MAX + 1
     assert known.acceptance.chance == pytest.approx(0.75, abs=0.02)
-    data = encode_experience(known)
-    assert len(data) < 2_000 and decode_experience(data, FRESH, "") == known
-    assert decode_experience(data, build_experience("00" * 32, 3.0), "").update_coins == 0
+    data = encode_history(known)
+    assert len(data) < 2_000 and decode_history(data, FRESH, "") == known
+    assert decode_history(data, build_history("00" * 32, 3.0), "").update_coins == 0
     for broken in (b"", b"null", b"[]", b'{"chain": 1}', data[:-1], data.replace(b"5.0", b'"5"')):
         with pytest.raises(ValueError):
-            decode_experience(broken, FRESH, "")
+            decode_history(broken, FRESH, "")
 
 
 def test_load_of_others() -> None:

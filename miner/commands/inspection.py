@@ -19,7 +19,7 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="for programs: one JSON object")
 
 
-OPERATING_ACTIONS = (
+INSPECTION_ACTIONS = (
     NodeAction(
         "doctor",
         "check everything this miner needs, say what to do about what is wrong; changes nothing",

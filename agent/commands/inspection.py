@@ -30,7 +30,7 @@ def _add_status_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--watch", action="store_true", help="again every two seconds, until Ctrl-C")
 
 
-OPERATING_ACTIONS = (
+INSPECTION_ACTIONS = (
     NodeAction(
         "status",
         "say how this device does: round, model, broker, scheduler, board, sensors; exit code 3 if it does not run",
