@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from flchain_edge.process.command import NodeCommand
 
 DEFAULT_CONFIG = Path("/var/lib/flchain-agent/agent.toml")
-"""Of the unit in systemd/."""
+"""As the systemd unit has it."""
 SPARE_WORKERS = 2
-"""One to train and one to mine; what the settings do not want ends when they are known."""
+"""One to train and one to mine; one that the settings do not need is ended when they are known."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fork_spares() -> tuple[WorkerProcess, ...]:
-    """Workers, before anything else is imported: they share what is there now, and have nothing of what comes later."""
+    """Fork workers before anything else is imported: they share the pages so far, and hold nothing of what follows."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start a thread for each core
     from agent.edge.workers.allocator import keep_heap_small, return_memory
     from agent.edge.workers.spawn import fork_worker
@@ -45,12 +45,12 @@ def _fork_spares() -> tuple[WorkerProcess, ...]:
 
 
 def get_members(genesis: Genesis) -> list[bytes]:
-    """The public keys of all devices that the genesis knows."""
+    """Return the public keys of all devices in the genesis."""
     return [entry.public_key for entry in genesis.devices]
 
 
 def build_command(spares: Sequence[WorkerProcess] = ()) -> NodeCommand:
-    """The command, for whom the worker processes are there already or not."""
+    """Return the command; `spares` are worker processes that were forked already."""
     from agent.commands.inspection import INSPECTION_ACTIONS
     from agent.commands.resync import RESYNC_ACTIONS
     from agent.commands.sensing import SENSING_ACTIONS, find_data_problems

@@ -103,17 +103,17 @@ class AgentRunner:
         self._working: set[asyncio.Task[None]] = set()
 
     def describe(self) -> str:
-        """Where this device stands, in one line."""
+        """Return where this device stands, in one line."""
         light = self._state.light
         return f"round {light.round}, {light.phase.name.lower()}, height {light.height}"
 
     def get_time_ms(self) -> UnixMillis | None:
-        """What time it is, once the chain has told."""
+        """Return the time, once a certified header has proved it."""
         chain, (now_ms, clock_ms) = self._state.clock.chain, read_clocks()
         return compute_time(chain, clock_ms, now_ms) if chain is not None else None
 
     async def run(self) -> None:
-        """Until cancelled, or until the disk fails: StoreFull and LedgerCorrupt come out."""
+        """Run until cancelled, or until the disk fails. Raises StoreFull or LedgerCorrupt."""
         self._link.subscribe(self._state.topics.answers_to(self._state.config.identity.address))
         await self._link.start()
         supervising = asyncio.create_task(self._supervisor.run(self._tell_status), name="supervisor")
@@ -136,7 +136,7 @@ class AgentRunner:
             self._times = replace(self._times, heard_s=time.monotonic())
         self._state, effects = step(self._state, event, now_ms, clock_ms)
         self._supervisor.on_step(event, self._state, effects)
-        # All that the event changes is durable, in one write, before anything of it is sent.
+        # Everything that the event changes is durable, in one write, before any of it is sent.
         await self._store.save(*await self._list_changes(effects))
         for effect in effects:
             self._carry_out(effect)
@@ -154,7 +154,7 @@ class AgentRunner:
         return changes
 
     async def _build_line(self, report: Report) -> RoundLine:
-        """What the round has cost since the one reported before."""
+        """Return what the round has cost since the one reported before."""
         energy, training = await self._supervisor.measure_round()
         link = self._link.describe()
         joules = None if energy.joules is None else round(energy.joules, 1)
@@ -190,9 +190,9 @@ class AgentRunner:
             case DropOutbox(digest, reason, raw):
                 if reason == "ok":
                     self._times = replace(self._times, receipt_s=time.monotonic())
-                else:  # else miners that have not all of it may still ask
+                else:  # otherwise miners that lack a part may still ask for it
                     self._link.cancel(encode_packet(PacketType.MESSAGE, raw))
-                log.debug("out of the outbox", extra={"digest": digest[:8], "reason": reason})
+                log.debug("removed from the outbox", extra={"digest": digest[:8], "reason": reason})
             case Report():
                 self._report(effect)
             case Follow(before, miner):
@@ -212,8 +212,8 @@ class AgentRunner:
         heard_s = self._times.heard_s
         is_silent = heard_s is None or time.monotonic() - heard_s >= self._state.config.failover_ms / 1000
         if before is not None and is_silent and self._link.has_stand_ins:
-            # No miner at all is heard: the broker answers, yet is cut off from them.
-            self._link.turn_away("nobody is heard through this broker")
+            # No miner is heard at all: the broker answers, but is cut off from them.
+            self._link.turn_away("no miner is heard through this broker")
 
     def _report(self, report: Report) -> None:
         link, me = self._link.describe(), self._state.config.identity
@@ -249,7 +249,7 @@ class AgentRunner:
 
 
 def build_config(settings: AgentSettings, genesis: Genesis, identity: Identity) -> AgentConfig:
-    """Who this device is to the chain, and the miners in its order: home first. Raises ConfigError for a stranger."""
+    """Return this device's identity and its miners, home first. Raises ConfigError if the chain does not know it."""
     homes = {entry.public_key: entry.home for entry in genesis.devices}
     home = homes.get(identity.public_key)
     if home is None:
@@ -259,13 +259,13 @@ def build_config(settings: AgentSettings, genesis: Genesis, identity: Identity) 
     ordered = tuple(miners[first:] + miners[:first])
     failover_ms, is_mining = settings.failover_s * 1000, settings.mining.enabled
     if is_mining and not genesis.params.mining_weight_bp:
-        log.warning("mining is enabled, but this chain gives devices' scores no weight and no pay: it is left off")
+        log.warning("mining is enabled, but this chain neither counts nor pays devices' scores: it stays off")
         is_mining = False
     return AgentConfig(identity, ordered, settings.until_round, failover_ms=failover_ms, is_mining=is_mining)
 
 
 async def run_agent(settings: AgentSettings, spares: Sequence[WorkerProcess] = ()) -> None:
-    """Start from the files and run; `spares` are workers that were forked early.
+    """Load everything from the files and run; `spares` are workers that were forked early.
 
     Raises ConfigError, LedgerCorrupt or StoreFull; WorkerFailed if no worker comes up.
     """
@@ -296,7 +296,7 @@ async def _run_with(workers: Workers, settings: AgentSettings, genesis: Genesis,
         receive = report.relay(queue.on_link_event)
         link = MqttLink(with_client_id(settings.mqtt, identity.address.hex()), receive)
         fields = {"address": identity.address.hex(), "chain": genesis.name, "round": stored.light.round}
-        return_memory()  # what reading files and keys has left free
+        return_memory()  # freed after reading files and keys
         workers.announce()
         log.info("starting", extra=fields)
         supervisor = Supervisor(

@@ -17,26 +17,27 @@ UNIT = "flchain-agent.service"
 
 @dataclass(frozen=True)
 class MiningSettings:
-    """Scoring the others' updates, which earns and costs: docs/mining.md."""
+    """Scoring of other devices' updates, which earns and costs: docs/mining.md."""
 
-    enabled: bool = field(default=False, metadata={"help": "score other devices' updates on examples held out"})
+    enabled: bool = field(default=False, metadata={"help": "score other devices' updates on held-out examples"})
     holdout_percent: int = field(
-        default=20, metadata={"min": 1, "max": 50, "help": "of the examples, to score on and never to train on"}
+        default=20,
+        metadata={"min": 1, "max": 50, "help": "percent of the examples to score on, never to train on"},
     )
 
 
 @dataclass(frozen=True)
 class AgentSettings(NodeSettings):
-    """What one device is told."""
+    """Everything that agent.toml may set."""
 
     failover_s: int = field(
-        default=10, metadata={"min": 1, "max": 3600, "help": "turn to the next miner after this silence"}
+        default=10, metadata={"min": 1, "max": 3600, "help": "seconds of silence before turning to the next miner"}
     )
     follow: str = field(
         default="full",
         metadata={
             "choices": ("full", "light"),
-            "help": "full: take all updates and compute each model; light: take the outcome only, far fewer bytes",
+            "help": "full: receive all updates and compute each model; light: receive the result only, far fewer bytes",
         },
     )
     cpu: CpuSettings = field(default_factory=CpuSettings)
@@ -45,26 +46,26 @@ class AgentSettings(NodeSettings):
     scheduler: SchedulerSettings = field(
         default_factory=SchedulerSettings, metadata={"help": "how the CPU is split; docs/scheduler.md"}
     )
-    samples: SampleSettings = field(default_factory=SampleSettings, metadata={"help": "what is kept of the sensors"})
+    samples: SampleSettings = field(default_factory=SampleSettings, metadata={"help": "what is kept of the samples"})
     dataset: DatasetSettings = field(
         default_factory=DatasetSettings,
-        metadata={"help": "what the model learns from: windows of the sensors' channels"},
+        metadata={"help": "what the model trains on: windows of the sensors' channels"},
     )
     sensors: tuple[SensorSettings, ...] = field(
-        default=(), metadata={"help": "a source of samples, one entry each; docs/sensors.md"}
+        default=(), metadata={"help": "one entry for each source of samples; docs/sensors.md"}
     )
 
     def __post_init__(self) -> None:
-        """Raises ValueError, of which the file's reader makes a problem."""
+        """Raises ValueError, which the file's reader reports as a problem."""
         if self.mining.enabled and self.follow != "full":
-            raise ValueError('follow: must be "full" on a device that mines: it scores everybody\'s updates')
+            raise ValueError('follow: must be "full" on a device that mines: it scores all updates')
 
     @property
     def holdout_percent(self) -> int:
-        """Share of the data that is scored on and never trained on; 0 on a device that does not mine."""
+        """Part of the data that is scored on and never trained on; 0 on a device that does not mine."""
         return self.mining.holdout_percent if self.mining.enabled else 0
 
     @property
     def trust_clock(self) -> bool:
-        """Whether the wall clock counts although no time server has set it."""
+        """True if the wall clock counts although no time server has set it."""
         return self.samples.trust_clock

@@ -1,7 +1,7 @@
-"""Who gets the CPU, while the agent runs: looks at the board, asks the scheduler, sees to it that workers get no more.
+"""Share out the CPU while the agent runs: read the board, ask the scheduler, and hold the workers to its decision.
 
-It decides every `[scheduler] period_s`, and at once, by the last look, where a round takes a turn: a phase, a training
-that begins or ends, scores that are due. What it decides nobody has to heed but the workers and `MiningAllowed`.
+It decides every `[scheduler] period_s`, and at once, by the last reading, when a round takes a turn: a phase opens, a
+training begins or ends, scores are due. Only the workers and the `MiningAllowed` event act on its decisions.
 """
 
 from __future__ import annotations
@@ -71,12 +71,12 @@ from flchain_edge.process.kernel_clock import is_clock_synchronised
 log = logging.getLogger("agent.supervisor")
 
 SAVE_ROUNDS = 16
-"""What was learned is written so seldom, and at the end: a power cut costs what a few rounds taught."""
+"""The history is written once in this many rounds, and at the end: a power cut costs what a few rounds taught."""
 
 
 @dataclass(frozen=True)
 class _Look:
-    """One look at the board and at what the workers have taken."""
+    """One reading of the board and of the CPU time that the workers have taken."""
 
     reading: BoardReading
     at_s: float
@@ -118,7 +118,7 @@ class Supervisor:
         self._given: Shares | None = None
         self._cpu_s = workers.read_cpu_s()
         self._job_cpu_s = dict(self._cpu_s)
-        """What each worker had taken when its running job began."""
+        """CPU seconds that each worker had taken when its running job began."""
         self._reported_cpu_s = self._cpu_s[TRAIN]
         self._meter = board.snapshot()
         """The energy meter when the last round was reported."""
@@ -127,7 +127,7 @@ class Supervisor:
         self._said = ""
         self._is_held_told = False
         self._has_failed = False
-        self.decision = Decision(REST, "the board has not been looked at yet")
+        self.decision = Decision(REST, "the board has not been measured yet")
 
     @property
     def history(self) -> RoundHistory:
@@ -140,20 +140,20 @@ class Supervisor:
         return self._watch
 
     async def run(self, on_look: Callable[[], None]) -> None:
-        """Look and decide, until cancelled; `on_look` is called after each."""
+        """Measure and decide until cancelled; call `on_look` after each time."""
         while True:
             try:
                 await self.look()
                 on_look()
-            except Exception as error:  # our fault: who cannot judge the board's state must not load it
+            except Exception as error:  # our fault: without knowing the board's state it must not be loaded
                 if not self._has_failed:
-                    log.error("the board is not looked after, nothing is computed", exc_info=error)
+                    log.error("the board's state cannot be judged, training and mining paused", exc_info=error)
                 self._has_failed, self._look = True, None
                 self._apply(REST)
             await asyncio.sleep(self._settings.period_s)
 
     async def look(self) -> None:
-        """Look at the board, and decide anew."""
+        """Measure the board, and decide again."""
         reading, before = await self._board.read(), self._look
         cpu_s, now_s, busy_s = self._workers.read_cpu_s(), time.monotonic(), self._board.snapshot().busy_s
         self._look = _Look(reading, now_s, busy_s, cpu_s)
@@ -171,7 +171,7 @@ class Supervisor:
         self._history = replace(self._history, spent_core_s=self._history.spent_core_s + core_s)
 
     def on_step(self, event: Event, state: AgentState, effects: Iterable[Effect]) -> None:
-        """After each step of the machine, before its effects: work that begins finds its share of the CPU there."""
+        """Take note of a step of the machine, before its effects: work that begins finds its share already set."""
         self._state, now_ms = state, self._clocks()[0]
         self._watch, self._history = watch_round(self._watch, self._history, state, now_ms)
         self._learn(event, effects)
@@ -196,12 +196,12 @@ class Supervisor:
                     self._on_report(effect)
 
     def _read_job(self, job: str) -> float:
-        """CPU seconds that the job has taken which runs, or has just ended."""
+        """Return the CPU seconds of the running job, or of the one that has just ended."""
         return max(0.0, self._workers.read_cpu_s()[job] - self._job_cpu_s[job])
 
     def _on_report(self, report: Report) -> None:
         light, state = self._state.light, self._state
-        if report.work is not None and light.accepted:  # a model that came whole does not say whose updates are in it
+        if report.work is not None and light.accepted:  # a model that came whole names no updates
             coins = light.params.reward_per_update
             self._history = observe_settled(self._history, coins, is_accepted=report.is_accepted)
         scores = state.scoring.scores
@@ -212,7 +212,7 @@ class Supervisor:
             self.save()
 
     async def measure_round(self) -> tuple[Energy, Energy]:
-        """What the board has drawn since the last call, and training's part of that, by the CPU time it took."""
+        """Return the board's energy since the last call, and training's part of it, by the CPU time it took."""
         before, now = self._meter, await self._board.refresh()
         self._meter = now
         train_s = self._workers.read_cpu_s()[TRAIN]
@@ -221,7 +221,7 @@ class Supervisor:
         return energy, compute_share(energy, used_s, now.busy_s - before.busy_s) if used_s > 0 else UNKNOWN
 
     def _decide(self) -> None:
-        """By the last look. Before the first nothing is known of the board, and nothing is computed."""
+        """Decide by the last reading. Before the first, nothing is known of the board, and nothing is computed."""
         if self._look is None:
             self._apply(self.decision.shares)
             return
@@ -256,7 +256,7 @@ class Supervisor:
         )
 
     def _read_minute(self) -> int | None:
-        """Local time, once somebody has told it: a time server, a certified header, or the operator's word."""
+        """Return local time, once it is known: from a time server, a certified header, or the operator's word."""
         is_known = self._trust_clock or self._state.clock.chain is not None or is_clock_synchronised()
         if not is_known:
             return None
@@ -264,7 +264,7 @@ class Supervisor:
         return 60 * local.tm_hour + local.tm_min
 
     def compute_earned(self) -> float:
-        """Money over all lives, costs taken off; without prices the costs alone."""
+        """Return money earned over all processes, less costs; without prices, the costs alone."""
         known, settings = self._history, self._settings
         profile = self._board.profile or UNKNOWN_BOARD
         cost = compute_core_second_cost(profile, settings.energy_price_per_kwh, settings.wear_per_core_hour)
@@ -274,10 +274,10 @@ class Supervisor:
         try:
             self._workers.apply_shares(shares)
         except OSError as error:
-            self._tell(logging.ERROR, "shares of the CPU cannot be set", {"cause": error})
+            self._tell(logging.ERROR, "the CPU shares cannot be set", {"cause": error})
 
     def _say(self) -> None:
-        """What somebody would ask about in the morning: an update that is held, and that it goes on."""
+        """Log what an operator would ask about in the morning: that an update is held, and that it goes on."""
         light, is_running = self._state.light, self.decision.shares.train > 0
         is_due = self._state.is_training and light.phase is Phase.COMMIT and self._state.update.round == light.round
         if is_due and is_running == self._is_held_told:
@@ -286,17 +286,17 @@ class Supervisor:
             log.info(text, extra={"round": light.round, "why": self.decision.explanation})
 
     def _tell(self, level: int, text: str, fields: dict[str, object]) -> None:
-        """Once, until something else is to be told."""
+        """Log a line once, until another one is due."""
         if text != self._said:
             self._said = text
             log.log(level, text, extra=fields)
 
     def save(self) -> None:
-        """Keep what was learned; a disk that does not take it is told, and costs only that."""
+        """Save the history; if the disk refuses it, only the history is lost, and the log says so."""
         try:
             save_history(self._data_dir, self._history)
         except OSError as error:
-            self._tell(logging.WARNING, "what was learned of rounds could not be kept", {"cause": error})
+            self._tell(logging.WARNING, "the history of rounds could not be saved", {"cause": error})
 
     def describe(self) -> WorkStatus:
         """Return this part of the status."""

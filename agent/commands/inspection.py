@@ -1,4 +1,4 @@
-"""The commands of who looks after a board. What they need is imported when they are called: `run` need not hold it."""
+"""The commands that inspect a board: status, doctor, logs. They import what they need when called, not for `run`."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ def _doctor(settings: AgentSettings, arguments: argparse.Namespace) -> int:
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="for programs: one JSON object")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
 
 
 def _add_status_arguments(parser: argparse.ArgumentParser) -> None:
     _add_json(parser)
-    parser.add_argument("--watch", action="store_true", help="again every two seconds, until Ctrl-C")
+    parser.add_argument("--watch", action="store_true", help="print it again every two seconds, until Ctrl-C")
 
 
 INSPECTION_ACTIONS = (
     NodeAction(
         "status",
-        "say how this device does: round, model, broker, scheduler, board, sensors; exit code 3 if it does not run",
+        "show this device's status: round, model, broker, scheduler, board, sensors; exit code 3 if it is not running",
         _status,
         _add_status_arguments,
     ),
     NodeAction(
         "doctor",
-        "check everything this device needs, say what to do about what is wrong; changes nothing",
+        "check everything that this device needs and say how to fix what is wrong; changes nothing",
         _doctor,
         _add_json,
     ),

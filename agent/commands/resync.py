@@ -1,4 +1,4 @@
-"""`flchain-agent resync`: a damaged database out of the way, so that the device starts anew from its peers."""
+"""`flchain-agent resync`: move a damaged database aside, so that the device starts again from its peers."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from flchain_edge.storage.database_files import move_aside, refuse_if_open
 
 
 def run_resync(settings: AgentSettings, arguments: argparse.Namespace) -> None:
-    """`resync`: nothing if the database checks. Raises ConfigError (no database, in use, another chain), StoreFull."""
+    """Do nothing if the database is intact. Raises ConfigError (no database, in use, another chain), StoreFull."""
     path = Path(settings.data_dir) / STORE_FILE
     if not path.is_file():
         raise ConfigError((f"database {path}: no such file",))
-    if not settings.key.file.exists():  # a new key would call every stored message another's
+    if not settings.key.file.exists():  # with a new key every stored message would seem to be another device's
         raise ConfigError((f"key file {settings.key.file}: No such file or directory",))
     refuse_if_open(path)
     fault = _find_fault(settings, path)
@@ -33,12 +33,12 @@ def run_resync(settings: AgentSettings, arguments: argparse.Namespace) -> None:
         return
     aside = move_aside(path)
     print(f"fault: {fault}\nthe damaged database is now {aside}")
-    print("the next run takes the newest model from its peers; what the last rounds' compression left over is lost")
+    print("the next run fetches the newest model from the miners; the compression residual of the last rounds is lost")
 
 
 def _find_fault(settings: AgentSettings, path: Path) -> str | None:
-    """What a start would find."""
-    # Not on top: an agent that runs never holds the runtime itself (docs/decisions/0011).
+    """Return the fault that a start would find, or None."""
+    # Imported here: a running agent never holds the runtime itself (docs/decisions/0011).
     from flchain_edge.model.tflite import TfliteModel, probe_model
 
     identity, genesis = load_identity(settings), load_genesis(settings.genesis)
@@ -62,5 +62,5 @@ def _find_fault(settings: AgentSettings, path: Path) -> str | None:
 
 
 RESYNC_ACTIONS = (
-    NodeAction("resync", "move a damaged database aside, so that this device starts anew from its peers", run_resync),
+    NodeAction("resync", "move a damaged database aside, so that this device starts again from its peers", run_resync),
 )

@@ -1,4 +1,4 @@
-"""`flchain-agent data` and `flchain-agent sense`: what the sensors gave, and whether they give anything at all."""
+"""`flchain-agent data` and `sense`: what the sensors have delivered, and whether they deliver anything now."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def find_data_problems(settings: AgentSettings, model: TfliteModel | None) -> tuple[str, ...]:
-    """What `check` says of sensors and data; too few windows are no fault of the configuration."""
+    """Return what `check` reports of sensors and data; too few windows are not a fault of the configuration."""
     problems = list(find_sensor_problems(settings.sensors, settings.dataset, settings.holdout_percent))
     if settings.dataset.channels:
         if model is not None:
@@ -43,13 +43,13 @@ def find_data_problems(settings: AgentSettings, model: TfliteModel | None) -> tu
 
 
 def run_data(settings: AgentSettings, arguments: argparse.Namespace) -> None:
-    """`data`: print the dataset card. Raises ConfigError where there are no samples yet."""
-    from flchain_edge.model.tflite import TfliteModel  # not on top: an agent that runs never holds the runtime itself
+    """Print the dataset card. Raises ConfigError if there are no samples yet."""
+    from flchain_edge.model.tflite import TfliteModel  # imported here: a running agent never holds the runtime itself
 
     model = None
     try:
         model = TfliteModel(load_model_file(settings.model, load_genesis(settings.genesis)))
-    except ConfigError as error:  # the card is also for a board that belongs to no chain yet
+    except ConfigError as error:  # the card also serves a board that belongs to no chain yet
         note = f"(no model to compare with: {error.problems[0]})"
     card = build_card(settings, model.input_shape if model else None, model.classes if model else None)
     if arguments.json:
@@ -61,8 +61,8 @@ def run_data(settings: AgentSettings, arguments: argparse.Namespace) -> None:
 
 
 def run_sense(settings: AgentSettings, arguments: argparse.Namespace) -> None:
-    """`sense`: run the sources and print what comes; nothing is stored. Raises SilentSource if one gave nothing."""
-    if not arguments.seconds > 0:  # or no number at all
+    """Run the sources and print their samples; store nothing. Raises SilentSource if a source gave none."""
+    if not arguments.seconds > 0:  # or not a number
         raise ConfigError((f"--seconds: must be above 0, is {arguments.seconds:g}",))
     if problems := find_sensor_problems(settings.sensors, settings.dataset, settings.holdout_percent):
         raise ConfigError(problems)
@@ -122,16 +122,19 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
 
 def _add_sense_arguments(parser: argparse.ArgumentParser) -> None:
     _add_json(parser)
-    parser.add_argument("--seconds", type=float, default=10.0, metavar="N", help="how long (default: 10)")
+    parser.add_argument("--seconds", type=float, default=10.0, metavar="N", help="how many seconds (default: 10)")
 
 
 SENSING_ACTIONS = (
     NodeAction(
-        "data", "print the dataset card: samples, rates, gaps, sources, and the windows usable now", run_data, _add_json
+        "data",
+        "print the dataset card: samples, rates, gaps, sources, and usable windows",
+        run_data,
+        _add_json,
     ),
     NodeAction(
         "sense",
-        "try the sensors and print what comes; stores nothing, publishes nothing",
+        "try the sensors and print their samples; stores and publishes nothing",
         run_sense,
         _add_sense_arguments,
     ),

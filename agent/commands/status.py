@@ -1,4 +1,4 @@
-"""`flchain-agent status`: how this device does, for a person or a program."""
+"""`flchain-agent status`: show this device's status to a person or a program."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from agent.settings import AgentSettings
 WATCH_S = 2.0
 CLEAR = "\x1b[H\x1b[2J"
 EXIT_NOT_RUNNING = 3
-"""As `systemctl status` has it."""
+"""The same as of `systemctl status`."""
 
 
 def run_status(settings: AgentSettings, arguments: argparse.Namespace) -> int:
-    """Print it once, or again and again until Ctrl-C. Exit code 0 if the agent runs, else EXIT_NOT_RUNNING."""
+    """Print it once, or repeatedly until Ctrl-C. Return exit code 0 if the agent runs, otherwise EXIT_NOT_RUNNING."""
     view = build_view(settings)
     with contextlib.suppress(KeyboardInterrupt):
         while True:

@@ -106,13 +106,13 @@ def read_history(database: Path, count: int) -> HistoryView:
 
 
 def _open(database: Path) -> sqlite3.Connection:
-    """Beside a running agent, or on a disk that takes no more."""
+    """Open it beside a running agent, or on a disk that is full."""
     uri = f"file:{quote(str(database.resolve()))}?mode=ro"
     db = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S)
     try:
         db.execute("SELECT 1 FROM rounds").fetchone()
         return db
-    except sqlite3.OperationalError:  # no room, or no right, for the file that readers share
+    except sqlite3.OperationalError:  # no room, or no permission, for the file that readers share
         db.close()
         return sqlite3.connect(uri + "&immutable=1", uri=True, timeout=BUSY_TIMEOUT_S)
 
@@ -125,7 +125,7 @@ def _read_position(raw: bytes) -> PositionView:
 
 
 def _compute_rounds(rows: list[_Row]) -> list[RoundView]:
-    """Turn counters since the start of a process into those of a round; after a restart they begin anew."""
+    """Turn counters since the start of a process into those of a round; after a restart they start at 0."""
     rounds, up, down = [], 0, 0
     for row in reversed(rows):
         source = EnergySource(row.energy_source)

@@ -70,7 +70,7 @@ def _on_expired(state: AgentState, error: TrustExpired) -> Transition:
     """Say once, loudly, that only an operator can say which chain is the true one."""
     if state.trouble is not Trouble.NONE:
         return state, ()
-    text = "THIS DEVICE WAS AWAY FOR TOO LONG, or its clock is ahead; set the clock, or `checkpoint` to a header's hash"
+    text = "THIS DEVICE WAS AWAY FOR TOO LONG, or its clock is ahead; set the clock, or `checkpoint` (docs/running.md)"
     note = Note(text, {"cause": str(error), "clock_ms": state.clock.time_ms}, True)
     return replace(state, trouble=Trouble.EXPIRED), (note,)
 
@@ -114,7 +114,7 @@ def _take_model(state: AgentState, head: Head, after: LightState) -> Transition:
 
 
 def _on_mismatch(state: AgentState, error: ModelMismatch) -> Transition:
-    """Say so loudly, keep the old model, take part no more: this device or two thirds of the miners are wrong."""
+    """Say so loudly, keep the old model and stop taking part: this device or two thirds of the miners are wrong."""
     if state.trouble is Trouble.DIVERGED:
         return state, ()
     state = replace(state, trouble=Trouble.DIVERGED)

@@ -52,7 +52,7 @@ def on_silence_timer(state: AgentState, event: TimerFired[Timer]) -> Transition:
 
 
 def keep_listening(state: AgentState, event: TimerFired[Timer]) -> Transition:
-    """Begin the wait for news anew: this device needs none for now, and leaves no miner for being silent."""
+    """Restart the wait for news: this device needs none now, so it leaves no miner for being silent."""
     state = replace(state, following=replace(state.following, heard_ms=state.clock.now_ms))
     return state, (StartTimer(Timer.SILENCE, state.config.failover_ms // 2),)
 
@@ -98,7 +98,7 @@ def on_resync_timer(state: AgentState, event: TimerFired[Timer]) -> Transition:
     if state.light.is_synced or compute_standing(state) is Standing.DIVERGED:
         return replace(state, following=replace(state.following, resync=Resync.IDLE)), ()
     state, pulled = downloads.advance_downloads(state)
-    if state.downloads.running:  # a slow link is no reason to send all of it once more
+    if state.downloads.running:  # a slow link is no reason to have all of it sent again
         return state, (*pulled, StartTimer(Timer.RESYNC, state.config.resync_ms))
     return _ask_for_model(state)
 

@@ -1,4 +1,4 @@
-"""Mining on the device: test the others' updates on data of its own, commit to the scores, then open them.
+"""Mining on the device: test the others' updates on its own data, commit to the scores, then reveal them.
 
 One model is in memory at a time, and one score is asked for at a time. Scores are durable before the commitment to them
 leaves; from then on they go the way of an update: outbox, receipt, and again after a restart (see `update`).
@@ -85,7 +85,7 @@ def _is_due(state: AgentState) -> bool:
 
 
 def _get_wanted(state: AgentState) -> dict[Subject, tuple[RevealedUpdate, ...]]:
-    """What is to be scored by now: while updates are still revealed, those that are final already."""
+    """Return what can be scored now: while updates are still being revealed, those that are final already."""
     light, me = state.light, state.config.identity.address
     return get_subjects(light.updates, light.homes.__getitem__, me, are_all_known=light.has_all_updates)
 

@@ -179,7 +179,7 @@ class AgentState:
     """Published messages, by digest, until a miner's receipt arrives."""
     trouble: Trouble = Trouble.NONE
     is_mining_allowed: bool = True
-    """The scheduler's word."""
+    """The scheduler allows mining."""
     is_held: bool = False
     """The scheduler lets neither training nor scoring run for now."""
 
@@ -242,7 +242,7 @@ def compute_standing(state: AgentState) -> Standing:
 
 
 def find_illegal(state: AgentState) -> tuple[str, ...]:
-    """Return what no agent may ever be in, in words; empty for every state that the machine can reach."""
+    """Return which rules a state breaks, in words; empty for every state that the machine can reach."""
     standing = compute_standing(state)
     rules = (
         *_list_update_rules(state, standing),

@@ -217,7 +217,7 @@ def _build_work(state: AgentState, event: TrainingDone) -> Work:
     )
     number = Round(event.round)
     seed = compute_codec_seed(chain, number, me.address)
-    # Its size is an update's own affair: what is on the chain says how to decode it.
+    # Each update may have a size of its own: its payload says how to decode it.
     rate = event.uplink_bytes_per_s
     wanted = None if rate is None else compute_bytes_wanted(rate, params.patience_ms, SMALL_BYTES_MAX)
     encoded = CODECS[params.codec].encode(to_fixed(protected), state.residual, params.codec_level, seed, wanted)

@@ -1,4 +1,4 @@
-"""The agent's state, the events that change it, and the effects it wants: plain frozen values."""
+"""The agent's events, effects and configuration: plain frozen values."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = [  # a device's whole vocabulary is found here: these words it shares 
 class Timer(Enum):
     """The agent's timers. Starting one again replaces it."""
 
-    RESEND = "resend"  # no receipt yet: say it again
+    RESEND = "resend"  # no receipt yet: publish again
     RESYNC = "resync"  # the model is behind: ask for it
     SILENCE = "silence"  # is the followed miner still there?
 
@@ -49,7 +49,7 @@ class TrainingDone:
     loss: float
     standard_normals: npt.NDArray[np.float32] | None = None
     uplink_bytes_per_s: int | None = None
-    """What the way to the broker carries, if it is known by now: a codec that can choose makes the update fit."""
+    """Measured rate of the link to the broker; None if unknown. A codec that can choose makes the update fit."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class TrainingFailed:
 
 @dataclass(frozen=True)
 class ScoringFailed:
-    """The scorer's answer if there is none: the machine asks for nothing more in this round."""
+    """The scorer has no answer: the machine asks for nothing more in this round."""
 
     round: Round
     reason: str
@@ -70,14 +70,14 @@ class ScoringFailed:
 
 @dataclass(frozen=True)
 class MiningAllowed:
-    """From now on this device may mine, or not; what it has pledged for the open round it still does."""
+    """From now on this device may mine, or may not; scores pledged for the open round are still computed."""
 
     is_allowed: bool
 
 
 @dataclass(frozen=True)
 class WorkHeld:
-    """The board lets nothing be computed for now, or lets it again: of work that is held nothing is to be expected."""
+    """The scheduler holds all work, or lets it go on. No result will come while work is held."""
 
     is_held: bool
 
@@ -97,7 +97,7 @@ Event: TypeAlias = (
 
 @dataclass(frozen=True)
 class Train:
-    """Train on this model, shape (P,); a training that still runs is for nothing now."""
+    """Train on this model, shape (P,); cancels a training that is still running."""
 
     round: Round
     model: ModelVector
@@ -119,7 +119,7 @@ class SaveScores:
 
 @dataclass(frozen=True)
 class SaveOutbox:
-    """Keep a message until a miner's receipt for it comes."""
+    """Make a message durable until a miner's receipt for it arrives."""
 
     digest: Hash
     round: Round
@@ -128,7 +128,7 @@ class SaveOutbox:
 
 @dataclass(frozen=True)
 class DropOutbox:
-    """A message needs no sending any more; `reason` says why: "ok" if a miner has it."""
+    """Forget a message that need not be sent any more; `reason` is "ok" if a miner has it."""
 
     digest: Hash
     reason: str
@@ -146,7 +146,7 @@ class SavePosition:
 
 @dataclass(frozen=True)
 class Report:
-    """Tell what this device has computed, and what the round cost it."""
+    """Publish which model this device has computed, and what the round cost it."""
 
     round: Round
     model_hash: Hash
@@ -183,7 +183,7 @@ Effect: TypeAlias = (
 
 @dataclass(frozen=True)
 class AgentConfig:
-    """What an agent is told at start. `miners` in the order in which it follows them, its home first."""
+    """An agent's configuration. `miners` is in the order in which it follows them, its home first."""
 
     identity: Identity
     miners: tuple[tuple[Address, bytes], ...]
@@ -193,7 +193,7 @@ class AgentConfig:
     resync_ms: int = 1_000
     failover_ms: int = 10_000
     is_mining: bool = False
-    """This device is to score others' updates: its operator wants it, and the chain gives it a say."""
+    """This device is to score others' updates: its operator wants it, and the chain counts devices' scores."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """How the board's CPU is split between training, mining and rest: decide(state, inputs, now_ms) -> (state, decision).
 
-A policy proposes, within limits that no policy can leave (`scheduler_limits`), and what it proposes is followed
-without haste: down at once; up, by DEAD_BAND at least, once in `hold_s`, or once for each new turn of a round (a
+A policy proposes, within limits that no policy can leave (`limits`), and what it proposes is followed
+without haste:  down at once; up, by DEAD_BAND at least, once in `hold_s`, or once for each new turn of a round (a
 phase that opens, a training that ends, mining that is offered). `docs/scheduler.md` explains it to operators.
 """
 
@@ -36,20 +36,20 @@ from flchain.base.types import Millis
 from flchain.wire.messages import Phase
 
 DEAD_BAND = 0.05
-"""A share that would change by less stays, unless it is to end."""
+"""A share that would change by less than this stays, unless it is to end."""
 EXPLANATION_CHARS_MAX = 199
 LARGEST = 1e9
-"""Of any number that is told: what is larger is a mistake."""
+"""Largest number that is taken for a measurement: anything above it is a mistake."""
 MINUTES_PER_DAY = 24 * 60
 REST = Shares(0.0, 0.0)
 
 Turn = tuple[Phase | None, bool, bool]
-"""Phase, whether training is due, whether mining is offered: at most 24 turns a round, each of them played at once."""
+"""A turn is a phase, whether training is due and whether mining is offered: at most 24 a round, each used once."""
 
 
 @dataclass(frozen=True)
 class SchedulerState:
-    """What the scheduler remembers."""
+    """What the scheduler remembers between decisions."""
 
     settings: SchedulerSettings
     shares: Shares = REST
@@ -58,18 +58,18 @@ class SchedulerState:
     limits: LimitsState = field(default_factory=LimitsState)
     round: int | None = None
     turns: frozenset[Turn] = frozenset()
-    """Those that this round has had."""
+    """The turns that this round has had."""
     memory: Memory = None
-    """Of the policy."""
+    """The policy's own."""
 
 
 def build_scheduler_state(settings: SchedulerSettings, memory: Memory = None) -> SchedulerState:
-    """The state after a start; `memory` is what an earlier run's policy has learned."""
+    """Return the state after a start; `memory` is what the policy learned in an earlier run."""
     return SchedulerState(settings, memory=memory)
 
 
 def decide(state: SchedulerState, inputs: SchedulerInputs, now_ms: Millis) -> tuple[SchedulerState, Decision]:
-    """The split until the next decision, a few seconds later. `now_ms` is of a monotonic clock."""
+    """Return the split until the next decision, a few seconds later. `now_ms` is of a monotonic clock."""
     limits_state, limits = compute_limits(state.limits, state.settings, inputs, state.shares, now_ms)
     situation = build_situation(state.settings, inputs, limits, now_ms)
     wish, memory = _ask_policy(state, situation)
@@ -89,7 +89,7 @@ def decide(state: SchedulerState, inputs: SchedulerInputs, now_ms: Millis) -> tu
 
 
 def _ask_policy(state: SchedulerState, situation: Situation) -> tuple[Wish, Memory]:
-    """A policy that weighs money has nothing to weigh while nobody has said what a coin is worth."""
+    """Replace a policy that weighs money while no price of a coin is known."""
     name = state.settings.policy
     if situation.prices.is_known or name not in PRICED:
         return POLICIES[name](situation, state.memory)
@@ -99,7 +99,7 @@ def _ask_policy(state: SchedulerState, situation: Situation) -> tuple[Wish, Memo
 
 
 def _would_mine(state: SchedulerState, situation: Situation, prospect: MiningOffer | None) -> bool:
-    """Asked of the policy itself; what it would learn from the question is forgotten."""
+    """Ask the policy itself, and discard what it would learn from the question."""
     if prospect is None or situation.mine_max <= 0 or not _is_sound(prospect):
         return False
     wish, _ = _ask_policy(state, replace(situation, round=None, offers=(prospect,)))
@@ -107,7 +107,7 @@ def _would_mine(state: SchedulerState, situation: Situation, prospect: MiningOff
 
 
 def build_situation(settings: SchedulerSettings, inputs: SchedulerInputs, limits: Limits, now_ms: Millis) -> Situation:
-    """What the policy sees, without what is no number."""
+    """Return what the policy sees, without values that are not numbers."""
     energy, coin = settings.energy_price_per_kwh, settings.coin_value or 0.0
     is_known = settings.coin_value is not None or inputs.coin_value is not None
     if inputs.energy_price_per_kwh is not None:  # may be below 0 where the grid pays for being relieved
@@ -141,7 +141,7 @@ def _is_sound(offer: MiningOffer) -> bool:
 
 
 def _clean(value: float, low: float, high: float, otherwise: float = 0.0) -> float:
-    """Within the range, or `otherwise` if it is no number."""
+    """Return the value within the range, or `otherwise` if it is not a number."""
     return min(high, max(low, value)) if is_number(value) else otherwise
 
 
@@ -150,7 +150,7 @@ def _clean_cpu(cpu: CpuOutlook) -> CpuOutlook:
 
 
 def _clean_round(outlook: RoundOutlook | None) -> RoundOutlook | None:
-    """None if what it says cannot be: then nothing is trained, since nobody knows how much there is to do."""
+    """Return None for an impossible outlook: without knowing how much there is to do, nothing is trained."""
     if outlook is None or not is_number(outlook.training_left_core_s):
         return None
     return replace(
@@ -176,13 +176,13 @@ def _name_turn(situation: Situation) -> Turn:
 
 
 def _fit(shares: Shares, limits: Limits) -> Shares:
-    """What of it the limits allow. Mining goes first where both are too much."""
+    """Cut a wish to what the limits allow. Mining is cut first where both are too much."""
     train = min(max(0.0, shares.train), limits.share_max)
     return Shares(train, max(0.0, min(shares.mine, limits.mine_max, limits.share_max - train)))
 
 
 def _follow(state: SchedulerState, wish: Shares, limits: Limits, is_old_turn: bool, now_ms: Millis) -> Shares:
-    """From what runs now to what is wished, without haste."""
+    """Move from the running split towards the wished one, without haste."""
     current = _shrink(state.shares, limits)
     changes = [(wish.train, current.train), (wish.mine, current.mine)]
     is_small = all(abs(new - old) < DEAD_BAND - 1e-9 and (new > 0) == (old > 0) for new, old in changes)
@@ -191,12 +191,12 @@ def _follow(state: SchedulerState, wish: Shares, limits: Limits, is_old_turn: bo
     is_raise = any(new > old for new, old in changes)
     is_held = state.raised_ms is not None and 0 <= now_ms - state.raised_ms < 1000 * state.settings.hold_s
     if is_raise and is_held and is_old_turn:
-        return current  # half of the wish, what it takes and not what it gives, would waste the difference
+        return current  # doing half of a wish, the cut without the raise, would waste the difference
     return wish
 
 
 def _shrink(shares: Shares, limits: Limits) -> Shares:
-    """Both in proportion, where what ran is more than the limits allow now."""
+    """Cut both in proportion, where the running split exceeds what the limits allow now."""
     mine = min(shares.mine, limits.mine_max)
     total = shares.train + mine
     factor = 1.0 if total <= limits.share_max else limits.share_max / total
@@ -204,7 +204,7 @@ def _shrink(shares: Shares, limits: Limits) -> Shares:
 
 
 def explain(situation: Situation, shares: Shares, wish: Wish, limits: Limits, minute_of_day: int | None) -> str:
-    """One line, at most EXPLANATION_CHARS_MAX characters."""
+    """Return one line, at most EXPLANATION_CHARS_MAX characters long."""
     parts = [_explain_training(situation, minute_of_day), _explain_mining(situation, shares)]
     parts += [limits.reason, limits.mining_reason, wish.reason]
     head = f"training {shares.train:.0%}, mining {shares.mine:.0%}"

@@ -1,4 +1,4 @@
-"""Joules over an interval from what a board can tell, and how they came about. Pure: samples in, totals out."""
+"""Compute joules over an interval from whatever a board can measure, and say how. Pure: samples in, totals out."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 GAP_MAX_S = 30.0
-"""Between two looks at the power further apart than this nobody knows what was drawn: no trapezoid is laid over it."""
+"""Two power readings further apart than this say nothing about the time between: it is not interpolated."""
 UNCOVERED_MAX = 0.05
-"""An interval of which more than this share is uncovered has no figure."""
+"""An interval with a larger uncovered part than this gets no figure."""
 POWER_MAX_W = 1_000.0
-"""More than this is a broken sensor or a counter that was reset, not a board."""
+"""A larger power than this comes from a broken sensor or a counter that was reset, not from a board."""
 
 
 class EnergySource(IntEnum):
-    """How a figure came about; a larger one is better."""
+    """How a figure was obtained; a larger value is a better source."""
 
     UNMEASURED = 0
     ESTIMATED = 1
@@ -25,7 +25,7 @@ class EnergySource(IntEnum):
 
 @dataclass(frozen=True)
 class Energy:
-    """Joules, and whether they were measured; None means that nobody knows, which is not 0."""
+    """Joules, and whether they were measured; None means unknown, which is not 0."""
 
     joules: float | None = None
     source: EnergySource = EnergySource.UNMEASURED
@@ -46,13 +46,13 @@ class BoardProfile:
     """Where the two numbers come from, or "rough"."""
 
     def compute_power_w(self, busy_cores: float) -> float:
-        """Watts with so many cores busy, 0 to `cores`."""
+        """Return watts with this many cores busy, 0 to `cores`."""
         return self.idle_w + self.core_w * min(max(busy_cores, 0.0), float(self.cores))
 
 
 @dataclass(frozen=True)
 class EnergySample:
-    """One look at everything that tells of energy. None is unmeasured. Counters only ever grow, from any start."""
+    """One reading of every source of energy figures. None is unmeasured. Counters only grow, from any start."""
 
     at_s: float
     """Of a monotonic clock."""
@@ -80,7 +80,7 @@ class Meter:
 
 
 def process_sample(meter: Meter, sample: EnergySample, profile: BoardProfile | None = None) -> Meter:
-    """Count the time since the last sample: by the counter, else the power, else the battery, else the estimate.
+    """Account for the time since the last sample by the best source: counter, power, battery, or the estimate.
 
     A sample that is not later than the last one changes nothing.
     """
@@ -102,7 +102,7 @@ def process_sample(meter: Meter, sample: EnergySample, profile: BoardProfile | N
 
 
 def compute_energy(before: Meter, after: Meter) -> Energy:
-    """What went between two states of one meter; the source is that of its weakest part worth mentioning."""
+    """Return the energy between two states of one meter; its source is that of the weakest part that matters."""
     seconds = {source: after.seconds.get(source, 0.0) - before.seconds.get(source, 0.0) for source in EnergySource}
     whole_s = sum(seconds.values())
     if whole_s <= 0.0 or seconds[EnergySource.UNMEASURED] > UNCOVERED_MAX * whole_s:
@@ -113,14 +113,14 @@ def compute_energy(before: Meter, after: Meter) -> Energy:
 
 
 def compute_share(energy: Energy, cpu_s: float, busy_s: float) -> Energy:
-    """The part of who used `cpu_s` of the `busy_s` CPU seconds; the idle board is paid by those who used it."""
+    """Return the part of whoever used `cpu_s` of the `busy_s` CPU seconds, the idle board's draw included."""
     if energy.joules is None or busy_s <= 0.0:
         return UNKNOWN
     return Energy(energy.joules * min(1.0, max(0.0, cpu_s) / busy_s), energy.source)
 
 
 def unwrap(last: int, now: int, range_max: int) -> int:
-    """How far a counter went that starts again from 0 after `range_max`, by at most one round."""
+    """Return how far a counter went that wraps to 0 after `range_max`, assuming at most one wrap."""
     return now - last if now >= last else now + range_max + 1 - last
 
 
@@ -141,7 +141,7 @@ def _compute_interval(last: EnergySample, now: EnergySample, profile: BoardProfi
 
 
 def _grown(last: float | None, now: float | None) -> float | None:
-    """None where either is unmeasured, or the counter was reset."""
+    """Return the difference, or None if either is unmeasured or the counter was reset."""
     return now - last if last is not None and now is not None and now >= last else None
 
 

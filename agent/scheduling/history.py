@@ -20,30 +20,30 @@ from agent.scheduling.policies.learned import D
 from agent.scheduling.values import DEADLINES_MAX
 
 HISTORY_BYTES_MAX = 64 * 1024
-"""Of the encoded value: a hundred floats and a few counters."""
+"""Size limit of the encoded value, which holds a hundred floats and a few counters."""
 FIRST_TRAINING_PART = 0.25
-"""Before any training was seen: it takes one core this part of the time for which the chain waits."""
+"""Until a training was seen, one is assumed to take one core for this part of the time that the chain waits."""
 FIRST_SCORE_CORE_S = 1.0
 VERDICTS_MAX = 200.0
-"""Older verdicts fade: of more than so many half is kept."""
+"""Above this many verdicts, all are halved: older ones fade."""
 
 
 @dataclass(frozen=True)
 class RoundHistory:
-    """Counters are over all lives of the process on this disk."""
+    """What was learned. Counters run over all processes that have used this disk."""
 
     chain: str
-    """The chain's name, hexadecimal: what was learned on another one is not believed."""
+    """The chain's name, hexadecimal: what was learned on another chain is not used."""
     durations: DurationForecast
     acceptance: AcceptanceForecast = field(default_factory=AcceptanceForecast)
     train_core_s: float | None = None
-    """What a whole training usually takes."""
+    """CPU seconds that a whole training usually takes."""
     score_core_s: float | None = None
-    """What one score usually takes."""
+    """CPU seconds that one score usually takes."""
     update_coins: int = 0
     """Earned by accepted updates, as the chain's rules say."""
     score_coins: float = 0.0
-    """By scores: expected, since a device cannot see what the others' reputations leave it."""
+    """Earned by scores: an estimate, since a device cannot see how the others' reputations divide the pay."""
     scored_rounds: int = 0
     spent_core_s: float = 0.0
     """CPU seconds of training and mining."""
@@ -53,24 +53,24 @@ class RoundHistory:
 
 
 def build_history(chain: str, commit_patience_s: float) -> RoundHistory:
-    """Before the first round."""
+    """Return the history before the first round."""
     return RoundHistory(chain, guess_duration(commit_patience_s))
 
 
 def observe_commit_phase(
     history: RoundHistory, seconds: float, patience_s: float, *, has_committed: bool
 ) -> RoundHistory:
-    """After commitments were open for so long.
+    """Return the history after commitments were open for `seconds`.
 
-    If this device's own was among them, the phase may have closed because of it, and would else have stayed open for
-    as long as the chain waits: how long that is was not seen, only that it is no shorter.
+    If this device's own was among them, the phase may have closed because of it. Without it the phase would have
+        stayed open for as long as the chain waits, so the duration counts as at least `patience_s`.
     """
     open_s = max(seconds, patience_s) if has_committed else seconds
     return replace(history, durations=observe_duration(history.durations, open_s))
 
 
 def observe_settled(history: RoundHistory, coins: int, *, is_accepted: bool) -> RoundHistory:
-    """After a round in which an update of this device was settled; `coins` is what an accepted one earns."""
+    """Return the history after an update of this device was settled; `coins` is what an accepted one earns."""
     known = history.acceptance
     if known.judged > VERDICTS_MAX:
         known = AcceptanceForecast(known.accepted / 2, known.judged / 2)
@@ -79,24 +79,24 @@ def observe_settled(history: RoundHistory, coins: int, *, is_accepted: bool) -> 
 
 
 def observe_training(history: RoundHistory, core_s: float) -> RoundHistory:
-    """After a whole training that took so much CPU time."""
+    """Return the history after a whole training that took `core_s` of CPU time."""
     usual = history.train_core_s
     return replace(history, train_core_s=core_s if usual is None else observe_work(usual, core_s))
 
 
 def observe_score(history: RoundHistory, core_s: float) -> RoundHistory:
-    """After one score."""
+    """Return the history after one score that took `core_s` of CPU time."""
     usual = history.score_core_s
     return replace(history, score_core_s=core_s if usual is None else observe_work(usual, core_s))
 
 
 def observe_scored_round(history: RoundHistory, coins: float) -> RoundHistory:
-    """After a round that this device has scored; `coins` is what that is expected to earn."""
+    """Return the history after a round that this device has scored; `coins` is what that is expected to earn."""
     return replace(history, scored_rounds=history.scored_rounds + 1, score_coins=history.score_coins + coins)
 
 
 def encode_history(history: RoundHistory) -> bytes:
-    """JSON. A play that is open is not kept: what it earned cannot be told after a restart."""
+    """Return JSON. An open play is left out: what it earned cannot be known after a restart."""
     memory = history.memory
     if memory is not None:
         history = replace(history, memory=replace(memory, action=None, features=(), round=None))
@@ -104,7 +104,7 @@ def encode_history(history: RoundHistory) -> bytes:
 
 
 def decode_history(data: bytes, fresh: RoundHistory, policy: str) -> RoundHistory:
-    """What was encoded; `fresh` if it is of another chain. Without a memory that another policy has left.
+    """Return what was encoded, without another policy's memory; `fresh` if it is of another chain.
 
     Raises ValueError for what no `encode_history` has written.
     """
@@ -131,5 +131,5 @@ def _find_problem(found: RoundHistory) -> str:
         if [len(row) for row in memory.a] != [D] * D or len(memory.b) != D:
             return "a memory of another size"
         if not all(math.isfinite(value) for row in (*memory.a, memory.b, (memory.scale,)) for value in row):
-            return "a memory that is no number"
+            return "a memory that is not a number"
     return ""

@@ -1,10 +1,10 @@
-"""What the scheduler is told: from the device's state, what it has learned, and what is measured now. Pure.
+"""Build the scheduler's inputs from the device's state, its history, and what is measured now. Pure.
 
-The deadline is when commitments are expected to close: when they opened, and as long as in the last rounds
-(`agent.scheduling.estimates`), which begin with the chain's `commit_patience_ms`. The training that is left comes from
-the steps that it says it has done and the CPU time these took. A round's scores are one commitment, paid as a whole:
-one offer. It earns the mining devices' part of `reward_for_scores`, shared by all devices that there are: if fewer
-mine, each earns more.
+The deadline is when commitments are expected to close: when they opened, plus a duration as in the last rounds
+(`agent.scheduling.estimates`); the first guess is the chain's `commit_patience_ms`. The training that is left is
+estimated from the steps that the trainer has reported and the CPU time these took. A round's scores are one
+commitment, paid as a whole: one offer. It earns the mining devices' part of `reward_for_scores`, divided by the number
+of all devices: if fewer mine, each earns more.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from flchain.light.follow import LightState
 from flchain.wire.messages import Phase
 
 LEFT_CORE_S_MIN = 0.02
-"""Of a training that runs: its last step is not its end."""
+"""Least work left of a running training: its last step is not its end."""
 REWARD_MIN = 1e-9
 LOADS_MAX = 36
-"""Looks at the load of others that are remembered: three minutes at the usual period."""
+"""How many readings of the others' load are kept: three minutes' worth at the usual period."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Watch:
     phase: Phase
     since_ms: Millis
     is_seen: bool = False
-    """This device saw the phase begin."""
+    """True if this device saw the phase begin."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Measured:
     reading: BoardReading
     cpu: CpuOutlook
     steps: tuple[int, int] = (0, 0)
-    """Of the training that runs: done, of how many; 0 of 0 if it has said nothing yet."""
+    """Steps of the running training: done, of how many; 0 of 0 until it has reported."""
     training_core_s: float = 0.0
     """CPU seconds that it has taken."""
     minute_of_day: int | None = None
@@ -59,7 +59,7 @@ class Measured:
 def watch_round(
     watch: Watch | None, history: RoundHistory, state: AgentState, now_ms: Millis
 ) -> tuple[Watch, RoundHistory]:
-    """After an event: a phase that has ended teaches how long commitments stay open."""
+    """Follow the round after an event; a phase that has ended teaches how long commitments stay open."""
     light = state.light
     if watch is not None and (watch.round, watch.phase) == (light.round, light.phase):
         return watch, history
@@ -70,7 +70,7 @@ def watch_round(
 
 
 def build_inputs(state: AgentState, watch: Watch, history: RoundHistory, measured: Measured) -> SchedulerInputs:
-    """All of it."""
+    """Return everything that a decision is made from."""
     due = scoring.count_due(state)
     is_mining = state.config.is_mining
     return SchedulerInputs(
@@ -86,7 +86,7 @@ def build_inputs(state: AgentState, watch: Watch, history: RoundHistory, measure
 
 
 def _build_round(state: AgentState, watch: Watch, history: RoundHistory, measured: Measured) -> RoundOutlook | None:
-    """Its number is that of the model that this device lacks: a round is over for it once it has counted the reward."""
+    """Return the round whose model this device lacks: a round is over for it once it has counted the reward."""
     light, durations = state.light, history.durations
     if state.trouble is Trouble.DIVERGED:
         return None
@@ -104,7 +104,7 @@ def _build_round(state: AgentState, watch: Watch, history: RoundHistory, measure
 
 
 def _estimate_left(params: ChainParams, history: RoundHistory, measured: Measured) -> float:
-    """Never 0, which would say that there is nothing to train, and so would keep it from ever getting on."""
+    """Return the core-seconds left. Never 0: that would mean nothing to train, and training would never resume."""
     usual = history.train_core_s
     if usual is None:
         usual = FIRST_TRAINING_PART * params.commit_patience_ms / 1000
@@ -115,30 +115,32 @@ def _estimate_left(params: ChainParams, history: RoundHistory, measured: Measure
 
 
 def expect_round_of_scores(light: LightState) -> float:
-    """Coins for all scores of a round, if every device of the chain mines: `docs/mining.md`, "What it earns"."""
+    """Return coins for all scores of a round if every device of the chain mines: `docs/mining.md`, "What it earns"."""
     params = light.params
     part = params.mining_weight_bp / (SHARE_ALL + params.mining_weight_bp)
     return params.reward_for_scores * part / max(1, len(light.homes))
 
 
 def _count_subjects(light: LightState) -> int:
-    """Models to score in a full round: every other device's update, each miner's aggregate, and the base."""
+    """Return how many models a full round has: every other device's update, each miner's aggregate, and the base."""
     return len(light.homes) + len(set(light.homes.values()))
 
 
 def _build_offer(light: LightState, history: RoundHistory, models: int, watch: Watch) -> MiningOffer:
-    """The round's scores, of which so many are still to be computed. SCORE waits for those who have pledged as COMMIT
-    does for those who train."""
+    """Return the offer for the round's scores, of which `models` are still to be computed.
+
+    SCORE waits for the devices that have pledged scores, as COMMIT waits for those that train.
+    """
     core_s = max(1, models) * (history.score_core_s or FIRST_SCORE_CORE_S)
     deadline_ms = None
     if watch.phase is Phase.SCORE:
         deadline_ms = Millis(watch.since_ms + light.params.commit_patience_ms)
-    # Who mines where it pays nothing does so for the chain's sake; only prices would forbid it.
+    # A device may mine unpaid, for the chain's sake; only prices forbid it.
     return MiningOffer(max(REWARD_MIN, expect_round_of_scores(light)), core_s, due=1, deadline_ms=deadline_ms)
 
 
 def describe_load(loads: tuple[float, ...]) -> tuple[float, float]:
-    """Mean and standard deviation of the last looks; nothing known is no load."""
+    """Return mean and standard deviation of the last readings; without any, no load."""
     if not loads:
         return 0.0, 0.0
     mean = sum(loads) / len(loads)

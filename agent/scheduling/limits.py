@@ -1,6 +1,6 @@
 """What training and mining must never do to a board: the limits inside which every policy chooses.
 
-Each limit falls at once and rises with hysteresis. None is unmeasured: what follows from it is said at each rule.
+Each limit falls at once and rises with hysteresis. None is unmeasured: each rule says what follows from that.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ from flchain.base.frozen import replace
 from flchain.base.types import Millis
 
 STEP = 0.05
-"""Limits that follow sensors move in such steps."""
+"""Limits that follow sensors move in steps of this size."""
 RAISE = 0.1
-"""They rise by no less than this, or to their top."""
+"""They rise by at least this, or to their maximum."""
 TREND_SAMPLES_MAX = 16
 TREND_MS = 60_000
-"""The slope of the temperature is taken over so long, by least squares."""
+"""The slope of the temperature is computed over this time, by least squares."""
 FORECAST_S = 20.0
-"""The temperature is foreseen for so long; a few decisions."""
+"""The temperature is extrapolated this far ahead: a few decisions."""
 SLOPE_MAX = 1.0
-"""Degrees a second; what changes faster is a sensor that jumps."""
+"""Degrees a second; a faster change is a sensor that jumps."""
 HEAT_BAND_C = 6.0
-"""So far below where all must rest the shares begin to shrink."""
+"""Shares begin to shrink this far below the temperature at which all work stops."""
 HEAT_GUARD_C = 2.0
-"""All rests this far below the limit, since other load may heat the board until the next decision."""
+"""All work stops this far below the limit, since other load may heat the board until the next decision."""
 HEAT_HYSTERESIS_C = 3.0
-"""After a rest for heat the forecast must fall so far below the point of rest."""
+"""After a stop for heat, work resumes when the forecast is this far below the point of the stop."""
 HEAT_RAISE_MS = 60_000
-"""After any change the shares rise by one RAISE, and only after so long: a board warms up slowly."""
+"""After any change the shares rise by one RAISE, and only after this time: a board warms up slowly."""
 BACKOFF_MIN, BACKOFF_RISE, BACKOFF_MS = 0.1, 0.1, 30_000
 """While the firmware throttles: half at once and again every 30 s, not below a tenth; then a tenth more every 30 s."""
 BATTERY_GUARD = 0.02
-"""Of the capacity: computing ends this far above the floor."""
+"""As a part of the capacity: work stops this far above the floor."""
 BATTERY_RESUME = 0.15
-"""After a rest for the battery the forecast must allow this share."""
+"""After a stop for the battery, work resumes when the forecast allows this share."""
 FRACTION_BAND = 0.2
-"""If watt-hours are unknown the shares shrink over this much charge above the floor."""
+"""If watt-hours are unknown, the shares shrink over this much charge above the floor."""
 MEMORY_RESUME = 1.25
-"""Times the floor that must be free again."""
+"""Work resumes when this many times the floor is free again."""
 MEGABYTE = 1_000_000
 BISECTIONS = 12
 
@@ -65,19 +65,19 @@ class LimitsState:
 
 @dataclass(frozen=True)
 class Limits:
-    """What is left: for both together, for mining alone, and in words why it is not more."""
+    """What the limits leave: for both together, for mining alone, and in words why it is not more."""
 
     share_max: float
     mine_max: float
     reason: str = ""
-    """Of what keeps both down."""
+    """Why both are limited."""
     mining_reason: str = ""
 
 
 def compute_limits(
     state: LimitsState, settings: SchedulerSettings, inputs: SchedulerInputs, shares: Shares, now_ms: Millis
 ) -> tuple[LimitsState, Limits]:
-    """All limits together. `shares` are those that ran until now."""
+    """Return all limits together. `shares` is the split until now."""
     reading = clean_reading(inputs.reading)
     state, heat = _limit_heat(state, settings, reading, now_ms)
     state, throttled = _limit_throttled(state, reading, now_ms)
@@ -107,7 +107,7 @@ def compute_limits(
 
 
 def clean_reading(reading: BoardReading) -> BoardReading:
-    """With everything unmeasured that is no number or out of any board's range."""
+    """Return the reading, with everything unmeasured that is not a number or outside any board's range."""
 
     def clean(value: float | None, low: float, high: float) -> float | None:
         return value if value is not None and is_number(value) and low <= value <= high else None
@@ -122,14 +122,14 @@ def clean_reading(reading: BoardReading) -> BoardReading:
 
 
 def is_on_battery(reading: BoardReading) -> bool:
-    """If the board does not say so, then if it has a battery's gauge."""
+    """Return the board's own word; a board that has none runs on battery if it has a battery's gauge."""
     if reading.is_on_battery is None:
         return reading.battery_fraction is not None or reading.battery_wh is not None
     return reading.is_on_battery
 
 
 def compute_slope(temperatures: tuple[tuple[Millis, float], ...]) -> float:
-    """Degrees a second, by least squares; 0 of fewer than three readings, within ±SLOPE_MAX."""
+    """Return degrees a second, by least squares, within ±SLOPE_MAX; 0 for fewer than three readings."""
     if len(temperatures) < 3:
         return 0.0
     start = temperatures[0][0]
@@ -147,7 +147,7 @@ def _step_down(share: float) -> float:
 
 
 def _follow(before: float, wanted: float) -> float:
-    """Down at once, up by RAISE at least or to the top."""
+    """Lower a limit at once; raise it by at least RAISE, or to its maximum."""
     wanted = _step_down(wanted)
     return wanted if wanted < before or wanted >= min(1.0, before + RAISE) - 1e-9 else before
 
@@ -155,10 +155,10 @@ def _follow(before: float, wanted: float) -> float:
 def _limit_heat(
     state: LimitsState, settings: SchedulerSettings, reading: BoardReading, now_ms: Millis
 ) -> tuple[LimitsState, tuple[float, str]]:
-    """Less as the forecast nears the limit, nothing from HEAT_GUARD_C below it on.
+    """Return less the nearer the forecast is to the limit, and 0 from HEAT_GUARD_C below it.
 
-    Unmeasured: `unmeasured_share_max` if the firmware's throttling is unmeasured too, else that flag alone; and for a
-    minute after the last reading no more than before, since a sensor may fail for a moment.
+    Unmeasured: `unmeasured_share_max` if the firmware's throttling is unmeasured too, otherwise the flag alone decides;
+        for a minute after the last reading no more than before, since a sensor may fail for a moment.
     """
     if reading.temperature_c is None:
         blind = settings.unmeasured_share_max if reading.is_throttled is None else 1.0
@@ -167,7 +167,7 @@ def _limit_heat(
         return replace(state, temperatures=(), heat_share=1.0, heat_ms=None), (blind, "heat unmeasured")
     kept = tuple(item for item in state.temperatures if 0 <= now_ms - item[0] <= TREND_MS)
     kept = (*kept, (now_ms, reading.temperature_c))[-TREND_SAMPLES_MAX:]
-    # what cools down may be counted on no further than where it is
+    # a board that cools down is taken to stay as warm as it is
     foreseen = reading.temperature_c + max(0.0, compute_slope(kept)) * FORECAST_S
     rest_c = settings.temperature_limit_c - HEAT_GUARD_C
     if state.heat_share <= 0 and foreseen > rest_c - HEAT_HYSTERESIS_C:
@@ -185,7 +185,7 @@ def _limit_heat(
 def _limit_throttled(
     state: LimitsState, reading: BoardReading, now_ms: Millis
 ) -> tuple[LimitsState, tuple[float, str]]:
-    """Half at once, and again while it lasts; slowly up after it. Unmeasured: not throttled."""
+    """Halve at once, and again while it lasts; rise slowly after it. Unmeasured counts as not throttled."""
     word = "throttled" if reading.is_throttled else "undervolted" if reading.is_undervolted else "after throttling"
     is_due = state.backoff_ms is None or not 0 <= now_ms - state.backoff_ms < BACKOFF_MS
     share = state.backoff_share
@@ -202,9 +202,9 @@ def _limit_throttled(
 def _limit_battery(
     state: LimitsState, settings: SchedulerSettings, inputs: SchedulerInputs, shares: Shares
 ) -> tuple[LimitsState, tuple[float, str]]:
-    """The share that may run for an hour so that the charge, at rest from then on, never falls to the floor.
+    """Return the share that may run for an hour so that the charge, with rest from then on, stays above the floor.
 
-    Watt-hours unmeasured: by the charge's fraction alone. Both unmeasured on battery: nothing, unless the floor is 0.
+    Without watt-hours the charge's fraction alone decides. With neither, on battery: 0, unless the floor is 0.
     """
     reading = clean_reading(inputs.reading)
     if not is_on_battery(reading) or settings.battery_floor <= 0:
@@ -238,7 +238,7 @@ def _forecast_share(
     left_wh: float,
     capacity_wh: float,
 ) -> float:
-    """By bisection: what is harvested above a full battery is lost, so that there is no closed form."""
+    """Find it by bisection: harvest above a full battery is lost, so there is no closed form."""
     profile = inputs.profile or UNKNOWN_BOARD
     full_w = profile.core_w * inputs.cpu.cores
     ours_w = full_w * (shares.train + shares.mine)
@@ -261,7 +261,7 @@ def _forecast_share(
 def find_lowest_wh(
     left_wh: float, capacity_wh: float, harvest_w: tuple[float, ...], rest_w: float, load_w: float
 ) -> float:
-    """The lowest charge foreseen if `load_w` is drawn for the first hour on top of what the board draws at rest."""
+    """Return the lowest expected charge if `load_w` is drawn for the first hour on top of the board's draw at rest."""
     lowest = charge = left_wh
     for hour, watts in enumerate(harvest_w):
         charge = min(capacity_wh, charge + watts - rest_w - (load_w if hour == 0 else 0.0))
@@ -272,7 +272,7 @@ def find_lowest_wh(
 def _limit_memory(
     state: LimitsState, settings: SchedulerSettings, reading: BoardReading
 ) -> tuple[LimitsState, tuple[float, str], float]:
-    """Below the floor no mining, below half of it nothing; back with a quarter more free."""
+    """Stop mining below the floor, and everything below half of it; resume with a quarter more free."""
     floor, level = settings.memory_floor_mb * MEGABYTE, state.memory_level
     free = reading.free_memory_bytes
     for reached, wanted in ((1, floor / 2), (2, floor)):

@@ -1,4 +1,4 @@
-"""What a board says about itself, and how its CPU is split: plain values that scheduler and edges share."""
+"""A board's readings, and a split of its CPU: plain values that scheduler and edges share."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class BoardReading:
-    """One look at the board. None is unmeasured: the board has no such sensor, which is not the same as 0."""
+    """One reading of the board. None is unmeasured: the board has no such sensor, which is not the same as 0."""
 
     free_memory_bytes: int
     temperature_c: float | None = None
     """Of the hottest zone, degrees Celsius."""
     is_throttled: bool | None = None
-    """The firmware holds the clock down, for heat or for power."""
+    """The firmware has lowered the clock, for heat or for power."""
     is_undervolted: bool | None = None
     power_w: float | None = None
-    """What the whole board draws now, watts."""
+    """The whole board's draw now, watts."""
     is_power_estimated: bool = False
     """True if `power_w` comes from a model of the board and not from a sensor."""
     is_on_battery: bool | None = None
@@ -28,7 +28,7 @@ class BoardReading:
 
 @dataclass(frozen=True)
 class Shares:
-    """A split of the board's whole CPU (1.0 is all cores together) between training and mining; the rest is rest."""
+    """A split of the board's whole CPU (1.0 is all cores together): training, mining, and the remainder as rest."""
 
     train: float
     mine: float
@@ -38,5 +38,5 @@ class Shares:
 
     @property
     def rest(self) -> float:
-        """What neither gets."""
+        """The share that neither gets."""
         return max(0.0, 1.0 - self.train - self.mine)

@@ -1,4 +1,4 @@
-"""Section [scheduler] of agent.toml: what the CPU is worth, and what training and mining must never do to the board."""
+"""Section [scheduler] of agent.toml: what CPU time is worth, and the limits that protect the board."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ HOURS_PATTERN = "|([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]"
 SHARE = {"min": 0.0, "max": 1.0}
 MONEY_MAX = 1e6
 PERIOD_S_MAX = 30
-"""The energy meter counts nothing between two looks at the board that are further apart (`agent.scheduling.energy`)."""
+"""The energy meter counts nothing between two readings further apart than this (`agent.scheduling.energy`)."""
 
 
 @dataclass(frozen=True)
@@ -19,59 +19,55 @@ class SchedulerSettings:
 
     policy: str = field(
         default="profit",
-        metadata={"choices": tuple(POLICIES), "help": "fixed, train-first and mine-first ask no price"},
+        metadata={"choices": tuple(POLICIES), "help": "fixed, train-first and mine-first need no prices"},
     )
-    share_max: float = field(default=1.0, metadata={**SHARE, "help": "training and mining together get at most this"})
-    fixed_train: float = field(default=0.64, metadata={**SHARE, "help": "of policy fixed; 0: never"})
-    fixed_mine: float = field(default=0.36, metadata={**SHARE, "help": "of policy fixed; 0: never"})
+    share_max: float = field(default=1.0, metadata={**SHARE, "help": "most that training and mining get together"})
+    fixed_train: float = field(default=0.64, metadata={**SHARE, "help": "share of policy fixed; 0: never"})
+    fixed_mine: float = field(default=0.36, metadata={**SHARE, "help": "share of policy fixed; 0: never"})
     quiet_hours: str = field(
         default="",
-        metadata={"pattern": HOURS_PATTERN, "help": 'local time in which all rests, such as "22:00-06:00"'},
+        metadata={"pattern": HOURS_PATTERN, "help": 'local time without training and mining, such as "22:00-06:00"'},
     )
-    period_s: int = field(
-        default=5, metadata={"min": 1, "max": PERIOD_S_MAX, "help": "look at the board and decide this often"}
-    )
+    period_s: int = field(default=5, metadata={"min": 1, "max": PERIOD_S_MAX, "help": "seconds between two decisions"})
     coin_value: float | None = field(
         default=None,
         metadata={
             "min": 0.0,
             "max": MONEY_MAX,
-            "help": "money for one coin; all money is in one currency of yours. Not set: training comes first",
+            "help": "price of one coin; all prices in one currency. Not set: training comes first",
             "example": 0.001,
         },
     )
     energy_price_per_kwh: float = field(
-        default=0.3, metadata={"min": 0.0, "max": MONEY_MAX, "help": "money for one kWh"}
+        default=0.3, metadata={"min": 0.0, "max": MONEY_MAX, "help": "price of one kWh"}
     )
     wear_per_core_hour: float = field(
         default=0.0002,
-        metadata={"min": 0.0, "max": MONEY_MAX, "help": "money that an hour of one busy core costs in wear"},
+        metadata={"min": 0.0, "max": MONEY_MAX, "help": "cost of wear of one busy core for an hour"},
     )
-    is_mining_on_battery: bool = field(default=False, metadata={"help": "also mine while a battery feeds the board"})
+    is_mining_on_battery: bool = field(default=False, metadata={"help": "mine on battery too"})
     battery_floor: float = field(
-        default=0.2, metadata={**SHARE, "help": "charge that training and mining must leave; 0: do not care"}
+        default=0.2, metadata={**SHARE, "help": "charge that training and mining must leave; 0: no floor"}
     )
     battery_capacity_wh: float = field(
-        default=0.0, metadata={"min": 0.0, "max": 1e6, "help": "0: as the board tells it, if it does"}
+        default=0.0, metadata={"min": 0.0, "max": 1e6, "help": "0: as the board reports it"}
     )
     battery_reserve_h: int = field(
         default=12,
-        metadata={"min": 1, "max": 48, "help": "hours the charge must last if no harvest is foreseen"},
+        metadata={"min": 1, "max": 48, "help": "hours that the charge must last if no harvest is expected"},
     )
     temperature_limit_c: float = field(
         default=75.0,
-        metadata={"min": 30.0, "max": 110.0, "help": "of the hottest sensor, never above while we compute"},
+        metadata={"min": 30.0, "max": 110.0, "help": "degrees Celsius; no training or mining above it"},
     )
     unmeasured_share_max: float = field(
-        default=0.75, metadata={**SHARE, "help": "the most while neither temperature nor throttling can be read"}
+        default=0.75, metadata={**SHARE, "help": "most while neither temperature nor throttling can be read"}
     )
     memory_floor_mb: int = field(
         default=64,
-        metadata={"min": 0, "max": 1_000_000, "help": "with less free memory mining stops, at half all does"},
+        metadata={"min": 0, "max": 1_000_000, "help": "less free memory stops mining, half of it stops training"},
     )
-    hold_s: int = field(
-        default=15, metadata={"min": 1, "max": 3600, "help": "a share is raised at most once in so many seconds"}
-    )
+    hold_s: int = field(default=15, metadata={"min": 1, "max": 3600, "help": "seconds between two raises of a share"})
 
     def __post_init__(self) -> None:
         if self.fixed_train + self.fixed_mine > 1.0 + 1e-9:
@@ -80,7 +76,7 @@ class SchedulerSettings:
             )
 
     def is_quiet(self, minute_of_day: int | None) -> bool:
-        """True in the quiet hours, and while the clock is not known if there are any."""
+        """True in quiet hours; if some are configured, also while the time is unknown."""
         if not self.quiet_hours:
             return False
         if minute_of_day is None:

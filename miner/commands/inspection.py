@@ -1,4 +1,4 @@
-"""The commands of who looks after an edge server. What they need is imported when they are called."""
+"""The commands that inspect a miner: doctor, logs. They import what they need when called."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def _doctor(settings: MinerSettings, arguments: argparse.Namespace) -> int:
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="for programs: one JSON object")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
 
 
 INSPECTION_ACTIONS = (
     NodeAction(
         "doctor",
-        "check everything this miner needs, say what to do about what is wrong; changes nothing",
+        "check everything that this miner needs and say how to fix what is wrong; changes nothing",
         _doctor,
         _add_json,
     ),

@@ -192,7 +192,7 @@ def test_services_over_nats_tell_systemd_how_they_are(tmp_path: Path, monkeypatc
             network.until_settled(1)
             network.until(lambda: manager.count("READY=1") == 1 + len(network.nodes), "all to be ready")
             network.until(lambda: manager.count("STATUS=round") > 0 and manager.count("WATCHDOG=1") > 3, "feeds")
-            assert "nobody is heard through this broker" in network.read_log(board)
+            assert "no miner is heard through this broker" in network.read_log(board)
             connections = network.read_log(board).count("connected to the broker")
             network.signal(board, signal.SIGHUP)
             network.until(lambda: network.read_log(board).count("connected to the broker") > connections, "a reload")

@@ -7,27 +7,27 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class CpuSettings:
-    """What training and mining may take of this board; they run as processes of their own (docs/cpu.md)."""
+    """What training and mining may use of this board; each runs in a process of its own (docs/cpu.md)."""
 
     mechanism: str = field(
         default="auto",
         metadata={
             "choices": ("auto", "cgroup2", "cgroup1", "duty-cycle", "none"),
-            "help": "how shares are enforced; auto takes the first that works, and the log says which",
+            "help": "how CPU shares are enforced; auto takes the first that works, and logs which",
         },
     )
     train_percent: int = field(
-        default=100, metadata={"min": 1, "max": 100, "help": "most that training gets of the whole CPU, all cores"}
+        default=100, metadata={"min": 1, "max": 100, "help": "most that training gets of all cores together"}
     )
     mine_percent: int = field(
         default=100, metadata={"min": 1, "max": 100, "help": "the same for mining, if it is enabled"}
     )
     threads: int = field(
-        default=1, metadata={"min": 1, "max": 64, "help": "of one training step; one thread uses at most one core"}
+        default=1, metadata={"min": 1, "max": 64, "help": "threads of one training step; each uses at most one core"}
     )
     memory_max_mb: int = field(
-        default=256, metadata={"min": 64, "max": 65_536, "help": "of each; what takes more is ended and reported"}
+        default=256, metadata={"min": 64, "max": 65_536, "help": "of each; a process that takes more is ended"}
     )
     niceness: int = field(
-        default=5, metadata={"min": 0, "max": 19, "help": "how far both stand back behind other processes"}
+        default=5, metadata={"min": 0, "max": 19, "help": "priority of both, as in nice(1): 19 gives way to everything"}
     )

@@ -1,4 +1,4 @@
-"""Where history is kept: a small file beside the database. Losing it costs a few rounds of learning."""
+"""The history of rounds in a small file beside the database. Losing it costs a few rounds of learning."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HISTORY_FILE = "experience.json"
 
 
 def load_history(data_dir: Path, fresh: RoundHistory, policy: str) -> RoundHistory:
-    """What was saved, or `fresh` if there is nothing, or something that is damaged."""
+    """Return what was saved, or `fresh` if there is nothing, or something damaged."""
     path = data_dir / HISTORY_FILE
     try:
         with path.open("rb") as stream:
@@ -25,10 +25,10 @@ def load_history(data_dir: Path, fresh: RoundHistory, policy: str) -> RoundHisto
     except FileNotFoundError:
         return fresh
     except (OSError, ValueError) as error:
-        log.warning("what was learned of rounds is lost, learning anew", extra={"file": path, "cause": error})
+        log.warning("the history of rounds is damaged, starting a new one", extra={"file": path, "cause": error})
         return fresh
 
 
 def save_history(data_dir: Path, history: RoundHistory) -> None:
-    """In one piece or not at all, also in a power cut. Raises OSError."""
+    """Write it whole or not at all, even in a power cut. Raises OSError."""
     replace_private(data_dir / HISTORY_FILE, encode_history(history))

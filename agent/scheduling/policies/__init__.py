@@ -1,4 +1,4 @@
-"""How to split the CPU: POLICIES by name. A policy sees what the limits leave it, and proposes; it draws nothing."""
+"""How to split the CPU: POLICIES by name. A policy sees what the limits leave it, and proposes. It uses no chance."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agent.scheduling.policies.profit import choose_profit
 from agent.scheduling.values import Situation, Wish
 
 Memory: TypeAlias = LearnedMemory | None
-"""What a policy keeps between decisions: a plain value of bounded size, or nothing."""
+"""A policy's memory between decisions: a plain value of bounded size, or None."""
 Policy: TypeAlias = Callable[[Situation, Memory], tuple[Wish, Memory]]
 
 
@@ -27,4 +27,4 @@ POLICIES: dict[str, Policy] = {
     "learned": lambda situation, memory: choose_learned(situation, memory or LearnedMemory()),
 }
 PRICED = frozenset({"profit", "learned"})
-"""Those that weigh money."""
+"""The policies that weigh money."""

@@ -34,24 +34,24 @@ from dataclasses import dataclass
 from agent.scheduling.values import MiningOffer, Situation, seconds_until
 
 HORIZON_S = 300.0
-"""What is looked at where no deadline is known."""
+"""Planning horizon where no deadline is known."""
 MINING_HORIZON_S = 60.0
-"""What is looked at where nothing is to be trained."""
+"""Planning horizon where nothing is to be trained."""
 SEND_S = 1.0
-"""What codec, signature and the way to the miner take after training, in seconds."""
+"""Seconds that encoding, signing and sending take after training."""
 UNIT_SD = 0.05
-"""How far off the core-seconds of a unit may be, standard deviation as a fraction."""
+"""Error of the core-seconds of a unit: its standard deviation as a fraction."""
 UNITS_COUNTED_MAX = 8
-"""Above so many units due, half a unit done more or less is not told apart."""
+"""Above this many units due, a half-done unit no longer matters."""
 
 
 def normal_cdf(z: float) -> float:
-    """Phi."""
+    """Return Phi, the distribution function of the standard normal."""
     return 0.5 * math.erfc(-z / math.sqrt(2))
 
 
 def expect_smaller(mean: float, sd: float, limit: float) -> float:
-    """E[min(limit, X)] of a normal X, not below 0."""
+    """Return E[min(limit, X)] of a normal X, not below 0."""
     if sd <= 0:
         return max(0.0, min(mean, limit))
     z = (mean - limit) / sd
@@ -61,7 +61,7 @@ def expect_smaller(mean: float, sd: float, limit: float) -> float:
 
 @dataclass(frozen=True)
 class Supply:
-    """What other load leaves of an asked share: mean 0..1, standard deviation, and the time for which it stays."""
+    """The part of an asked share that other load leaves: mean 0..1, standard deviation, and correlation time."""
 
     mean: float
     sd: float
@@ -69,7 +69,7 @@ class Supply:
 
 
 def get_supply(situation: Situation) -> Supply:
-    """If everything that the limits leave is asked for; groups of a lower weight get what others do not use."""
+    """Return it for a request of all that the limits leave: groups of lower weight get what others do not use."""
     cpu, asked = situation.cpu, max(situation.share_max, 1e-6)
     left, sd = 1.0 - cpu.other_load, cpu.other_load_sd
     mean = expect_smaller(left, sd, asked) / asked
@@ -86,11 +86,11 @@ class TrainingPlan:
     worth: float
     work_sd: float
     lefts_s: tuple[float, ...]
-    """Until each of the deadlines that may be, all as likely."""
+    """Seconds until each of the possible deadlines, all equally likely."""
 
 
 def get_training(situation: Situation) -> TrainingPlan | None:
-    """None if nothing is due."""
+    """Return the training that is due, or None."""
     outlook = situation.round
     if outlook is None or not outlook.is_training_due:
         return None
@@ -98,14 +98,14 @@ def get_training(situation: Situation) -> TrainingPlan | None:
     if outlook.deadline_ms is not None:
         left = (outlook.deadline_ms - situation.now_ms) / 1000 - SEND_S
     offsets = outlook.deadline_offsets_s or (0.0,)
-    # what would have closed by now has not: those deadlines are out, unless all are
+    # the phase is still open: deadlines that have passed are ruled out, unless all have
     lefts = tuple(left + offset for offset in offsets if left + offset > 0) or (0.0,)
     worth = situation.prices.coin_value * outlook.reward * outlook.acceptance
     return TrainingPlan(outlook.training_left_core_s, sum(lefts) / len(lefts), worth, outlook.work_sd, lefts)
 
 
 def compute_finish_chance(plan: TrainingPlan, share: float, cores: float, supply: Supply) -> float:
-    """Equation (2)."""
+    """Return P, equation (2)."""
     if share <= 0:
         return 0.0
     rate, spread = supply.mean * share * cores, supply.sd * share * cores
@@ -119,7 +119,7 @@ def compute_finish_chance(plan: TrainingPlan, share: float, cores: float, supply
 
 
 def expect_units(done: float, sd: float, due: int) -> float:
-    """Whole units done, expected, of `due`, if `done` units of work are (normal, with `sd`)."""
+    """Return the expected number of whole units of `due`, if `done` units of work are done (normal, with `sd`)."""
     if sd <= 0:
         return float(min(due, math.floor(done + 1e-9)))
     if due <= UNITS_COUNTED_MAX:
@@ -128,7 +128,7 @@ def expect_units(done: float, sd: float, due: int) -> float:
 
 
 def _expect_scores(situation: Situation, cores: float, t: float, *, spent: float, noise: float) -> tuple[float, float]:
-    """(coins, core-seconds used) of the units that are due, best first, after `spent` core-seconds went into them."""
+    """Return (coins, core-seconds used) of the due units, best first, after `spent` core-seconds went into them."""
     coins, used = 0.0, 0.0
     for offer in situation.offers:
         if offer.due is None:
@@ -148,7 +148,7 @@ def _expect_scores(situation: Situation, cores: float, t: float, *, spent: float
 def expect_mining(
     situation: Situation, share: float, t: float, supply: Supply, spent: float = 0.0
 ) -> tuple[float, float]:
-    """(money after costs, core-seconds spent on units due) of mining with `share` for `t` seconds: (3) and (4)."""
+    """Return (money after costs, core-seconds on due units) of mining with `share` for `t` seconds: (3) and (4)."""
     cores = supply.mean * share * situation.cpu.cores
     if cores <= 0 or t <= 0:
         return 0.0, 0.0
@@ -165,7 +165,7 @@ def expect_mining(
 
 
 def compute_block_rate(offer: MiningOffer, cores: float) -> float:
-    """Coins a second with so many cores, equation (4); without rivals in proportion to the cores."""
+    """Return coins a second with this many cores, equation (4); without rivals in proportion to the cores."""
     rate = offer.density * cores
     if offer.rivals_cores is None:
         return rate

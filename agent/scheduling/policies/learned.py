@@ -1,4 +1,4 @@
-"""The policy `learned`: a contextual bandit that knows no prices' maths and learns from the money that came in.
+"""The policy `learned`: a contextual bandit that models no prices and learns from the money that was earned.
 
 LinUCB with one linear model of action and context: Li, Chu, Langford, Schapire, "A Contextual-Bandit Approach to
 Personalized News Article Recommendation" (WWW 2010), in the form of Chu, Li, Reyzin, Schapire, "Contextual Bandits
@@ -8,8 +8,8 @@ with Linear Payoff Functions" (AISTATS 2011). Old observations fade by a factor,
     theta = A^-1 b;   take the split with the largest  theta . x + ALPHA sqrt(x . A^-1 x)
     A <- FADE A + x x^T + (1 - FADE) I,   b <- FADE b + reward x
 
-It plays once a round, since a round is when an update is paid. Ties go to the first split in the list; nothing is
-drawn. Its memory is D^2 + D floats and the play that is open, a plain value of bounded size.
+It plays once a round, since an update is paid once a round. Ties go to the first split in the list; it uses no
+chance. Its memory is D^2 + D floats and the play that is open, a plain value of bounded size.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from flchain.base.types import Millis
 
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 ACTIONS = tuple((train, mine) for train in LEVELS for mine in LEVELS if train + mine <= 1)
-"""The splits it plays: parts of what the limits leave, for training and for mining."""
+"""The splits that it plays: parts of what the limits leave, for training and for mining."""
 D = 8
 ALPHA = 0.3
 FADE = 0.99
@@ -44,7 +44,7 @@ class LearnedMemory:
     a: tuple[tuple[float, ...], ...] = tuple(tuple(float(row == column) for column in range(D)) for row in range(D))
     b: tuple[float, ...] = (0.0,) * D
     scale: float = 0.0
-    """Mean size of a play's reward in money a second: rewards are told to the model in units of it."""
+    """Mean size of a play's reward in money a second: the unit of the model's rewards."""
     action: tuple[float, float] | None = None
     features: tuple[float, ...] = ()
     round: int | None = None
@@ -55,7 +55,7 @@ class LearnedMemory:
 
 
 def choose_learned(situation: Situation, memory: LearnedMemory) -> tuple[Wish, LearnedMemory]:
-    """Go on with the play of this round, or learn from the last one and play anew."""
+    """Continue this round's play, or learn from the last one and start a new one."""
     number = None if situation.round is None else situation.round.number
     is_over = number != memory.round or situation.now_ms - memory.started_ms >= PLAY_MS_MAX
     if memory.action is None or is_over:
@@ -71,7 +71,7 @@ def _learn(situation: Situation, memory: LearnedMemory) -> LearnedMemory:
         return memory
     rate = (situation.earned - memory.earned) / seconds
     scale = abs(rate) if memory.scale == 0 else SCALE_FADE * memory.scale + (1 - SCALE_FADE) * abs(rate)
-    # a windfall teaches, but no more than three usual plays
+    # a windfall counts, but for no more than three usual plays
     reward = max(-3.0, min(3.0, rate / scale)) if scale > 0 else 0.0
     x = np.array(memory.features)
     a = FADE * np.array(memory.a) + np.outer(x, x) + (1 - FADE) * np.eye(D)
@@ -100,7 +100,7 @@ def _play(situation: Situation, memory: LearnedMemory, number: int | None) -> Le
 
 
 def _describe(situation: Situation, train: float, mine: float) -> npt.NDArray[np.float64]:
-    """Features, shape (D,), each of them in [-1, 1]: the split, and the split times what it is about."""
+    """Return the features, shape (D,), each in [-1, 1]: the split, and its products with the context."""
     cores, cost = situation.cpu.cores, situation.prices.core_second_cost
     training, need, worth = get_training(situation), 0.0, 0.0
     if training is not None:

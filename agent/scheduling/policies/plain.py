@@ -1,4 +1,4 @@
-"""The policies that ask no price: `fixed`, `train-first`, `mine-first`. For comparisons and for predictability."""
+"""The policies that need no prices: `fixed`, `train-first`, `mine-first`. For comparisons and predictability."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from agent.scheduling.values import Situation, Wish
 
 
 def choose_train_first(situation: Situation) -> Wish:
-    """Everything that training can use; mining gets what is left."""
+    """Give training all that it can use, and mining what is left."""
     train = situation.train_max
     return Wish(Shares(train, min(_get_mine_max(situation), situation.share_max - train)), "training first")
 
 
 def choose_mine_first(situation: Situation) -> Wish:
-    """Everything that mining can use; training gets what is left."""
+    """Give mining all that it can use, and training what is left."""
     mine = _get_mine_max(situation)
     return Wish(Shares(min(situation.train_max, situation.share_max - mine), mine), "mining first")
 
 
 def choose_fixed(situation: Situation) -> Wish:
-    """The operator's split of what the limits leave."""
+    """Apply the operator's split to what the limits leave."""
     return Wish(lend(situation, situation.fixed.train, situation.fixed.mine), "fixed split")
 
 
 def lend(situation: Situation, train: float, mine: float) -> Shares:
-    """Parts of what the limits leave. What one side has no use for the other gets, unless its part is 0: never."""
+    """Divide what the limits leave. What one side cannot use goes to the other, unless that one's part is 0."""
     total = min(1.0, train + mine) * situation.share_max
     train_max, mine_max = situation.train_max, _get_mine_max(situation)
     given = min(train * situation.share_max, train_max)

@@ -1,4 +1,4 @@
-"""The policy `profit`: of all splits the one with the largest expected profit, equation (1) of `economics`."""
+"""The policy `profit`: the split with the largest expected profit, equation (1) of `economics`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from agent.scheduling.readings import Shares
 from agent.scheduling.values import Situation, Wish
 
 STEPS = 100
-"""Splits are looked at in hundredths: two hundred sums, a few milliseconds on a small board."""
+"""Splits are compared in hundredths: two hundred evaluations, a few milliseconds on a small board."""
 TIE = 1e-9
 
 
@@ -29,11 +29,11 @@ class Plan:
     shares: Shares
     value: float
     chance: float
-    """That the update is in time."""
+    """The probability that the update is in time."""
 
 
 def choose_profit(situation: Situation) -> Wish:
-    """The best plan. Among equals the one that trains more, since work that is done early cannot come too late."""
+    """Return the best plan. Among equals the one that trains more: work that is done early cannot be late."""
     training, supply = get_training(situation), get_supply(situation)
     plan = find_best_plan(situation, training, supply)
     if training is None:
@@ -49,7 +49,7 @@ def choose_profit(situation: Situation) -> Wish:
 
 
 def find_best_plan(situation: Situation, training: TrainingPlan | None, supply: Supply) -> Plan:
-    """Look at every split in steps of a hundredth."""
+    """Compare every split in steps of a hundredth."""
     horizon = MINING_HORIZON_S if training is None else max(1.0, training.left_s)
     alone = find_best_mining(situation, horizon, supply)
     top = math.floor(situation.train_max * STEPS + TIE) if training is not None else 0
@@ -63,18 +63,18 @@ def find_best_plan(situation: Situation, training: TrainingPlan | None, supply: 
 
 
 def find_best_mining(situation: Situation, t: float, supply: Supply) -> float:
-    """The share with which mining alone earns most in `t` seconds."""
+    """Return the share with which mining alone earns most in `t` seconds."""
     top = math.floor(min(situation.mine_max, situation.cpu.mine_share_max) * STEPS + TIE) if situation.offers else 0
     values = [expect_mining(situation, step / STEPS, t, supply)[0] for step in range(top + 1)]
     best = max(values)
-    # what is done sooner cannot be late, and costs no more; but nothing is worth doing for nothing
+    # work that is done sooner cannot be late and costs no more; but work without a gain is not done
     return max(step for step in range(top + 1) if values[step] >= best - TIE * abs(best)) / STEPS if best > 0 else 0.0
 
 
 def evaluate(
     situation: Situation, training: TrainingPlan | None, supply: Supply, train: float, *, alone: float, horizon: float
 ) -> Plan:
-    """Equation (1) for this share of training and the best share of mining beside it."""
+    """Return equation (1) for this share of training and the best share of mining beside it."""
     cores, cost = situation.cpu.cores, situation.prices.core_second_cost
     value, chance, ends_s = 0.0, 0.0, 0.0
     if training is not None and train > 0:

@@ -322,7 +322,7 @@ def test_what_was_learned_survives(tmp_path: Path, caplog: pytest.LogCaptureFixt
         assert scene.build().history.train_core_s is None
 
     scene.run(steps)
-    assert "is lost, learning anew" in caplog.text
+    assert "is damaged, starting a new one" in caplog.text
 
 
 def test_a_fault_of_ours_loads_no_board(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -348,7 +348,7 @@ def test_a_fault_of_ours_loads_no_board(tmp_path: Path, caplog: pytest.LogCaptur
         running.cancel()
 
     scene.run(steps)
-    assert caplog.text.count("the board is not looked after") == 1
+    assert caplog.text.count("the board's state cannot be judged") == 1
 
 
 def test_mining_is_told_before_the_first_commitment(tmp_path: Path) -> None:
