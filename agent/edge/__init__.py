@@ -1,1 +1,1 @@
-"""The device's I/O: trainer and store."""
+"""The device's input and output: workers, CPU shares, data, store, sensors, power."""

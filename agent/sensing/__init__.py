@@ -1,1 +1,1 @@
-"""What sensors say, as values: parsers, clocks, windows and labels. Pure: bytes, texts and arrays in, values out."""
+"""Sensor data as values: parsers, clocks, windows and labels. Pure: bytes, texts and arrays in, values out."""

@@ -1,6 +1,6 @@
-"""How samples lie in the ring: blocks of one stream, times and values by column, compressed.
+"""Encode samples for the ring: blocks of one stream, times and values by column, compressed.
 
-A row for each sample would cost three times the bytes and, on an SD card, three times the wear.
+A row for each sample would take three times the bytes and, on an SD card, cause three times the wear.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy.typing as npt
 
 SAMPLES_PER_BLOCK_MAX = 4096
 WIDE_UNITS = frozenset({"deg"})
-"""float32 holds a position to a metre only; everything else that sensors give fits into its 24 bits."""
+"""float32 holds a position only to a metre; all other sensor values fit into its 24 bits."""
 
 
 class DamagedBlock(ValueError):
-    """The bytes are not what was written."""
+    """The bytes are not those that were written."""
 
 
 def _get_types(units: Sequence[str]) -> list[np.dtype[Any]]:
@@ -26,10 +26,10 @@ def _get_types(units: Sequence[str]) -> list[np.dtype[Any]]:
 
 
 def encode_block(times_us: Sequence[int], columns: Sequence[Sequence[float]], units: Sequence[str]) -> bytes:
-    """Times (n,) as differences and one column of n values for each unit; 1 <= n <= SAMPLES_PER_BLOCK_MAX."""
+    """Encode times (n,) as differences, and one column of n values for each unit; 1 <= n <= SAMPLES_PER_BLOCK_MAX."""
     times = np.asarray(times_us, "<i8")
     parts = [np.diff(times, prepend=np.int64(0)).astype("<i8").tobytes()]
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and no example is made of that
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which no example uses
         parts += [np.asarray(c, "<f8").astype(t).tobytes() for c, t in zip(columns, _get_types(units), strict=True)]
     return zlib.compress(b"".join(parts), 1)
 
@@ -37,7 +37,7 @@ def encode_block(times_us: Sequence[int], columns: Sequence[Sequence[float]], un
 def decode_block(
     data: bytes, samples: int, units: Sequence[str]
 ) -> tuple[npt.NDArray[np.int64], list[npt.NDArray[Any]]]:
-    """Times (n,) and the columns, float32 or float64 as they were kept. Raises DamagedBlock."""
+    """Return times (n,) and the columns, float32 or float64 as they were stored. Raises DamagedBlock."""
     types = _get_types(units)
     size = samples * (8 + sum(kind.itemsize for kind in types))
     if not 1 <= samples <= SAMPLES_PER_BLOCK_MAX:

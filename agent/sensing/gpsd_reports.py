@@ -1,4 +1,4 @@
-"""gpsd's JSON reports (gpsd_json(5)): TPV, where and how fast, and SKY, by how many satellites."""
+"""gpsd's JSON reports (gpsd_json(5)): TPV, position and speed, and SKY, the number of satellites."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TPV = {"mode": "mode", "lat": "lat", "lon": "lon", "speed": "speed", "track": "
 
 
 def parse_report(report: Any) -> dict[str, float]:
-    """Channel values of one decoded report; {} for a report of another class. Raises InvalidReading for no report.
+    """Return channel values of a decoded report; {} for another class. Raises InvalidReading if it is not a report.
 
     Altitude is above mean sea level (`altMSL`; `alt` of releases before 3.20).
     """
@@ -43,7 +43,7 @@ def _read_sky(report: dict[str, Any]) -> dict[str, float]:
     values = {}
     used = to_number(report.get("uSat"))
     satellites = report.get("satellites")
-    if used is None and isinstance(satellites, list):  # releases before 3.23 do not count for us
+    if used is None and isinstance(satellites, list):  # releases before 3.23 do not count the satellites
         used = float(
             sum(1 for satellite in satellites if isinstance(satellite, dict) and satellite.get("used") is True)
         )

@@ -1,7 +1,7 @@
-"""MQTT discovery as Home Assistant defines it: a retained message per sensor that says where and how its value comes.
+"""MQTT discovery as Home Assistant defines it: one retained message a sensor, with the topic and form of its values.
 
-Topics are PREFIX/sensor/[NODE/]OBJECT/config. Of templates only those that name a place in the JSON are followed;
-all others would need Jinja, and with it strangers' code on the device.
+Topics are PREFIX/sensor/[NODE/]OBJECT/config. Only templates that name a place in the JSON are followed: all others
+would need Jinja, and would run strangers' code on the device.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class Entity:
 
 
 def get_discovery_filters(prefix: str) -> tuple[str, str]:
-    """What to subscribe to: with and without a node id."""
+    """Return the filters to subscribe to: with and without a node id."""
     return f"{prefix}/sensor/+/config", f"{prefix}/sensor/+/+/config"
 
 
 def get_channel(topic: str, prefix: str) -> str | None:
-    """The channel that a discovery topic names, or None for any other topic."""
+    """Return the channel that a discovery topic names, or None for any other topic."""
     match = re.fullmatch(re.escape(prefix) + r"/sensor/(?:([^/]+)/)?([^/]+)/config", topic)
     if match is None:
         return None
@@ -52,7 +52,7 @@ def get_channel(topic: str, prefix: str) -> str | None:
 
 
 def parse_template(text: str) -> tuple[str | int, ...] | None:
-    """The path of "{{ value_json.a.b | round(1) }}"; None for "{{ value }}" and "". Filters are left out.
+    """Return the path of "{{ value_json.a.b | round(1) }}"; None for "{{ value }}" and "". Filters are ignored.
 
     Raises InvalidReading for any other template.
     """
@@ -70,7 +70,7 @@ def parse_template(text: str) -> tuple[str | int, ...] | None:
 
 
 def parse_config(channel: str, document: Any) -> Entity:
-    """The sensor that a configuration describes. Raises InvalidReading for one that cannot be followed."""
+    """Return the sensor that a configuration describes. Raises InvalidReading for one that cannot be followed."""
     if not isinstance(document, dict):
         raise InvalidReading("a discovery message is a JSON object")
     fields = {_ABBREVIATIONS.get(str(key), str(key)): value for key, value in document.items()}
@@ -86,7 +86,7 @@ def parse_config(channel: str, document: Any) -> Entity:
 
 
 def _get_text(fields: dict[str, Any], key: str) -> str:
-    """The text of a key; "" where it is absent or null."""
+    """Return the text of a key; "" if it is absent or null."""
     value = fields.get(key)
     if value is not None and not isinstance(value, str):
         raise InvalidReading(f"{key} must be a text")

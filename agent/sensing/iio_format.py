@@ -28,7 +28,7 @@ UNITS = {
     "proximity": ("", 1.0),
     "concentration": ("%", 1.0),
 }
-"""kind -> the unit that we keep, and the factor to it from the unit of the ABI (milli degrees, kPa, Gauss, mV, ...)."""
+"""kind -> the unit that is stored, and the factor to it from the ABI's unit (milli degrees, kPa, Gauss, mV, ...)."""
 TIMESTAMP = "timestamp"
 STORAGE_BITS = (8, 16, 32, 64)
 REPEAT_MAX = 16
@@ -39,7 +39,7 @@ _TYPE = re.compile(r"(be|le):([su])(\d{1,3})/(\d{1,3})(?:X(\d{1,3}))?(?:>>(\d{1,
 
 @dataclass(frozen=True, slots=True)
 class ScanType:
-    """How one channel lies in a record: `bits` valid ones of `storage_bits`, after a shift to the right."""
+    """How a record holds one channel: `bits` valid ones of `storage_bits`, after a shift to the right."""
 
     byte_order: str
     """As `int.from_bytes` names it: "big" or "little"."""
@@ -61,42 +61,42 @@ class ScanChannel:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Records of a buffer: (channel, offset in bytes) in the order of index, and their length in bytes."""
+    """A buffer's record: (channel, offset in bytes) in the order of index, and its length in bytes."""
 
     places: tuple[tuple[ScanChannel, int], ...]
     record_bytes: int
 
 
 def split_attribute(file_name: str) -> tuple[str, str] | None:
-    """ "in_accel_x_raw" as ("accel_x", "raw"); None for a file that holds no value of a channel."""
+    """Return "in_accel_x_raw" as ("accel_x", "raw"); None for a file that holds no value of a channel."""
     match = _ATTRIBUTE.fullmatch(file_name)
     return (match[1], match[2]) if match else None
 
 
 def get_kind(channel: str) -> str:
-    """ "accel" of "accel_x", "voltage" of "voltage0-voltage1", "temp" of "temp_ambient"."""
+    """Return "accel" for "accel_x", "voltage" for "voltage0-voltage1", "temp" for "temp_ambient"."""
     match = re.match(r"[a-z]+", channel)
     return match[0] if match else ""
 
 
 def get_unit(channel: str) -> tuple[str, float]:
-    """The unit that we keep for a channel, and the factor to it; ("", 1.0) for a kind that UNITS does not have."""
+    """Return a channel's stored unit, and the factor to it; ("", 1.0) for a kind that UNITS does not have."""
     return UNITS.get(get_kind(channel), ("", 1.0))
 
 
 def parse_type(text: str) -> ScanType:
-    """ "le:s12/16>>4" and its like. Raises ValueError for what the ABI does not allow."""
+    """Read a scan type such as "le:s12/16>>4". Raises ValueError for what the ABI does not allow."""
     match = _TYPE.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"no scan type: {text[:40]!r}")
+        raise ValueError(f"not a scan type: {text[:40]!r}")
     bits, storage, repeat, shift = int(match[3]), int(match[4]), int(match[5] or 1), int(match[6] or 0)
     if storage not in STORAGE_BITS or not 1 <= bits <= storage - shift or not 1 <= repeat <= REPEAT_MAX:
-        raise ValueError(f"no scan type: {text[:40]!r}: {bits} bits, shifted by {shift}, in {storage}")
+        raise ValueError(f"not a scan type: {text[:40]!r}: {bits} bits, shifted by {shift}, in {storage}")
     return ScanType("big" if match[1] == "be" else "little", match[2] == "s", bits, storage, repeat, shift)
 
 
 def build_layout(channels: Sequence[ScanChannel]) -> Layout:
-    """Where the enabled channels lie. Raises ValueError for none, or for two of one index."""
+    """Return where a record holds the enabled channels. Raises ValueError for none, or for two of one index."""
     ordered = sorted(channels, key=lambda channel: channel.index)
     if not ordered or len({channel.index for channel in ordered}) < len(ordered):
         raise ValueError("a buffer needs channels, each with an index of its own")
@@ -112,7 +112,7 @@ def build_layout(channels: Sequence[ScanChannel]) -> Layout:
 
 
 def decode_element(raw: bytes, scan: ScanType) -> int:
-    """The number in one element (the first one of a repeated one)."""
+    """Return the number in one element (in the first of a repeated one)."""
     number = int.from_bytes(raw[: scan.storage_bits // 8], "big" if scan.byte_order == "big" else "little")
     number = (number >> scan.shift) & ((1 << scan.bits) - 1)
     if scan.is_signed and number >> (scan.bits - 1):
@@ -121,7 +121,7 @@ def decode_element(raw: bytes, scan: ScanType) -> int:
 
 
 def decode_records(layout: Layout, data: bytes) -> tuple[list[dict[str, int]], bytes]:
-    """Raw numbers by channel of every whole record, and the bytes left over."""
+    """Return the raw numbers by channel of every whole record, and the bytes left over."""
     whole = len(data) // layout.record_bytes
     records = []
     for start in range(0, whole * layout.record_bytes, layout.record_bytes):

@@ -1,4 +1,4 @@
-"""Numbers out of JSON that strangers send: a path to each channel, texts that stand for classes."""
+"""Read numbers from strangers' JSON: a path for each channel, texts that stand for classes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STEP = re.compile(r"([^.\[\]]+)|\[(\d{1,6})\]")
 
 
 def parse_path(text: str) -> tuple[str | int, ...]:
-    """ "a.b[0].c" as ("a", "b", 0, "c"); "" is the whole document. Raises ValueError for what is no path."""
+    """Return "a.b[0].c" as ("a", "b", 0, "c"); "" is the whole document. Raises ValueError for anything else."""
     steps: list[str | int] = []
     position = 0
     while position < len(text):
@@ -26,14 +26,14 @@ def parse_path(text: str) -> tuple[str | int, ...]:
             position += 1
         match = _STEP.match(text, position)
         if match is None or len(steps) == PATH_STEPS_MAX:
-            raise ValueError(f"{text!r} is no path: write a.b[0].c, at most {PATH_STEPS_MAX} steps")
+            raise ValueError(f"{text!r} is not a path: write a.b[0].c, at most {PATH_STEPS_MAX} steps")
         steps.append(match[1] if match[1] is not None else int(match[2]))
         position = match.end()
     return tuple(steps)
 
 
 def read_json(raw: bytes | str) -> Any:
-    """The document. Raises InvalidReading for anything but JSON of at most DOCUMENT_BYTES_MAX."""
+    """Return the document. Raises InvalidReading for anything but JSON of at most DOCUMENT_BYTES_MAX."""
     if len(raw) > DOCUMENT_BYTES_MAX:
         raise InvalidReading(f"JSON of {len(raw)} bytes, at most {DOCUMENT_BYTES_MAX}")
     try:
@@ -43,7 +43,7 @@ def read_json(raw: bytes | str) -> Any:
 
 
 def follow(document: Any, path: Sequence[str | int]) -> Any:
-    """What is at `path`, or None where the document has no such place. A number also counts into a list by name."""
+    """Return the value at `path`, or None if there is none. A name made of digits also indexes a list."""
     for step in path:
         if isinstance(document, dict) and isinstance(step, str):
             document = document.get(step)
@@ -56,9 +56,9 @@ def follow(document: Any, path: Sequence[str | int]) -> Any:
 
 
 def to_number(value: Any, texts: Sequence[str] = ()) -> float | None:
-    """A finite float, or None if there is no number in it.
+    """Return a finite float, or None if the value is not a number.
 
-    A text among `texts` is its place there (classes by name); with `texts`, any other text is NO_VALUE: "no label now".
+    A text among `texts` becomes its index there (classes by name); any other text is then NO_VALUE, "no label".
     """
     if isinstance(value, bool):
         return float(value)

@@ -1,6 +1,6 @@
-"""What each window is an example of: rules by name, on the grid's points or on a window's mean.
+"""Label windows with their classes: rules by name, applied to the grid's points or to a window's mean.
 
-A label is a class 0..classes-1; UNLABELLED means that nobody says, MIXED that a window holds more than one.
+A label is a class 0..classes-1; UNLABELLED means that none is known, MIXED that a window holds more than one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Labels = npt.NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Wall time in us, from first until before last, and the class."""
+    """Wall time in us, from `first_us` to just before `last_us`, and the class."""
 
     first_us: int
     last_us: int
@@ -36,13 +36,13 @@ def hold_labels(
     hold_us: int,
     classes: int,
 ) -> Labels:
-    """The label at each instant (m,): the last one said before, for hold_us at most (0: until the next one).
+    """Return the label at each instant (m,): the newest one before, for hold_us at most (0: until the next one).
 
-    times_us (n,) sorted. A value that is no class, NaN among them ("no label now"), ends the one before.
+    times_us (n,) sorted. A value that is not a class, such as NaN ("no label now"), ends the one before.
     """
     if not len(times_us):
         return np.full(len(at_us), UNLABELLED, np.int32)
-    # half a microsecond: the grid's instants are rounded, the label said at one of them holds from it
+    # half a microsecond: the grid's instants are rounded, and a label holds from its own instant on
     index = np.searchsorted(times_us, at_us + 0.5, side="right") - 1
     said = values[index]
     is_class = np.isfinite(said) & (said >= 0) & (said < classes) & (said == np.floor(said))
@@ -55,7 +55,7 @@ def hold_labels(
 def label_by_intervals(
     first_us: npt.NDArray[np.int64], last_us: npt.NDArray[np.int64], labels: Labels, at_us: npt.NDArray[np.float64]
 ) -> Labels:
-    """The label of the interval that each instant (m,) lies in; the intervals (n,) sorted and disjoint."""
+    """Return the label of the interval that contains each instant (m,); the intervals (n,) sorted and disjoint."""
     if not len(first_us):
         return np.full(len(at_us), UNLABELLED, np.int32)
     index = np.searchsorted(first_us, at_us, side="right") - 1
@@ -64,12 +64,12 @@ def label_by_intervals(
 
 
 def label_by_threshold(means: npt.NDArray[np.float64], thresholds: Sequence[float]) -> Labels:
-    """The number of thresholds (sorted) that a window's mean reaches: class 0 below the first."""
+    """Return how many thresholds (sorted) a window's mean reaches: class 0 below the first."""
     return np.searchsorted(np.asarray(thresholds), means, side="right").astype(np.int32)
 
 
 def vote(point_labels: Labels, places: npt.NDArray[np.int64], window: int, purity: float, classes: int) -> Labels:
-    """Each window's label: the class of at least `purity` (above one half) of its points.
+    """Return each window's label: the class of at least `purity` (above one half) of its points.
 
     MIXED where its labelled points agree less, UNLABELLED where fewer than `purity` of its points have a label.
     """
@@ -88,14 +88,14 @@ def vote(point_labels: Labels, places: npt.NDArray[np.int64], window: int, purit
 def compute_window_means(
     values: npt.NDArray[np.float64], places: npt.NDArray[np.int64], window: int
 ) -> npt.NDArray[np.float64]:
-    """Mean of each window's points."""
+    """Return the mean of each window's points."""
     sums = np.concatenate(([0.0], np.cumsum(values)))
     means: npt.NDArray[np.float64] = (sums[places + window] - sums[places]) / window
     return means
 
 
 def parse_intervals(lines: Iterable[str], texts: Sequence[str]) -> list[Interval]:
-    """Intervals of a file: one a line, "start,end,label"; "#" begins a comment, a first line of names is passed over.
+    """Read intervals from a file: one a line, "start,end,label"; "#" begins a comment, a header line is skipped.
 
     Times are ISO 8601 (UTC where no zone is given) or Unix seconds; the label is a class, or one of `texts`. Sorted on
     return. Raises ValueError with all problems, overlaps among them, one a line.
@@ -134,13 +134,13 @@ def _parse_interval(fields: Sequence[str], texts: Sequence[str]) -> Interval:
 
 
 def parse_time_us(text: str) -> int:
-    """Unix time in us of ISO 8601 or of seconds. Raises ValueError."""
+    """Return Unix time in us for ISO 8601 or seconds. Raises ValueError."""
     if re.fullmatch(r"[0-9]{1,11}(\.[0-9]{1,9})?", text):
         whole, _, part = text.partition(".")
         return int(whole) * 1_000_000 + int(part[:6].ljust(6, "0"))
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise ValueError(f"no time: {text[:40]!r}") from error
+        raise ValueError(f"not a time: {text[:40]!r}") from error
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return round(moment.timestamp() * 1e6)

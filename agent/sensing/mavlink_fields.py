@@ -1,4 +1,4 @@
-"""MAVLink messages of a UAV as channels in SI units: which fields, times which factor, and what means "unknown"."""
+"""MAVLink messages of a UAV as channels in SI units: fields, factors, and the values that mean "unknown"."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UINT16_MAX, INT16_MAX = 0xFFFF, 0x7FFF
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of a message: its channel, SI unit, the factor to it, and the value that says "not known" (if any)."""
+    """One field of a message: its channel, SI unit, the factor to it, and the value that means "unknown" (if any)."""
 
     channel: str
     unit: str
@@ -73,7 +73,7 @@ autopilot sends one of the two."""
 
 
 def read_fields(kind: str, get: Callable[[str], Any]) -> tuple[dict[str, float], dict[str, str]]:
-    """Values and units of one message whose fields `get` gives; both empty for a kind that FIELDS does not have."""
+    """Return values and units of a message whose fields `get` returns; both empty for a kind that FIELDS lacks."""
     values, units = {}, {}
     for name, field in FIELDS.get(kind, {}).items():
         raw = get(name)

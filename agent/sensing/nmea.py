@@ -22,14 +22,14 @@ UNITS = {
     "speed": "m/s",
     "course": "deg",
 }
-"""All channels that `parse_sentence` may give."""
+"""All channels that `parse_sentence` may return."""
 
 _SENTENCE = re.compile(r"\$([A-Z0-9]{2})([A-Z]{3}),([^*$]*)\*([0-9A-Fa-f]{2})")
 _ANGLE = re.compile(r"(\d{2,3})(\d{2}(?:\.\d+)?)")
 
 
 def compute_checksum(body: str) -> int:
-    """XOR of the characters between "$" and "*"."""
+    """Return the XOR of the characters between "$" and "*"."""
     checksum = 0
     for mark in body.encode("utf-8", errors="replace"):
         checksum ^= mark
@@ -37,13 +37,13 @@ def compute_checksum(body: str) -> int:
 
 
 def parse_sentence(line: str) -> dict[str, float]:
-    """Channel values of one sentence; {} for a sentence of another kind, fix 0 alone without a position.
+    """Return the channel values of one sentence; {} for another kind, only fix 0 if it has no position.
 
-    Raises InvalidReading for a wrong checksum, a missing one, or fields that are no numbers.
+    Raises InvalidReading for a wrong or missing checksum, or fields that are not numbers.
     """
     match = _SENTENCE.fullmatch(line.strip())
     if match is None:
-        raise InvalidReading(f"no NMEA sentence with a checksum: {line[:40]!r}")
+        raise InvalidReading(f"not an NMEA sentence with a checksum: {line[:40]!r}")
     if compute_checksum(line.strip()[1:-3]) != int(match[4], 16):
         raise InvalidReading(f"wrong checksum: {line[:40]!r}")
     kind, fields = match[2], match[3].split(",")
@@ -102,7 +102,7 @@ def _number(field: str) -> float | None:
     if not field:
         return None
     if not re.fullmatch(r"-?\d{1,9}(\.\d{0,9})?", field, re.ASCII):
-        raise InvalidReading(f"no number: {field[:20]!r}")
+        raise InvalidReading(f"not a number: {field[:20]!r}")
     return float(field)
 
 
@@ -113,12 +113,12 @@ def _read_position(fields: list[str]) -> dict[str, float]:
 
 
 def _read_angle(field: str, side: str, sides: str, degrees_max: int) -> float:
-    """ddmm.mmmm or dddmm.mmmm, and the side of the world."""
+    """Return degrees of ddmm.mmmm or dddmm.mmmm and the hemisphere."""
     match = _ANGLE.fullmatch(field)
     if match is None or not field.isascii() or side not in sides or not side:
-        raise InvalidReading(f"no position: {field[:20]!r} {side[:4]!r}")
+        raise InvalidReading(f"not a position: {field[:20]!r} {side[:4]!r}")
     minutes = float(match[2])
     degrees = int(match[1]) + minutes / 60
     if minutes >= 60 or degrees > degrees_max or not math.isfinite(degrees):
-        raise InvalidReading(f"no position: {field[:20]!r}")
+        raise InvalidReading(f"not a position: {field[:20]!r}")
     return degrees if side == sides[0] else -degrees

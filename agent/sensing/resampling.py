@@ -1,7 +1,7 @@
-"""From samples as they came to windows of equal steps: segments without gaps, a grid in each, values on it.
+"""Turn samples as they arrived into windows of equal steps: segments without gaps, a grid in each, values on it.
 
 Times are int64 us of the boot clock, one boot at a time. The grid is anchored at instant 0 of the boot and windows at
-multiples of the step, so the same samples give the same windows in every round, whatever else has come or gone.
+multiples of the step, so the same samples give the same windows in every round, whatever else was added or dropped.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ class Shape:
 
     @property
     def period_us(self) -> float:
-        """Between two grid points."""
+        """Time between two grid points."""
         return 1e6 / self.rate_hz
 
 
 def clean_series(times_us: Times, values: Values, *, keep_nan: bool = False) -> Series:
-    """In order of time, without values that are not finite (but NaN if keep_nan); of equal times the first."""
+    """Sort by time, drop values that are not finite (except NaN if keep_nan), and of equal times keep the first."""
     keep = np.isfinite(values) | (np.isnan(values) & keep_nan)
     if not keep.all():
         times_us, values = times_us[keep], values[keep]
     if (np.diff(times_us) <= 0).any():
         times_us, index = np.unique(times_us, return_index=True)
         values = values[index]
-    return Series(times_us, values)  # as a rule the very arrays, which channels of one source share
+    return Series(times_us, values)  # usually the same arrays, which channels of one source share
 
 
 def find_segments(times_us: Times, gap_max_us: int) -> npt.NDArray[np.int64]:
-    """Stretches without a gap above gap_max_us, (k, 2): first and last instant of each."""
+    """Return stretches without a gap above gap_max_us, (k, 2): first and last instant of each."""
     if not len(times_us):
         return np.empty((0, 2), np.int64)
     breaks = np.flatnonzero(np.diff(times_us) > gap_max_us)
@@ -62,7 +62,7 @@ def find_segments(times_us: Times, gap_max_us: int) -> npt.NDArray[np.int64]:
 
 
 def intersect_segments(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Where both have a segment, (k, 2). Both sorted and disjoint."""
+    """Return where both have a segment, (k, 2). Both sorted and disjoint."""
     found, i, j = [], 0, 0
     while i < len(a) and j < len(b):
         start, end = max(a[i, 0], b[j, 0]), min(a[i, 1], b[j, 1])
@@ -76,12 +76,12 @@ def intersect_segments(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> np
 
 
 def place_windows(segments: npt.NDArray[np.int64], shape: Shape, points_max: int) -> npt.NDArray[np.int64]:
-    """First grid point of each window that fits into a segment, in order of time; of the newest points_max only."""
+    """Return the first grid point of each window that fits into a segment, by time; of the newest points_max only."""
     span = (shape.window - 1) * shape.period_us
     starts: list[npt.NDArray[np.int64]] = []
     points = 0
     for start_us, end_us in segments[segments[:, 1] - segments[:, 0] >= span][::-1]:
-        # the microsecond that a whole number of periods was rounded by must cost no window
+        # rounding a whole number of periods to a microsecond must not lose a window
         first = int(np.ceil((start_us - 0.5) / shape.period_us))
         last = int(np.floor((end_us + 0.5) / shape.period_us)) - shape.window + 1
         room = max(1, (points_max - points) // shape.step)
@@ -94,7 +94,7 @@ def place_windows(segments: npt.NDArray[np.int64], shape: Shape, points_max: int
 
 
 def compute_grid(starts: npt.NDArray[np.int64], window: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """All grid points that the windows use, sorted, and for each window the place of its first point among them."""
+    """Return all grid points that the windows use, sorted, and for each window the index of its first point."""
     if not len(starts):
         return np.empty(0, np.int64), np.empty(0, np.int64)
     runs = np.split(starts, np.flatnonzero(np.diff(starts) > window) + 1)
@@ -103,10 +103,10 @@ def compute_grid(starts: npt.NDArray[np.int64], window: int) -> tuple[npt.NDArra
 
 
 def resample(series: Series, times_us: Values) -> Values:
-    """Values at the grid's times (m,): linear between neighbours.
+    """Return values at the grid's times (m,): linear between neighbours.
 
-    Where the samples come at least twice as often as the grid, the mean of those within half a period of each grid
-    point, which keeps what is faster than the grid from folding into it.
+    Where samples are at least twice as dense as the grid, the mean of those within half a period of each grid point,
+        which keeps frequencies above the grid's from aliasing into it.
     """
     linear: Values = np.interp(times_us, series.times_us, series.values)
     if len(times_us) < 2 or len(series.times_us) < 3:
@@ -122,6 +122,6 @@ def resample(series: Series, times_us: Values) -> Values:
 
 
 def gather_windows(values: Values, places: npt.NDArray[np.int64], window: int) -> Values:
-    """(N, window) of one channel's values on a grid, for windows that begin at `places` (N,)."""
+    """Return (N, window) of one channel's values on a grid, for windows that begin at `places` (N,)."""
     gathered: Values = values[places[:, None] + np.arange(window)]
     return gathered

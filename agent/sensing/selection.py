@@ -1,7 +1,7 @@
-"""Which windows are used: the hold-out part by stretches of time, then the newest of each class up to a maximum.
+"""Select the windows to use: the held-out part by stretches of time, then the newest of each class.
 
 A random split of overlapping or neighbouring windows would test on what was trained on. So whole stretches are held
-out, chosen by a hash of the boot and the stretch: a window never changes sides, in whichever round it is asked for.
+out, chosen by a hash of the boot and the stretch: a window never changes sides, in any round.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def assign_parts(
     stretch_us: int,
     hold_off_us: int,
 ) -> Parts:
-    """TRAIN, HOLD_OUT or NEITHER for windows (N,) from first_us to last_us.
+    """Return TRAIN, HOLD_OUT or NEITHER for windows (N,) from first_us to last_us.
 
     Of every 1/share stretches in a row one is held out. A training window keeps hold_off_us away from held-out
     stretches; a held-out window lies within them. stretch_us is at least a window and two hold-offs long.
@@ -50,10 +50,10 @@ def _is_held_out(boot_key: str, stretch: int, among: int) -> bool:
 
 
 def select_newest(labels: npt.NDArray[np.int32], windows_max: int) -> npt.NDArray[np.int64]:
-    """Places of the windows to use, in order; labels (N,) in order of time, all of them classes.
+    """Return the indices of the windows to use, in order; labels (N,) in order of time, all of them classes.
 
-    At most windows_max, and of no class more than an equal share of that among the classes that occur: the newest ones.
-    What rare classes leave free stays free, so that a week of one activity does not bury the others.
+    At most windows_max, the newest, and of each class at most an equal share among the classes that occur. What rare
+        classes leave free stays free, so that a week of one activity does not outweigh the others.
     """
     present = np.unique(labels)
     if not len(present):

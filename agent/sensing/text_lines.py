@@ -1,4 +1,4 @@
-"""Lines from a serial port: cut out of the bytes as they come, then read as comma-separated values or JSON."""
+"""Lines from a serial port: cut from the bytes as they arrive, then read as comma-separated values or JSON."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ COLUMNS_MAX = 256
 
 
 class LineSplitter:
-    """Bytes in, whole lines out, never more than LINE_BYTES_MAX kept."""
+    """Bytes in, whole lines out; never keeps more than LINE_BYTES_MAX."""
 
     def __init__(self) -> None:
         self._rest = b""
         self._is_too_long = False
         self.dropped = 0
-        """Lines that were too long."""
+        """Counts lines that were too long."""
 
     def feed(self, chunk: bytes) -> list[str]:
-        """The lines that `chunk` completes, without their ends; empty ones are left out.
+        """Return the lines that `chunk` completes, without line ends and without empty ones.
 
-        Bytes that are no UTF-8 become U+FFFD: a checksum or a parser then refuses that line alone.
+        Bytes that are not UTF-8 become U+FFFD: a checksum or a parser then refuses only that line.
         """
         *ended, rest = (self._rest + chunk).replace(b"\r", b"\n").split(b"\n")
         lines = []
@@ -40,7 +40,7 @@ class LineSplitter:
 
 
 def split_columns(line: str) -> list[str]:
-    """The columns of one line, separated by comma, semicolon or tab (the first of these that occurs), else by spaces.
+    """Return the columns of a line, separated by comma, semicolon or tab (the first that occurs), otherwise by spaces.
 
     Raises InvalidReading for more than COLUMNS_MAX.
     """
@@ -52,7 +52,7 @@ def split_columns(line: str) -> list[str]:
 
 
 def find_column(columns: Sequence[str], wanted: str) -> int | None:
-    """The index that `wanted` names: a column's name in a header, or a number from 0."""
+    """Return the index that `wanted` names: a column's name in a header, or a number from 0."""
     if wanted in columns:
         return columns.index(wanted)
     return int(wanted) if wanted.isascii() and wanted.isdigit() and len(wanted) < 4 else None

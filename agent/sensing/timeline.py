@@ -1,9 +1,9 @@
-"""Two clocks: the boot clock orders samples, the wall clock only dates them; what to do when the wall clock jumps.
+"""Two clocks: the boot clock orders samples, the wall clock only dates them, and may jump.
 
-A board without a clock of its own starts in 1970, or in the year of a dead battery, until a time server answers. So
-every sample is kept by the boot clock, and each boot has one offset (wall minus boot) that is corrected until the end:
-samples taken before the correction are dated by it as well. Nothing is dropped for its age by a wall clock that nobody
-vouches for; the time the board has been running since is then what counts.
+A board without a battery-backed clock starts in 1970, or when its battery died, until a time server answers. So every
+sample is stored by the boot clock, and each boot has one offset (wall minus boot) that is corrected until its end:
+samples taken before the correction are dated by it as well. No sample is dropped for its age by an untrusted wall
+clock; then only the time that the board has been running since counts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 JUMP_US = 2_000_000
-"""A wall clock that moved by more than this against the boot clock was set; slower changes are its drift."""
+"""A wall clock that moved by more than this against the boot clock was set; smaller changes are drift."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,23 +24,23 @@ class Boot:
     """The kernel's boot id."""
     offset_us: int
     is_trusted: bool
-    """Whether the offset was taken while something vouched for the wall clock."""
+    """True if the wall clock was trusted when the offset was taken."""
     first_us: int
     last_us: int
 
     def to_wall(self, time_us: int) -> int:
-        """Unix time in us of an instant of this boot."""
+        """Return the Unix time in us of an instant of this boot."""
         return time_us + self.offset_us
 
     def from_wall(self, wall_us: int) -> int:
-        """The instant of this boot for a Unix time in us."""
+        """Return the instant of this boot for a Unix time in us."""
         return wall_us - self.offset_us
 
 
 def process_clock(boot: Boot, now_us: int, wall_us: int, is_trusted: bool) -> tuple[Boot, int]:
-    """The boot with its newest offset, and by how many us the wall clock was set (0: it was not).
+    """Return the boot with its newest offset, and by how many us the wall clock was set (0: it was not).
 
-    An offset taken while the clock was trusted gives way only to another such one.
+    An offset taken while the clock was trusted is replaced only by another such one.
     """
     boot = replace(boot, last_us=max(boot.last_us, now_us))
     if boot.is_trusted and not is_trusted:
@@ -54,9 +54,9 @@ def process_clock(boot: Boot, now_us: int, wall_us: int, is_trusted: bool) -> tu
 
 
 def compute_age_cutoff_us(boots: Sequence[Boot], boot: Boot, age_max_us: int) -> int:
-    """The instant of `boot` before which its samples are older than age_max_us; boots in order, the present one last.
+    """Return the instant of `boot` before which samples are older than age_max_us; boots in order, this one last.
 
-    With a trusted clock then and now, by the wall; else by the time that the board has surely been running since.
+    With a trusted clock then and now, by wall time; otherwise by the time that the board has certainly run since.
     """
     present = boots[-1]
     if boot.number == present.number:
@@ -68,5 +68,5 @@ def compute_age_cutoff_us(boots: Sequence[Boot], boot: Boot, age_max_us: int) ->
 
 
 def compute_age_us(boots: Sequence[Boot], boot: Boot, time_us: int) -> int:
-    """How old an instant of `boot` is, at least; never negative."""
+    """Return the least age of an instant of `boot`; never negative."""
     return max(0, compute_age_cutoff_us(boots, boot, 0) - time_us)

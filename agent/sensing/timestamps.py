@@ -1,17 +1,17 @@
-"""A sender's own times, put on our boot clock: its steps are kept, its clock is not believed."""
+"""Map a sender's own times to our boot clock: its intervals are kept, its clock is not trusted."""
 
 from __future__ import annotations
 
 RESYNC_US = 10_000_000
-"""A sender whose time is further from arrival than this has been set, started anew, or was cut off."""
+"""A sender whose time is further from arrival than this had its clock set, was restarted, or was cut off."""
 DRIFT = 200e-6
-"""How fast the shift may grow, us for each us: two cheap crystals drift apart by less, and delays change by more."""
+"""How fast the shift may grow, us a us: two cheap crystals drift apart more slowly, and delays vary faster."""
 
 
 class SenderClock:
-    """Shift from the sender's clock to ours: its least delay so far, slowly raised so that it follows drift.
+    """The shift from the sender's clock to ours: the least delay so far, slowly raised so that it follows drift.
 
-    The least delay is the best guess of the way without waiting: what waited in a queue came later, not earlier.
+    The least delay is the best estimate of the way without queueing: a queue makes messages later, never earlier.
     """
 
     def __init__(self) -> None:
@@ -19,7 +19,7 @@ class SenderClock:
         self._arrived_us = 0
 
     def date(self, said_s: float, arrived_us: int) -> int:
-        """The instant on our clock of what the sender dates `said_s` (its seconds) and we got at arrived_us."""
+        """Return the instant on our clock of a message dated `said_s` (sender's seconds) that came at arrived_us."""
         shift_us = arrived_us - said_s * 1e6
         if self._shift_us is None or abs(shift_us - self._shift_us) > RESYNC_US:
             self._shift_us = shift_us

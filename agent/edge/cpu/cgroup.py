@@ -15,7 +15,7 @@ from typing import Protocol
 from agent.edge.cpu.values import CpuBoard, Unusable
 
 LEAF = "agent"
-"""The group of the agent's own process, beside those of its workers."""
+"""Name of the group of the agent's own process, beside those of its workers."""
 PERIOD_US = 100_000
 PERIOD_US_MAX = 1_000_000
 QUOTA_US_MIN = 1_000
@@ -25,7 +25,7 @@ WEIGHT_PER_CORE = 100
 
 
 class Tree(Protocol):
-    """One version's files."""
+    """The files of one version."""
 
     def make(self, job: str) -> Path: ...
 
@@ -35,7 +35,7 @@ class Tree(Protocol):
 
 
 class Cgroups:
-    """Workers in groups of their own, with quota and weight. The kernel does all the rest."""
+    """Workers in groups of their own, with quota and weight. The kernel does the rest."""
 
     def __init__(self, name: str, tree: Tree, *, limits_memory: bool) -> None:
         self.name = name
@@ -55,20 +55,20 @@ class Cgroups:
             self._tree.write_limit(self._groups[job], cores)
 
     def set_busy(self, job: str, is_busy: bool) -> None:
-        """The kernel needs no reminder."""
+        """Do nothing: the kernel needs no reminder."""
 
     def count_oom_kills(self, job: str) -> int:
         return self._tree.count_oom_kills(self._groups[job]) if job in self._groups else 0
 
     def close(self) -> None:
-        """Groups that still hold a process stay: systemd removes them with the unit's."""
+        """Remove the groups. One that still holds a process stays: systemd removes it with the unit's."""
         for group in self._groups.values():
             with contextlib.suppress(OSError):
                 group.rmdir()
 
 
 def compute_quota_us(cores: float) -> tuple[int, int]:
-    """Quota and period in microseconds: `cores` may be below what a quota in the usual period can say."""
+    """Return quota and period in microseconds: `cores` may be too few for a quota in the usual period."""
     period = PERIOD_US if cores * PERIOD_US >= QUOTA_US_MIN else PERIOD_US_MAX
     return max(QUOTA_US_MIN, round(cores * period)), period
 
@@ -99,7 +99,7 @@ class _Version2:
 
 
 def open_cgroup2(board: CpuBoard) -> Cgroups:
-    """The agent's own group of version 2, made a subtree. Raises Unusable."""
+    """Return the agent's own group of version 2, made into a subtree. Raises Unusable."""
     root = board.cgroup_root
     if not (root / "cgroup.controllers").is_file():
         raise Unusable("version 2 is not mounted")
@@ -111,7 +111,7 @@ def open_cgroup2(board: CpuBoard) -> Cgroups:
         controllers = (base / "cgroup.controllers").read_text().split()
         if "cpu" not in controllers:
             raise Unusable(f"no cpu controller in {own}")
-        if (base / "cgroup.events").exists():  # only the root has none, and it may hold processes beside groups
+        if (base / "cgroup.events").exists():  # only the root has none, and it may hold processes as well as groups
             _move_into_leaf(base, board)
         (base / "cgroup.subtree_control").write_text("+cpu")
         has_memory = "memory" in controllers
@@ -123,7 +123,7 @@ def open_cgroup2(board: CpuBoard) -> Cgroups:
 
 
 def _move_into_leaf(base: Path, board: CpuBoard) -> None:
-    """Processes of others in the group mean that it is a login session's or a container's, and not ours."""
+    """Raise Unusable if the group holds others' processes: it is then a login session's or a container's."""
     inside = {int(pid) for pid in (base / "cgroup.procs").read_text().split()}
     if strangers := inside - board.own_pids - {os.getpid()}:
         raise Unusable(f"the group is not the agent's alone: it holds process {min(strangers)}")
@@ -146,7 +146,7 @@ class _Version1:
     def write_limit(self, group: Path, cores: float) -> None:
         whole = cores >= self._board.cores
         quota, period = compute_quota_us(cores)
-        (group / "cpu.cfs_quota_us").write_text("-1")  # a period that is too short for the old quota is refused
+        (group / "cpu.cfs_quota_us").write_text("-1")  # the kernel refuses a period that is too short for the old quota
         (group / "cpu.cfs_period_us").write_text(str(period))
         (group / "cpu.cfs_quota_us").write_text(str(-1 if whole else quota))
         (group / "cpu.shares").write_text(str(max(2, min(262_144, round(cores * self._board.weight_per_core)))))
@@ -155,7 +155,7 @@ class _Version1:
         return 0
 
     def remove_leftovers(self) -> None:
-        """Groups of agents that were killed: an empty one can be removed by anybody who may make one."""
+        """Remove groups of agents that were killed: whoever may create a group may remove an empty one."""
         for group in self._base.glob("flchain-*-*"):
             owner = group.name.split("-")[1]
             if not (self._board.proc_root / owner).exists():
@@ -164,13 +164,13 @@ class _Version1:
 
 
 def open_cgroup1(board: CpuBoard) -> Cgroups:
-    """The agent's own group of version 1's CPU controller. Raises Unusable."""
+    """Return the agent's own group of version 1's CPU controller. Raises Unusable."""
     root = next((path for name in ("cpu", "cpu,cpuacct") if (path := board.cgroup_root / name).is_dir()), None)
     if root is None or not (root / "cgroup.procs").exists():
         raise Unusable("version 1 with a cpu controller is not mounted")
     base = root / read_own_group(board, "cpu").lstrip("/")
     if not (base / "cpu.cfs_quota_us").exists():
-        raise Unusable("the cpu controller knows no quota")
+        raise Unusable("the cpu controller has no quota")
     tree = _Version1(base, board)
     tree.remove_leftovers()
     try:
@@ -181,7 +181,7 @@ def open_cgroup1(board: CpuBoard) -> Cgroups:
 
 
 def read_own_group(board: CpuBoard, controller: str) -> str:
-    """The path below the mount point; the line of version 2 has no controllers. Raises Unusable."""
+    """Return the path below the mount point; version 2's line names no controllers. Raises Unusable."""
     try:
         lines = (board.proc_root / "self" / "cgroup").read_text().splitlines()
     except OSError as error:

@@ -1,7 +1,7 @@
-"""How much CPU a worker gets: one interface, and behind it the mechanism that works on this board.
+"""Control how much CPU a worker gets: one interface, and behind it the mechanism that works on this board.
 
-A share is of the board's whole CPU: 1.0 is all cores together. So a job of one thread can use at most 1 / cores of it,
-whatever it is given (`[cpu] threads`). A share is a cap, and among workers that want more than there is, a weight.
+A share is of the board's whole CPU: 1.0 is all cores together. So a job with one thread can use at most 1 / cores of
+it, whatever it is given (`[cpu] threads`). A share is a cap, and among workers that want more than there is, a weight.
 Share 0 stops the process where it stands; its work is kept.
 """
 
@@ -49,7 +49,7 @@ MECHANISMS: dict[str, Callable[[CpuBoard], Mechanism]] = {
     "duty-cycle": DutyCycle,
     "none": lambda board: Unlimited(),
 }
-"""By name, the best first. Each raises Unusable, with a reason, where it does not work."""
+"""By name, best first. Each raises Unusable, with a reason, where it does not work."""
 
 
 class CpuControl:
@@ -63,18 +63,18 @@ class CpuControl:
         self._shares: dict[str, float] = {}
 
     def attach(self, job: str, pid: int) -> None:
-        """A new process does the job from now on, under the share that the job has. Raises OSError."""
+        """Put a new process in charge of the job, under the job's share. Raises OSError."""
         self.mechanism.attach(job, pid)
         self._pids[job] = pid
         self._apply(job)
 
     def detach(self, job: str) -> None:
-        """The process has ended; the job keeps its share."""
+        """Note that the process has ended; the job keeps its share."""
         if self._pids.pop(job, None) is not None:
             self.mechanism.detach(job)
 
     def set_share(self, job: str, share: float) -> None:
-        """Of the whole CPU, 0 to 1. Raises OSError."""
+        """Set a job's share of the whole CPU, 0 to 1. Raises OSError."""
         self._shares[job] = share
         if job in self._pids:
             self._apply(job)
@@ -89,15 +89,15 @@ class CpuControl:
             self.mechanism.limit(job, 0.0)
 
     def get_cores(self, job: str) -> float:
-        """What its share comes to, in cores."""
+        """Return its share in cores."""
         return self._shares.get(job, 1.0) * self.cores
 
     def set_busy(self, job: str, is_busy: bool) -> None:
-        """Whether the job has work."""
+        """Say whether the job has work."""
         self.mechanism.set_busy(job, is_busy)
 
     def announce(self) -> None:
-        """Say once what enforces shares here, and why not something better."""
+        """Log once what enforces shares here, and why nothing better does."""
         log.info("cpu enforcement: %s", self.mechanism.name, extra={**self._reasons, "cores": self.cores})
 
     def close(self) -> None:
@@ -109,9 +109,9 @@ class CpuControl:
 
 
 def open_cpu_control(mechanism: str, board: CpuBoard) -> CpuControl:
-    """With the mechanism of this name, or for "auto" with the first that works. Raises ConfigError."""
+    """Return the control with the mechanism of this name; "auto" takes the first that works. Raises ConfigError."""
     if mechanism != AUTO and mechanism not in MECHANISMS:
-        raise ConfigError((f"[cpu] mechanism: {mechanism!r} is none of: {', '.join((AUTO, *MECHANISMS))}",))
+        raise ConfigError((f"[cpu] mechanism: {mechanism!r} is not one of:  {', '.join((AUTO, *MECHANISMS))}",))
     reasons: dict[str, str] = {}
     for name in MECHANISMS if mechanism == AUTO else (mechanism,):
         try:
@@ -124,5 +124,5 @@ def open_cpu_control(mechanism: str, board: CpuBoard) -> CpuControl:
 
 
 def count_cores() -> int:
-    """Those that this process may run on."""
+    """Return how many cores this process may run on."""
     return len(os.sched_getaffinity(0))

@@ -1,7 +1,7 @@
-"""CPU shares without control groups: a worker is stopped and continued so that the CPU time it takes is its share.
+"""CPU shares without control groups: stop and continue a worker so that its CPU time matches its share.
 
-A controller and no fixed slices: it reads the CPU time that the process has taken (the kernel's clock of that process,
-in nanoseconds) and pays out credit as time goes by. What a late tick lets through is taken back by the next ones.
+It is a controller without fixed slices: it reads the CPU time of the process (the kernel's clock of that process, in
+nanoseconds) and grants credit as time goes by. What a late tick lets through, the next ones take back.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from agent.edge.cpu.values import CpuBoard, send
 
 CREDIT_S_MAX = 0.1
-"""CPU seconds that a worker may be owed: what it did not take in time, because others ran, is lost to it."""
+"""Most CPU seconds that a worker may be owed: time beyond, that it did not use because others ran, is lost."""
 RESUME_S = 0.02
-"""CPU seconds of credit from which a stopped worker goes on: shorter slices cost more than they smooth."""
+"""CPU seconds of credit at which a stopped worker continues: shorter slices cost more than they smooth."""
 TICK_S_MIN, TICK_S_MAX = 0.005, 0.5
 
 
@@ -29,7 +29,7 @@ class Budget:
     is_running: bool = True
 
     def process_tick(self, elapsed_s: float, used_s: float, cores_max: int) -> float:
-        """After `elapsed_s` of time and `used_s` of CPU: sets `is_running`; returns the seconds until the next tick."""
+        """Account for `elapsed_s` of time and `used_s` of CPU: set `is_running`, return seconds until the next tick."""
         self.credit_s = min(self.credit_s + self.cores * elapsed_s - used_s, CREDIT_S_MAX)
         self.is_running = self.credit_s > 0 if self.is_running else self.credit_s >= RESUME_S
         if self.is_running:  # when the credit would be spent if it took all cores
@@ -48,7 +48,7 @@ class _Job:
 
 
 class DutyCycle:
-    """A timer of the event loop for each job that has work, and a share between nothing and everything."""
+    """One timer of the event loop for each job that has work and a share between 0 and 1."""
 
     name = "duty-cycle"
     limits_memory = False
@@ -68,7 +68,7 @@ class DutyCycle:
     def limit(self, job: str, cores: float) -> None:
         known = self._jobs[job]
         known.budget.cores = cores
-        known.budget.is_running = True  # who set the limit has continued the process
+        known.budget.is_running = True  # whoever set the limit has continued the process
         self._start(known)
 
     def set_busy(self, job: str, is_busy: bool) -> None:
@@ -88,7 +88,7 @@ class DutyCycle:
             self.detach(job)
 
     def _start(self, job: _Job) -> None:
-        """See to it that somebody counts, if it needs counting."""
+        """Make sure that the job's timer runs if it is needed."""
         if not job.is_busy or not 0 < job.budget.cores < self._cores:
             self._stop(job)
         elif job.timer is None:
@@ -111,7 +111,7 @@ class DutyCycle:
 
 
 def read_cpu_s(pid: int) -> float:
-    """CPU seconds that all threads of a process have taken; 0 if it is gone.
+    """Return the CPU seconds of all threads of a process; 0 if it is gone.
 
     The clock's number is made as clock_getcpuclockid(3) makes it: the kernel's interface, which Python does not offer.
     """

@@ -1,4 +1,4 @@
-"""What could enforce shares of the CPU here: looks at the files that the mechanisms would write, and writes none."""
+"""Find what could enforce CPU shares here: check the files that the mechanisms would write, without writing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from agent.edge.cpu.values import CpuBoard, Unusable
 
 
 def probe(board: CpuBoard) -> dict[str, str]:
-    """By mechanism, the best first: why it would not work for a process like this one; empty if it would."""
+    """Return for each mechanism, best first, why it would not work for a process like this one; empty if it would."""
     return {"cgroup2": _attempt_version2(board), "cgroup1": _attempt_version1(board), "duty-cycle": ""}
 
 
@@ -36,5 +36,5 @@ def _attempt_version1(board: CpuBoard) -> str:
     except Unusable as error:
         return str(error)
     if not (base / "cpu.cfs_quota_us").exists():
-        return "the cpu controller knows no quota"
+        return "the cpu controller has no quota"
     return "" if os.access(base, os.W_OK) else f"no group can be made in {base}"

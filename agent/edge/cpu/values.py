@@ -1,4 +1,4 @@
-"""What the mechanisms of CPU control share: the board they work on, and their interface."""
+"""What all mechanisms of CPU control use: the board, and their common interface."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class Unusable(Exception):
 
 @dataclass(frozen=True)
 class CpuBoard:
-    """Where the kernel shows itself, and what there is to share."""
+    """Where the kernel's files are, and what there is to share."""
 
     cores: int
     memory_bytes_max: int = 0
-    """Of each job; 0 is no limit."""
+    """Memory limit of each job; 0 is none."""
     weight_per_core: int = 1024
-    """What a whole core weighs against processes outside, in units of cpu.shares: 1024 is any process's weight."""
+    """Weight of a whole core against processes outside, in units of cpu.shares: 1024 is any process's weight."""
     cgroup_root: Path = Path("/sys/fs/cgroup")
     proc_root: Path = Path("/proc")
     own_pids: frozenset[int] = frozenset()
-    """The agent's workers that run already."""
+    """Process ids of workers that run already."""
 
 
 class Mechanism(Protocol):
@@ -37,28 +37,28 @@ class Mechanism(Protocol):
 
     @property
     def limits_memory(self) -> bool:
-        """Whether `memory_bytes_max` is enforced here, and need not be by the process itself."""
+        """True if `memory_bytes_max` is enforced here, so that the process itself need not enforce it."""
 
     def attach(self, job: str, pid: int) -> None:
-        """Take a new process on; `limit` follows at once. Raises OSError."""
+        """Take in a new process; `limit` follows at once. Raises OSError."""
 
     def detach(self, job: str) -> None:
-        """The process has ended."""
+        """Note that the process has ended."""
 
     def limit(self, job: str, cores: float) -> None:
-        """From now on at most so many cores; 0 if the process is held for now, which is not the mechanism's work."""
+        """Allow at most this many cores from now on; 0 if the process is held, which others see to."""
 
     def set_busy(self, job: str, is_busy: bool) -> None:
-        """Whether the job has work: an idle one needs no attention."""
+        """Say whether the job has work: an idle one needs no attention."""
 
     def count_oom_kills(self, job: str) -> int:
-        """How often the kernel has killed this job's processes for their memory; 0 if nobody knows."""
+        """Return how often the kernel has killed this job's processes for their memory; 0 if unknown."""
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Remove everything that the mechanism has made."""
 
 
 def send(pid: int, number: signal.Signals) -> None:
-    """A signal to a process that may be gone."""
+    """Send a signal to a process that may be gone."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)

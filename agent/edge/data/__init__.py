@@ -1,1 +1,1 @@
-"""The device's data set: recordings, the ring of samples from sensors, and what is in it."""
+"""The device's data set: the ring of samples from sensors, and the examples made of it."""

@@ -1,4 +1,4 @@
-"""The dataset card: what the sensors gave, how they do, and what a round could use of it now."""
+"""The dataset card: what the sensors have delivered, their state, and what a round could use of it now."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ TOTALS = "SELECT COUNT(*) AS blocks, COALESCE(SUM(samples), 0) AS samples, COALE
 
 
 def build_card(settings: DataSettings, input_shape: tuple[int, ...] | None, classes: int | None) -> Card:
-    """Everything as JSON values. Without a model (None) as many classes as occur. Raises ConfigError, LedgerCorrupt."""
+    """Return the card as JSON values. Without a model (None) it has as many classes as occur.
+
+    Raises ConfigError, LedgerCorrupt.
+    """
     started_s = time.monotonic()
     dataset = settings.dataset
     with open_ring(settings.data_dir / RING_FILE) as db:
@@ -54,7 +57,7 @@ def build_card(settings: DataSettings, input_shape: tuple[int, ...] | None, clas
 
 
 def _date_row(row: Card, boots: list[Boot]) -> None:
-    """An age in place of a boot and an instant."""
+    """Replace a boot and an instant by an age."""
     moment_us = row.pop("seen_us") if "seen_us" in row else row.pop("time_us")
     number = row.pop("boot")
     boot = next((boot for boot in boots if boot.number == number), None)
@@ -62,7 +65,7 @@ def _date_row(row: Card, boots: list[Boot]) -> None:
 
 
 def _describe_channel(name: str, content: RingContent, boots: list[Boot], gap_max_s: float) -> Card:
-    """Of the newest SAMPLES_READ_MAX samples."""
+    """Return rates, gaps and means of the newest SAMPLES_READ_MAX samples."""
     pieces: list[tuple[int, Series]] = [
         (n, found[name]) for n, found in sorted(content.series.items()) if name in found
     ]
@@ -91,7 +94,7 @@ def _describe_channel(name: str, content: RingContent, boots: list[Boot], gap_ma
 
 
 def _to_date(boot: Boot, time_us: int) -> str | None:
-    """As ISO 8601; None if the wall clock was beyond what dates go to."""
+    """Return ISO 8601; None if the wall clock was beyond the range of dates."""
     try:
         return datetime.fromtimestamp(boot.to_wall(time_us) / 1e6, UTC).isoformat(timespec="seconds")
     except (OverflowError, ValueError, OSError):
@@ -101,7 +104,7 @@ def _to_date(boot: Boot, time_us: int) -> str | None:
 def _describe_dataset(
     settings: DataSettings, content: RingContent, input_shape: tuple[int, ...] | None, classes: int | None
 ) -> Card | None:
-    """Windows by class, or None where [dataset] names no channels."""
+    """Return the windows by class, or None if [dataset] names no channels."""
     dataset = settings.dataset
     if not dataset.channels:
         return None
@@ -124,9 +127,9 @@ def _describe_dataset(
 
 
 def format_card(card: Card) -> str:
-    """For people."""
+    """Return the card as text for people."""
     ring = card["ring"]
-    clock = "set by a time server, or vouched for" if card["clock_trusted"] else "nobody vouches for the wall clock"
+    clock = "set by a time server, or trusted" if card["clock_trusted"] else "not set by a time server"
     size = f"{ring['bytes'] / 1e6:.1f} MB in {ring['blocks']} blocks, {ring['boots']} boots"
     lines = [f"ring      {ring['path']}", f"          {ring['samples']} samples, {size}", f"clock     {clock}", ""]
     lines += [*_format_sources(card["sources"]), "", *_format_channels(card["channels"]), ""]

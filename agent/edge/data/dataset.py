@@ -1,4 +1,4 @@
-"""What the model learns from: windows of the ring of samples, or the file of examples. Read only, anew each round."""
+"""Load what the model trains on: windows of the ring of samples, or the file of examples. Read again each round."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ from flchain.base.frozen import replace
 from flchain_edge.model.model_files import Examples, NoWindows, load_part
 
 GRID_POINTS_MAX = 500_000
-"""Of one boot, the newest: 2.8 hours at 50 Hz."""
+"""Most grid points of one boot that are used, the newest: 2.8 hours at 50 Hz."""
 PARTS = {"train": TRAIN, "holdout": HOLD_OUT}
 
 
 class DataSettings(Protocol):
-    """What is needed of the agent's settings, so that a child process can be given just this."""
+    """The part of the agent's settings that loading needs: a child process is given no more."""
 
     @property
     def examples(self) -> Path: ...
@@ -61,19 +61,19 @@ class DataSettings(Protocol):
 
 @dataclass(frozen=True)
 class DataSource:
-    """The same as plain values, for a child process: see `encode_source`."""
+    """The same as plain values for a child process, see `encode_source`."""
 
     examples: Path
     data_dir: Path
     dataset: DatasetSettings
     holdout_percent: int = 0
-    """Scored on and never trained on; 0 on a device that does not mine."""
+    """Percent that is scored on and never trained on; 0 on a device that does not mine."""
     trust_clock: bool = False
 
 
 @dataclass
 class Windows:
-    """All windows there are, oldest first, and what became of the others."""
+    """All usable windows, oldest first, and why the others are not."""
 
     x: npt.NDArray[np.float32]
     """(N, window, C), normalised."""
@@ -83,31 +83,31 @@ class Windows:
 
 
 def build_source(settings: DataSettings) -> DataSource:
-    """From the agent's settings."""
+    """Return the source that the agent's settings describe."""
     return DataSource(
         settings.examples, settings.data_dir, settings.dataset, settings.holdout_percent, settings.trust_clock
     )
 
 
 def encode_source(source: DataSource) -> dict[str, Any]:
-    """As values that JSON holds."""
+    """Return it as JSON values."""
     values: dict[str, Any] = msgspec.to_builtins(source, enc_hook=str)
     return values
 
 
 def decode_source(values: dict[str, Any]) -> DataSource:
-    """What `encode_source` was given. Raises ValueError."""
+    """Return what `encode_source` was given. Raises ValueError."""
     return msgspec.convert(values, DataSource, dec_hook=lambda kind, value: kind(value))
 
 
 def load_dataset(
     settings: DataSettings, input_shape: tuple[int, ...], classes: int, *, part: str = "train"
 ) -> Examples:
-    """Examples for a model of this input shape: x float32 (N, *input_shape), y int32 (N,) in 0..classes-1.
+    """Return examples for a model of this input shape: x float32 (N, *input_shape), y int32 (N,) in 0..classes-1.
 
-    Of the part "train" or "holdout", which share nothing (`selection.assign_parts`, `model_files.hold_out`). With
-    [dataset] channels they are windows of the ring, without them rows of the file `examples`. Raises ConfigError for
-    what no sample can mend, NoWindows (too few), LedgerCorrupt (a damaged ring).
+    The parts "train" and "holdout" share nothing (`selection.assign_parts`, `model_files.hold_out`). With [dataset]
+    channels they are windows of the ring, otherwise rows of the file `examples`. Raises ConfigError for what no further
+    sample can fix, NoWindows (too few), LedgerCorrupt (a damaged ring).
     """
     dataset = settings.dataset
     if not dataset.channels:
@@ -140,7 +140,7 @@ class _ModelShape:
 
 
 def find_model_problems(dataset: DatasetSettings, input_shape: tuple[int, ...], classes: int) -> tuple[str, ...]:
-    """What in [dataset] does not go with a model."""
+    """Return what in [dataset] does not fit the model."""
     problems = []
     if not fits_model(dataset, input_shape):
         found = (dataset.window, len(dataset.channels))
@@ -155,7 +155,7 @@ def find_model_problems(dataset: DatasetSettings, input_shape: tuple[int, ...], 
 
 
 def build_windows(settings: DataSettings, content: RingContent, classes: int, *, part: int = TRAIN) -> Windows:
-    """All that a round may use: the newest windows_max at most, an equal share of each class (`select_newest`)."""
+    """Return all that a round may use: the newest windows_max, an equal share of each class (`select_newest`)."""
     dataset = settings.dataset
     counts = dict.fromkeys(("cut", "unlabelled", "mixed", "no_class", "hold_off", "other_part", "not_newest"), 0)
     cuts = []
@@ -184,7 +184,7 @@ def build_windows(settings: DataSettings, content: RingContent, classes: int, *,
 
 @dataclass(frozen=True, eq=False)
 class _Cut:
-    """The windows of one boot: on which grid point each begins, when it begins and ends, its label; and the samples."""
+    """The windows of one boot: the grid point and time at which each begins, its end, its label; and the samples."""
 
     starts: npt.NDArray[np.int64]
     first_us: npt.NDArray[np.int64]
@@ -194,7 +194,7 @@ class _Cut:
 
 
 def _cut_boot(dataset: DatasetSettings, boot: Boot, series: dict[str, Series], classes: int) -> _Cut | None:
-    """None if a channel has nothing in this boot, or no window fits between the gaps."""
+    """Return the windows, or None if a channel has no samples in this boot, or no window fits between the gaps."""
     shape = Shape(dataset.rate_hz, dataset.window, dataset.step, round(dataset.gap_max_s * 1e6))
     needed = [*dataset.channels, *((dataset.label.channel,) if dataset.label.rule == "threshold" else ())]
     if any(channel not in series for channel in needed):
@@ -221,14 +221,14 @@ def _cut_boot(dataset: DatasetSettings, boot: Boot, series: dict[str, Series], c
 def _label_points(
     label: LabelSettings, boot: Boot, series: dict[str, Series], at_us: npt.NDArray[np.float64], classes: int
 ) -> Labels:
-    """The label at each point of the grid."""
+    """Return the label at each point of the grid."""
     if label.rule == "channel":
         said = series.get(label.channel)
         times, values = (said.times_us, said.values) if said else (np.empty(0, np.int64), np.empty(0))
         return hold_labels(times, values, at_us, round(label.hold_s * 1e6), classes)
     if boot.is_trusted:
         return _read_intervals(label.file, label.texts, boot, at_us)
-    # a date that nobody vouches for would put labels on the wrong hours
+    # an untrusted date would put labels on the wrong hours
     return np.full(len(at_us), UNLABELLED, np.int32)
 
 
@@ -259,7 +259,7 @@ def _get_parts(settings: DataSettings, boot: Boot, cut: _Cut) -> npt.NDArray[np.
 def _gather(
     dataset: DatasetSettings, cuts: list[tuple[_Cut, npt.NDArray[np.int64]]], chosen: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float32]:
-    """(N, window, C) of the chosen ones, normalised as the configuration says. Only their points are resampled."""
+    """Return (N, window, C) of the chosen windows, normalised as configured. Only their points are resampled."""
     x = np.empty((len(chosen), dataset.window, len(dataset.channels)), np.float32)
     offset = dataset.offset or (0.0,) * len(dataset.channels)
     scale = dataset.scale or (1.0,) * len(dataset.channels)

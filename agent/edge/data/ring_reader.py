@@ -1,4 +1,4 @@
-"""The ring, read by another process while the agent writes: changes nothing, reads a bounded number of samples."""
+"""Read the ring from another process while the agent writes: without changes, and a bounded number of samples."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from agent.sensing.timeline import Boot
 from flchain.base.errors import ConfigError, LedgerCorrupt
 
 SAMPLES_READ_MAX = 400_000
-"""Of one stream, the newest: 2.2 hours at 50 Hz, 13 MB of six channels."""
+"""Most samples that are read of one stream, the newest: 2.2 hours at 50 Hz, 13 MB for six channels."""
 BUSY_TIMEOUT_S = 5.0
 
 
 @dataclass
 class RingContent:
-    """What a read found. series: by boot number, then by full channel name."""
+    """What was read. series: by boot number, then by full channel name."""
 
     boots: dict[int, Boot] = field(default_factory=dict)
     series: dict[int, dict[str, Series]] = field(default_factory=dict)
@@ -36,12 +36,12 @@ class RingContent:
 
 @contextlib.contextmanager
 def open_ring(path: Path) -> Iterator[sqlite3.Connection]:
-    """A read-only connection. Raises ConfigError if there is no ring, or none that this program can read."""
+    """Yield a read-only connection. Raises ConfigError if there is no ring, or none that this program can read."""
     if not path.is_file():
-        raise ConfigError((f"samples {path}: no such file yet; the agent makes it when it runs with [[sensors]]",))
+        raise ConfigError((f"samples {path}: no such file yet; the agent creates it when it runs with [[sensors]]",))
     try:
         with contextlib.closing(_connect(path)) as db:
-            db.execute("BEGIN")  # one state of the ring for all that follows
+            db.execute("BEGIN")  # everything below is read from one state of the ring
             yield db
     except sqlite3.DatabaseError as error:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
@@ -50,7 +50,7 @@ def open_ring(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    """Read only. What an agent that was killed has left half written is taken back first, which must write."""
+    """Open it read-only. A killed agent's half-written changes are rolled back first, which has to write."""
     for mode in ("ro", "rw", "ro"):
         db = sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}", uri=True, timeout=BUSY_TIMEOUT_S)
         try:
@@ -66,17 +66,17 @@ def _connect(path: Path) -> sqlite3.Connection:
             if mode == "ro":
                 return db
             db.close()
-    raise sqlite3.OperationalError("what a killed program has left half written cannot be taken back here")
+    raise sqlite3.OperationalError("half-written changes of a killed program cannot be rolled back here")
 
 
 def read_boots(db: sqlite3.Connection) -> list[Boot]:
-    """In order; the present one last."""
+    """Return the boots in order, the present one last."""
     query = "SELECT id, key, offset_us, is_trusted, first_us, last_us FROM boots ORDER BY id"
     return [Boot(n, key, off, bool(trust), first, last) for n, key, off, trust, first, last in db.execute(query)]
 
 
 def list_channels(db: sqlite3.Connection) -> list[str]:
-    """All that the ring holds, as "source.channel", sorted."""
+    """Return all channels of the ring as "source.channel", sorted."""
     rows = db.execute("SELECT source, channels FROM streams").fetchall()
     return sorted({f"{source}.{name}" for source, text in rows for name, _ in json.loads(text)})
 
@@ -88,7 +88,7 @@ def read_channels(
     *,
     with_nan: Sequence[str] = (),
 ) -> RingContent:
-    """The newest samples of the given channels ("source.channel"), each boot's apart; NaN only in those of with_nan."""
+    """Return the newest samples of the channels ("source.channel") by boot; NaN only in those of with_nan."""
     content = RingContent(boots={boot.number: boot for boot in read_boots(db)})
     pieces: dict[tuple[int, str], list[Series]] = {}
     wanted = [split_channel(name) for name in channels]
@@ -117,13 +117,13 @@ def read_channels(
 
 
 _Block = tuple[npt.NDArray[np.int64], list[Values]]
-"""Times, and a column for each channel."""
+"""Return times, and a column for each channel."""
 
 
 def _read_blocks(
     db: sqlite3.Connection, stream: int, units: list[str], samples_max: int, content: RingContent
 ) -> Iterator[tuple[int, _Block]]:
-    """Newest first, until samples_max are read; a damaged block is counted and left out."""
+    """Yield blocks, newest first, until samples_max are read; count and skip damaged ones."""
     count = 0
     query = "SELECT boot, samples, data FROM blocks WHERE stream = ? ORDER BY id DESC"
     for boot, samples, data in db.execute(query, (stream,)):
@@ -139,7 +139,7 @@ def _read_blocks(
 
 
 def read_rows(db: sqlite3.Connection, query: str) -> list[dict[str, Any]]:
-    """Rows by column name, for the dataset card."""
+    """Return rows by column name, for the dataset card."""
     cursor = db.execute(query)
     names = [column[0] for column in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor]

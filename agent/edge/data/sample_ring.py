@@ -1,8 +1,8 @@
-"""The ring of samples: SQLite, a database of its own, written in batches, bounded by age, samples and bytes.
+"""The ring of samples: an SQLite database of its own, written in batches, bounded by age, samples and bytes.
 
-What is lost when: a power cut loses what came since the last flush; a full disk loses the oldest first, in the database
-and then in memory, and says so once; a damaged file is put aside and a new one begun, since samples come again and the
-agent's own database does not.
+What can be lost: a power cut loses the samples since the last flush; a full disk loses the oldest first, in the
+database and then in memory, and logs it once; a damaged file is moved aside and a new one begun, since samples come
+again, unlike the agent's own database.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from flchain_edge.storage.sqlite import DiskFailed, StoreFull, open_database, st
 log = logging.getLogger("agent.samples")
 
 BUFFERED_SAMPLES_MAX = 100_000
-"""Samples that wait for the next flush. When full, the oldest is dropped and counted: 30 s at 3,000 a second."""
+"""Samples that wait for the next flush: 30 s at 3,000 a second. When full, the oldest is dropped and counted."""
 STREAMS_MAX = 256
-"""Combinations of source and channels; a peer that invents names without end fills no disk."""
+"""Combinations of source and channels: a peer that keeps inventing names cannot fill the disk."""
 NOTES_MAX = 1000
 DELETED_BLOCKS_MAX = 2000
-"""At one flush, so that it stays short; what is still too much goes at the next."""
+"""Blocks deleted at one flush, which keeps it short; the next flush deletes more."""
 JOURNAL_BYTES_MIN = 512 * 1024
-"""Kept for the journal, so that a full disk has room for the deletion that makes room."""
+"""Reserved for the journal, so that a full disk has room for the deletion that makes room."""
 MAKE_ROOM_SHARE = 20
-"""One in so many blocks is dropped when the disk is full."""
+"""This fraction of the blocks is dropped when the disk is full: one in this many."""
 DAY_US = 86_400_000_000
 
 
 @dataclass
 class SourceHealth:
-    """How one source does; kept in the ring, so that `flchain-agent data` can tell while the agent runs."""
+    """The state of one source; stored in the ring, so that `flchain-agent data` can show it while the agent runs."""
 
     name: str
     kind: str
@@ -58,12 +58,12 @@ class SourceHealth:
     dropped: int = 0
     failures: int = 0
     seen_us: int = 0
-    """Its newest sample, by the boot clock; 0: none since the agent was started."""
+    """When its newest sample was taken, by the boot clock; 0: none since the agent was started."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What the clocks say, and whether somebody vouches for the wall's."""
+    """What the clocks show, and whether the wall clock is trusted."""
 
     boot_key: str
     now_us: int
@@ -76,7 +76,7 @@ Stream = tuple[str, tuple[tuple[str, str], ...]]
 
 
 class SampleRing:
-    """Takes samples at any time and writes them at `flush`. One owner, on one loop."""
+    """Takes samples at any time, and writes them at `flush`. One owner, on one loop."""
 
     def __init__(self, db: aiosqlite.Connection, path: Path, settings: SampleSettings) -> None:
         self._db = db
@@ -90,21 +90,21 @@ class SampleRing:
         self._said: set[str] = set()
         self._lock = asyncio.Lock()
         self.dropped = 0
-        """Samples lost for want of room, in memory or of streams, since the start."""
+        """Samples lost for lack of room, in memory or among streams, since the start."""
 
     @classmethod
     async def open(cls, path: Path, settings: SampleSettings, moment: Moment) -> SampleRing:
-        """Open or create; a damaged file goes aside. Raises ConfigError, StoreFull or DiskFailed."""
+        """Open or create it; move a damaged file aside. Raises ConfigError, StoreFull or DiskFailed."""
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             return await cls._open(path, settings, moment)
         except LedgerCorrupt as error:
             if Path(f"{path}.damaged-1").exists():
                 remove_database(path)
-                log.error("the samples are damaged again: begun anew", extra={"fault": error.what})
+                log.error("the samples are damaged again: starting a new file", extra={"fault": error.what})
             else:
                 aside = move_aside(path)
-                log.error("the samples are damaged: begun anew", extra={"fault": error.what, "kept": aside})
+                log.error("the samples are damaged: starting a new file", extra={"fault": error.what, "kept": aside})
             return await cls._open(path, settings, moment)
 
     @classmethod
@@ -127,7 +127,7 @@ class SampleRing:
         return ring
 
     async def _load(self, moment: Moment) -> None:
-        async with transaction(self._db):  # what the last of their samples has left behind
+        async with transaction(self._db):  # streams whose last samples are gone
             await self._db.execute("DELETE FROM streams WHERE id NOT IN (SELECT stream FROM blocks)")
             await self._db.execute(
                 "DELETE FROM boots WHERE id < (SELECT MAX(id) FROM boots) AND id < (SELECT MIN(boot) FROM blocks)"
@@ -152,7 +152,7 @@ class SampleRing:
                 await self._db.execute("INSERT INTO boots VALUES (?, ?, ?, ?, ?, ?)", _to_row(boot))
 
     async def get_newest_us(self) -> dict[str, int]:
-        """By source: its newest sample of this boot."""
+        """Return each source's newest sample of this boot."""
         query = (
             "SELECT source, MAX(last_us) FROM blocks JOIN streams ON streams.id = blocks.stream"
             " WHERE boot = ? GROUP BY source"
@@ -162,14 +162,14 @@ class SampleRing:
                 return {source: last_us async for source, last_us in cursor}
 
     def add(self, sample: Sample) -> None:
-        """Take a sample; the oldest that waits is dropped if BUFFERED_SAMPLES_MAX do."""
+        """Take a sample; if BUFFERED_SAMPLES_MAX wait already, drop the oldest."""
         if len(self._buffer) >= BUFFERED_SAMPLES_MAX:
             self._buffer.popleft()
-            self._lose(1, "samples dropped: more than memory holds until the next write")
+            self._lose(1, "samples dropped: too many arrived before the next write")
         self._buffer.append(sample)
 
     def note(self, kind: str, detail: str) -> None:
-        """Remember an event for the dataset card."""
+        """Record an event for the dataset card."""
         self._notes.append((kind, detail[:300]))
 
     def _lose(self, count: int, why: str) -> None:
@@ -180,7 +180,7 @@ class SampleRing:
             log.warning(why)
 
     async def flush(self, moment: Moment, health: Iterable[SourceHealth] = ()) -> bool:
-        """Write what waits, drop what is too old or too much; False if the disk took nothing (it stays in memory)."""
+        """Write what waits, delete what is too old or too much. Return False if the disk refused; samples then stay."""
         async with self._lock:
             taken = list(itertools.islice(self._buffer, BUFFERED_SAMPLES_MAX))
             boot, jump_us = process_clock(self._boots[-1], moment.now_us, moment.wall_us, moment.is_trusted)
@@ -197,14 +197,14 @@ class SampleRing:
             except (StoreFull, DiskFailed) as error:
                 if "disk" not in self._said:
                     self._said.add("disk")
-                    log.error("samples cannot be written; they wait in memory", extra={"fault": str(error)})
+                    log.error("samples cannot be written; they are kept in memory", extra={"fault": str(error)})
                 return False
             if "disk" in self._said:
-                log.info("samples are written again", extra={"lost": self.dropped})
+                log.info("samples can be written again", extra={"lost": self.dropped})
                 self.note("disk", f"samples could not be written for a while; {self.dropped} lost in all")
                 self._said.clear()
             for sample in taken:
-                # what `add` dropped meanwhile were the first of these; they are written after all
+                # `add` has counted the first of these as dropped; they are written after all
                 if self._buffer and self._buffer[0] is sample:
                     self._buffer.popleft()
             return True
@@ -253,7 +253,7 @@ class SampleRing:
     async def _drop_old(self, db: aiosqlite.Connection, rows: int, size: int) -> tuple[int, int]:
         """Delete the oldest blocks while there are too many samples or bytes, and those that are too old.
 
-        The oldest are those that were written first: no clock is asked for that.
+        The oldest are those that were written first: no clock decides that.
         """
         limits = self._settings
         cutoffs = {
@@ -276,7 +276,7 @@ class SampleRing:
         return dropped_rows, dropped_bytes
 
     async def _make_room(self) -> None:
-        """The disk is full: drop the oldest blocks, whose pages the next write can use."""
+        """Drop the oldest blocks of a full disk; the next write can use their pages."""
         async with transaction(self._db) as db:
             async with db.execute("SELECT COUNT(*) FROM blocks") as cursor:
                 row = await cursor.fetchone()
@@ -288,21 +288,21 @@ class SampleRing:
         self._rows -= sum(samples for _, samples, _ in doomed)
         self._bytes -= sum(size for _, _, size in doomed)
         if doomed:
-            self._lose(sum(samples for _, samples, _ in doomed), "the disk is full: the oldest samples make room")
+            self._lose(sum(samples for _, samples, _ in doomed), "the disk is full: the oldest samples are dropped")
 
     @property
     def waiting(self) -> int:
-        """Samples in memory."""
+        """How many samples are in memory."""
         return len(self._buffer)
 
     @property
     def rows(self) -> int:
-        """Samples on disk."""
+        """How many samples are on the disk."""
         return self._rows
 
     @property
     def boot(self) -> Boot:
-        """The present one."""
+        """The present boot."""
         return self._boots[-1]
 
     async def close(self) -> None:
@@ -311,8 +311,8 @@ class SampleRing:
 
 
 def _reserve_journal(path: Path) -> None:
-    """Make the journal JOURNAL_BYTES_MIN long while nothing is in it: SQLite reads no further than it has written."""
-    with contextlib.suppress(OSError):  # a disk that is full already, or a file system that cannot reserve
+    """Extend the empty journal to JOURNAL_BYTES_MIN: SQLite reads no further than it has written."""
+    with contextlib.suppress(OSError):  # the disk is full already, or its file system cannot reserve space
         descriptor = os.open(f"{path}-journal", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             os.posix_fallocate(descriptor, 0, JOURNAL_BYTES_MIN)
@@ -325,7 +325,7 @@ def _to_row(boot: Boot) -> tuple[object, ...]:
 
 
 def _group(samples: Iterable[Sample]) -> dict[Stream, list[Sample]]:
-    """By source and set of channels, each in order of time."""
+    """Group samples by source and set of channels, each in order of time."""
     groups: dict[Stream, list[Sample]] = {}
     for sample in samples:
         stream = (sample.source, tuple((name, sample.units.get(name, "")) for name in sorted(sample.values)))

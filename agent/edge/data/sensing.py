@@ -1,6 +1,6 @@
-"""The sensors of a running agent: one task for each source, one ring, and a flush now and then.
+"""The sensors of a running agent: one task for each source, one ring, and periodic flushes.
 
-Nothing here talks to the chain, and nothing it takes is published: samples go to the ring and nowhere else.
+Nothing here talks to the chain, and no sample is published: samples go to the ring and nowhere else.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ log = logging.getLogger("agent.sensing")
 
 CHECK_S = 1.0
 STABLE_S = 10.0
-"""A source that ran for so long begins its back-off anew."""
+"""A source that ran for this long starts with the shortest back-off again."""
 
 
 class SourceTask:
-    """One source: run, and run again after a failure; what it says first and what changes is logged, no repetition."""
+    """One source, restarted after each failure. Its first state and each change are logged, without repetition."""
 
     def __init__(
         self, settings: SensorSettings, put: Callable[[Sample], None], clock: Clock, resume_us: int = 0
@@ -43,7 +43,7 @@ class SourceTask:
         self._failures_in_a_row = 0
 
     async def run(self) -> None:
-        """Until cancelled, or until the source has no more to give."""
+        """Run until cancelled, or until the source has ended."""
         loop = asyncio.get_running_loop()
         while True:
             started_s, before = loop.time(), self.health.samples
@@ -51,9 +51,9 @@ class SourceTask:
                 await self._read()
             except (SourceFailed, OSError, FlchainError) as error:
                 why = str(error) or type(error).__name__
-            except Exception as error:  # a fault of ours in one source must not end the others
+            except Exception as error:  # our fault in one source must not end the others
                 why = f"{type(error).__name__}: {error}"
-                log.error("a source failed by our fault", exc_info=error, extra={"source": self.health.name})
+                log.error("a source failed; this is a bug", exc_info=error, extra={"source": self.health.name})
             else:
                 self._change("ended", "")
                 return
@@ -76,7 +76,7 @@ class SourceTask:
                     self._change("running", "")
 
     def check_silence(self, now_us: int, since_us: int, silent_us: int) -> None:
-        """Call a source silent that should be running and gives nothing."""
+        """Mark a source silent that should be running and delivers nothing."""
         self.health.dropped = self.context.dropped
         last_us = max(self.health.seen_us, since_us)
         if self.health.state in ("starting", "running") and now_us - last_us > silent_us:
@@ -93,7 +93,7 @@ class SourceTask:
 
 
 class Sensing:
-    """All sources of the configuration, and their ring. With no [[sensors]] it does nothing."""
+    """All configured sources and their ring. Does nothing without [[sensors]]."""
 
     def __init__(
         self,
@@ -118,12 +118,12 @@ class Sensing:
 
     @property
     def ring(self) -> SampleRing | None:
-        """Where samples go; None before start and without sensors."""
+        """The ring; None before `start` and without sensors."""
         return self._ring
 
     @property
     def health(self) -> tuple[SourceHealth, ...]:
-        """Of each source, in the order of the configuration."""
+        """Health of each source, in the order of the configuration."""
         return tuple(source.health for source in self._sources)
 
     def describe(self) -> tuple[SensorStatus, ...]:
@@ -156,7 +156,7 @@ class Sensing:
         log.info("sensing", extra={"sources": len(self._sources), "samples": self._path})
 
     async def _keep(self, ring: SampleRing) -> None:
-        """Flush when it is time; one failed flush must not be the last."""
+        """Flush when it is due; go on after a failed flush."""
         loop = asyncio.get_running_loop()
         due_s = loop.time() + self._settings.flush_s
         while True:
@@ -169,10 +169,10 @@ class Sensing:
                 await self.flush(ring)
 
     async def flush(self, ring: SampleRing) -> None:
-        """Write now what waits."""
+        """Write what waits now."""
         try:
             await ring.flush(self._read_moment(), self.health)
-        except Exception as error:  # the ring's fault is not the agent's end
+        except Exception as error:  # a fault of the ring must not end the agent
             log.error("the samples could not be written", exc_info=error)
 
     def _read_moment(self) -> Moment:

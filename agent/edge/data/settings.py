@@ -1,4 +1,4 @@
-"""Sections [samples] and [dataset]: how much of the sensors is kept, and what a model is given of it."""
+"""Sections [samples] and [dataset]: how many samples are kept, and how a model's examples are made of them."""
 
 from __future__ import annotations
 
@@ -15,29 +15,31 @@ NORMALISATION_HELP = "one number for each channel; empty: "
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """What is kept of the sensors, in samples.db of the data folder."""
+    """Which samples are kept in samples.db of the data folder."""
 
     flush_s: int = field(
         default=30,
-        metadata={"min": 1, "max": 3600, "help": "seconds between two writes to the disk; a power cut loses as much"},
+        metadata={"min": 1, "max": 3600, "help": "seconds between two writes to the disk, and lost in a power cut"},
     )
     age_max_days: float = field(
-        default=30.0, metadata={"min": 0.001, "max": 3650.0, "help": "older samples are dropped"}
+        default=30.0, metadata={"min": 0.001, "max": 3650.0, "help": "older samples are deleted"}
     )
     rows_max: int = field(
-        default=50_000_000, metadata={"min": 1000, "max": 10_000_000_000, "help": "samples; beyond, the oldest go"}
+        default=50_000_000,
+        metadata={"min": 1000, "max": 10_000_000_000, "help": "samples; above, the oldest are deleted"},
     )
     megabytes_max: float = field(
-        default=512.0, metadata={"min": 0.1, "max": 1_000_000.0, "help": "of samples on disk; beyond, the oldest go"}
+        default=512.0,
+        metadata={"min": 0.1, "max": 1_000_000.0, "help": "on disk; above, the oldest are deleted"},
     )
     silent_s: float = field(
         default=60.0,
-        metadata={"min": 1.0, "max": 86400.0, "help": "a source that gives nothing for so long is called silent"},
+        metadata={"min": 1.0, "max": 86400.0, "help": "a source without samples for this long is reported as silent"},
     )
     trust_clock: bool = field(
         default=False,
         metadata={
-            "help": "the board keeps time without power (RTC); else only a clock that a time server has set counts"
+            "help": "the board has a battery-backed clock (RTC); false: only a clock set by a time server counts"
         },
     )
 
@@ -50,7 +52,7 @@ class LabelSettings:
         default="channel",
         metadata={
             "choices": LABEL_RULES,
-            "help": "channel: the last value said (a person, a button, an MQTT topic); intervals: a file; "
+            "help": "channel: the last value sent (a person, a button, an MQTT topic); intervals: a file; "
             "threshold: a channel's mean in the window",
         },
     )
@@ -58,7 +60,7 @@ class LabelSettings:
         default="", metadata={"help": "channel and threshold: SOURCE.CHANNEL", "example": "person.label"}
     )
     hold_s: float = field(
-        default=0.0, metadata={"min": 0.0, "max": 1e7, "help": "channel: a label holds so long; 0: until the next one"}
+        default=0.0, metadata={"min": 0.0, "max": 1e7, "help": "channel: how long a label holds; 0: until the next one"}
     )
     purity: float = field(
         default=1.0, metadata={"min": 0.51, "max": 1.0, "help": "share of a window that must have the same label"}
@@ -74,7 +76,7 @@ class LabelSettings:
 
 @dataclass(frozen=True)
 class DatasetSettings:
-    """Windows of the samples for the model; without channels the file `examples` is what it learns from."""
+    """Windows of the samples for the model; without channels it trains on the file `examples`."""
 
     channels: tuple[str, ...] = field(
         default=(),
@@ -84,9 +86,12 @@ class DatasetSettings:
         default=50.0, metadata={"min": 1e-4, "max": 10000.0, "help": "all channels are resampled to this"}
     )
     window: int = field(default=100, metadata={"min": 1, "max": 100_000, "help": "points of one example"})
-    step: int = field(default=100, metadata={"min": 1, "max": 100_000, "help": "points between the beginnings of two"})
+    step: int = field(
+        default=100,
+        metadata={"min": 1, "max": 100_000, "help": "points from one window's start to the next"},
+    )
     gap_max_s: float = field(
-        default=1.0, metadata={"min": 1e-4, "max": 1e6, "help": "no window spans a longer hole in any channel"}
+        default=1.0, metadata={"min": 1e-4, "max": 1e6, "help": "no window spans a longer gap in any channel"}
     )
     offset: tuple[float, ...] = field(
         default=(), metadata={"help": NORMALISATION_HELP + "0; (value - offset) / scale, the same on every device"}
@@ -94,35 +99,39 @@ class DatasetSettings:
     scale: tuple[float, ...] = field(default=(), metadata={"help": NORMALISATION_HELP + "1"})
     windows_max: int = field(
         default=2000,
-        metadata={"min": 1, "max": 1_000_000, "help": "the newest; of each class an equal share of them at most"},
+        metadata={
+            "min": 1,
+            "max": 1_000_000,
+            "help": "the newest; at most an equal share for each class",
+        },
     )
-    windows_min: int = field(default=20, metadata={"min": 1, "max": 1_000_000, "help": "with fewer, a round waits"})
+    windows_min: int = field(default=20, metadata={"min": 1, "max": 1_000_000, "help": "with fewer, training waits"})
     stretch_s: float = field(
         default=600.0,
-        metadata={"min": 0.001, "max": 1e6, "help": "what [mining] holds out are stretches so long"},
+        metadata={"min": 0.001, "max": 1e6, "help": "length of the stretches that [mining] holds out"},
     )
     hold_off_s: float = field(
-        default=10.0, metadata={"min": 0.0, "max": 1e5, "help": "training keeps so far away from held-out stretches"}
+        default=10.0, metadata={"min": 0.0, "max": 1e5, "help": "distance of training windows from held-out stretches"}
     )
     label: LabelSettings = field(default_factory=LabelSettings)
 
     @property
     def window_s(self) -> float:
-        """From the first point of a window to its last."""
+        """Time from the first point of a window to its last."""
         return (self.window - 1) / self.rate_hz
 
     def get_all_channels(self) -> tuple[str, ...]:
-        """Those of the model, and the label's."""
+        """The model's channels, and the label's."""
         extra = (self.label.channel,) if self.label.rule != "intervals" and self.label.channel else ()
         return tuple(dict.fromkeys((*self.channels, *extra)))
 
     def get_label_channels(self) -> tuple[str, ...]:
-        """Whose "no value" has a meaning: no label now."""
+        """Channels in which NaN has a meaning: no label now."""
         return (self.label.channel,) if self.label.rule == "channel" else ()
 
 
 def find_dataset_problems(dataset: DatasetSettings, holdout_percent: int = 0) -> list[str]:
-    """Everything in [dataset] that cannot work, whatever the sensors give; with or without a hold-out."""
+    """Return all in [dataset] that cannot work, whatever the sensors deliver; with or without a held-out part."""
     if not dataset.channels:
         return []
     problems = []
@@ -132,13 +141,13 @@ def find_dataset_problems(dataset: DatasetSettings, holdout_percent: int = 0) ->
         except ValueError as error:
             problems.append(f"[dataset] channels: {error}")
     if len(set(dataset.channels)) < len(dataset.channels):
-        problems.append("[dataset] channels: one is there twice")
+        problems.append("[dataset] channels: one occurs twice")
     for name in ("offset", "scale"):
         numbers = getattr(dataset, name)
         if numbers and len(numbers) != len(dataset.channels):
             problems.append(f"[dataset] {name}: {len(numbers)} numbers for {len(dataset.channels)} channels")
         if name == "scale" and 0 in numbers:
-            problems.append("[dataset] scale: 0 divides nothing")
+            problems.append("[dataset] scale: must not be 0")
     if holdout_percent and dataset.stretch_s < dataset.window_s + 2 * dataset.hold_off_s:
         least_s = dataset.window_s + 2 * dataset.hold_off_s
         problems.append(f"[dataset] stretch_s: at least a window and two hold_off_s, {least_s:g} s")
@@ -166,6 +175,6 @@ def _find_label_problems(label: LabelSettings) -> list[str]:
 
 
 def fits_model(dataset: DatasetSettings, input_shape: tuple[int, ...]) -> bool:
-    """Whether windows (window, C) are what the model takes: so, with a last axis of 1, or as one row."""
+    """Return True if the model takes windows (window, C): as they are, with a last axis of 1, or as one row."""
     window, count = dataset.window, len(dataset.channels)
     return input_shape in ((window, count), (window, count, 1), (window * count,))

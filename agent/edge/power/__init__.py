@@ -1,7 +1,7 @@
 """Power and heat from what a board has: each kind of sensor is a Source, by name in SOURCES.
 
-Where several tell of the same, the first in this order is believed: meters in the board's supply, then its battery,
-then the processor's own counters. Of temperatures the hottest is told; a flag is set if any source sets it.
+Where several measure the same thing, the first in this order counts: meters in the board's supply, then its battery,
+then the processor's own counters. Of temperatures the hottest counts; a flag is set if any source sets it.
 """
 
 from __future__ import annotations

@@ -25,16 +25,16 @@ log = logging.getLogger(__name__)
 KERNEL_ROOTS = BoardRoots()
 
 SOURCE_TIMEOUT_S = 2.0
-"""A source that takes longer is left to hang in its thread, unmeasured, until it comes back; the others are read on."""
+"""A source that takes longer counts as unmeasured and is left in its thread until it returns; others are read."""
 REFRESH_WAIT_S = 0.1
-"""Who wants the meter as of now, and has a round to go on with, waits so long at most."""
+"""Longest wait for a fresh meter reading at the end of a round."""
 FIND_EVERY = 60
-"""Sensors are looked for again after so many looks: what is plugged in later is found, what is gone is forgotten."""
+"""Sensors are searched for again after this many readings: new ones are found, missing ones forgotten."""
 
 
 @dataclass(eq=False)
 class _Job:
-    """One look in a thread of its own: all sources in turn."""
+    """One reading in a thread of its own: all sources in turn."""
 
     names: list[str]
     is_find: bool
@@ -43,7 +43,7 @@ class _Job:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def accept(self, name: str, look: Look, stuck: set[str]) -> bool:
-        """In the thread, a source is read: False if nobody waits for it any more; it may then be asked again."""
+        """In the thread: take a source's answer. Return False if the job was abandoned; its source is free again."""
         with self.lock:
             if self.is_abandoned:
                 stuck.discard(name)
@@ -52,7 +52,7 @@ class _Job:
             return not self.is_abandoned
 
     def abandon(self, stuck: set[str]) -> str | None:
-        """In the loop: the source that is being read hangs, and is left to it; None if all are read."""
+        """In the loop: give up the source that hangs, and return its name; None if all were read."""
         with self.lock:
             if len(self.looks) == len(self.names):
                 return None
@@ -63,7 +63,7 @@ class _Job:
 
 
 class Board:
-    """Everything that the board's sensors say. Never blocks the loop, and never raises for a sensor's fault."""
+    """All of the board's sensors. Never blocks the loop, and never raises for a sensor's fault."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Board:
         self.profile: BoardProfile | None = choose_profile(settings, self._files, platform.machine())
 
     async def read(self) -> BoardReading:
-        """The board now; also counts the energy since the last reading."""
+        """Read the board now, and count the energy since the last reading."""
         async with self._one_look:
             look = merge(await self._look())
             sample = EnergySample(self._clock(), look.counter_j, look.power_w, look.coarse_j, self._read_busy_s())
@@ -104,7 +104,7 @@ class Board:
             return reading
 
     async def refresh(self) -> Meter:
-        """The energy meter as of now, or as of the last reading if a new one takes longer than REFRESH_WAIT_S."""
+        """Return the energy meter as of now, or of the last reading if a new one takes longer than REFRESH_WAIT_S."""
         task = asyncio.create_task(self.read())
         self._reading.add(task)
         task.add_done_callback(self._reading.discard)
@@ -112,7 +112,7 @@ class Board:
         return self._meter
 
     def snapshot(self) -> Meter:
-        """The energy meter's totals so far; `compute_energy` compares two of them."""
+        """Return the energy meter's totals so far; `compute_energy` compares two of them."""
         return self._meter
 
     def _describe(self, reading: BoardReading) -> dict[str, object]:
@@ -121,7 +121,7 @@ class Board:
         return {"sensors": sensors, "power": how, "profile": self.profile.name if self.profile else "none"}
 
     async def _look(self) -> dict[str, Look]:
-        """Every source that does not hang. A thread goes with each look: one that hangs must not keep the process."""
+        """Read every source that does not hang. Each reading has its thread, so that a hanging one keeps no process."""
         loop, looks = asyncio.get_running_loop(), dict[str, Look]()
         is_find = self._looks % FIND_EVERY == 0
         self._looks += 1
@@ -142,19 +142,19 @@ class Board:
             looks |= job.looks
             if hanging is None:
                 break
-            self._files.tell(self._files.sysfs / hanging, f"hangs: no answer in {self._timeout_s:g} s")
+            self._files.tell(self._files.sysfs / hanging, f"no answer in {self._timeout_s:g} s")
             waiting = [name for name in waiting if name not in looks and name != hanging]
         return looks
 
     def _work(self, job: _Job, loop: asyncio.AbstractEventLoop, done: asyncio.Event) -> None:
-        """In the thread. An abandoned job ends when its source comes back, which is then asked again."""
+        """Run in the thread. An abandoned job ends when its source returns, which may then be read again."""
         for name in job.names:
             try:
                 if job.is_find:
                     is_present = self._sources[name].find()
                     (self._present.add if is_present else self._present.discard)(name)
                 look = self._sources[name].read() if name in self._present else Look()
-            except Exception as error:  # a driver's output that we did not foresee must not end the agent
+            except Exception as error:  # unexpected output of a driver must not end the agent
                 self._files.tell(self._files.sysfs / name, f"{type(error).__name__}: {error}")
                 look = Look()
             if not job.accept(name, look, self._stuck):
@@ -163,7 +163,7 @@ class Board:
             loop.call_soon_threadsafe(done.set)
 
     def _read_busy_s(self) -> float | None:
-        """CPU time of all cores since the boot that was not idle: user, nice, system, irq, softirq, steal."""
+        """Return the busy CPU time of all cores since the boot: user, nice, system, irq, softirq, steal."""
         text = self._files.read_text(self._files.proc / "stat")
         words = (text or "").split("\n", 1)[0].split()
         if len(words) < 9 or words[0] != "cpu" or not all(word.isdecimal() for word in words[1:]):
@@ -190,7 +190,7 @@ class Board:
         )
 
     def _read_free_bytes(self) -> int:
-        """What new work may take without swapping (MemAvailable)."""
+        """Return the memory that new work may take without swapping (MemAvailable)."""
         for line in (self._files.read_text(self._files.proc / "meminfo") or "").splitlines():
             name, _, rest = line.partition(":")
             if name == "MemAvailable" and (words := rest.split()) and words[0].isdecimal():
@@ -199,7 +199,7 @@ class Board:
 
 
 def merge(looks: Mapping[str, Look]) -> Look:
-    """One look of many: the hottest temperature, a flag that any source sets, else the first that says something."""
+    """Merge many sources: the hottest temperature, a flag that any sets, and of all else the first that is measured."""
     merged = Look()
     temperatures = [look.temperature_c for look in looks.values() if look.temperature_c is not None]
     for name in SOURCES:

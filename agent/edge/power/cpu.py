@@ -1,4 +1,4 @@
-"""Counters of the times that an x86 processor was held down for heat."""
+"""Counters of how often an x86 processor was throttled for heat."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ COUNTERS = "devices/system/cpu/cpu*/thermal_throttle/core_throttle_count"
 
 
 class ThrottleCounts:
-    """Throttled if a counter has grown since the last look."""
+    """Throttled if a counter has grown since the last reading."""
 
     def __init__(self, files: SensorFiles, board_chip: str = "") -> None:
         self._files = files

@@ -1,4 +1,4 @@
-"""Reading sysfs and proc: small files that vanish, refuse and lie. What cannot be read is None, and is said once."""
+"""Read sysfs and proc: small files that vanish, refuse and lie. What cannot be read is None, and is logged once."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ log = logging.getLogger(__name__)
 FILE_BYTES_MAX = 4_096
 """A sysfs attribute is one page at most."""
 FAULTS_MAX = 256
-"""So many different faults are said; what comes after is as unmeasured, but silent."""
+"""Most different faults that are logged; later ones are unmeasured as well, but silent."""
 _AWAY = frozenset({errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.ENODATA, errno.EAGAIN})
-"""How a sensor says that it has nothing now: unplugged, or its part of the chip is switched off."""
+"""How a sensor reports that it has no value now: unplugged, or its part of the chip is switched off."""
 
 ReadFile = Callable[[Path], bytes]
 ROOT_VARIABLE = "FLCHAIN_BOARD_ROOT"
@@ -38,7 +38,7 @@ def read_board_roots(environ: Mapping[str, str] | None = None) -> BoardRoots:
 
 
 def read_file(path: Path) -> bytes:
-    """At most FILE_BYTES_MAX bytes, by bare system calls: buffered text reading turns EAGAIN into a TypeError."""
+    """Read at most FILE_BYTES_MAX bytes by bare system calls: buffered text reading turns EAGAIN into a TypeError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.read(descriptor, FILE_BYTES_MAX)
@@ -56,14 +56,14 @@ class SensorFiles:
         self.faults: dict[Path, str] = {}
 
     def find(self, pattern: str) -> list[Path]:
-        """Paths below sysfs that match, in order; folders that cannot be listed have none."""
+        """Return the paths below sysfs that match, in order; folders that cannot be listed have none."""
         try:
             return sorted(self.sysfs.glob(pattern))
         except OSError:
             return []
 
     def read_text(self, path: Path, *, is_optional: bool = False) -> str | None:
-        """The stripped text, None if there is none. An optional file may be missing without a word."""
+        """Return the stripped text, None if there is none. An optional file may be missing silently."""
         try:
             text = self._read(path).decode("ascii", "replace").strip(" \t\r\n\0")
         except OSError as error:
@@ -76,18 +76,18 @@ class SensorFiles:
         return text
 
     def read_int(self, path: Path, *, is_optional: bool = False, base: int = 10) -> int | None:
-        """The number in a file, None if there is none."""
+        """Return the number in a file, None if there is none."""
         text = self.read_text(path, is_optional=is_optional)
         if text is None:
             return None
         try:
             return int(text, base)
         except ValueError:
-            self.tell(path, f"is no number: {text[:40]!r}")
+            self.tell(path, f"is not a number: {text[:40]!r}")
             return None
 
     def read_unsigned(self, path: Path, *, is_optional: bool = False) -> int | None:
-        """The same for what cannot be negative; a driver that gives an error code as its value does not measure."""
+        """Return a number that cannot be negative; a driver that gives an error code as its value does not measure."""
         value = self.read_int(path, is_optional=is_optional)
         if value is not None and value < 0:
             self.tell(path, f"is negative: {value}")
@@ -95,7 +95,7 @@ class SensorFiles:
         return value
 
     def read_lines(self, path: Path, *, is_optional: bool = False) -> Iterator[tuple[str, str]]:
-        """(name, value) of a file of NAME=value lines."""
+        """Yield (name, value) of a file of NAME=value lines."""
         for line in (self.read_text(path, is_optional=is_optional) or "").splitlines():
             name, equals, value = line.partition("=")
             if equals:

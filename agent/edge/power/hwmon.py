@@ -15,7 +15,7 @@ from agent.edge.power.thermal import read_temperature_c
 
 POWER_CHIPS = ("ina209", "ina219", "ina220", "ina226", "ina230", "ina231", "ina233", "ina238", "ina260", "ina3221")
 POWER_CHIPS_MORE = ("ltc2945", "ltc2947", "pac1934", "power_meter")
-"""Meters that people put into a board's supply. Others, as those of graphics cards, measure a part of the board."""
+"""Meters that people build into a board's supply. Others, such as graphics cards', measure a part of the board."""
 HEAT_CHIPS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")
 WHOLE = ("VDD_IN", "POM_5V_IN")
 """Rails of Jetson modules that feed the others."""
@@ -30,7 +30,7 @@ POWER_MAX_W = 500.0
 
 @dataclass(frozen=True)
 class Channel:
-    """One supply that a chip measures: by a file of power, or by those of voltage and current."""
+    """One supply that a chip measures: by a power file, or by voltage and current files."""
 
     label: str
     power: Path | None
@@ -39,7 +39,7 @@ class Channel:
 
 
 class Hwmon:
-    """What the board draws, by the one chip in its supply; temperatures of the CPU."""
+    """The board's draw, by the one chip in its supply; temperatures of the CPU."""
 
     def __init__(self, files: SensorFiles, board_chip: str = "") -> None:
         self._files = files
@@ -76,7 +76,7 @@ class Hwmon:
         return name in POWER_CHIPS or name in POWER_CHIPS_MORE
 
     def _choose(self, chips: list[tuple[str, Path]]) -> list[Channel]:
-        """The channels of the chips, if these say what they measure or there is but one."""
+        """Return the channels of the chips, if these say what they measure or there is only one."""
         channels = [channel for _, folder in chips for channel in _list_channels(self._files, folder)]
         if len(chips) > 1 and not any(channel.label in WHOLE for channel in channels) and not self._board_chip:
             names = ", ".join(f"{name} ({(folder / 'device').resolve().name})" for name, folder in chips)
@@ -98,15 +98,15 @@ class Hwmon:
 
 
 def check_power_w(files: SensorFiles, path: Path, power_w: float) -> float | None:
-    """The power, None if no board draws so much."""
+    """Return the power, None if no board draws as much."""
     if power_w > POWER_MAX_W:
-        files.tell(path, f"is no board's power: {power_w:.0f} W")
+        files.tell(path, f"is not a board's power: {power_w:.0f} W")
         return None
     return power_w
 
 
 def add_rails(rails: list[tuple[str, float | None]], is_chosen: bool = False) -> float | None:
-    """The whole board's power from named rails, None if that is unmeasured.
+    """Return the whole board's power from named rails, None if that is unmeasured.
 
     It is the rail that feeds the others; the only rail; those that are known to be the whole together; or all of them,
     if an operator has chosen their chip. Rails of which nobody knows whether one feeds another are not added. A board
@@ -121,7 +121,7 @@ def add_rails(rails: list[tuple[str, float | None]], is_chosen: bool = False) ->
 
 
 def _list_channels(files: SensorFiles, folder: Path) -> list[Channel]:
-    """By power files where the driver has them (INA219), else by pairs of in<n> and curr<n> (INA3221)."""
+    """Find power files where the driver has them (INA219), otherwise pairs of in<n> and curr<n> (INA3221)."""
     powers = sorted(folder.glob("power*_input")) or sorted(folder.glob("power*_average"))
     if powers:
         labels = [files.read_text(folder / f"{_stem(path)}_label", is_optional=True) or "" for path in powers]

@@ -10,7 +10,7 @@ from agent.edge.power.source import NOTHING, Look
 
 
 class JetsonRails:
-    """What the module draws, by its rail POM_5V_IN or VDD_IN, or by rails that are all of it."""
+    """The module's draw, by its rail POM_5V_IN or VDD_IN, or by rails that together are all of it."""
 
     def __init__(self, files: SensorFiles, board_chip: str = "") -> None:
         self._files = files

@@ -17,14 +17,14 @@ INSTALLED_DIRS = (
     Path("/usr/share/flchain/boards"),
     Path(__file__).resolve().parents[3] / "firmware_config" / "boards",
 )
-"""The operator's own, the image's, a checkout's: of profiles with one name, or for one board, the first counts."""
+"""Folders of the operator, the image, a checkout: of profiles with one name, or for one board, the first counts."""
 PROFILES_MAX = 200
 KEYS = {"name": str, "models": list, "machine": str, "idle_w": float, "core_w": float, "cores": int, "source": str}
 
 
 @dataclass(frozen=True)
 class ProfileFile:
-    """A profile, and how `auto` knows its board: by how the device tree's model begins, or by the machine."""
+    """A profile, and how `auto` recognises its board: by the start of the device tree's model, or by the machine."""
 
     profile: BoardProfile
     models: tuple[str, ...]
@@ -32,7 +32,7 @@ class ProfileFile:
 
 
 def choose_profile(settings: PowerSettings, files: SensorFiles, machine: str) -> BoardProfile | None:
-    """The named profile, or this board's; None if it has none. `machine` as in `uname -m`. Raises ConfigError."""
+    """Return the named profile, or this board's, or None. `machine` is as in `uname -m`. Raises ConfigError."""
     folders = [settings.boards_dir] if settings.boards_dir else [folder for folder in INSTALLED_DIRS if folder.is_dir()]
     known: dict[str, ProfileFile] = {}
     for folder in folders:
@@ -44,14 +44,14 @@ def choose_profile(settings: PowerSettings, files: SensorFiles, machine: str) ->
         return known[settings.board].profile
     model = files.read_text(files.sysfs / "firmware/devicetree/base/model", is_optional=True)
     candidates = known.values()
-    if model is None:  # a board without a device tree is known by its processor alone
+    if model is None:  # a board without a device tree is recognised by its processor alone
         return next((file.profile for file in candidates if file.machine == machine and not file.models), None)
     found = [(len(start), file.profile) for file in candidates for start in file.models if model.startswith(start)]
-    return max(found, key=lambda item: item[0])[1] if found else None  # Model B Plus is no Model B
+    return max(found, key=lambda item: item[0])[1] if found else None  # a Model B Plus is not a Model B
 
 
 def load_profiles(folder: Path) -> dict[str, ProfileFile]:
-    """All `*.toml` of a folder by name. Raises ConfigError with all their problems."""
+    """Return all `*.toml` of a folder by name. Raises ConfigError with all their problems."""
     problems: list[str] = []
     known: dict[str, ProfileFile] = {}
     if not folder.is_dir():
@@ -71,6 +71,9 @@ def load_profiles(folder: Path) -> dict[str, ProfileFile]:
     return known
 
 
+KIND_WORDS: dict[type, str] = {str: "a text", list: "a list", int: "a whole number", float: "a number"}
+
+
 def _find_problems(table: dict[str, Any]) -> list[str]:
     problems = [f"unknown key {key!r}" for key in table if key not in KEYS]
     for key, kind in KEYS.items():
@@ -80,7 +83,7 @@ def _find_problems(table: dict[str, Any]) -> list[str]:
             if key not in ("models", "machine"):
                 problems.append(f"{key} is missing")
         elif isinstance(value, bool) or not (is_number or (kind in (str, list) and isinstance(value, kind))):
-            problems.append(f"{key} is no {kind.__name__}")
+            problems.append(f"{key} must be {KIND_WORDS[kind]}")
         elif is_number and not 0 < value < 1_000:
             problems.append(f"{key} is not between 0 and 1000")
     if "models" not in table and "machine" not in table:

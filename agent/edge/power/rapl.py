@@ -1,8 +1,8 @@
 """Energy counters of x86 processors (Documentation/power/powercap): microjoules that wrap at `max_energy_range_uj`.
 
-The domain `psys` is the whole platform where there is one; else the packages, whose cores and graphics are in them, and
-their memory, which is not. Screen, disks and losses of the supply are then missing. Since Linux 5.10 only root may read
-them.
+The domain `psys` is the whole platform where it exists; otherwise the packages, which include cores and graphics, and
+their memory, which they do not. Screen, disks and losses of the supply are then missing. Since Linux 5.10 only root
+may read them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Domain:
 
 
 class Rapl:
-    """Energy that the processor, or the platform, has used since the first look."""
+    """Energy that the processor, or the platform, has used since the first reading."""
 
     def __init__(self, files: SensorFiles, board_chip: str = "") -> None:
         self._files = files
@@ -57,7 +57,7 @@ class Rapl:
         for path, domain in self._domains.items():
             now_uj = self._files.read_unsigned(path)
             if now_uj is None or now_uj > domain.range_max_uj:
-                domain.last_uj = None  # nobody knows how often it wraps until it can be read again
+                domain.last_uj = None  # unknown how often it wraps until it can be read again
                 return NOTHING
             counted.append(domain.process(now_uj))
         return Look(counter_j=sum(counted) / 1e6) if counted else NOTHING

@@ -1,7 +1,7 @@
-"""The Raspberry Pi firmware's word on throttling and under-voltage.
+"""The Raspberry Pi firmware's flags of throttling and under-voltage.
 
-By Raspberry Pi's own kernel in a sysfs file; by any kernel as an alarm of the chip `rpi_volt`, which knows of the
-voltage only; and if there is neither, by `vcgencmd`. Bits 0 to 3 are of now, bits 16 to 19 of all time since the boot.
+Raspberry Pi's own kernel has them in a sysfs file; any kernel as an alarm of the chip `rpi_volt`, which has only the
+voltage; without either, `vcgencmd` prints them. Bits 0 to 3 are of now, bits 16 to 19 of all time since the boot.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one interface of everything that tells of power and heat."""
+"""The one interface of all sources of power and heat readings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agent.edge.power.files import SensorFiles
 
 @dataclass(frozen=True)
 class Look:
-    """What one source says of the board now. None is unmeasured; fields as in BoardReading and EnergySample."""
+    """One source's reading of the board. None is unmeasured; fields as in BoardReading and EnergySample."""
 
     temperature_c: float | None = None
     is_throttled: bool | None = None
@@ -31,11 +31,11 @@ class Source(Protocol):
     """One kind of sensor. Both are called in a thread and may block, as some I2C devices do for seconds."""
 
     def find(self) -> bool:
-        """Look for the sensors anew; True if there are any. Called at the start and again and again."""
+        """Search for the sensors again; return True if there are any. Called at the start and repeatedly."""
 
     def read(self) -> Look:
-        """Their values now."""
+        """Return their values now."""
 
 
 BuildSource = Callable[[SensorFiles, str], Source]
-"""From the board's files and the operator's `board_chip`."""
+"""Builds a source from the board's files and the operator's `board_chip`."""

@@ -20,7 +20,7 @@ JOULES_PER_WH = 3_600.0
 
 @dataclass(frozen=True)
 class Battery:
-    """One battery's word; None is what it does not say."""
+    """One battery's reading; None is unmeasured."""
 
     is_discharging: bool
     fraction: float | None
@@ -30,7 +30,7 @@ class Battery:
 
 
 class PowerSupplies:
-    """Batteries together, and whether the board lives on them."""
+    """All batteries together, and whether the board runs on them."""
 
     def __init__(self, files: SensorFiles, board_chip: str = "") -> None:
         self._files = files
@@ -61,7 +61,7 @@ class PowerSupplies:
         is_on_battery = not any(mains) if mains else is_discharging
         energy_wh = _add([battery.energy_wh for battery in batteries])
         is_draining = is_on_battery and is_discharging
-        # While it charges, what flows is not what the board draws.
+        # While it charges, the current is not the board's draw.
         power_w = _add([battery.power_w for battery in batteries if battery.is_discharging]) if is_draining else None
         return Look(
             is_on_battery=is_on_battery,
@@ -73,12 +73,12 @@ class PowerSupplies:
 
     def _read_battery(self, uevent: Path, values: dict[str, str]) -> Battery:
         def read(name: str) -> float | None:
-            """In whole units; None if the battery does not say, or says nonsense."""
+            """Return the value in whole units; None if it is missing or impossible."""
             text = values.get(name)
             if text is None:
                 return None
             if not text.lstrip("-").isdecimal():
-                self._files.tell(uevent, f"{name} is no number: {text[:40]!r}")
+                self._files.tell(uevent, f"{name} is not a number: {text[:40]!r}")
                 return None
             return int(text) / 1e6
 
@@ -93,7 +93,7 @@ class PowerSupplies:
         if fraction is None and energy_wh is not None and full_wh:
             fraction = energy_wh / full_wh
         if fraction is not None and not -0.01 <= fraction <= 1.2:  # a worn battery may be a little over full
-            self._files.tell(uevent, f"is no state of charge: {fraction}")
+            self._files.tell(uevent, f"is not a state of charge: {fraction}")
             fraction = None
         return Battery(
             is_discharging=values["STATUS"] == "Discharging",
@@ -108,14 +108,14 @@ class PowerSupplies:
 
 @dataclass
 class Drain:
-    """Joules that have left the batteries while the board lived on them, in the gauge's steps."""
+    """Joules that have left the batteries while the board ran on them, in the gauge's steps."""
 
     last_wh: float | None = None
     drained_j: float = 0.0
     is_running: bool = field(default=False)
 
     def process(self, energy_wh: float | None, is_discharging: bool) -> float | None:
-        """The total so far; None while nobody can know, which ends the interval."""
+        """Return the total so far; None while it is unknown, which ends the interval."""
         if energy_wh is None or not is_discharging:
             self.last_wh = None
             return None
@@ -126,7 +126,7 @@ class Drain:
 
 
 def _combine_fractions(batteries: list[Battery]) -> float | None:
-    """By their sizes if these are known, else the plain mean of those that say anything."""
+    """Weigh by size if all sizes are known, otherwise return the plain mean of those that are measured."""
     if all(battery.energy_wh is not None and battery.full_wh for battery in batteries) and len(batteries) > 1:
         fraction = sum(b.energy_wh or 0.0 for b in batteries) / sum(b.full_wh or 0.0 for b in batteries)
         return min(1.0, fraction)
@@ -140,7 +140,7 @@ def _add(values: list[float | None]) -> float | None:
 
 
 def _magnitude(value: float | None) -> float | None:
-    """Some drivers give a current that flows out a sign, others do not."""
+    """Ignore the sign: some drivers give an outgoing current one, others do not."""
     return None if value is None else abs(value)
 
 

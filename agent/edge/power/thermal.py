@@ -1,4 +1,4 @@
-"""Thermal zones, and what the kernel does about them (Documentation/driver-api/thermal/sysfs-api)."""
+"""Thermal zones, and the kernel's throttling (Documentation/driver-api/thermal/sysfs-api)."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from agent.edge.power.files import SensorFiles
 from agent.edge.power.source import NOTHING, Look
 
 NO_ZONES = frozenset({"PMIC-Die", "thermal-fan-est"})
-"""The Jetson Nano's PMIC always says 100 degrees; the estimate for its fan is a mean of the others."""
+"""The Jetson Nano's PMIC always reads 100 degrees; the estimate for its fan is a mean of the others."""
 RANGE_C = (-60.0, 150.0)
-"""What silicon that runs can have; anything else is a broken sensor."""
+"""Temperatures that running silicon can have; any other is a broken sensor."""
 COOLING = ("cpufreq", "thermal-cpufreq", "thermal-devfreq")
-"""Cooling devices that hold clocks down. Fans cool without costing anything."""
+"""Cooling devices that lower clocks. Fans cool without slowing anything."""
 
 
 class ThermalZones:
-    """The hottest zone; and whether the kernel holds a clock down for heat."""
+    """The hottest zone, and whether the kernel has lowered a clock for heat."""
 
     def __init__(self, files: SensorFiles, board_chip: str = "") -> None:
         self._files = files
@@ -43,13 +43,13 @@ class ThermalZones:
 
 
 def read_temperature_c(files: SensorFiles, path: Path) -> float | None:
-    """Degrees Celsius of a file in thousandths, as thermal zones and hwmon have them."""
+    """Return degrees Celsius from a file in thousandths, as thermal zones and hwmon have them."""
     value = files.read_int(path)
     if value is None:
         return None
     temperature = value / 1_000
     if not RANGE_C[0] <= temperature <= RANGE_C[1]:
-        files.tell(path, f"is no temperature: {temperature}")
+        files.tell(path, f"is not a temperature: {temperature}")
         return None
     return temperature
 

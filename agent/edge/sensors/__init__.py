@@ -29,9 +29,9 @@ class SensorSettings:
     """One entry of [[sensors]]: its name, its kind, and the section of that kind."""
 
     name: str = field(
-        metadata={"pattern": NAME_PATTERN, "help": "of your choice; its channels are NAME.CHANNEL", "example": "imu"}
+        metadata={"pattern": NAME_PATTERN, "help": "any name; its channels are NAME.CHANNEL", "example": "imu"}
     )
-    kind: str = field(metadata={"choices": tuple(SENSORS), "help": "what it is; its section has the same name"})
+    kind: str = field(metadata={"choices": tuple(SENSORS), "help": "kind of source; its section has the same name"})
     iio: IioSettings | None = field(default=None, metadata={"help": "Linux Industrial I/O"})
     mqtt: MqttSensorSettings | None = field(default=None, metadata={"help": "JSON by MQTT, Home Assistant's discovery"})
     serial: SerialSettings | None = field(default=None, metadata={"help": "lines from a serial port"})
@@ -47,5 +47,5 @@ class SensorSettings:
             raise ValueError(f'kind: "{self.kind}" needs a section [sensors.{self.kind}] and no other, has {given}')
 
     def get_section(self) -> Any:
-        """The settings of its kind."""
+        """Return the settings of its kind."""
         return getattr(self, self.kind)

@@ -1,4 +1,4 @@
-"""Bytes of a device node as they come, on the loop and without a thread."""
+"""Read a device node's bytes as they arrive, on the loop and without a thread."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ READ_BYTES = 64 * 1024
 
 
 async def read_when_ready(descriptor: int) -> bytes:
-    """The next bytes of a descriptor that does not block; b"" at its end."""
+    """Return the next bytes of a non-blocking descriptor; b"" at its end."""
     loop = asyncio.get_running_loop()
     while True:
         try:

@@ -1,4 +1,4 @@
-"""gpsd: its JSON protocol over TCP. gpsd owns the receiver and knows its dialect; we only listen."""
+"""gpsd's JSON protocol over TCP. gpsd owns the receiver and knows its dialect; we only listen."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class GpsdSettings:
 
 
 async def read_gpsd(settings: GpsdSettings, context: SourceContext) -> AsyncGenerator[Samples, None]:
-    """Samples of each TPV and SKY report until gpsd hangs up. Raises SourceFailed."""
+    """Yield samples of each TPV and SKY report until gpsd closes the connection. Raises SourceFailed."""
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             reader, writer = await asyncio.open_connection(settings.host, settings.port, limit=LINE_BYTES_MAX)
@@ -39,7 +39,7 @@ async def read_gpsd(settings: GpsdSettings, context: SourceContext) -> AsyncGene
             except (OSError, ValueError) as error:  # ValueError: longer than the limit
                 raise SourceFailed(f"gpsd at {settings.host}:{settings.port}: {error}") from error
             if not line:
-                raise SourceFailed(f"gpsd at {settings.host}:{settings.port} hung up")
+                raise SourceFailed(f"gpsd at {settings.host}:{settings.port} closed the connection")
             try:
                 values = parse_report(read_json(line))
             except InvalidReading as fault:

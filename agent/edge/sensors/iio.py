@@ -29,7 +29,7 @@ class IioSettings:
         metadata={
             "min": 1,
             "max": 64,
-            "help": "the chip's name as in its file `name`, or iio:device0",
+            "help": "the chip's name, as in its file `name`, or iio:device0",
             "example": "mpu6050",
         }
     )
@@ -39,16 +39,17 @@ class IioSettings:
     )
     rate_hz: float = field(default=10.0, metadata={"min": 0.001, "max": 10000.0, "help": "readings a second"})
     channels: tuple[str, ...] = field(
-        default=(), metadata={"max": CHANNELS_MAX, "help": "accel_x, temp, ...; empty: all the chip has"}
+        default=(), metadata={"max": CHANNELS_MAX, "help": "accel_x, temp, ...; empty: all channels of the chip"}
     )
     trigger: str = field(
-        default="", metadata={"max": 64, "help": "buffer: name of the trigger; empty: as the driver has set it"}
+        default="", metadata={"max": 64, "help": "buffer: name of the trigger; empty: the driver's choice"}
     )
     buffer_length: int = field(
-        default=512, metadata={"min": 2, "max": 65536, "help": "buffer: records that the kernel keeps for us"}
+        default=512,
+        metadata={"min": 2, "max": 65536, "help": "buffer: unread records that the kernel keeps"},
     )
-    root: Path = field(default=SYSFS, metadata={"help": "where the kernel shows IIO devices"})
-    dev_root: Path = field(default=DEV, metadata={"help": "where their buffers are"})
+    root: Path = field(default=SYSFS, metadata={"help": "folder of the IIO devices"})
+    dev_root: Path = field(default=DEV, metadata={"help": "folder of their buffers"})
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class _Attribute:
 
 
 def find_device(root: Path, wanted: str) -> Path:
-    """The device's folder, by its name or its number. Raises SourceFailed that lists what is there."""
+    """Return the device's folder, by its name or number. Raises SourceFailed, which lists the devices."""
     seen = []
     for folder in sorted(root.glob("iio:device*")) if root.is_dir() else []:
         name = _read_text(folder / "name")
@@ -81,7 +82,7 @@ def _read_text(file: Path) -> str:
 
 
 def read_factor(folder: Path, channel: str, what: str, default: float) -> float:
-    """`scale` or `offset` of a channel: its own file, else that of all channels of its kind.
+    """Return `scale` or `offset` of a channel: from its own file, otherwise from that of all channels of its kind.
 
     "accel_x" is in in_accel_x_scale or in_accel_scale. Raises SourceFailed if the file holds no number.
     """
@@ -98,7 +99,7 @@ def read_factor(folder: Path, channel: str, what: str, default: float) -> float:
 
 
 def find_attributes(folder: Path, wanted: tuple[str, ...]) -> list[_Attribute]:
-    """The channels to poll; a processed one (`_input`) is taken before a raw one. Raises SourceFailed."""
+    """Return the channels to poll; processed ones (`_input`) are preferred to raw ones. Raises SourceFailed."""
     files: dict[str, tuple[str, Path]] = {}
     for file in sorted(folder.glob("in_*")):
         found = split_attribute(file.name)
@@ -120,13 +121,13 @@ def find_attributes(folder: Path, wanted: tuple[str, ...]) -> list[_Attribute]:
 
 
 def poll_once(attributes: list[_Attribute], context: SourceContext) -> Sample | None:
-    """One reading of every channel, without those that cannot be read now. Raises SourceFailed if none can."""
+    """Read every channel once, without those that cannot be read now. Raises SourceFailed if none can."""
     now_us = context.clock.read_us()
     values, faults = {}, []
     for attribute in attributes:
         try:
             number = float(attribute.file.read_text())
-        except (OSError, ValueError) as error:  # a chip on a long wire fails now and then
+        except (OSError, ValueError) as error:  # a chip on a long wire fails occasionally
             faults.append(f"{attribute.file.name}: {error}")
             continue
         values[attribute.channel] = (number + attribute.offset) * attribute.scale
@@ -146,13 +147,13 @@ async def _read_by_polling(settings: IioSettings, context: SourceContext) -> Asy
         # an I2C transfer takes a millisecond or more: not on the loop
         sample = await asyncio.to_thread(poll_once, attributes, context)
         yield (sample,) if sample else ()
-        # late by more than a period: go on from now, a burst would measure one instant many times
+        # late by more than a period: continue from now, a burst would measure one instant many times
         due_s = max(due_s + period_s, loop.time() - period_s)
         await asyncio.sleep(max(0.0, due_s - loop.time()))
 
 
 async def read_iio(settings: IioSettings, context: SourceContext) -> AsyncGenerator[Samples, None]:
-    """Samples of one device, by either mode. Raises SourceFailed."""
+    """Yield samples of one device, in either mode. Raises SourceFailed."""
     try:
         if settings.mode == "poll":
             samples = _read_by_polling(settings, context)
@@ -176,10 +177,10 @@ async def read_iio(settings: IioSettings, context: SourceContext) -> AsyncGenera
 
 
 def check_iio(settings: IioSettings) -> list[str]:
-    """Nothing can be said before the device is there: a sensor may be plugged in later."""
+    """Return few problems: a sensor may be plugged in later, so the device is not checked."""
     return [] if settings.mode == "buffer" or settings.rate_hz <= 1000 else ["rate_hz: polling is too slow above 1000"]
 
 
 def get_iio_channels(settings: IioSettings) -> tuple[str, ...] | None:
-    """Those asked for by name."""
+    """Return the channels that are configured by name."""
     return settings.channels or None

@@ -1,4 +1,4 @@
-"""Capture from an IIO buffer: choose the channels, set clock and length, enable, and decode records as they come."""
+"""Capture from an IIO buffer: choose the channels, set clock and length, enable, decode records as they arrive."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from agent.sensing.iio_format import (
 from agent.sensing.samples import Sample, clean_name
 
 CLOCKS = ("boottime", "monotonic", "realtime")
-"""What we ask the driver to stamp records with, best first; the kernel's default is the last."""
+"""Clocks for the driver's timestamps, best first; the last is the kernel's default."""
 
 ReadFactor = Callable[[Path, str, str, float], float]
 
@@ -31,7 +31,7 @@ def _write(file: Path, text: str) -> None:
     try:
         file.write_text(text)
     except OSError as error:
-        raise SourceFailed(f"{file}: {error.strerror or error}; does the agent's user have the rights?") from error
+        raise SourceFailed(f"{file}: {error.strerror or error}; does the agent's user have permission?") from error
 
 
 def _get_folder(device: Path, names: tuple[str, ...]) -> Path:
@@ -42,7 +42,7 @@ def _get_folder(device: Path, names: tuple[str, ...]) -> Path:
 
 
 def find_scan_channels(device: Path, wanted: tuple[str, ...]) -> list[ScanChannel]:
-    """The channels to capture, the timestamp among them where there is one. Raises SourceFailed."""
+    """Return the channels to capture, with the timestamp if there is one. Raises SourceFailed."""
     folder = _get_folder(device, ("scan_elements", "buffer0"))
     found = {}
     for file in sorted(folder.glob("in_*_type")):
@@ -58,9 +58,9 @@ def find_scan_channels(device: Path, wanted: tuple[str, ...]) -> list[ScanChanne
 
 
 def _enable(device: Path, channels: list[ScanChannel], *, length: int, trigger: str, rate_hz: float) -> str:
-    """Set the capture up, and tell by which clock its timestamps are."""
+    """Set up the capture, and return the clock of its timestamps."""
     scan, buffer = _get_folder(device, ("scan_elements", "buffer0")), _get_folder(device, ("buffer", "buffer0"))
-    _write(buffer / "enable", "0")  # what a killed run left on
+    _write(buffer / "enable", "0")  # a killed run may have left it on
     chosen = {channel.name for channel in channels}
     for file in scan.glob("in_*_en"):
         name = file.name.removeprefix("in_").removesuffix("_en")
@@ -83,7 +83,7 @@ def _enable(device: Path, channels: list[ScanChannel], *, length: int, trigger: 
 
 
 class _Stamps:
-    """Instants of the boot clock for records: from their own timestamps, or evenly up to now."""
+    """Return instants of the boot clock for records: from their own timestamps, or evenly spaced up to now."""
 
     def __init__(self, clock_name: str, context: SourceContext, rate_hz: float) -> None:
         self._clock = context.clock
@@ -94,14 +94,14 @@ class _Stamps:
     def date(self, records: list[dict[str, int]]) -> list[int]:
         now_us = self._clock.read_us()
         if records and TIMESTAMP in records[0]:
-            # taken anew at every read, so that a wall clock that is set moves nothing
+            # computed at every read, so that setting the wall clock has no effect
             shift_us = now_us - self._read_their_clock_us(now_us)
             times = [record[TIMESTAMP] // 1000 + shift_us for record in records]
         else:
             times = [round(now_us - (len(records) - 1 - n) * self._period_us) for n in range(len(records))]
         dated = []
         for time_us in times:
-            # jitter of the shift must not turn time round, and no sample is of the future
+            # jitter of the shift must not reverse time, and no sample is in the future
             self._last_us = max(self._last_us + 1, min(time_us, now_us))
             dated.append(self._last_us)
         return dated
@@ -123,7 +123,7 @@ async def read_buffer(
     trigger: str,
     read_factor: ReadFactor,
 ) -> AsyncGenerator[Samples, None]:
-    """Samples from the buffer `node` of `device` until it is gone. Raises SourceFailed."""
+    """Yield samples from the buffer `node` of `device` until it is gone. Raises SourceFailed."""
     channels = find_scan_channels(device, wanted)
     layout = build_layout(channels)
     factors = {

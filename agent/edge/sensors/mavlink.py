@@ -1,7 +1,7 @@
-"""A UAV's telemetry: MAVLink 1 and 2 over UDP, as autopilots and their routers send it to a port. We only listen.
+"""A UAV's telemetry: MAVLink 1 and 2 over UDP, as autopilots and their routers send it. We only listen.
 
-A thread takes datagrams from the socket: a burst while the loop was busy with a block of the chain would be lost there
-(of 800 in a row, 256 were kept without a reader).
+A thread reads the socket: otherwise a burst would be lost while the loop is busy with a block of the chain (of 800
+datagrams in a row, 256 were kept without a reader).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from agent.sensing.mavlink_fields import FIELDS, read_fields
 from agent.sensing.samples import Sample
 
 DATAGRAMS_MAX = 4096
-"""That wait for the loop; beyond, a new one is dropped and counted."""
+"""Datagrams that may wait for the loop; when full, a new one is dropped and counted."""
 DATAGRAM_BYTES_MAX = 65536
 RECEIVE_BUFFER_BYTES = 1 << 20
 POLL_S = 0.5
@@ -32,10 +32,10 @@ class MavlinkSettings:
     """A section [sensors.mavlink]."""
 
     host: str = field(
-        default="127.0.0.1", metadata={"min": 1, "max": 253, "help": "address to listen at; 0.0.0.0: all"}
+        default="127.0.0.1", metadata={"min": 1, "max": 253, "help": "address to listen on; 0.0.0.0: all"}
     )
     port: int = field(default=14550, metadata={"min": 0, "max": 65535, "help": "UDP port that the autopilot sends to"})
-    system: int = field(default=0, metadata={"min": 0, "max": 255, "help": "only this vehicle's id; 0: any"})
+    system: int = field(default=0, metadata={"min": 0, "max": 255, "help": "id of the vehicle; 0: any"})
     messages: tuple[str, ...] = field(
         default=tuple(FIELDS), metadata={"choices": tuple(FIELDS), "min": 1, "help": "which messages become samples"}
     )
@@ -80,7 +80,7 @@ class Receiver:
         self._socket.close()
 
     async def get(self) -> tuple[list[tuple[int, bytes]], int]:
-        """All that wait, with their instants, and how many found no room since the last time."""
+        """Return all waiting datagrams with their instants, and how many were dropped since the last call."""
         await self._filled.wait()
         self._filled.clear()
         with self._lock:
@@ -89,7 +89,7 @@ class Receiver:
         return taken, lost
 
     def stop(self) -> None:
-        """The thread closes the socket within POLL_S."""
+        """Ask the thread to close the socket, which it does within POLL_S."""
         self._stop.set()
 
 
@@ -97,12 +97,12 @@ def _build_decoder() -> Any:
     from pymavlink.dialects.v20 import common  # the extra "uav"
 
     decoder = common.MAVLink(None)
-    decoder.robust_parsing = True  # what is broken comes out as BAD_DATA and ends nothing
+    decoder.robust_parsing = True  # broken bytes come out as BAD_DATA and end nothing
     return decoder
 
 
 async def read_mavlink(settings: MavlinkSettings, context: SourceContext) -> AsyncGenerator[Samples, None]:
-    """Samples of each message in `messages`. Raises SourceFailed if the port cannot be had."""
+    """Yield samples of each message in `messages`. Raises SourceFailed if the port cannot be opened."""
     decoder = await asyncio.to_thread(_build_decoder)
     receiver = Receiver(settings.host, settings.port, context.clock.read_us)
     try:
@@ -122,17 +122,17 @@ async def read_mavlink(settings: MavlinkSettings, context: SourceContext) -> Asy
 def decode_datagram(
     decoder: Any, data: bytes, time_us: int, settings: MavlinkSettings, context: SourceContext
 ) -> list[Sample]:
-    """Samples of the messages in one datagram; broken bytes are counted."""
+    """Return samples of the messages in one datagram; count broken bytes."""
     try:
         messages = decoder.parse_buffer(data) or []
-    except Exception as error:  # whatever a stranger's bytes do to the parser
+    except Exception as error:  # a stranger's bytes may break the parser in any way
         context.drop(f"{type(error).__name__}: {error}")
         return []
     samples = []
     for place, message in enumerate(messages):
         kind = message.get_type()
         if kind == "BAD_DATA":
-            context.drop("bytes that are no MAVLink message")
+            context.drop("bytes that are not a MAVLink message")
             continue
         if kind not in settings.messages or settings.system not in (0, message.get_srcSystem()):
             continue

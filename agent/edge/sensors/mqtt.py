@@ -1,4 +1,4 @@
-"""Sensors that publish by MQTT: JSON on given topics, or what Home Assistant's discovery announces. We only listen."""
+"""Sensors that publish by MQTT: JSON on given topics, or as Home Assistant's discovery announces. We only listen."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from flchain_edge.mqtt.settings import MqttSettings, build_tls_context
 INBOX_MESSAGES_MAX, INBOX_BYTES_MAX = 2048, 4 * 1024 * 1024
 BATCH_MAX = 256
 ASK_AGAIN_S = 5.0
-"""After so long the broker is asked again for the sensors that it retains, and again while there is none: what comes
-while we subscribe can be missed (seen with NATS, which stores it a moment after it has passed it on)."""
+"""The broker is asked for its retained sensors this often until one is found: a message that arrives while we
+subscribe can be missed (seen with NATS, which stores it a moment after delivering it)."""
 WHOLE = "."
-"""The path of a payload that is a number or a text, not JSON."""
+"""Path for a payload that is a number or a text, not JSON."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class MqttSensorSettings:
     )
     time_path: str = field(
         default="",
-        metadata={"help": "where the sender's own time is, Unix or any other seconds; empty: arrival counts"},
+        metadata={"help": "path of the sender's own time, Unix or any other seconds; empty: time of arrival"},
     )
     discovery: str = field(
         default="",
@@ -57,13 +57,13 @@ class MqttSensorSettings:
     )
     include: tuple[str, ...] = field(
         default=("*",),
-        metadata={"max": 64, "help": "discovery: only channels that match one of these; * and ? as in files"},
+        metadata={"max": 64, "help": "discovery: only channels that match one of these; * and ? as for file names"},
     )
     broker: MqttSettings = field(default_factory=MqttSettings)
 
 
 class Messages:
-    """Samples out of messages: given channels, and entities as they are discovered."""
+    """Turn messages into samples: of configured channels, and of entities as they are discovered."""
 
     def __init__(self, settings: MqttSensorSettings, context: SourceContext) -> None:
         self._settings = settings
@@ -79,14 +79,14 @@ class Messages:
 
     @property
     def has_entities(self) -> bool:
-        """Whether any sensor was discovered."""
+        """True if any sensor was discovered."""
         return bool(self._entities)
 
     def process(self, event: Received) -> tuple[Sample | None, str | None, str | None]:
-        """A sample if the message holds one, and topics to subscribe to and to leave.
+        """Return a sample if the message holds one, and topics to subscribe to and to unsubscribe from.
 
-        A retained reading gives none: it is of some earlier time. A retained label does: it holds since then.
-        Raises InvalidReading for what cannot be read.
+        A retained reading gives none: its time is unknown. A retained label does: it still holds. Raises
+                InvalidReading for what cannot be read.
         """
         prefix = self._settings.discovery
         if prefix and (channel := get_channel(event.topic, prefix)) is not None:
@@ -105,7 +105,7 @@ class Messages:
         raise InvalidReading(f"{event.topic[:60]}: {fault or 'holds none of the channels'}: {text[:40]!r}")
 
     def _discover(self, channel: str, payload: bytes) -> tuple[str | None, str | None]:
-        if not payload:  # an empty retained message takes a sensor away
+        if not payload:  # an empty retained message removes a sensor
             return None, self._leave(self._entities.pop(channel, None))
         if not any(fnmatch.fnmatchcase(channel, pattern) for pattern in self._settings.include):
             return None, None
@@ -117,7 +117,7 @@ class Messages:
         return entity.state_topic, self._leave(before)
 
     def _leave(self, entity: Entity | None) -> str | None:
-        """Its topic, if no other sensor and no filter of ours needs it."""
+        """Return its topic, if no other sensor and no configured filter needs it."""
         if entity is None or any(other.state_topic == entity.state_topic for other in self._entities.values()):
             return None
         return None if entity.state_topic in self._settings.topics else entity.state_topic
@@ -132,7 +132,7 @@ class Messages:
         return values, units
 
     def _date(self, document: Any) -> int:
-        """The instant: the sender's if it says one; always later than the one before."""
+        """Return the instant: the sender's if it gives one; always later than the one before."""
         now_us = self._context.clock.read_us()
         if self._time_path is not None and (said := to_number(follow(document, self._time_path))) is not None:
             now_us = self._sender.date(said, now_us)
@@ -141,7 +141,7 @@ class Messages:
 
 
 def _try_json(payload: bytes) -> tuple[Any, str]:
-    """The document, or None and why not: a plain number or text is no fault of its sender."""
+    """Return the document, or None and the reason: a plain number or text is not a fault of the sender."""
     try:
         return read_json(payload), ""
     except InvalidReading as fault:
@@ -149,7 +149,7 @@ def _try_json(payload: bytes) -> tuple[Any, str]:
 
 
 async def read_mqtt(settings: MqttSensorSettings, context: SourceContext) -> AsyncGenerator[Samples, None]:
-    """Samples as messages come; the link reconnects by itself. Raises ConfigError for unusable TLS files."""
+    """Yield samples as messages arrive; the link reconnects by itself. Raises ConfigError for unusable TLS files."""
     inbox = Inbox(INBOX_MESSAGES_MAX, INBOX_BYTES_MAX)
     link = MqttLink(settings.broker, inbox.put)
     discovery = get_discovery_filters(settings.discovery) if settings.discovery else ()
@@ -211,7 +211,7 @@ def check_mqtt(settings: MqttSensorSettings) -> list[str]:
     for topic in settings.topics:
         levels = topic.split("/")
         if not topic or "#" in levels[:-1] or any(len(level) > 1 and set(level) & set("+#") for level in levels):
-            problems.append(f"topics: {topic!r} is no filter")
+            problems.append(f"topics: {topic!r} is not a topic filter")
     try:
         parse_path(settings.time_path)
     except ValueError as error:

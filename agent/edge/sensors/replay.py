@@ -1,6 +1,6 @@
-"""A recording played again: CSV with a header, .npz, or Parquet where pyarrow is installed.
+"""Play a recording: CSV with a header, .npz, or Parquet if pyarrow is installed.
 
-CSV: a column `time` in seconds (or none, and `rate_hz` counts); every other column is a channel, "acc_x [g]" with its
+CSV: a column `time` in seconds (without it `rate_hz` counts); every other column is a channel, as "acc_x [g]" with its
 unit. Parquet: the same, by columns. NPZ: values (n, C), channels (C,) texts, perhaps units (C,) texts, time_s (n,).
 """
 
@@ -35,17 +35,17 @@ class ReplaySettings:
 
     file: Path = field(metadata={"help": "a recording: .csv, .npz or .parquet", "example": "recording.csv"})
     rate_hz: float = field(
-        default=50.0, metadata={"min": 0.001, "max": 100000.0, "help": "rows a second where the recording has no times"}
+        default=50.0, metadata={"min": 0.001, "max": 100000.0, "help": "rows a second if the recording has no times"}
     )
     speed: float = field(
         default=1.0,
         metadata={
             "min": 0.01,
             "max": 100000.0,
-            "help": "times faster than it was; above 1 its samples run ahead of the clock",
+            "help": "how many times faster; above 1 its samples run ahead of the clock",
         },
     )
-    loop: bool = field(default=False, metadata={"help": "begin again at the end; else it plays once"})
+    loop: bool = field(default=False, metadata={"help": "start again at the end; false: play once"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ class Recording:
 
 
 def load_recording(settings: ReplaySettings) -> Recording:
-    """The whole recording. Raises SourceFailed that says what is wrong with the file."""
+    """Load the whole recording. Raises SourceFailed, which says what is wrong with the file."""
     load = LOADERS.get(settings.file.suffix.lower())
     if load is None:
         raise SourceFailed(f"{settings.file}: not one of {', '.join(LOADERS)}")
@@ -91,7 +91,7 @@ def _build_recording(settings: ReplaySettings, heads: list[str], columns: npt.ND
     if not 1 <= len(named) <= CHANNELS_MAX:
         raise ValueError(f"{len(named)} channels, 1 to {CHANNELS_MAX} can be played")
     if not np.isfinite(time_s).all() or (np.diff(time_s) < 0).any():
-        raise ValueError("the times go backwards, or are no numbers")
+        raise ValueError("the times go backwards, or are not numbers")
     return Recording(time_s, columns, tuple(name for name, _ in named), tuple(unit for _, unit in named))
 
 
@@ -142,14 +142,14 @@ LOADERS = {".csv": _load_csv, ".npz": _load_npz, ".parquet": _load_parquet}
 
 
 async def read_replay(settings: ReplaySettings, context: SourceContext) -> AsyncGenerator[Samples, None]:
-    """The recording's samples when they are due. Raises SourceFailed for a file that cannot be played."""
+    """Yield the recording's samples when they are due. Raises SourceFailed for a file that cannot be played."""
     try:
         recording = await asyncio.to_thread(load_recording, settings)
     except InvalidReading as error:
         raise SourceFailed(f"{settings.file}: {error}") from error
     loop = asyncio.get_running_loop()
     units = dict(zip(recording.channels, recording.units, strict=True))
-    # behind what was played before, so that no two runs lie on each other; a second apart, so that no window spans both
+    # after all earlier runs, so that none overlap; a second apart, so that no window spans two
     origin_us = max(context.clock.read_us(), context.resume_us + 1_000_000)
     started_s = loop.time()
     length_s = float(recording.time_s[-1]) + _get_period_s(recording)
@@ -172,14 +172,14 @@ async def read_replay(settings: ReplaySettings, context: SourceContext) -> Async
                 for row in range(first, last)
             ]
             first = last
-            await asyncio.sleep(0)  # at a high speed something is always due: let the others have their turn
+            await asyncio.sleep(0)  # at a high speed something is always due: give other tasks a turn
         if not settings.loop:
             return
         played_s += length_s
 
 
 def _get_period_s(recording: Recording) -> float:
-    """The usual step, which also separates the end from the next beginning."""
+    """Return the median step, which also separates the end from the next start."""
     steps = np.diff(recording.time_s)
     return float(np.median(steps)) if len(steps) else 1.0
 
@@ -196,5 +196,5 @@ def check_replay(settings: ReplaySettings) -> list[str]:
 
 
 def get_replay_channels(settings: ReplaySettings) -> tuple[str, ...] | None:
-    """None: the file says."""
+    """Return None: only the file knows."""
     return None

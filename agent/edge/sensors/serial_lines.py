@@ -1,4 +1,4 @@
-"""A serial port that gives lines: comma-separated values, JSON, or NMEA 0183."""
+"""Lines from a serial port: comma-separated values, JSON, or NMEA 0183."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class SerialSettings:
     """A section [sensors.serial]."""
 
     device: Path = field(
-        metadata={"help": "the port; a stable name is under /dev/serial/by-id", "example": "/dev/ttyUSB0"}
+        metadata={"help": "the port; stable names are under /dev/serial/by-id", "example": "/dev/ttyUSB0"}
     )
     baud: int = field(default=9600, metadata={"choices": BAUD_RATES, "help": "8 data bits, no parity, 1 stop bit"})
     form: str = field(
         default="csv",
-        metadata={"choices": ("csv", "json", "nmea"), "help": "what a line is; nmea: GGA, RMC and VTG with checksums"},
+        metadata={"choices": ("csv", "json", "nmea"), "help": "form of a line; nmea: GGA, RMC and VTG with checksums"},
     )
     channels: tuple[ChannelSettings, ...] = field(
         default=(), metadata={"help": "csv and json: which values; a csv path is a column's number or name in a header"}
@@ -49,7 +49,7 @@ Parser = Callable[[str], dict[str, float]]
 
 
 def open_port(device: Path, baud: int) -> int:
-    """A descriptor that does not block, raw, at `baud`. Raises SourceFailed."""
+    """Return a raw, non-blocking descriptor at `baud`. Raises SourceFailed."""
     try:
         descriptor = os.open(device, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
     except OSError as error:
@@ -57,18 +57,18 @@ def open_port(device: Path, baud: int) -> int:
     try:
         tty.setraw(descriptor, termios.TCSANOW)
         attributes = termios.tcgetattr(descriptor)
-        # ignore the modem's lines: three wires are what a sensor has
+        # ignore the modem lines: a sensor has three wires
         attributes[2] |= termios.CLOCAL | termios.CREAD
         attributes[4] = attributes[5] = getattr(termios, f"B{baud}")
         termios.tcsetattr(descriptor, termios.TCSANOW, attributes)
     except termios.error as error:
         os.close(descriptor)
-        raise SourceFailed(f"{device}: no serial port: {error.args[-1]}") from error
+        raise SourceFailed(f"{device}: not a serial port: {error.args[-1]}") from error
     return descriptor
 
 
 def build_parser(settings: SerialSettings) -> tuple[Parser, dict[str, str]]:
-    """What makes channel values of a line (raising InvalidReading), and their units."""
+    """Return a function from a line to channel values (which raises InvalidReading), and their units."""
     if settings.form == "nmea":
         return nmea.parse_sentence, nmea.UNITS
     units = get_units(settings.channels)
@@ -91,7 +91,7 @@ def _build_csv_parser(channels: tuple[ChannelSettings, ...]) -> Parser:
     def parse_csv(line: str) -> dict[str, float]:
         columns = split_columns(line)
         if names.intersection(columns):
-            header[:] = columns  # a header may come again, when the sensor has started anew
+            header[:] = columns  # a header may come again when the sensor has restarted
             return {}
         values = {}
         for channel in channels:
@@ -107,7 +107,7 @@ def _build_csv_parser(channels: tuple[ChannelSettings, ...]) -> Parser:
 
 
 async def read_serial(settings: SerialSettings, context: SourceContext) -> AsyncGenerator[Samples, None]:
-    """Samples from the port until it is unplugged. Raises SourceFailed."""
+    """Yield samples from the port until it is unplugged. Raises SourceFailed."""
     parse, units = build_parser(settings)
     splitter = LineSplitter()
     descriptor = open_port(settings.device, settings.baud)
@@ -130,7 +130,7 @@ async def read_serial(settings: SerialSettings, context: SourceContext) -> Async
 
 
 def parse_lines(lines: list[str], parse: Parser, units: dict[str, str], context: SourceContext) -> list[Sample]:
-    """A sample of each line that holds values; the others are counted."""
+    """Return a sample of each line that holds values; count the others."""
     samples = []
     now_us = context.clock.read_us()
     for place, line in enumerate(lines):
@@ -140,13 +140,13 @@ def parse_lines(lines: list[str], parse: Parser, units: dict[str, str], context:
             context.drop(str(fault))
             continue
         if values:
-            # lines of one read share an instant; a microsecond keeps their order
+            # lines of one read arrive at once; a microsecond keeps their order
             samples.append(Sample(now_us + place, context.name, values, {name: units[name] for name in values}))
     return samples
 
 
 def check_serial(settings: SerialSettings) -> list[str]:
-    """The port itself may be plugged in later."""
+    """Return the section's problems. The port itself may be plugged in later."""
     if settings.form == "nmea":
         return ["channels: nmea has channels of its own"] if settings.channels else []
     problems = check_channels(settings.channels, paths=settings.form == "json")

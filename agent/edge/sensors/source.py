@@ -1,4 +1,4 @@
-"""What every source of samples is: settings, a check of them, and an iterator of samples that runs until it fails."""
+"""The interface of every source of samples: settings, a check of them, and an iterator that runs until it fails."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from agent.sensing.json_values import parse_path
 from agent.sensing.samples import CHANNELS_MAX, NAME_PATTERN, UNIT_CHARACTERS_MAX, Sample
 
 Samples = Sequence[Sample]
-"""What came since the last time, in order; may be empty."""
+"""The samples since the last time, in order; may be empty."""
 
 
 class SourceFailed(Exception):
-    """A source cannot go on (unplugged, refused, gone): it is started again later, with a back-off."""
+    """A source cannot continue (unplugged, refused, gone): it is started again later, with a back-off."""
 
 
 @dataclass(frozen=True)
@@ -28,33 +28,33 @@ class Clock:
 
 @dataclass
 class SourceContext:
-    """What a running source is given, and what it tells of itself beside its samples."""
+    """What a running source is given, and what it reports besides its samples."""
 
     name: str
     clock: Clock = field(default_factory=Clock)
     resume_us: int = 0
-    """Its newest sample in the ring: a source with times of its own goes on behind it."""
+    """Its newest sample in the ring: a source with times of its own continues after it."""
     dropped: int = 0
     """Messages, lines or samples that could not be read or did not fit."""
     last_fault: str = ""
 
     def drop(self, why: str, count: int = 1) -> None:
-        """Count what could not be read; the newest reason is kept for the dataset card."""
+        """Count what could not be read; keep the newest reason for the dataset card."""
         self.dropped += count
         self.last_fault = why[:200]
 
 
 @dataclass(frozen=True)
 class SensorKind:
-    """One kind of source. `check` names everything that is wrong with its section; `read` runs it.
+    """One kind of source. `check` returns all problems of its section; `read` runs it.
 
-    `read` may end (a replay has), raise SourceFailed or OSError, and is closed when the agent stops.
+    `read` may end (as a replay does), raise SourceFailed or OSError, and is closed when the agent stops.
     """
 
     read: Callable[[Any, SourceContext], AsyncGenerator[Samples, None]]
     check: Callable[[Any], list[str]]
     get_channels: Callable[[Any], tuple[str, ...] | None]
-    """The channels that a section is sure to give, or None where only the source itself will tell."""
+    """The channels that a section is sure to deliver, or None if only the source itself knows."""
 
 
 @dataclass(frozen=True)
@@ -63,24 +63,24 @@ class ChannelSettings:
 
     name: str = field(metadata={"pattern": NAME_PATTERN, "help": "name of the channel", "example": "acc_x"})
     path: str = field(
-        default="", metadata={"help": "where it is: a.b[0] in JSON, a column's name or number; empty: its name"}
+        default="", metadata={"help": "its place: a.b[0] in JSON, a column's name or number; empty: the channel's name"}
     )
     unit: str = field(default="", metadata={"max": UNIT_CHARACTERS_MAX, "help": "for people and for the dataset card"})
     texts: tuple[str, ...] = field(
         default=(),
-        metadata={"max": 256, "help": "for labels: a text among these counts as its place; any other: no label"},
+        metadata={"max": 256, "help": "for labels: a text counts as its index among these; any other: no label"},
     )
 
 
 def parse_channels(channels: Sequence[ChannelSettings]) -> list[tuple[ChannelSettings, tuple[str | int, ...]]]:
-    """Each channel with its path into JSON. Raises ValueError."""
+    """Return each channel with its path into JSON. Raises ValueError."""
     return [(channel, parse_path(channel.path or channel.name)) for channel in channels]
 
 
 def check_channels(channels: Sequence[ChannelSettings], *, paths: bool) -> list[str]:
-    """Problems of a list of channels; `paths` where each must have a path into JSON."""
+    """Return the problems of a list of channels; with `paths`, each must have a path into JSON."""
     names = [channel.name for channel in channels]
-    problems = [f"channels: {name} is there twice" for name in sorted({n for n in names if names.count(n) > 1})]
+    problems = [f"channels: {name} occurs twice" for name in sorted({n for n in names if names.count(n) > 1})]
     if len(channels) > CHANNELS_MAX:
         problems.append(f"channels: {len(channels)}, at most {CHANNELS_MAX}")
     for channel in channels if paths else ():

@@ -1,4 +1,4 @@
-"""What this process and its children made the disk write: the figure that a card's life hangs on."""
+"""Count what this process and its children write to the disk: it decides how long an SD card lasts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CHILDREN_MAX = 64
 
 
 def read_disk_bytes(proc_root: Path = Path("/proc"), process: str = "self") -> int | None:
-    """Bytes since the start, of this process, of its children that have ended, and of those that run.
+    """Return bytes since the start, of this process and of its children, running or ended.
 
     The kernel counts a page when it becomes dirty, so a page that is written again before it reaches the disk counts
     once, and a file system in memory not at all. None is unmeasured: the kernel has no such file.
@@ -22,7 +22,7 @@ def read_disk_bytes(proc_root: Path = Path("/proc"), process: str = "self") -> i
 
 
 def _list_children(proc_root: Path, process: str) -> Iterator[str]:
-    """Numbers of the processes below this one, those of its children included."""
+    """Yield the ids of all processes below this one."""
     waiting, seen = [process], 0
     while waiting:
         for task in sorted((proc_root / waiting.pop() / "task").glob("*/children")):

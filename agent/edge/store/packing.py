@@ -1,4 +1,4 @@
-"""A fixed-point vector as few bytes, without loss: what a board keeps on a card that every written byte wears."""
+"""Pack a fixed-point vector without loss: every byte written wears a board's SD card."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from flchain.base.fixedpoint import VALUE_BYTES
 from flchain.base.types import ModelVector
 
 ZLIB_LEVEL = 1
-"""Run lengths and Huffman codes alone (Z_RLE): all that such bytes give, at a tenth of the search's time."""
+"""Run lengths and Huffman codes alone (Z_RLE): as small as a full search, in a tenth of its time."""
 _PLANES = VALUE_BYTES
 
 
 def pack(vector: ModelVector) -> bytes:
-    """(P,) int32 as zlib-compressed byte planes; any int32 comes back exactly.
+    """Return (P,) int32 as zlib-compressed byte planes; any int32 comes back exactly.
 
-    Zigzag makes small magnitudes small numbers, whose upper planes are runs of zeros. zlib's Adler-32 tells damage.
+    Zigzag makes small magnitudes small numbers, whose upper planes are runs of zeros. zlib's Adler-32 detects damage.
     """
     wide = vector.astype(np.int32, copy=False)
     zigzag = ((wide << 1) ^ (wide >> 31)).view(np.uint32).astype("<u4", copy=False)
@@ -27,7 +27,7 @@ def pack(vector: ModelVector) -> bytes:
 
 
 def unpack(data: bytes, count: int) -> ModelVector:
-    """The (count,) int32 that `pack` was given. Raises ValueError if the bytes are damaged or of another count."""
+    """Return the (count,) int32 that `pack` was given. Raises ValueError for damaged bytes or another count."""
     opened = zlib.decompressobj()
     try:
         planes = opened.decompress(data, count * _PLANES + 1)
@@ -42,12 +42,12 @@ def unpack(data: bytes, count: int) -> ModelVector:
 
 
 def subtract(after: ModelVector, before: ModelVector) -> ModelVector:
-    """after - before modulo 2**32: with `accumulate` exact for any two vectors of one shape."""
+    """Return after - before modulo 2**32: exactly undone by `accumulate`, for any two vectors of one shape."""
     difference: ModelVector = (after.view(np.uint32) - before.view(np.uint32)).view(np.int32)
     return difference
 
 
 def accumulate(before: ModelVector, step: ModelVector) -> ModelVector:
-    """The vector that `subtract` started from."""
+    """Return the vector that `subtract` started from."""
     after: ModelVector = (before.view(np.uint32) + step.view(np.uint32)).view(np.int32)
     return after

@@ -1,8 +1,8 @@
-"""The file in which a running agent says how it is: in memory where there is such a place, else seldom on the disk.
+"""The file in which a running agent reports its status: in memory if possible, otherwise rarely on the disk.
 
-`data_dir/status.json` is where readers look. While the agent runs that is a link to the file in $RUNTIME_DIRECTORY
-(systemd's, on tmpfs), written every few seconds; after a clean end it is a file, written once. Where there is no such
-directory and `data_dir` is on a disk, it is a file that is written every SELDOM_S only.
+Readers look at `data_dir/status.json`. While the agent runs, that is a link to a file in $RUNTIME_DIRECTORY (systemd's,
+on tmpfs), written every few seconds; after a clean end it is a file, written once. Without such a directory, and with
+`data_dir` on a disk, it is a file that is written only every SELDOM_S.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ RUNTIME_VARIABLE = "RUNTIME_DIRECTORY"
 
 
 class StatusFile:
-    """One agent's. Never raises: a status that cannot be written is told once and costs nothing else."""
+    """One agent's file. Never raises: a status that cannot be written is logged once and costs nothing else."""
 
     def __init__(self, data_dir: Path, environ: Mapping[str, str] | None = None) -> None:
         runtime = (os.environ if environ is None else environ).get(RUNTIME_VARIABLE, "").split(":")[0]
         self._shown = data_dir / STATUS_FILE
-        # several agents may share a directory, where somebody runs a whole network under one unit
+        # several agents share a directory if a whole network runs under one unit
         own = f"status-{sha256(str(data_dir.resolve()).encode()).hexdigest()[:8]}.json"
         self._file = Path(runtime) / own if runtime else self._shown
         mount = find_mount(self._file)
@@ -45,7 +45,7 @@ class StatusFile:
         self._is_told = False
 
     def write(self, status: AgentStatus) -> None:
-        """The agent is well and says so, unless it has done so just now and every word wears the card."""
+        """Write the status of a running agent, unless that was done just now and each write wears the card."""
         now_s = time.monotonic()
         if self._written_s is not None and now_s - self._written_s < self._every_s:
             return
@@ -56,7 +56,7 @@ class StatusFile:
                 self._show_link()
 
     def close(self, status: AgentStatus) -> None:
-        """The agent ends: its last state stays where readers look, also when systemd removes its directory."""
+        """Leave the last status where readers look, also when systemd removes the runtime directory."""
         with self._told():
             self._put(self._shown, status, is_running=False)
             if self._file != self._shown:
@@ -72,7 +72,7 @@ class StatusFile:
                 log.warning("the status cannot be written", extra={"file": self._file, "cause": error})
 
     def _put(self, path: Path, status: AgentStatus, *, is_running: bool) -> None:
-        """In one piece, so that a reader meets the old or the new one. Not synced: it is worth nothing after a boot."""
+        """Replace the file, so that a reader sees the old or the new one. Not synced: a boot makes it worthless."""
         writer = WriterStatus(
             is_running=is_running,
             pid=os.getpid(),
@@ -93,7 +93,7 @@ class StatusFile:
 
 
 def read_status(data_dir: Path) -> StatusRecord | None:
-    """Return what an agent last said; None if there is nothing, or nothing that this version can read."""
+    """Return what an agent last wrote; None if there is nothing, or nothing that this version can read."""
     try:
         with (data_dir / STATUS_FILE).open("rb") as stream:
             data = stream.read(STATUS_BYTES_MAX)

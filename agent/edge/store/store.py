@@ -1,7 +1,7 @@
 """The device's database: model and place in the chain, work and scores of the open round, outbox, history. SQLite.
 
-Written so that a card lives: one transaction for all that an event changes, nothing large twice, and a write-ahead log
-that gathers many rounds before it is copied into the database (docs/power.md has the figures).
+Written to spare the card: one transaction for all that an event changes, nothing large twice, and a write-ahead log
+that collects many rounds before it is copied into the database (docs/power.md has the figures).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from flchain_edge.storage.sqlite import DiskFailed, StoreFull, open_database, st
 
 STORE_FILE = "agent.db"
 CHECKPOINT_PAGES = 2_048
-"""The write-ahead log is copied into the database from 8 MiB on: a page that many rounds change is then copied once."""
+"""The write-ahead log is copied into the database from 8 MiB on: a page changed by many rounds is copied once."""
 ROUNDS_KEPT_MAX = 20_000
 """Lines of history, two weeks at a round a minute; older ones are dropped, ROUNDS_DROPPED at a time."""
 ROUNDS_DROPPED = 256
@@ -52,7 +52,7 @@ DROPS_WAITING_MAX = 64
 
 @dataclass(frozen=True)
 class RoundLine:
-    """One line of history: what a round gave and what it cost. Bytes are those since the process started."""
+    """One line of history: what a round yielded and what it cost. Bytes count from the start of the process."""
 
     report: Report
     bytes_up: int
@@ -60,7 +60,7 @@ class RoundLine:
     energy: Energy = UNKNOWN
     training_energy: Energy = UNKNOWN
     disk_bytes: int | None = None
-    """What this process and its children made the disk write; None is unmeasured."""
+    """Bytes that this process and its children have written to disks; None is unmeasured."""
 
 
 Write: TypeAlias = SaveWork | SaveScores | SaveOutbox | SavePosition | RoundLine
@@ -68,16 +68,16 @@ Change: TypeAlias = Write | DropOutbox
 
 
 def _check_message(raw: bytes, kind: Kind, number: int, chain: Hash, identity: Identity) -> None:
-    """Raises InvalidMessage unless these are the bytes of this device's own message for this round."""
+    """Raise InvalidMessage unless these are the bytes of this device's own message for this round."""
     envelope = open_envelope(raw, chain)
     if (envelope.kind, envelope.sender, envelope.number) != (kind, identity.address, number):
-        raise MalformedMessage(f"stored work is no {kind.name} of this device for round {number}")
+        raise MalformedMessage(f"stored work is not a {kind.name} of this device for round {number}")
     verify_envelope(envelope, chain, identity.public_key)
 
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """What a start finds."""
+    """What is on the disk at a start."""
 
     light: LightState
     residual: ModelVector
@@ -87,13 +87,13 @@ class Stored:
 
 
 class Store:
-    """One device's database. Raises StoreFull if the disk is full; then nothing of that write is there."""
+    """One device's database. Raises StoreFull if the disk is full; nothing of that write is then kept."""
 
     def __init__(self, db: aiosqlite.Connection) -> None:
         self._db = db
         self._saved = Saved()
         self._held: dict[Hash, bytes] = {}
-        """The messages that the work on disk holds, by digest."""
+        """Messages that the work on disk holds, by digest."""
         self._dropped: tuple[Hash, ...] = ()
         """Out of the outbox with the next write: until then a restart would only say again what has its receipt."""
 
@@ -102,7 +102,7 @@ class Store:
         """Open or create. Raises ConfigError if the file belongs to another chain, LedgerCorrupt if it is damaged."""
         path.parent.mkdir(parents=True, exist_ok=True)
         db = await open_database(path, MIGRATIONS, checkpoint_pages=CHECKPOINT_PAGES)
-        db.text_factory = bytearray  # no column holds text: what comes as text is damage, and need not be UTF-8
+        db.text_factory = bytearray  # no column holds text: text is damage, and need not be UTF-8
         store = cls(db)
         try:
             if not await store._fetch("SELECT chain FROM chain"):
@@ -118,16 +118,16 @@ class Store:
         return store
 
     async def close(self) -> None:
-        """Write what waits for the next write, if the disk lets it, and close the file."""
+        """Write what waits for the next write, if the disk allows it, and close the file."""
         try:
             if self._dropped:
-                with contextlib.suppress(StoreFull, DiskFailed):  # what is not dropped is said again, to no effect
+                with contextlib.suppress(StoreFull, DiskFailed):  # what is not dropped is published again, to no effect
                     await self._write((), self._dropped)
         finally:
             await self._db.close()
 
     async def load(self, genesis_light: LightState, empty: ModelVector, identity: Identity) -> Stored:
-        """What was saved, checked again; or the genesis. Raises LedgerCorrupt.
+        """Return what was saved, verified again; or the genesis. Raises LedgerCorrupt.
 
         Work and outbox must be messages of this device, whole: they are sent as they are.
         """
@@ -180,7 +180,7 @@ class Store:
         encoding, data = bases[0]
         steps = [row[0] for row in await self._read("SELECT vector FROM model_steps ORDER BY number", (bytes,))]
         model = add_up(read_vector(encoding, data, count), steps)
-        # A base that is not packed yet is written anew with the next model.
+        # A base that is not packed yet is rewritten with the next model.
         base_bytes = len(data) if encoding == PACKED else 0
         self._saved = Saved(model, base_bytes, sum(map(len, steps)), len(steps))
         return model
@@ -195,7 +195,7 @@ class Store:
         return outbox
 
     async def _read(self, query: str, types: tuple[type, ...]) -> list[tuple[Any, ...]]:
-        """All rows. Raises LedgerCorrupt: SQLite lets any type be in any column."""
+        """Return all rows. Raises LedgerCorrupt: SQLite allows any type in any column."""
         rows = await self._fetch(query)
         if any(type(value) is not wanted for row in rows for value, wanted in zip(row, types, strict=True)):
             raise LedgerCorrupt(0, "the device's database: a value of another type than was stored")
@@ -207,9 +207,10 @@ class Store:
                 return [tuple(row) async for row in cursor]
 
     async def save(self, *changes: Change) -> None:
-        """All of it in one transaction, durable when this returns; nothing of it if StoreFull or DiskFailed comes.
+        """Save everything in one transaction: durable when this returns, and not at all if it raises.
 
-        What only leaves the outbox waits for the next write, or for `close`: DROPS_WAITING_MAX at most.
+        Removals from the outbox alone wait for the next write, or for `close`: at most DROPS_WAITING_MAX. Raises
+                StoreFull or DiskFailed.
         """
         dropped = dict.fromkeys(self._dropped)
         for change in changes:
@@ -297,10 +298,10 @@ class Store:
 
 
 def _get_messages(work: Work | None) -> dict[Hash, bytes]:
-    """What the work holds, by digest."""
+    """Return the messages of the work, by digest."""
     return {hash_message(raw): raw for raw in (work.commit, work.reveal)} if work else {}
 
 
 def _to_mj(energy: Energy) -> int:
-    """Millijoules; 0 with EnergySource.UNMEASURED beside it says nothing."""
+    """Return millijoules; 0 beside EnergySource.UNMEASURED means unknown."""
     return round(1_000 * (energy.joules or 0.0))

@@ -20,7 +20,7 @@ from flchain.base.frozen import replace
 from flchain.base.types import ModelVector
 
 STEPS_MAX = 64
-"""After so many steps the model is written whole again, so that a start never adds up more."""
+"""After this many steps the model is written whole again, so that a start never adds up more."""
 RAW, PACKED = 0, 1
 NO_RESIDUAL = 0
 UNKNOWN_RESIDUAL = -1
@@ -28,7 +28,7 @@ UNKNOWN_RESIDUAL = -1
 
 @dataclass(frozen=True, eq=False)
 class Saved:
-    """What is on disk: the model with the bytes of its base and steps, and the residuals by number."""
+    """What is on the disk: the model with the bytes of its base and steps, and the residuals by number."""
 
     model: ModelVector | None = None
     base_bytes: int = 0
@@ -38,7 +38,7 @@ class Saved:
 
 
 def read_vector(encoding: int, data: bytes, count: int) -> ModelVector:
-    """Raises ValueError or InvalidMessage if the bytes are not such a vector."""
+    """Return the vector. Raises ValueError or InvalidMessage if the bytes are not one."""
     if encoding == RAW:
         return decode_vector(data, count)
     if encoding != PACKED:
@@ -47,7 +47,7 @@ def read_vector(encoding: int, data: bytes, count: int) -> ModelVector:
 
 
 def add_up(base: ModelVector, steps: Sequence[bytes]) -> ModelVector:
-    """The model: its base and the steps since. Raises ValueError if a step is damaged."""
+    """Return the model: its base and the steps since. Raises ValueError if a step is damaged."""
     model = base
     for step in steps:
         model = accumulate(model, unpack(step, len(base)))
@@ -55,13 +55,13 @@ def add_up(base: ModelVector, steps: Sequence[bytes]) -> ModelVector:
 
 
 async def write_model(db: aiosqlite.Connection, saved: Saved, model: ModelVector) -> Saved:
-    """As a step from the model on disk, or whole where that takes fewer bytes in the long run."""
+    """Write the model as a step from the one on disk, or whole where that takes fewer bytes in the long run."""
     before = saved.model
     if before is not None and np.array_equal(before, model):
         return saved
     if before is not None and before.shape == model.shape and saved.steps < STEPS_MAX:
         step = await asyncio.to_thread(lambda: pack(subtract(model, before)))
-        # Steps as long as the base cost as much again; from there on a new base is cheaper than more of them.
+        # Once the steps are as long as the base, a new base costs less than more steps.
         if saved.steps_bytes + len(step) < saved.base_bytes:
             await db.execute("INSERT INTO model_steps VALUES (?, ?)", (saved.steps + 1, step))
             return replace(saved, model=model, steps=saved.steps + 1, steps_bytes=saved.steps_bytes + len(step))
@@ -72,7 +72,7 @@ async def write_model(db: aiosqlite.Connection, saved: Saved, model: ModelVector
 
 
 async def write_residual(db: aiosqlite.Connection, saved: Saved, residual: ModelVector) -> tuple[Saved, int]:
-    """The number under which it is kept; one that is on disk already is not written again."""
+    """Return the number under which it is kept; one that is on disk already is not written again."""
     if not residual.any():
         return saved, NO_RESIDUAL
     for number, known in saved.residuals:
@@ -86,7 +86,7 @@ async def write_residual(db: aiosqlite.Connection, saved: Saved, residual: Model
 
 
 async def drop_unused(db: aiosqlite.Connection, saved: Saved) -> Saved:
-    """Delete the residuals that neither the position nor the work has any more."""
+    """Delete the residuals that neither the position nor the work uses any more."""
     numbers = "SELECT residual FROM position UNION SELECT carried FROM position UNION SELECT residual FROM work"
     async with db.execute(numbers) as cursor:
         used = {row[0] async for row in cursor}
@@ -95,7 +95,7 @@ async def drop_unused(db: aiosqlite.Connection, saved: Saved) -> Saved:
 
 
 def find_residual(rows: Sequence[tuple[Any, ...]], number: int, count: int) -> ModelVector:
-    """The residual of this number among rows of (id, encoding, vector). Raises ValueError if there is none."""
+    """Return the residual of this number among rows of (id, encoding, vector). Raises ValueError if there is none."""
     if number == NO_RESIDUAL:
         return np.zeros(count, np.int32)
     for found, encoding, data in rows:

@@ -1,4 +1,4 @@
-"""A look into the database of an agent that may be running: read only, in one moment of it."""
+"""Read the database of an agent that may be running, as of one moment, without writing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BUSY_TIMEOUT_S = 10.0
 
 
 def read_position(database: Path, count: int) -> tuple[Head, ModelVector] | None:
-    """The saved header and its model of `count` parameters; None before the first.
+    """Return the saved header and its model of `count` parameters; None before the first.
 
     Raises sqlite3.Error, and ValueError or InvalidMessage for a damaged model.
     """
@@ -22,7 +22,7 @@ def read_position(database: Path, count: int) -> tuple[Head, ModelVector] | None
         return None
     with closing(sqlite3.connect(f"file:{database.resolve()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)) as db:
         db.isolation_level = None
-        db.execute("BEGIN")  # what follows is read of one state, whatever the agent writes meanwhile
+        db.execute("BEGIN")  # everything below is read from one state, whatever the agent writes meanwhile
         if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'model_base'").fetchone():
             return None
         row = db.execute("SELECT header, certificate, sets FROM position").fetchone()

@@ -1,1 +1,1 @@
-"""The worker processes that train and score, and the frames they are spoken to with."""
+"""The worker processes that train and score, and the frames that go between them and the agent."""

@@ -1,4 +1,4 @@
-"""The C library's allocator, told to suit a small board: one arena, and large blocks go back when they are freed."""
+"""Set the C library's allocator up for a small board: one arena, and freed large blocks go back to the system."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ THRESHOLD_BYTES = 64 * 1024
 
 
 def keep_heap_small() -> None:
-    """For this process and its forks, before threads. Does nothing where the C library is not glibc."""
+    """Set up this process and its forks; call before any thread starts. Does nothing without glibc."""
     library = ctypes.CDLL(None)
     if not hasattr(library, "mallopt"):
         return
@@ -20,7 +20,7 @@ def keep_heap_small() -> None:
 
 
 def return_memory() -> None:
-    """Give free pages back to the system: after much work that is over."""
+    """Give free pages back to the system, once much work is done."""
     library = ctypes.CDLL(None)
     if hasattr(library, "malloc_trim"):
         library.malloc_trim(0)

@@ -1,7 +1,7 @@
-"""What the agent and its worker processes say to each other over a socket pair: frames with raw vectors in them.
+"""Frames between the agent and its worker processes, over a socket pair, with raw vectors in them.
 
-Strictly one job at a time: the agent sends CONFIGURE once, then a job, and nothing but at most one CANCEL until its
-answer is there. So a worker that is held for days holds up one vector, not one a round.
+Strictly one job at a time: the agent sends CONFIGURE once, then a job, and at most one CANCEL until the answer has
+arrived. So a worker that is held for days keeps one vector waiting, not one a round.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ META_BYTES_MAX = 64 * 1024
 
 
 class FrameKind(IntEnum):
-    """Who says it: the agent up to CANCEL, the worker from READY on."""
+    """Kinds of frames: from the agent up to CANCEL, from the worker from READY on."""
 
     CONFIGURE = 1  # meta: a WorkerSpec
     TRAIN = 2  # payload: the model vector, int32
     SCORE = 3  # payload: the model vector, int32
-    CANCEL = 4  # the job that runs is for nothing now
+    CANCEL = 4  # the running job is no longer needed
     READY = 5  # payload: the file's initial model vector, int32
     REFUSED = 6  # meta: problems of the configuration; the worker ends
     BEAT = 7  # the job goes on; meta: steps done, of how many
@@ -35,7 +35,7 @@ class FrameKind(IntEnum):
 
 @dataclass(frozen=True)
 class Frame:
-    """One message. Vectors travel as their bytes in the machine's own order: both ends are on one machine."""
+    """One message. Vectors are sent in the machine's own byte order: both ends are on one machine."""
 
     kind: FrameKind
     number: int = 0
@@ -52,11 +52,11 @@ class WorkerSpec:
     """SHA-256 of the model file, hexadecimal."""
     examples: str
     sensed: dict[str, Any] = field(default_factory=dict)
-    """A DataSource of agent.edge.data.dataset where examples are windows of the sensors; else empty."""
+    """A DataSource of agent.edge.data.dataset if examples are windows of the sensors; otherwise empty."""
     holdout_percent: int = 0
-    """Of the rows: kept for scoring, never trained on. 0 if this device does not mine."""
+    """Percent of the rows kept for scoring and never trained on. 0 if this device does not mine."""
     is_scorer: bool = False
-    """Works on the held-out rows, and on the others if not."""
+    """True: works on the held-out rows. False: on all others."""
     local_epochs: int = 1
     batch_size: int = 32
     learning_rate: float = 0.01
@@ -68,19 +68,19 @@ class WorkerSpec:
 
 
 def encode_frame(frame: Frame) -> bytes:
-    """Header and meta; the payload goes behind them, so that it need not be copied."""
+    """Return header and meta; the payload is sent separately after them, so that it need not be copied."""
     meta = json.dumps(frame.meta).encode() if frame.meta else b""
     assert len(meta) <= META_BYTES_MAX, len(meta)
     return HEADER.pack(frame.kind, frame.number, len(meta), len(frame.payload)) + meta
 
 
 def encode_spec(spec: WorkerSpec) -> Frame:
-    """The frame that a worker waits for first."""
+    """Return the frame that a worker waits for first."""
     return Frame(FrameKind.CONFIGURE, meta=asdict(spec))
 
 
 def decode_header(data: bytes, payload_bytes_max: int) -> tuple[FrameKind, int, int, int]:
-    """Kind, number, bytes of meta and of payload. Raises ValueError if that is no frame."""
+    """Return kind, number, bytes of meta and bytes of payload. Raises ValueError if this is not a frame."""
     kind, number, meta_bytes, payload_bytes = HEADER.unpack(data)
     if meta_bytes > META_BYTES_MAX or payload_bytes > payload_bytes_max:
         raise ValueError(f"a frame of {meta_bytes} and {payload_bytes} bytes")
@@ -88,8 +88,8 @@ def decode_header(data: bytes, payload_bytes_max: int) -> tuple[FrameKind, int, 
 
 
 def decode_meta(data: bytes) -> dict[str, Any]:
-    """Raises ValueError if it is no JSON object."""
+    """Return the meta. Raises ValueError if it is not a JSON object."""
     meta = json.loads(data) if data else {}
     if not isinstance(meta, dict):
-        raise ValueError("meta is no object")
+        raise ValueError("meta is not an object")
     return meta

@@ -1,6 +1,6 @@
 """A worker: the process that holds the TFLite interpreter and trains, or scores, one job after the other.
 
-It imports no chain, no keys, no network and no event loop; it knows a socket to the agent, and ends with it.
+It imports no chain, no keys, no network and no event loop. All it has is a socket to the agent, and it ends with it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 BEAT_S = 1.0
 LOAD_AGAIN_S = 2.0
-"""While the sensors have given too few windows, they are looked at so often until the round is over."""
+"""While there are too few windows, the samples are read again this often until the round is over."""
 PULSE_S = 0.25
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 IOPRIO_WHO_PROCESS, IOPRIO_CLASS_IDLE, IOPRIO_CLASS_SHIFT = 1, 3, 13
@@ -54,7 +54,7 @@ IOPRIO_SET_CALLS = {"x86_64": 251, "aarch64": 30, "armv7l": 314, "armv6l": 314, 
 
 
 class AgentGone(Exception):
-    """The other end of the socket is closed: there is nobody to work for."""
+    """The other end of the socket is closed: the agent has ended."""
 
 
 class Channel:
@@ -64,13 +64,13 @@ class Channel:
         self._sock = sock
 
     def receive(self) -> Frame:
-        """Waits for a frame. Raises AgentGone."""
+        """Wait for a frame and return it. Raises AgentGone."""
         kind, number, meta_bytes, payload_bytes = decode_header(self._read(HEADER.size), MODEL_BYTES_MAX)
         meta = decode_meta(self._read(meta_bytes))
         return Frame(kind, number, meta, self._read(payload_bytes))
 
     def send(self, frame: Frame) -> None:
-        """Waits until all is written. Raises AgentGone."""
+        """Wait until all is written. Raises AgentGone."""
         try:
             self._sock.sendall(encode_frame(frame))
             self._sock.sendall(frame.payload)
@@ -78,7 +78,7 @@ class Channel:
             raise AgentGone from error
 
     def is_cancelled(self) -> bool:
-        """True if the agent has said something (CANCEL is all it may say now) or is gone."""
+        """Return True if the agent has sent something (only CANCEL is allowed now) or is gone."""
         if not select.select((self._sock,), (), (), 0.0)[0]:
             return False
         self.receive()
@@ -99,14 +99,14 @@ class Channel:
 
 
 class Pulse:
-    """Called between two steps of a job: tells the agent that it goes on, and whether it still should."""
+    """Called between two steps of a job: reports progress to the agent, and learns whether to go on."""
 
     def __init__(self, channel: Channel, number: int) -> None:
         self._channel = channel
         self._number = number
         self._said_at = time.monotonic()
         self.steps_done = self.steps = 0
-        """How far the job is, for jobs that know it."""
+        """Report how far the job is, for jobs that know it."""
 
     def __call__(self) -> bool:
         """True if the job is cancelled. Raises AgentGone."""
@@ -152,7 +152,7 @@ def run_worker(sock: socket.socket, agent_pid: int) -> None:
 
 
 def _bind_to_agent(agent_pid: int) -> None:
-    """A stopped process reads no end of file: the kernel has to end it. Ctrl-C is for the agent to heed."""
+    """Let the kernel end this process with its parent: a stopped one reads no end of file. Ignore Ctrl-C."""
     call = ctypes.CDLL(None).prctl
     call(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     call(PR_SET_NAME, b"flchain-worker", 0, 0, 0)
@@ -182,8 +182,8 @@ def _read_inherited_bytes() -> int:
 
 
 def _open_files(spec: WorkerSpec, channel: Channel) -> Tools:
-    """Raises ConfigError with every problem, also for a model that aborts its process."""
-    # Not before now, so that nothing but a worker ever holds the runtime.
+    """Load model and data. Raises ConfigError with every problem, also for a model that aborts its process."""
+    # Imported only here, so that nothing but a worker ever holds the runtime.
     from flchain_edge.model.tflite import ModelRefused, TfliteModel, probe_model
 
     model_file = read_model_file(Path(spec.model), bytes.fromhex(spec.model_digest))
@@ -203,7 +203,7 @@ def _build_loader(spec: WorkerSpec, model: TfliteModel) -> Callable[[], Examples
     if not spec.sensed:
         examples = load_part(Path(spec.examples), model, spec.holdout_percent, is_held_out=spec.is_scorer)
         return lambda: examples
-    # What reads the sensors' ring costs some megabytes, which only they are to pay who have sensors.
+    # The ring's reader takes some megabytes, which only a device with sensors should spend.
     from agent.edge.data.dataset import decode_source, find_model_problems, load_dataset
 
     source = decode_source(spec.sensed)
@@ -216,7 +216,7 @@ def _build_loader(spec: WorkerSpec, model: TfliteModel) -> Callable[[], Examples
 def _process_job(channel: Channel, tools: Tools, job: Frame) -> None:
     run = JOBS.get(job.kind)
     if run is None:
-        return  # a CANCEL that came behind the answer
+        return  # a CANCEL that crossed the answer
     pulse = Pulse(channel, job.number)
     try:
         vector = np.frombuffer(job.payload, np.int32)
@@ -229,14 +229,14 @@ def _process_job(channel: Channel, tools: Tools, job: Frame) -> None:
 
 
 def _train(tools: Tools, number: int, vector: ModelVector, pulse: Pulse) -> Frame:
-    """Local epochs of SGD from the vector: float32 delta (P,), and standard normals (P,) where noise is wanted."""
+    """Train local epochs of SGD from the vector; return the float32 delta (P,), and standard normals (P,) for noise."""
     spec, model = tools.spec, tools.model
     if (examples := _wait_for_examples(tools, pulse)) is None:
         return Frame(FrameKind.DROPPED)
     started = time.monotonic()
     base = to_float(vector)
     model.set_weights(base)
-    # From the data and the round alone, so that a run can be repeated; the noise below must be nobody's to repeat.
+    # From data and round alone, so that a run can be repeated; the noise below must not be repeatable by anybody.
     rng = np.random.default_rng((number, zlib.crc32(examples.x.data)))
     losses = [0.0]
     pulse.steps = spec.local_epochs * -(-len(examples) // spec.batch_size)
@@ -260,7 +260,7 @@ def _train(tools: Tools, number: int, vector: ModelVector, pulse: Pulse) -> Fram
 
 
 def _wait_for_examples(tools: Tools, pulse: Pulse) -> Examples | None:
-    """What to train on; None if the job is cancelled before the sensors have given enough."""
+    """Return the examples; None if the job is cancelled before the sensors have delivered enough."""
     said, look_at = False, time.monotonic()
     while not pulse():
         if time.monotonic() >= look_at:
@@ -276,7 +276,7 @@ def _wait_for_examples(tools: Tools, pulse: Pulse) -> Examples | None:
 
 
 def _score(tools: Tools, number: int, vector: ModelVector, pulse: Pulse) -> Frame:
-    """Accuracy on the held-out rows, in basis points."""
+    """Return the accuracy on the held-out rows, in basis points."""
     return Frame(FrameKind.DONE, 0, {"score_bp": compute_score_bp(tools.model, tools.load(), vector, pulse)})
 
 

@@ -1,4 +1,4 @@
-"""How worker processes come into being: forked before the agent has imported anything, or started as a program.
+"""Create worker processes: forked before the agent has imported anything, or started as a program.
 
 Forked, a worker shares the pages of Python and numpy with the agent (decision 11). That is safe only while the agent is
 one thread with nothing open. A worker that replaces a dead one is a program.
@@ -22,7 +22,7 @@ from flchain_edge.children.ends import ProcessEnd, build_end
 
 KILL_TIMEOUT_S = 5.0
 END_GRACE_S = 1.0
-"""For a process that has closed its socket to end by itself: else a kill would hide what it dies of."""
+"""A process that has closed its socket may take this long to end: an earlier kill would hide the cause."""
 NUMPY_THREADS = "OPENBLAS_NUM_THREADS"
 SPAWNED_SOCKET = 3
 """The descriptor that a started worker finds its socket at."""
@@ -37,7 +37,7 @@ class WorkerProcess:
     _end: ProcessEnd | None = None
 
     def poll(self) -> ProcessEnd | None:
-        """How it ended, once it has."""
+        """Return how it ended, or None while it runs."""
         if self._end is None:
             with contextlib.suppress(ChildProcessError):
                 pid, status, usage = os.wait4(self.pid, os.WNOHANG)
@@ -46,7 +46,7 @@ class WorkerProcess:
         return self._end
 
     def kill(self, grace_s: float = 0.0) -> ProcessEnd | None:
-        """Let go of the socket and end it, if it does not end by itself within `grace_s`; how it ended."""
+        """Close the socket, and kill the process unless it ends within `grace_s`. Return how it ended."""
         with contextlib.suppress(OSError):
             self.sock.close()
         if self._wait(grace_s) is None:
@@ -62,14 +62,14 @@ class WorkerProcess:
 
 
 def fork_worker() -> WorkerProcess:
-    """A copy of this process as it is now. Only before threads, event loop, files and keys.
+    """Fork this process as it is now. Only before threads, event loop, files and keys.
 
-    If a thread runs all the same, a program: a copy of a process with threads may wait for ever for one it has not.
+    If a thread runs nevertheless, start a program: a fork of a process with threads may wait forever for a lock.
     """
     if not is_one_thread():
         return spawn_worker()
     gc.collect()
-    gc.freeze()  # else the collector writes to every object, and both sides pay for all pages
+    gc.freeze()  # otherwise the collector would write to every object, and all pages would be copied
     ours, theirs = socket.socketpair()
     agent_pid = os.getpid()
     pid = os.fork()
@@ -81,14 +81,14 @@ def fork_worker() -> WorkerProcess:
         ours.close()
         process.run_worker(theirs, agent_pid)
         code = 0
-    except BaseException:  # nothing of the agent may run on in this copy of it
+    except BaseException:  # no code of the agent may go on running in this copy
         traceback.print_exc()
     finally:
         os._exit(code)
 
 
 def spawn_worker() -> WorkerProcess:
-    """A program of its own: safe at any time, some megabytes larger."""
+    """Start a program of its own: safe at any time, some megabytes larger."""
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-m", process.__name__, str(SPAWNED_SOCKET), str(os.getpid())]
     environ = {NUMPY_THREADS: "1", **os.environ}  # numpy would start a thread for each core

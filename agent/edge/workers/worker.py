@@ -1,4 +1,4 @@
-"""One worker as the agent sees it: jobs go in, answers come out; a worker that hangs or dies costs its job only."""
+"""One worker as the agent sees it: jobs in, answers out. A worker that hangs or dies loses only its job."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ START_TIMEOUT_S = 300.0
 """From nothing to a tried model: numpy's import alone takes 22 s on an emulated board, the trial up to 120 s. Counts as
 the next one does."""
 HEARTBEAT_TIMEOUT_S = 60.0
-"""Without a word in the midst of a job. Counts only as fast as the worker may run: at a tenth of a core, ten times
-longer, and not at all while it is held."""
+"""Longest silence during a job. It is counted in time that the worker may run: at a tenth of a core ten times
+longer, and not at all while the worker is held."""
 WATCH_S = 5.0
 JOBS_WAITING_MAX = 256
-"""Scores that may wait, each with its vector. When full, the newest is refused and the device silent about it."""
+"""Scores that may wait, each with its vector. When full, the newest is refused, and the device gives no scores."""
 
 
 class WorkerFailed(FlchainError):
@@ -72,7 +72,7 @@ class Worker:
         self._running: _Job | None = None
         self._is_cancelling = False
         self.steps_done = self.steps = 0
-        """How far the running job is, as it last said; 0 of 0 while it has said nothing."""
+        """How far the running job is, as last reported; 0 of 0 before the first report."""
         self._serving: asyncio.Task[None] | None = None
 
     @property
@@ -99,11 +99,11 @@ class Worker:
             raise
 
     async def run(self, frame: Frame, *, replaces_others: bool) -> Frame | None:
-        """The answer to a job, or None if a newer one has taken its place. Raises WorkerFailed."""
+        """Return the answer to a job, or None if a newer one has replaced it. Raises WorkerFailed."""
         if replaces_others:
             self._drop_all()
         elif len(self._waiting) >= JOBS_WAITING_MAX:
-            raise WorkerFailed(f"{JOBS_WAITING_MAX} jobs wait already")
+            raise WorkerFailed(f"{JOBS_WAITING_MAX} jobs are waiting already")
         job = _Job(frame, asyncio.get_running_loop().create_future())
         self._waiting.append(job)
         if self._serving is None or self._serving.done():
@@ -111,7 +111,7 @@ class Worker:
         return await job.answer
 
     def stop(self) -> None:
-        """End the process; who waits for an answer is cancelled."""
+        """End the process, and cancel whatever waits for an answer."""
         if self._serving is not None:
             self._serving.cancel()
         for job in (*self._waiting, *([self._running] if self._running else ())):
@@ -164,7 +164,7 @@ class Worker:
 
     async def _ensure_started(self) -> None:
         if self._process is not None and self._process.poll() is not None:
-            log.warning("a worker has ended while it had no work", extra={"job": self._job, "cause": self._end("")})
+            log.warning("a worker has ended while it was idle", extra={"job": self._job, "cause": self._end("")})
         if self._process is not None:
             return
         try:
@@ -174,7 +174,7 @@ class Worker:
         log.info("a worker was started again", extra={"job": self._job, "pid": self.pid})
 
     async def _read_in_time(self, timeout_s: float, cause: str) -> Frame:
-        """Raises WorkerFailed, after `timeout_s` of the time that the worker was allowed to run, too."""
+        """Wait for the answer. Raises WorkerFailed, also after `timeout_s` in which the worker was allowed to run."""
         reading = asyncio.ensure_future(self._read())
         silence_s = 0.0
         watch_s = min(WATCH_S, timeout_s)
@@ -188,7 +188,7 @@ class Worker:
             reading.cancel()
 
     async def _read(self) -> Frame:
-        """The next frame. Raises WorkerFailed, with what the process died of, if there is none."""
+        """Return the next frame. Raises WorkerFailed, with the cause of the process's death, if there is none."""
         assert self._reader is not None
         try:
             header = decode_header(await self._reader.readexactly(HEADER.size), self._payload_bytes_max)
@@ -198,7 +198,7 @@ class Worker:
         except (asyncio.IncompleteReadError, OSError) as error:
             raise WorkerFailed(self._end("")) from error
         except ValueError as error:
-            raise WorkerFailed(self._end(f"speaks nonsense: {error}")) from error
+            raise WorkerFailed(self._end(f"sent a malformed frame: {error}")) from error
 
     def _write(self, frame: Frame) -> None:
         assert self._writer is not None
@@ -207,7 +207,7 @@ class Worker:
             self._writer.write(frame.payload)
 
     def _end(self, cause: str) -> str:
-        """Kill what is left of the process; why the worker ended, from its exit code if `cause` is empty."""
+        """Kill what is left of the process. Return why the worker ended, from its exit code if `cause` is empty."""
         process, self._process = self._process, None
         if self._writer is not None:
             self._writer.close()
@@ -226,5 +226,5 @@ class Worker:
         if end.code >= 0:
             return f"the worker ended with {end}"
         limit = self._spec.memory_bytes_max
-        hint = "; is [cpu] memory_max_mb too little?" if limit and end.may_lack_memory(limit) else ""
+        hint = "; is [cpu] memory_max_mb too small?" if limit and end.may_lack_memory(limit) else ""
         return f"the worker was ended by {end}{hint}"

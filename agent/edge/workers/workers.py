@@ -1,4 +1,4 @@
-"""Training, and scoring where the device mines, in processes of their own; what the runner needs of them."""
+"""Training, and scoring on a device that mines, in processes of their own, as the runner uses them."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ class Workers:
         self._threads = settings.threads
         self._cpu_s = dict.fromkeys(self._caps, 0.0)
         self._seen: dict[str, tuple[int, float]] = {}
-        """Process and CPU seconds of each job when they were last read."""
+        """Process and CPU seconds of each job at the last reading."""
         self._wanted = dict(self._caps)
-        """Until the scheduler has decided each has its cap, and the kernel shares out what both want."""
+        """Until the scheduler has decided, each has its cap, and the kernel divides what both want."""
         self._is_applied = False
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """Of the processes that run now."""
+        """Process ids of the running workers."""
         workers = (self._trainer, *((self._scorer,) if self._scorer else ()))
         return tuple(worker.pid for worker in workers if worker.pid is not None)
 
     async def start(self) -> ModelVector:
-        """Wait until each has tried the model; the file's initial model (P,). Raises ConfigError, WorkerFailed."""
+        """Wait until each has tried the model; return the initial model (P,). Raises ConfigError, WorkerFailed."""
         ready = await self._trainer.start()
         if self._scorer is not None:
             await self._scorer.start()
@@ -68,14 +68,14 @@ class Workers:
         return np.frombuffer(ready.payload, np.int32)
 
     def announce(self) -> None:
-        """Say once how shares are enforced here."""
+        """Log once how shares are enforced here."""
         self._cpu.announce()
 
     def apply_shares(self, shares: Shares) -> None:
-        """What the scheduler has decided, within the caps of the settings. With a share of 0 work stops where it is.
+        """Apply the scheduler's decision, within the caps of the settings. With a share of 0 work stops where it is.
 
-        Raises OSError, and then tries again with the next decision, be it the same.
-        Who is given all that its threads can use is not held at all: a quota of one core for one thread costs only.
+        Raises OSError, and then tries again with the next decision, even an equal one. A worker that may use all that
+                its threads can is not limited at all: a quota of one core for one thread only costs time.
         """
         useful = self.get_cores_max(TRAIN) / self._cpu.cores - 1e-9, self.get_cores_max(MINE) / self._cpu.cores - 1e-9
         wanted = {
@@ -88,11 +88,11 @@ class Workers:
 
     @property
     def cores(self) -> int:
-        """Those of the board that this process may use."""
+        """The board's cores that this process may use."""
         return self._cpu.cores
 
     def get_cores_max(self, job: str) -> float:
-        """Cores that the job can use: those of its threads, under its cap."""
+        """Return how many cores the job can use: one a thread, under its cap."""
         return min(float(self._threads), self._caps[job] * self._cpu.cores)
 
     @property
@@ -101,8 +101,10 @@ class Workers:
         return self._cpu.mechanism.name
 
     def read_cpu_s(self) -> dict[str, float]:
-        """CPU seconds that each job has taken since the start. What a process took after the last look before it ended
-        is not counted."""
+        """Return the CPU seconds of each job since the start.
+
+        What a process took between the last reading and its end is not counted.
+        """
         for job, worker in ((TRAIN, self._trainer), (MINE, self._scorer)):
             if worker is None or worker.pid is None:
                 continue
@@ -114,7 +116,7 @@ class Workers:
 
     @property
     def training_steps(self) -> tuple[int, int]:
-        """How far the training is that runs: steps done, of how many; 0 of 0 while it has said nothing."""
+        """How far the running training is: steps done, of how many; 0 of 0 before the first report."""
         return self._trainer.steps_done, self._trainer.steps
 
     def _apply(self) -> None:
@@ -123,7 +125,7 @@ class Workers:
         self._is_applied = True
 
     async def train(self, round_number: Round, vector: ModelVector) -> TrainingDone | None:
-        """Local epochs of SGD from the model vector, shape (P,); None if a newer round took over.
+        """Train local epochs of SGD from the model vector, shape (P,); return None if a newer round took over.
 
         Raises WorkerFailed.
         """
@@ -142,7 +144,7 @@ class Workers:
         )
 
     async def score(self, vector: ModelVector) -> int:
-        """Accuracy of the model vector, shape (P,), on the held-out rows, in basis points. Raises WorkerFailed."""
+        """Return the accuracy of the model, shape (P,), on the held-out rows, in basis points. Raises WorkerFailed."""
         if self._scorer is None:
             raise WorkerFailed("this device does not mine")
         answer = await self._scorer.run(Frame(FrameKind.SCORE, payload=vector.tobytes()), replaces_others=False)
@@ -160,7 +162,7 @@ class Workers:
 def build_workers(
     settings: WorkerSettings, params: ChainParams, spares: Sequence[WorkerProcess] = (), *, is_mining: bool
 ) -> Workers:
-    """Made, not started. `spares` are processes that were forked early. Raises ConfigError."""
+    """Return the workers, not started yet. `spares` are processes that were forked early. Raises ConfigError."""
     own = settings.cpu
     board = CpuBoard(count_cores(), own.memory_max_mb * MEGABYTE, own_pids=frozenset(process.pid for process in spares))
     cpu = open_cpu_control(own.mechanism, board)

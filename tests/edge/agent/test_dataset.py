@@ -145,10 +145,10 @@ def test_what_no_sample_can_mend_is_the_operators(tmp_path: Path) -> None:
     wrong = replace(DATASET, channels=("imu.a", "imu.a", "b"), scale=(0.0,), stretch_s=1.0, label=LabelSettings())
     text = "\n".join(find_dataset_problems(wrong, 20))
     for part in (
-        "'b' is no channel",
-        "one is there twice",
+        "'b' is not a channel",
+        "one occurs twice",
         "scale: 1 numbers for 3",
-        "scale: 0",
+        "scale: must not be 0",
         "stretch_s",
         "channel",
     ):

@@ -184,12 +184,12 @@ def test_all_problems_of_the_sensors_are_told_at_once(tmp_path: Path) -> None:
     settings = load_config(path, AgentSettings, {})
     text = "\n".join(find_sensor_problems(settings.sensors, settings.dataset))
     for part in (
-        "[sensors #1 imu] mqtt: channels: acc_x is there twice",
-        "[sensors #1 imu] mqtt: channels: acc_x: 'a..b' is no path",
-        "[sensors #1 imu] mqtt: topics: 'a/#/b' is no filter",
+        "[sensors #1 imu] mqtt: channels: acc_x occurs twice",
+        "[sensors #1 imu] mqtt: channels: acc_x: 'a..b' is not a path",
+        "[sensors #1 imu] mqtt: topics: 'a/#/b' is not a topic filter",
         "[sensors #3 gps] replay: file:",
         "[sensors #4 port] serial: channels: csv needs at least one",
-        "name: gps is there 2 times",
+        "name: gps occurs 2 times",
         "[dataset] scale: 1 numbers for 4 channels",
         "[dataset] weather.t: no source weather; [[sensors]] has: imu, gps",
         "[dataset] person.label: no source person",

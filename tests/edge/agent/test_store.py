@@ -258,7 +258,7 @@ def test_another_devices_work_is_damage(tmp_path: Path, driver: Driver) -> None:
     path, other = tmp_path / "agent.db", make_reveal(driver.chain, 1, 2)
     visit(path, driver, lambda store: store.save(SaveWork(build_work(driver, 2))))
     change(path, "UPDATE work SET commit_raw = ?", seal_commit(driver.chain, 1, other))
-    with pytest.raises(LedgerCorrupt, match="no COMMIT of this device"):
+    with pytest.raises(LedgerCorrupt, match="not a COMMIT of this device"):
         load(path, driver)
 
 
