@@ -62,11 +62,6 @@ def is_busy(state: AgentState) -> bool:
     return (state.is_training or state.is_scoring) and not state.is_held
 
 
-def is_waiting(state: AgentState) -> bool:
-    """True while this device needs to hear from a miner."""
-    return compute_standing(state) not in (Standing.FINISHED, Standing.DIVERGED) and not is_busy(state)
-
-
 def follow_news(state: AgentState, owner: Address) -> Transition:
     """Follow a miner that was only asked and has news: the followed one is behind, or keeps them back."""
     before = state.following.miner

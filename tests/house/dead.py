@@ -33,8 +33,11 @@ ALIVE = {
     # fakes, each beside the seam that it stands in for
     "FakeLink": "runners in tests have no broker",
     "MemoryJournal": "miners in tests have no disk",
-    # read from JSON
-    "for_s": "`flchain-agent status` and `doctor` read it from the status file",
+    # read from JSON by programs
+    "chain_time_age_s": "a field of the status",
+    "heard_age_s": "a field of the status",
+    # said beside what they are about
+    "find_illegal": "tests ask it of every state that a device reaches",
     # set or defined for a library
     "robust_parsing": "pymavlink reads it",
     "text_factory": "sqlite3 reads it",
@@ -47,7 +50,6 @@ ALIVE = {
     "on_log": "paho calls it",
     "on_connect": "paho calls it",
     "on_disconnect": "paho calls it",
-    "on_message": "paho calls it",
     "on_subscribe": "paho calls it",
     "on_socket_close": "paho calls it",
     "on_socket_register_write": "paho calls it",

@@ -30,9 +30,10 @@ from agent.core.values import (
 )
 from flchain.base.types import Millis, Round
 from flchain.light.follow import build_light_state
-from flchain.wire.packets import PacketType, Topics, encode_packet
+from flchain.wire.packets import PacketType, encode_packet
+from flchain.wire.topics import Topics
 from tests.support.builders.chain import NO_CLOCK, PARAMETERS_COUNT, Driver, build_chain
-from tools.sim.faults import ROUGH, schedule_faults
+from tests.support.sim_faults import ROUGH, schedule_faults
 from tools.sim.network import Network
 
 CHAIN = build_chain()

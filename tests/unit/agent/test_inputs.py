@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from agent.core.following import is_waiting
+from agent.core.following import is_busy
 from agent.core.machine import build_agent_state, step
 from agent.core.state import AgentState, Trouble
 from agent.core.values import AgentConfig, Event, PacketReceived, Train, TrainingDone, WorkHeld
@@ -163,9 +163,9 @@ def test_scores_are_offered_when_they_are_due() -> None:
 def test_a_device_whose_work_is_held_listens_for_silent_miners() -> None:
     """While it trains nobody is missed; while the training stands still a miner that falls silent is."""
     _, state = play_to_commit()
-    assert not is_waiting(state)
+    assert is_busy(state)
     held = play(state, WorkHeld(True))
-    assert is_waiting(held) and not is_waiting(play(held, WorkHeld(False)))
+    assert not is_busy(held) and is_busy(play(held, WorkHeld(False)))
 
 
 def test_history_is_kept_whole_and_bounded() -> None:

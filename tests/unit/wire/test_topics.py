@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.core import machine as agent_machine
+from agent.core import transitions as agent_transitions
 from flchain.base.errors import MalformedMessage
 from flchain.wire.topics import (
     CHANNEL_RULES,
@@ -84,7 +84,7 @@ def test_miners_hear_each_other_at_qos_0() -> None:
 def test_machines_accept_what_the_table_says() -> None:
     """The machines' own tables name the same packets on the same channels: no more, and none forgotten."""
     assert miner_transitions.PACKET_RULES.keys() == list_accepted(Listener.MINER)
-    assert agent_machine.PACKET_RULES.keys() == list_accepted(Listener.FULL) == list_accepted(Listener.LIGHT)
+    assert agent_transitions.PACKET_RULES.keys() == list_accepted(Listener.FULL) == list_accepted(Listener.LIGHT)
 
 
 def test_every_channel_has_one_row() -> None:
