@@ -38,6 +38,7 @@ ALIVE = {
     "heard_age_s": "a field of the status",
     # said beside what they are about
     "find_illegal": "tests ask it of every state that a device reaches",
+    "iio": "a section of [[sensors]], read by the name of its kind",
     # set or defined for a library
     "robust_parsing": "pymavlink reads it",
     "text_factory": "sqlite3 reads it",

@@ -146,7 +146,7 @@ def test_a_model_is_drawn_in_small_lots_and_taken() -> None:
     answer.ask()
     total = count_chunks(answer.sent._kept[next(iter(answer.sent._kept))][0], PIECE)
     answer.run()
-    assert answer.agent.light.is_synced and not answer.agent.drawings
+    assert answer.agent.light.is_synced and not answer.agent.downloads.running
     assert encode_vector(answer.agent.light.model) == encode_vector(driver.state.model)
     assert sorted(answer.pieces) == list(range(total))
     assert answer.longest * answer.piece_ms <= 1.6 * WINDOW_MS
@@ -205,8 +205,8 @@ def test_what_stalls_is_asked_for_again_and_given_up_in_the_end() -> None:
         assert said.kind is Kind.RESUME
     agent, effects = tell(agent, resync, answer.now_ms + (STALLS_MAX + 1) * STALLED_MS)
     (said,) = get_said(effects)
-    assert said.kind is Kind.ASK and not agent.drawings
-    assert not any(assembly.partial for assembly in agent.assemblies.values())
+    assert said.kind is Kind.ASK and not agent.downloads.running
+    assert not any(assembly.partial for assembly in agent.downloads.assemblies.values())
 
 
 def test_only_the_miner_that_is_asked_sends_chunks_and_not_without_end() -> None:
