@@ -49,13 +49,18 @@ class Recorder:
         return outcome
 
     def write(self, path: Path) -> None:
-        """Write the file. Long texts that come again are written once, and referred to by number."""
-        counts = Counter(_list_texts(self.vectors))
-        repeated = [text for text, count in counts.items() if count > 1]
-        places = {text: f"={i}" for i, text in enumerate(repeated)}
-        listed = ",\n".join(dump(_refer(vector, places)) for vector in self.vectors)
-        texts = ",\n".join(json.dumps(text) for text in repeated)
-        path.write_text(f'{{"repeated": [\n{texts}\n],\n"vectors": [\n{listed}\n]}}\n')
+        """Write the file."""
+        write_vectors(path, self.vectors)
+
+
+def write_vectors(path: Path, vectors: list[dict[str, Any]]) -> None:
+    """Write a file of vectors. Long texts that come again are written once, and referred to by number."""
+    counts = Counter(_list_texts(vectors))
+    repeated = [text for text, count in counts.items() if count > 1]
+    places = {text: f"={i}" for i, text in enumerate(repeated)}
+    listed = ",\n".join(dump(_refer(vector, places)) for vector in vectors)
+    texts = ",\n".join(json.dumps(text) for text in repeated)
+    path.write_text(f'{{"repeated": [\n{texts}\n],\n"vectors": [\n{listed}\n]}}\n')
 
 
 def _list_texts(value: Any) -> Iterator[str]:
