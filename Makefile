@@ -30,7 +30,7 @@ define make_venv
 	@echo "creating $(1)"; rm -rf $(1); $(PYTHON) -m venv $(1)
 endef
 
-.PHONY: help setup setup-model setup-oracle demo sim bench-chain bench-codecs bench-agent fuzz test test-main test-model test-oracle test-long test-cgroup2 lint counts format lock clean
+.PHONY: help setup setup-model setup-oracle demo sim bench-chain bench-codecs bench-agent fuzz test test-main test-model test-oracle test-long test-cgroup2 mutants lint counts format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -84,6 +84,9 @@ test-long: setup ## kill and cut off real miners, cut a device's power 200 times
 
 test-cgroup2: setup ## prove shares under cgroup version 2, in an emulated machine with Debian's kernel (ten minutes)
 	$(VENV)/bin/python -m tests.vm $(ARGS)
+
+mutants: setup ## change each rule in small ways and check that the recorded vectors notice (three minutes; ARGS=--list)
+	$(VENV)/bin/python -m tests.mutants $(ARGS)
 
 lint: setup ## check style, types, import rules, circles and dead declarations
 	$(VENV)/bin/ruff check .

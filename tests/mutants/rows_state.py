@@ -1,0 +1,196 @@
+"""Changes of the state's leaves, in writer and reader together, and of what proves itself by the state's root."""
+
+from __future__ import annotations
+
+from tests.mutants.table import change
+
+TREE = "flchain/ledger/state_tree.py"
+SNAPSHOT = "flchain/ledger/snapshot.py"
+STATE = "flchain/ledger/state.py"
+MERKLE = "flchain/base/merkle.py"
+
+ROWS = (
+    change(
+        "minted and burned are swapped in their leaf",
+        "First what was minted.",
+        TREE,
+        "state.carried_hash, state.minted, state.burned]",
+        "state.carried_hash, state.burned, state.minted]",
+        'model_hash, carried_hash, minted, burned = rows["totals"][0]',
+        'model_hash, carried_hash, burned, minted = rows["totals"][0]',
+    ),
+    change(
+        "model and carried are swapped in their leaf",
+        "First the model's hash.",
+        TREE,
+        'encode(["totals", state.model_hash, state.carried_hash,',
+        'encode(["totals", state.carried_hash, state.model_hash,',
+        'model_hash, carried_hash, minted, burned = rows["totals"][0]',
+        'carried_hash, model_hash, minted, burned = rows["totals"][0]',
+        "return fields[0], fields[1]",
+        "return fields[1], fields[0]",
+    ),
+    change(
+        "balance and sequence are swapped in their leaf",
+        "First the balance.",
+        TREE,
+        "a.public_key, a.balance, a.sequence]",
+        "a.public_key, a.sequence, a.balance]",
+        "Account(*fields) for fields",
+        "Account(*fields[:2], fields[3], fields[2]) for fields",
+    ),
+    change(
+        "absence and broken pledges are swapped in their leaf",
+        "First absence.",
+        TREE,
+        "d.reputation, d.absent, d.unscored]",
+        "d.reputation, d.unscored, d.absent]",
+        "Device(*fields) for fields",
+        "Device(*fields[:4], fields[5], fields[4]) for fields",
+    ),
+    change(
+        "knowledge and reputation are swapped in their leaf",
+        "First knowledge.",
+        TREE,
+        "c.commission_bp, c.knowledge, c.reputation, c.priority",
+        "c.commission_bp, c.reputation, c.knowledge, c.priority",
+        "power, commission_bp, knowledge, reputation, priority, absent = numbers",
+        "power, commission_bp, reputation, knowledge, priority, absent = numbers",
+    ),
+    change(
+        "the end of jail and what was judged are swapped in their leaf",
+        "First the end of jail.",
+        TREE,
+        "int(c.is_jailed), c.jailed_until, c.judged_height]",
+        "int(c.is_jailed), c.judged_height, c.jailed_until]",
+        "bool(jail[0]), *jail[1:])",
+        "bool(jail[0]), jail[2], jail[1])",
+    ),
+    change(
+        "delegator and candidate are swapped in their leaf",
+        "First the delegator.",
+        TREE,
+        "d.delegator, d.candidate, d.amount]",
+        "d.candidate, d.delegator, d.amount]",
+        "Delegation(*fields) for fields",
+        "Delegation(fields[1], fields[0], fields[2]) for fields",
+    ),
+    change(
+        "both commitments are swapped in their leaf",
+        "First those to updates.",
+        TREE,
+        "[list(item) for item in round_.commits]",
+        "[list(item) for item in round_.score_commits ]",
+        "[list(item) for item in round_.score_commits],",
+        "[list(item) for item in round_.commits],",
+        "(number, phase, heights), commits, reveals, score_commits, score_reveals",
+        "(number, phase, heights), score_commits, reveals, commits, score_reveals",
+    ),
+    change(
+        "the heights of a phase are not in the leaf",
+        "They are.",
+        TREE,
+        "int(round_.phase), round_.heights]",
+        "int(round_.phase), 0]",
+    ),
+    change(
+        "devices come after candidates",
+        "Accounts, devices, candidates, delegations, unbondings.",
+        TREE,
+        "    leaves += [_encode_device(device) for device in state.devices]\n"
+        "    leaves += [_encode_candidate(candidate) for candidate in state.candidates]\n",
+        "    leaves += [_encode_candidate(candidate) for candidate in state.candidates]\n"
+        "    leaves += [_encode_device(device) for device in state.devices]\n",
+    ),
+    change(
+        "unbondings are not under the root",
+        "They are.",
+        TREE,
+        "    leaves += [_encode_unbonding(unbonding) for unbonding in state.unbondings]\n",
+        "",
+    ),
+    change(
+        "an update's hash has another tag",
+        "It is tagged.",
+        TREE,
+        'hash_tagged("update", update)',
+        'hash_tagged("updates", update)',
+    ),
+    change(
+        "any updates fit a state",
+        "Those whose hashes it holds.",
+        TREE,
+        "if [_hash_update(update) for update in updates] != [update_hash for _, _, update_hash in reveals]:",
+        "if len(updates) != len(reveals):",
+    ),
+    change(
+        "two rounds are a state",
+        "One is.",
+        TREE,
+        'if len(rows["round"]) != 1 or len(rows["totals"]) != 1:',
+        'if len(rows["totals"]) != 1:',
+    ),
+    change(
+        "any leaves are the state",
+        "Those with the header's root.",
+        SNAPSHOT,
+        "if merkle.compute_root(parts.leaves) != header.state_root:",
+        "if not parts.leaves:",
+    ),
+    change(
+        "any model fits a state",
+        "The one whose hash it holds.",
+        SNAPSHOT,
+        "if hash_model(model) != tables.model_hash:",
+        "if not tables.model_hash:",
+    ),
+    change(
+        "anything is carried by a state",
+        "What it holds the hash of.",
+        SNAPSHOT,
+        "if hash_carried(carried) != tables.carried_hash:",
+        "if not tables.carried_hash:",
+    ),
+    change(
+        "anything is carried after a header",
+        "What its state holds the hash of.",
+        SNAPSHOT,
+        "if hash_carried(carried) != get_totals_hashes(parts.totals)[1]:",
+        "if not parts.totals:",
+    ),
+    change(
+        "the totals need no proof",
+        "They are a leaf of the header's state.",
+        SNAPSHOT,
+        "if not merkle.verify_proof(header.state_root, parts.totals, last, parts.leaves_count, parts.path):",
+        "if last < 0:",
+    ),
+    change(
+        "a snapshot's updates are in reverse",
+        "In order of device.",
+        SNAPSHOT,
+        "tuple(reveal.update for reveal in state.round.reveals)",
+        "tuple(reveal.update for reveal in state.round.reveals[::-1])",
+    ),
+    change(
+        "powers are not in the hash of validators",
+        "Address, key and power.",
+        STATE,
+        "[[v.address, v.public_key, v.power] for v in validators]",
+        "[[v.address, v.public_key, 1] for v in validators]",
+    ),
+    change(
+        "reputations begin at 5,001",
+        "At half.",
+        STATE,
+        "REPUTATION_START = BasisPoints(5_000)",
+        "REPUTATION_START = BasisPoints(5_001)",
+    ),
+    change(
+        "knowledge begins at 5,001",
+        "At half.",
+        STATE,
+        "KNOWLEDGE_START = BasisPoints(5_000)",
+        "KNOWLEDGE_START = BasisPoints(5_001)",
+    ),
+)

@@ -1,0 +1,90 @@
+"""The table of small changes to the rules: it fits the source, and the recorded vectors notice those tried here.
+
+`make mutants` tries them all.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.mutants.__main__ import main
+from tests.mutants.mutants import ALWAYS, MUTANTS, PART, choose_part
+from tests.mutants.runner import run_all, run_one
+from tests.mutants.table import StaleRow, change, join, mutate
+
+SUBJECTS = (
+    *("incentives", "settle", "chain", "phases", "orders", "dpos", "pok", "proposer", "state_tree", "snapshot"),
+    *("light", "trust", "certificate"),
+)
+POK = "flchain/consensus/pok.py"
+HARMLESS = change("a docstring", "Words decide nothing.", POK, "the median of nothing", "the median of none")
+
+
+def test_every_row_fits_the_source():
+    """Each text occurs exactly once in its file, so that no row tests nothing."""
+    for mutant in MUTANTS.values():
+        for edit in mutant.edits:
+            assert edit.old != edit.new, mutant.name
+        assert mutate(mutant), mutant.name
+
+
+def test_the_table_is_about_every_rule():
+    """At least 60 rows, some of each subject, those that once passed every test among them."""
+    assert len(MUTANTS) >= 60
+    changed = {edit.file for mutant in MUTANTS.values() for edit in mutant.edits}
+    for subject in SUBJECTS:
+        assert any(subject in file for file in changed), subject
+    assert set(ALWAYS) <= set(MUTANTS)
+    assert all(mutant.claim.endswith(".") for mutant in MUTANTS.values())
+
+
+def test_vectors_notice_the_changes_tried_here():
+    """The vectors pass as the rules are, and alone catch each of twelve changes from all over the table."""
+    chosen = choose_part()
+    assert len({mutant.name for mutant in chosen}) == PART
+    outcomes = run_all(chosen, 2, lambda outcome: None)
+    assert [outcome for outcome in outcomes if not outcome.is_as_wanted] == []
+    assert len(outcomes) == PART + 1
+
+
+def test_a_change_that_nothing_notices_survives_and_fails(capsys):
+    """It is named, and the command ends with an error."""
+    assert not run_one(HARMLESS).is_as_wanted
+    assert main(["--jobs", "1"], {HARMLESS.name: HARMLESS}) == 1
+    printed = capsys.readouterr()
+    assert f"error: {HARMLESS.name}: survives" in printed.err
+    assert "FAILED a docstring" in printed.out
+
+
+def test_a_change_that_does_not_load_is_not_caught():
+    """A row with a slip of its own must not pass for one that a vector has noticed."""
+    outcome = run_one(change("a slip", "It loads.", POK, "KNOWLEDGE_MIN = 1", "KNOWLEDGE_MIN = = 1"))
+    assert not outcome.is_as_wanted
+    assert outcome.broken is not None
+    assert "SyntaxError" in outcome.broken
+
+
+@pytest.mark.parametrize(("old", "count"), [("no such text", 0), ("KNOWLEDGE_MIN", 3)])
+def test_a_text_that_does_not_occur_once_is_an_error(old, count, capsys):
+    """A row that fits no more, or in several places, ends the command before anything runs."""
+    stale = change("stale", "It fits.", POK, old, "x")
+    with pytest.raises(StaleRow, match=f"occurs {count} times"):
+        mutate(stale)
+    assert main([], {"stale": stale}) == 2
+    assert "stale" in capsys.readouterr().err
+
+
+def test_two_rows_of_one_name_are_an_error():
+    """A name says which change is meant."""
+    with pytest.raises(StaleRow, match="two rows"):
+        join((HARMLESS,), (HARMLESS,))
+
+
+def test_the_list_names_each_change(capsys):
+    """`--list` runs nothing, `--only` chooses by name, and a name that nothing has is an error."""
+    assert main(["--list", "--only", "their leaf"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert len(listed) >= 5
+    assert all("their leaf" in line and "flchain/" in line for line in listed)
+    with pytest.raises(SystemExit):
+        main(["--only", "no such change"])
