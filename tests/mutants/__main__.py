@@ -34,7 +34,7 @@ def main(arguments: list[str], mutants: Mapping[str, Mutant] = MUTANTS) -> int:
         parser.error(f"no mutant has {options.only!r} in its name")
     if options.list:
         for mutant in chosen:
-            print(f"{mutant.name}: {mutant.edits[0].file}: {mutant.claim}")
+            print(f"{mutant.name}: {mutant.edits[0].room}: {mutant.claim}")
         return 0
     width = max(len(mutant.name) for mutant in chosen)
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from tests.mutants.table import change
 
-TREE = "flchain/ledger/state_tree.py"
-SNAPSHOT = "flchain/ledger/snapshot.py"
-STATE = "flchain/ledger/state.py"
-MERKLE = "flchain/base/merkle.py"
+LEDGER = "flchain/ledger"
 
 ROWS = (
     change(
         "minted and burned are swapped in their leaf",
         "First what was minted.",
-        TREE,
+        LEDGER,
         "state.carried_hash, state.minted, state.burned]",
         "state.carried_hash, state.burned, state.minted]",
         'model_hash, carried_hash, minted, burned = rows["totals"][0]',
@@ -22,7 +19,7 @@ ROWS = (
     change(
         "model and carried are swapped in their leaf",
         "First the model's hash.",
-        TREE,
+        LEDGER,
         'encode(["totals", state.model_hash, state.carried_hash,',
         'encode(["totals", state.carried_hash, state.model_hash,',
         'model_hash, carried_hash, minted, burned = rows["totals"][0]',
@@ -33,7 +30,7 @@ ROWS = (
     change(
         "balance and sequence are swapped in their leaf",
         "First the balance.",
-        TREE,
+        LEDGER,
         "a.public_key, a.balance, a.sequence]",
         "a.public_key, a.sequence, a.balance]",
         "Account(*fields) for fields",
@@ -42,7 +39,7 @@ ROWS = (
     change(
         "absence and broken pledges are swapped in their leaf",
         "First absence.",
-        TREE,
+        LEDGER,
         "d.reputation, d.absent, d.unscored]",
         "d.reputation, d.unscored, d.absent]",
         "Device(*fields) for fields",
@@ -51,7 +48,7 @@ ROWS = (
     change(
         "knowledge and reputation are swapped in their leaf",
         "First knowledge.",
-        TREE,
+        LEDGER,
         "c.commission_bp, c.knowledge, c.reputation, c.priority",
         "c.commission_bp, c.reputation, c.knowledge, c.priority",
         "power, commission_bp, knowledge, reputation, priority, absent = numbers",
@@ -60,7 +57,7 @@ ROWS = (
     change(
         "the end of jail and what was judged are swapped in their leaf",
         "First the end of jail.",
-        TREE,
+        LEDGER,
         "int(c.is_jailed), c.jailed_until, c.judged_height]",
         "int(c.is_jailed), c.judged_height, c.jailed_until]",
         "bool(jail[0]), *jail[1:])",
@@ -69,7 +66,7 @@ ROWS = (
     change(
         "delegator and candidate are swapped in their leaf",
         "First the delegator.",
-        TREE,
+        LEDGER,
         "d.delegator, d.candidate, d.amount]",
         "d.candidate, d.delegator, d.amount]",
         "Delegation(*fields) for fields",
@@ -78,7 +75,7 @@ ROWS = (
     change(
         "both commitments are swapped in their leaf",
         "First those to updates.",
-        TREE,
+        LEDGER,
         "[list(item) for item in round_.commits]",
         "[list(item) for item in round_.score_commits ]",
         "[list(item) for item in round_.score_commits],",
@@ -89,14 +86,14 @@ ROWS = (
     change(
         "the heights of a phase are not in the leaf",
         "They are.",
-        TREE,
+        LEDGER,
         "int(round_.phase), round_.heights]",
         "int(round_.phase), 0]",
     ),
     change(
         "devices come after candidates",
         "Accounts, devices, candidates, delegations, unbondings.",
-        TREE,
+        LEDGER,
         "    leaves += [_encode_device(device) for device in state.devices]\n"
         "    leaves += [_encode_candidate(candidate) for candidate in state.candidates]\n",
         "    leaves += [_encode_candidate(candidate) for candidate in state.candidates]\n"
@@ -105,91 +102,91 @@ ROWS = (
     change(
         "unbondings are not under the root",
         "They are.",
-        TREE,
+        LEDGER,
         "    leaves += [_encode_unbonding(unbonding) for unbonding in state.unbondings]\n",
         "",
     ),
     change(
         "an update's hash has another tag",
         "It is tagged.",
-        TREE,
+        LEDGER,
         'hash_tagged("update", update)',
         'hash_tagged("updates", update)',
     ),
     change(
         "any updates fit a state",
         "Those whose hashes it holds.",
-        TREE,
+        LEDGER,
         "if [_hash_update(update) for update in updates] != [update_hash for _, _, update_hash in reveals]:",
         "if len(updates) != len(reveals):",
     ),
     change(
         "two rounds are a state",
         "One is.",
-        TREE,
+        LEDGER,
         'if len(rows["round"]) != 1 or len(rows["totals"]) != 1:',
         'if len(rows["totals"]) != 1:',
     ),
     change(
         "any leaves are the state",
         "Those with the header's root.",
-        SNAPSHOT,
+        LEDGER,
         "if merkle.compute_root(parts.leaves) != header.state_root:",
         "if not parts.leaves:",
     ),
     change(
         "any model fits a state",
         "The one whose hash it holds.",
-        SNAPSHOT,
+        LEDGER,
         "if hash_model(model) != tables.model_hash:",
         "if not tables.model_hash:",
     ),
     change(
         "anything is carried by a state",
         "What it holds the hash of.",
-        SNAPSHOT,
+        LEDGER,
         "if hash_carried(carried) != tables.carried_hash:",
         "if not tables.carried_hash:",
     ),
     change(
         "anything is carried after a header",
         "What its state holds the hash of.",
-        SNAPSHOT,
+        LEDGER,
         "if hash_carried(carried) != get_totals_hashes(parts.totals)[1]:",
         "if not parts.totals:",
     ),
     change(
         "the totals need no proof",
         "They are a leaf of the header's state.",
-        SNAPSHOT,
+        LEDGER,
         "if not merkle.verify_proof(header.state_root, parts.totals, last, parts.leaves_count, parts.path):",
         "if last < 0:",
     ),
     change(
         "a snapshot's updates are in reverse",
         "In order of device.",
-        SNAPSHOT,
+        LEDGER,
         "tuple(reveal.update for reveal in state.round.reveals)",
         "tuple(reveal.update for reveal in state.round.reveals[::-1])",
     ),
     change(
         "powers are not in the hash of validators",
         "Address, key and power.",
-        STATE,
+        LEDGER,
         "[[v.address, v.public_key, v.power] for v in validators]",
         "[[v.address, v.public_key, 1] for v in validators]",
     ),
     change(
         "reputations begin at 5,001",
         "At half.",
-        STATE,
+        LEDGER,
         "REPUTATION_START = BasisPoints(5_000)",
         "REPUTATION_START = BasisPoints(5_001)",
     ),
     change(
         "knowledge begins at 5,001",
         "At half.",
-        STATE,
+        LEDGER,
         "KNOWLEDGE_START = BasisPoints(5_000)",
         "KNOWLEDGE_START = BasisPoints(5_001)",
     ),

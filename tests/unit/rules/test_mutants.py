@@ -13,15 +13,15 @@ from tests.mutants.runner import run_all, run_one
 from tests.mutants.table import StaleRow, change, join, mutate
 
 SUBJECTS = (
-    *("incentives", "settle", "chain", "phases", "orders", "dpos", "pok", "proposer", "state_tree", "snapshot"),
-    *("light", "trust", "certificate"),
+    *("incentives", "settle", "blocks", "transactions", "phases", "orders", "dpos", "pok", "proposer", "state_tree"),
+    *("snapshot", "follow", "trust", "body", "certificate"),
 )
-POK = "flchain/consensus/pok.py"
-HARMLESS = change("a docstring", "Words decide nothing.", POK, "the median of nothing", "the median of none")
+CONSENSUS = "flchain/consensus"
+HARMLESS = change("a sum", "It comes to the same.", CONSENSUS, "KNOWLEDGE_MIN = 1", "KNOWLEDGE_MIN = 0 + 1")
 
 
 def test_every_row_fits_the_source():
-    """Each text occurs exactly once in its file, so that no row tests nothing."""
+    """Each text occurs exactly once in its room, so that no row tests nothing."""
     for mutant in MUTANTS.values():
         for edit in mutant.edits:
             assert edit.old != edit.new, mutant.name
@@ -31,7 +31,7 @@ def test_every_row_fits_the_source():
 def test_the_table_is_about_every_rule():
     """At least 60 rows, some of each subject, those that once passed every test among them."""
     assert len(MUTANTS) >= 60
-    changed = {edit.file for mutant in MUTANTS.values() for edit in mutant.edits}
+    changed = {file for mutant in MUTANTS.values() for file in mutate(mutant)}
     for subject in SUBJECTS:
         assert any(subject in file for file in changed), subject
     assert set(ALWAYS) <= set(MUTANTS)
@@ -53,24 +53,48 @@ def test_a_change_that_nothing_notices_survives_and_fails(capsys):
     assert main(["--jobs", "1"], {HARMLESS.name: HARMLESS}) == 1
     printed = capsys.readouterr()
     assert f"error: {HARMLESS.name}: survives" in printed.err
-    assert "FAILED a docstring" in printed.out
+    assert "FAILED a sum" in printed.out
 
 
 def test_a_change_that_does_not_load_is_not_caught():
     """A row with a slip of its own must not pass for one that a vector has noticed."""
-    outcome = run_one(change("a slip", "It loads.", POK, "KNOWLEDGE_MIN = 1", "KNOWLEDGE_MIN = = 1"))
+    outcome = run_one(change("a slip", "It loads.", CONSENSUS, "KNOWLEDGE_MIN = 1", "KNOWLEDGE_MIN = = 1"))
     assert not outcome.is_as_wanted
     assert outcome.broken is not None
     assert "SyntaxError" in outcome.broken
 
 
-@pytest.mark.parametrize(("old", "count"), [("no such text", 0), ("KNOWLEDGE_MIN", 3)])
-def test_a_text_that_does_not_occur_once_is_an_error(old, count, capsys):
-    """A row that fits no more, or in several places, ends the command before anything runs."""
-    stale = change("stale", "It fits.", POK, old, "x")
-    with pytest.raises(StaleRow, match=f"occurs {count} times"):
-        mutate(stale)
-    assert main([], {"stale": stale}) == 2
+def test_a_row_finds_its_text_in_whichever_file_of_the_room_holds_it(tmp_path):
+    """A rule moves from file to file of its room and no row changes; several edits of one file add up."""
+    folder = tmp_path / "room" / "folder"
+    folder.mkdir(parents=True)
+    (tmp_path / "room" / "one.py").write_text("a = 1\n")
+    (folder / "two.py").write_text("b = 2\nc = 3\n")
+    row = change("three", "One, two, three.", "room", "b = 2", "b = 4", "a = 1", "a = 5", "c = 3", "c = 6")
+    assert mutate(row, tmp_path) == {"room/one.py": "a = 5\n", "room/folder/two.py": "b = 4\nc = 6\n"}
+
+
+@pytest.mark.parametrize(
+    ("room", "old", "message"),
+    [
+        ("room", "no such text", "occurs 0 times in room"),
+        ("room", "= 1", "occurs 2 times in room"),
+        ("room/one.py", "x", "occurs 2 times in room/one.py"),
+        ("elsewhere", "a = 1", "no sources in elsewhere"),
+    ],
+)
+def test_a_text_that_does_not_occur_once_is_an_error(room, old, message, tmp_path):
+    """In all files of its room together; nor may there be no such room."""
+    (tmp_path / "room").mkdir()
+    (tmp_path / "room" / "one.py").write_text("x = 1\nx = 0\n")
+    (tmp_path / "room" / "two.py").write_text("y = 1\n")
+    with pytest.raises(StaleRow, match=message):
+        mutate(change("stale", "It fits.", room, old, "z"), tmp_path)
+
+
+def test_a_row_that_does_not_fit_ends_the_command(capsys):
+    """Before anything runs, and it is named."""
+    assert main([], {"stale": change("stale", "It fits.", CONSENSUS, "no such text", "x")}) == 2
     assert "stale" in capsys.readouterr().err
 
 
