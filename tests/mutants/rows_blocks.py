@@ -6,6 +6,7 @@ from tests.mutants.table import change
 
 RULES = "flchain/rules"
 WIRE = "flchain/wire"
+LEDGER = "flchain/ledger"
 
 ROWS = (
     change(
@@ -179,14 +180,14 @@ ROWS = (
     change(
         "the roots of messages and orders are swapped",
         "Messages, orders, settlement.",
-        RULES,
+        LEDGER,
         "merkle.compute_root((transactions, orders, encode_struct",
         "merkle.compute_root((orders, transactions, encode_struct",
     ),
     change(
         "a block's hash has another tag",
         "The hash of a header is tagged.",
-        RULES,
+        LEDGER,
         'hash_tagged("block", header_bytes)',
         'hash_tagged("header", header_bytes)',
     ),

@@ -20,8 +20,8 @@ ROWS = (
         "two thirds of the power are rounded down",
         "Devices get what validators hold beyond two thirds, rounded up.",
         RULES,
-        "sum(weights.values()) + -2 * total // 3",
-        "sum(weights.values()) - 2 * total // 3",
+        "two_thirds = -(-2 * total // 3)",
+        "two_thirds = 2 * total // 3",
     ),
     change(
         "mining devices weigh alike",

@@ -112,14 +112,14 @@ ROWS = (
     change(
         "a commission is rounded up",
         "The commission is rounded down.",
-        CONSENSUS,
+        INCENTIVES,
         "reward - reward * commission_bp // SHARE_ALL",
         "reward * (SHARE_ALL - commission_bp) // SHARE_ALL",
     ),
     change(
         "odd units of a reward are lost",
         "The parts add up to the reward.",
-        CONSENSUS,
+        INCENTIVES,
         "parts.get(validator, 0) + reward - sum(parts.values())",
         "parts.get(validator, 0) + reward - shared",
     ),
