@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from flchain.base.fixedpoint import vector_bytes
-from flchain.codecs import carried_bytes
+from flchain.base.fixedpoint import encode_vector
+from flchain.codecs import encode_carried
 from flchain.ledger.genesis import encode_genesis
 from flchain.light.follow import LightState
 from flchain.light.trust import encode_sets
@@ -17,17 +17,17 @@ from tests.vectors.light.recorder import LightRecorder
 from tests.vectors.light.world import BASE, TRUSTING_MS, Page, make_header, sign
 from tests.vectors.transitions.world import ROUND, TIME_MS, WORLD, make_vector
 
-DELTAS, SNAPSHOT, RESTORE = "process_deltas", "process_snapshot", "restore"
+TAKE, SNAPSHOT, RESTORE = "process_payloads", "process_snapshot", "restore"
 MALFORMED, EXPIRED = "malformed", "trust-expired"
-DELTAS_MAX = 1_024
-PAYLOADS = tuple(CHRONICLE.at(height).after.delta for height in (136, 140, 145, 149))
+PAYLOADS_MAX = 1_024
+PAYLOADS = tuple(CHRONICLE.at(height).after.payload for height in (136, 140, 145, 149))
 """What rounds 17 to 20 change; nothing in round 18."""
 
 
 def build(to: LightRecorder) -> None:
     """All vectors of catching up."""
-    _build_deltas(to)
-    _build_many_deltas(to)
+    _build_payloads(to)
+    _build_many_payloads(to)
     _build_snapshots(to)
     _build_restarts(to)
     _build_starts(to)
@@ -38,7 +38,7 @@ def ask_head(page: Page) -> dict[str, Any]:
     return page.head(sets=encode_sets(page.before.validators, page.after.validators))
 
 
-def _build_deltas(to: LightRecorder) -> None:
+def _build_payloads(to: LightRecorder) -> None:
     """Payloads from a round on to the one before the open round."""
 
     def ask(
@@ -46,15 +46,15 @@ def _build_deltas(to: LightRecorder) -> None:
         claim: str,
         height: int,
         first: int,
-        deltas: Sequence[object],
+        payloads: Sequence[object],
         *,
         before: LightState = LIGHT,
         error: str | None = None,
         clock_ms: int = TIME_MS,
     ) -> None:
         more = {"clock_ms": clock_ms}
-        given = ask_head(CHRONICLE.at(height)) | {"first": first, "deltas": tuple(deltas)} | more
-        to.add(f"deltas, {name}", claim, DELTAS, before, error=error, **given)
+        given = ask_head(CHRONICLE.at(height)) | {"first": first, "payloads": tuple(payloads)} | more
+        to.add(f"payloads, {name}", claim, TAKE, before, error=error, **given)
 
     claim = "The payloads of all rounds that were missed lead to the header's model."
     ask("one round", claim, 136, 17, PAYLOADS[:1])
@@ -97,15 +97,15 @@ def _build_deltas(to: LightRecorder) -> None:
     ask("a body waits", claim, 139, 17, PAYLOADS[:1], before=again)
 
 
-def _build_many_deltas(to: LightRecorder) -> None:
+def _build_many_payloads(to: LightRecorder) -> None:
     """As many rounds as a model may be replaced by."""
-    for count, error in ((DELTAS_MAX, None), (DELTAS_MAX + 1, "oversized")):
+    for count, error in ((PAYLOADS_MAX, None), (PAYLOADS_MAX + 1, "oversized")):
         validators = LIGHT.trust.validators
         header = make_header(validators, ahead=4_000, round=ROUND + count, next_round=ROUND + count)
         given: dict[str, Any] = {"header": header, "certificate": sign(header, validators), "sets": b""}
-        given |= {"clock_ms": TIME_MS, "first": ROUND, "deltas": (b"",) * count}
+        given |= {"clock_ms": TIME_MS, "first": ROUND, "payloads": (b"",) * count}
         claim = "So many rounds that changed nothing are as good as the model; one more is not."
-        to.add(f"deltas, {count}", claim, DELTAS, LIGHT, error=error, **given)
+        to.add(f"payloads, {count}", claim, TAKE, LIGHT, error=error, **given)
 
 
 def _build_snapshots(to: LightRecorder) -> None:
@@ -126,9 +126,9 @@ def _build_snapshots(to: LightRecorder) -> None:
         after = hear(to, f"snapshot, {label}", claim, after, range(142, 146))
         take(to, f"snapshot, {label}", claim, after, (142, 143, 145) if light.is_full else (145,))
         claim = "Its hash is the one the header holds."
-        other = vector_bytes(make_vector(5))
+        other = encode_vector(make_vector(5))
         ask(f"{label}, another model", claim, light, 136, MALFORMED, vector=other)
-        ask(f"{label}, an older model", claim, light, 136, MALFORMED, vector=vector_bytes(WORLD.model))
+        ask(f"{label}, an older model", claim, light, 136, MALFORMED, vector=encode_vector(WORLD.model))
         ask(f"{label}, a shorter model", "Of its length.", light, 136, "malformed-update", vector=other[:-4])
         claim = "A model that is not newer changes nothing."
         known = read_through(light, 140)
@@ -157,8 +157,8 @@ def _build_restarts(to: LightRecorder) -> None:
     ) -> LightState:
         page = CHRONICLE.at(height)
         given = ask_head(page) | {
-            "vector": vector_bytes(page.after.model),
-            "carried": carried_bytes(page.after.carried),
+            "vector": encode_vector(page.after.model),
+            "carried": encode_carried(page.after.carried),
         }
         return to.add(f"restart, {name}", claim, RESTORE, before, error=error, **given | more)
 
@@ -168,7 +168,7 @@ def _build_restarts(to: LightRecorder) -> None:
             after = ask(f"{label}, {height}", claim, light, height)
         hear(to, f"restart, {label}, again", claim, ask(f"{label}, again", claim, light, 140), [141])
         assert after.is_synced
-        ask(f"{label}, another model", "Damage shows.", light, 136, MALFORMED, vector=vector_bytes(WORLD.model))
+        ask(f"{label}, another model", "Damage shows.", light, 136, MALFORMED, vector=encode_vector(WORLD.model))
         signed = CHRONICLE.at(137).certificate
         ask(f"{label}, another certificate", "Damage shows.", light, 136, "bad-certificate", certificate=signed)
         claim = "Without its validators a header proves nothing."
@@ -181,7 +181,7 @@ def _build_restarts(to: LightRecorder) -> None:
 def _build_starts(to: LightRecorder) -> None:
     """What the genesis says; it is the anchor of trust."""
     chain = build_chain(2, 3, seed=5, powers=(7, 9))
-    given: dict[str, Any] = {"genesis": encode_genesis(chain.genesis), "model": vector_bytes(chain.model)}
+    given: dict[str, Any] = {"genesis": encode_genesis(chain.genesis), "model": encode_vector(chain.model)}
     for label, is_full in (("full", True), ("light", False)):
         for name, checkpoint in (("", None), (", checkpoint", b"c" * 32)):
             parts = given | {"checkpoint": checkpoint, "is_full": is_full}

@@ -8,9 +8,9 @@ from typing import Any
 
 import cbor2
 
+from flchain.ledger.block import compute_body_root
 from flchain.ledger.limits import compute_body_bytes_max, compute_light_body_bytes_max
 from flchain.light.follow import LightState
-from flchain.rules.blocks import compute_body_root
 from flchain.wire.envelope import decode_struct, encode_struct
 from flchain.wire.messages import Body, Commit, Phase, Reveal, Settlement
 from tests.vectors.light.recorder import LightRecorder
@@ -72,7 +72,7 @@ def _tell_all(to: LightRecorder) -> None:
         assert light.is_synced
     write = {f"light body {height}": CHRONICLE.at(height) for height in SETTLED}
     for name, page in write.items():
-        given: dict[str, Any] = {"body": page.body, "delta": page.after.delta}
+        given: dict[str, Any] = {"body": page.body, "payload": page.after.payload}
         to.add(name, "A light body proves who was accepted.", "write_light_body", LIGHT, **given)
 
 
@@ -171,15 +171,15 @@ def _build_light_bodies(to: LightRecorder) -> None:
     page, other = CHRONICLE.at(136), CHRONICLE.at(145)
     before = read_through(LIGHT, 135)
     light = hear(LightRecorder(BASE), "", "", before, [136])
-    transactions, orders, settlement, delta = cbor2.loads(page.light_body)
+    transactions, orders, settlement, payload = cbor2.loads(page.light_body)
     wrong: dict[str, tuple[list[Any], str]] = {
-        "another payload": ([transactions, orders, settlement, other.after.delta], MALFORMED),
+        "another payload": ([transactions, orders, settlement, other.after.payload], MALFORMED),
         "no payload": ([transactions, orders, settlement, b""], MALFORMED),
-        "a payload that is none": ([transactions, orders, settlement, delta[:-1]], "malformed-update"),
-        "another settlement": ([transactions, orders, [settlement[0][1:]], delta], INVALID),
-        "other messages": ([bytes(32), orders, settlement, delta], INVALID),
-        "other orders": ([transactions, bytes(32), settlement, delta], INVALID),
-        "roots swapped": ([orders, transactions, settlement, delta], INVALID),
+        "a payload that is none": ([transactions, orders, settlement, payload[:-1]], "malformed-update"),
+        "another settlement": ([transactions, orders, [settlement[0][1:]], payload], INVALID),
+        "other messages": ([bytes(32), orders, settlement, payload], INVALID),
+        "other orders": ([transactions, bytes(32), settlement, payload], INVALID),
+        "roots swapped": ([orders, transactions, settlement, payload], INVALID),
         "three parts": ([transactions, orders, settlement], MALFORMED),
     }
     for name, (parts, error) in wrong.items():

@@ -6,10 +6,10 @@ from typing import Any
 
 import cbor2
 
+from flchain.ledger.block import hash_header
 from flchain.ledger.state import Validator
 from flchain.light.follow import LightState
 from flchain.light.trust import encode_sets
-from flchain.rules.blocks import hash_header
 from flchain.wire.messages import Vote
 from tests.vectors.light.recorder import LightRecorder
 from tests.vectors.light.world import (

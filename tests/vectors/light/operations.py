@@ -50,10 +50,10 @@ def process_body(before: LightState, given: Given) -> Outcome:
     return describe(follow.process_body(before, given["height"], given["body"]))
 
 
-def process_deltas(before: LightState, given: Given) -> Outcome:
+def process_payloads(before: LightState, given: Given) -> Outcome:
     """The payloads of rounds that were missed."""
-    parts = given["first"], list(given["deltas"]), given["clock_ms"]
-    return describe(follow.process_deltas(before, read_head(given), *parts))
+    parts = given["first"], list(given["payloads"]), given["clock_ms"]
+    return describe(follow.process_payloads(before, read_head(given), *parts))
 
 
 def process_snapshot(before: LightState, given: Given) -> Outcome:
@@ -70,14 +70,14 @@ def restore(before: LightState, given: Given) -> Outcome:
 def start(_before: LightState, given: Given) -> Outcome:
     """What a device knows by the genesis alone."""
     begun = genesis.decode_genesis(given["genesis"])
-    model = fixedpoint.vector_from_bytes(given["model"], begun.params.parameters_count)
+    model = fixedpoint.decode_vector(given["model"], begun.params.parameters_count)
     return describe(follow.build_light_state(begun, model, given["checkpoint"], given["is_full"]))
 
 
 def write_light_body(_before: LightState, given: Given) -> Outcome:
     """What a light device gets of a settlement's body."""
     body = envelope.decode_struct(given["body"], messages.Body, BYTES_MAX)
-    return {"data": light_body.build_light_body(body, given["delta"])}
+    return {"data": light_body.build_light_body(body, given["payload"])}
 
 
 def trim_certificate(before: LightState, given: Given) -> Outcome:
@@ -95,7 +95,7 @@ OPERATIONS: dict[str, Callable[[LightState, Given], Outcome]] = {
     "verify_final": verify_final,
     "process_head": process_head,
     "process_body": process_body,
-    "process_deltas": process_deltas,
+    "process_payloads": process_payloads,
     "process_snapshot": process_snapshot,
     "restore": restore,
     "start": start,

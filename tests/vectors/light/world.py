@@ -8,13 +8,13 @@ from typing import Any
 
 import cbor2
 
-from flchain.base.fixedpoint import vector_bytes
-from flchain.ledger.snapshot import encode_carried
+from flchain.base.fixedpoint import encode_vector
+from flchain.ledger.block import hash_header, is_settling
+from flchain.ledger.snapshot import build_carried_proof
 from flchain.ledger.state import ChainState, Validator, compute_validators_hash
 from flchain.light.body import build_light_body
 from flchain.light.follow import LightState
 from flchain.light.trust import Trust, build_trust, encode_sets
-from flchain.rules.blocks import hash_header, is_settling
 from flchain.wire.envelope import decode_struct, encode_struct, get_signature
 from flchain.wire.messages import Body, Delegate, Header, Phase, Vote
 from tests.vectors.transitions.builders.orders import order
@@ -142,7 +142,7 @@ class Page:
 
     def snapshot(self) -> dict[str, Any]:
         """Model and what is carried, as input of a vector."""
-        return {"vector": vector_bytes(self.after.model), "carried": encode_carried(self.after)}
+        return {"vector": encode_vector(self.after.model), "carried": build_carried_proof(self.after)}
 
 
 class Chronicle:
@@ -194,6 +194,6 @@ class Chronicle:
                 body=data,
                 certificate=sign(header, signing),
                 sets=encode_sets(before.validators, after.validators) if is_change else b"",
-                light_body=build_light_body(body, after.delta) if is_settling(fields) else b"",
+                light_body=build_light_body(body, after.payload) if is_settling(fields) else b"",
             )
         )
