@@ -15,6 +15,7 @@ from tests.vectors.transitions.builders import (
     elections,
     evidence,
     genesis,
+    kept,
     light,
     messages,
     orders,
@@ -43,6 +44,7 @@ BUILDERS: dict[str, Callable[[Recorder], None]] = {
     "elections": elections.build,
     "settlements": settlements.build,
     "rewards": rewards.build,
+    "kept": kept.build,
 }
 """By the name of the file."""
 

@@ -10,7 +10,7 @@ from flchain.base.crypto import Identity
 from flchain.ledger.state import ChainState
 from flchain.rules import blocks
 from flchain.wire import envelope
-from flchain.wire.messages import Delegate, Evidence, Phase, Register, Settlement, Transfer, Undelegate
+from flchain.wire.messages import Commit, Delegate, Evidence, Phase, Register, Settlement, Transfer, Undelegate
 from tests.vectors.transitions.builders.evidence import OTHER, accuse_of_two_votes
 from tests.vectors.transitions.builders.orders import order
 from tests.vectors.transitions.recorder import Recorder
@@ -287,6 +287,9 @@ def _build_selection(to: Recorder) -> None:
     paid = [order(HOLDERS[1], Transfer, DEVICES[0].public_key, 3 + i, ahead=i) for i in (2, 0, 1, 4)]
     claim = "Of what waits the next block takes what it may, orders in their order."
     to.add("select, some", claim, "select", WORLD, transactions=waiting, orders=paid)
+    other = seal(Commit(ROUND, b"o" * 32, will_score=False), DEVICES[6])
+    claim = "Of two messages of one sender the first that waits is taken."
+    to.add("select, two of a sender", claim, "select", WORLD, transactions=[*commits, other], orders=[])
     free: ChainState = with_params(WORLD, order_fee=0)
     sequence = get_account(WORLD, HOLDERS[1]).sequence
     many = [seal(Transfer(sequence + i, DEVICES[0].public_key, 1), HOLDERS[1]) for i in range(ORDERS_MAX + 1)]
