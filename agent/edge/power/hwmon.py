@@ -109,7 +109,7 @@ def add_rails(rails: list[tuple[str, float | None]], is_chosen: bool = False) ->
     """Return the whole board's power from named rails, None if that is unmeasured.
 
     It is the rail that feeds the others; the only rail; those that are known to be the whole together; or all of them,
-    if an operator has chosen their chip. Rails of which nobody knows whether one feeds another are not added. A board
+    if an operator has chosen their chip. Rails that may feed one another are not added. A board
     that reads this draws more than 0 W: a meter that says so does not measure.
     """
     labels = frozenset(label for label, _ in rails)

@@ -199,7 +199,7 @@ def _open_files(spec: WorkerSpec, channel: Channel) -> Tools:
 
 
 def _build_loader(spec: WorkerSpec, model: TfliteModel) -> Callable[[], Examples]:
-    """What gives the examples of a job: of the sensors anew each time; of a file once. Raises ConfigError."""
+    """Return a function that loads a job's examples: the sensors' each time, a file's once. Raises ConfigError."""
     if not spec.sensed:
         examples = load_part(Path(spec.examples), model, spec.holdout_percent, is_held_out=spec.is_scorer)
         return lambda: examples

@@ -15,7 +15,7 @@ relative error of W; both errors are taken as normal. T(s) = min(D, W / (e s n))
 steeply where s passes W / (n D) and then saturates: the first shares are worth little, those around the need are
 worth most, more is waste. M(m, t), what mining with x = e m n cores for t seconds earns after its costs, is
 
-    scores (so many due):  v r E[units done by their deadline] - c x t, with nothing for a unit half done            (3)
+    scores (until a deadline): v r E[units done by then] - c x t, with nothing for a unit half done                 (3)
     blocks (proof of work): t v r / i * x / (x + X) - c x t, with X the rivals' cores and i the block interval       (4)
 
 (4) is the proportional share of Tullock's contest; its diminishing returns are why mining slowly and all the time
