@@ -72,7 +72,7 @@ test-main: setup ## run the tests that need .venv only, two files at a time (SPR
 	$(VENV)/bin/python -m pytest $(SPREAD) $(ARGS)
 
 test-model: setup-model ## run the tests of training and of the model builder, on the newer runtime
-	$(VENV_MODEL)/bin/python -m pytest tests/tf tests/edge/flchain_edge/test_tflite.py $(ARGS)
+	$(VENV_MODEL)/bin/python -m pytest tests/tf tests/edge/flchain_edge/test_tflite.py tests/edge/flchain_edge/test_probe.py $(ARGS)
 
 test-oracle: setup-oracle ## run the tests that read our messages with another library
 	$(VENV_ORACLE)/bin/python -m pytest tests/oracle $(ARGS)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import os
 import signal
 import socket
-import subprocess
 import sys
-import threading
 import tracemalloc
 from collections.abc import Callable, Coroutine
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +20,7 @@ from agent.edge.cpu.control import CpuControl, Unlimited
 from agent.edge.cpu.settings import CpuSettings
 from agent.edge.workers.frames import WorkerSpec
 from agent.edge.workers.process import Channel, _open_files
-from agent.edge.workers.spawn import WorkerProcess, fork_worker
+from agent.edge.workers.spawn import WorkerProcess
 from agent.edge.workers.worker import Worker, WorkerFailed
 from agent.edge.workers.workers import MEGABYTE, MINE, TRAIN, Workers
 from agent.scheduling.readings import Shares
@@ -33,24 +29,16 @@ from flchain.base.fixedpoint import to_fixed
 from flchain.base.types import Round
 from flchain_edge.model.model_files import MODEL_BYTES_MAX, Examples, compute_score_bp, hold_out, read_file
 from flchain_edge.model.tflite import ModelRefused, TfliteModel
+from tests.support.builders.workers import MODEL, PARAMETERS, ROWS, write_worker_spec
 
-MODEL = Path(__file__).resolve().parents[3] / "tools" / "models" / "cnn1d.tflite"
-PARAMETERS, ROWS = 12_519, 200
 ENDLESS = 100_000
 """Epochs of a training that no test waits for."""
 DEADLINE_S = 60.0
-ONE_THREAD = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
-"""The environment of an agent that may fork: numpy starts no threads."""
 
 
 @pytest.fixture
 def spec(tmp_path: Path) -> WorkerSpec:
-    rng = np.random.default_rng(5)
-    y = np.arange(ROWS) % 4
-    x = rng.normal(0, 0.5, (ROWS, 100, 6)) + y[:, None, None]
-    np.savez(tmp_path / "examples.npz", x=x.astype(np.float32), y=y)
-    digest = hashlib.sha256(MODEL.read_bytes()).hexdigest()
-    return WorkerSpec(str(MODEL), digest, str(tmp_path / "examples.npz"), learning_rate=0.05)
+    return write_worker_spec(tmp_path)
 
 
 def load(spec: WorkerSpec) -> Examples:
@@ -323,96 +311,3 @@ def test_a_file_takes_the_memory_of_its_size(spec: WorkerSpec) -> None:
 
 async def nothing(scene: Scene, initial: np.ndarray) -> None:
     """Started, and that is all."""
-
-
-def test_a_worker_does_not_outlive_its_agent(tmp_path: Path) -> None:
-    """kill -9 of an agent ends its forked worker too, even one that is stopped and could read no end of file."""
-    script = (
-        "import os, signal, sys\nfrom agent.edge.workers.spawn import fork_worker\n"
-        "process = fork_worker()\nprint(process.pid, flush=True)\nsignal.pause()\n"
-    )
-    command = (sys.executable, "-c", script)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=ONE_THREAD) as agent:
-        assert agent.stdout is not None
-        worker = psutil.Process(int(agent.stdout.readline()))
-        while worker.name() != "flchain-worker":
-            os.sched_yield()
-        worker.send_signal(signal.SIGSTOP)
-        agent.kill()
-    assert psutil.wait_procs([worker], timeout=DEADLINE_S)[1] == []
-
-
-FORKED_SCRIPT = """
-from agent.cli import _fork_spares
-spare, other = _fork_spares()
-
-import asyncio, json, os, pathlib, sys
-import psutil
-from agent.edge.cpu.control import CpuControl, Unlimited
-from agent.edge.workers.worker import Worker
-from agent.edge.workers.frames import WorkerSpec
-from agent.edge.workers.workers import TRAIN, Workers
-from agent.settings import CpuSettings
-from flchain.base.types import Round
-
-def read_command(pid):
-    return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
-
-async def scenario(spare):
-    cpu = CpuControl(Unlimited(), 2)
-    trainer = Worker(TRAIN, WorkerSpec(**json.loads(sys.argv[1])), 8 * int(sys.argv[2]), cpu, start=lambda: spare)
-    workers = Workers(cpu, trainer, None, CpuSettings())
-    try:
-        initial = await workers.start()
-        for is_forked in (True, False):
-            done = await workers.train(Round(1), initial)
-            assert (read_command(trainer.pid) == read_command(os.getpid())) == is_forked
-            print(done.delta.tobytes().hex())
-            dead = psutil.Process(trainer.pid)
-            dead.kill()
-            while dead.status() != psutil.STATUS_ZOMBIE:
-                await asyncio.sleep(0.01)
-    finally:
-        workers.stop()
-
-other.kill()
-asyncio.run(scenario(spare))
-"""
-
-
-def test_a_forked_worker_works_as_a_started_one(spec: WorkerSpec) -> None:
-    """The processes that an agent forks at its start are copies of it, warn of nothing, and train to the same delta
-    as the programs that replace them."""
-    command = (sys.executable, "-W", "error", "-c", FORKED_SCRIPT, json.dumps(asdict(spec)), str(PARAMETERS))
-    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
-    assert done.returncode == 0, done.stderr
-    forked, started = done.stdout.split()
-    assert forked == started and len(forked) == 2 * 4 * PARAMETERS
-    assert "Warning" not in done.stderr
-
-
-def test_a_process_with_threads_is_not_copied() -> None:
-    """Where a thread runs, a worker is a program even if a fork is asked for: a copy could wait for ever."""
-    stop = threading.Event()
-    thread = threading.Thread(target=stop.wait)
-    thread.start()
-    try:
-        process = fork_worker()
-        try:
-            assert "agent.edge.workers.process" in psutil.Process(process.pid).cmdline()
-        finally:
-            process.kill()
-    finally:
-        stop.set()
-        thread.join()
-
-
-def test_an_agent_never_loads_the_runtime() -> None:
-    """Everything that a running agent imports leaves the TFLite runtime out: it is in the workers alone."""
-    script = (
-        "import sys\nfrom agent.cli import build_command\nbuild_command()\n"
-        "kinds = ('tflite_runtime', 'ai_edge_litert', 'flchain_edge.model.tflite')\n"
-        "print([name for name in sys.modules if name.startswith(kinds)])"
-    )
-    done = subprocess.run((sys.executable, "-c", script), capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
