@@ -28,7 +28,7 @@ from flchain.codecs.compressed import Carried, Compressed
 
 @dataclass(frozen=True)
 class Downstream:
-    """One way to settle. `level` as for the codec of this name."""
+    """One way of compressing the change of a round. `level` as for the codec of this name."""
 
     start: Callable[[int, int], Carried]
     """(parameters_count, level) -> what is carried into round 1."""

@@ -14,7 +14,7 @@ class LightBody(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     """What a light device takes instead of a settlement's body.
 
     It is enough to prove whose updates were accepted, and holds the payload that changes the model (see
-    `settle.apply_payload`).
+    `model_step.apply_payload`).
     """
 
     transactions_root: Bytes32

@@ -29,7 +29,7 @@ from flchain.ledger.snapshot import verify_carried_proof
 from flchain.ledger.state import ChainState, RevealedUpdate, Validator, build_genesis_state, hash_model, start_carried
 from flchain.light.body import LightBody, decode_light_body
 from flchain.light.trust import Head, Trust, build_trust, decode_sets, verify_final
-from flchain.rules.settle import apply_payload, compute_step
+from flchain.rules.model_step import apply_payload, compute_step
 from flchain.wire.envelope import BODY_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, open_envelope, verify_envelope
 from flchain.wire.messages import Body, Header, Phase, Reveal
 

@@ -20,7 +20,7 @@ from flchain.ledger.state import ChainState, RoundState, compute_validators_hash
 from flchain.ledger.state_tree import compute_state_root
 from flchain.rules.orders import ORDER_RULES, get_order_key, process_order, verify_order
 from flchain.rules.phases import NEXT_PHASES, PHASE_KINDS, is_phase_over, is_round_over
-from flchain.rules.settle import compute_settlement, process_settlement
+from flchain.rules.settlement import compute_settlement, process_settlement
 from flchain.rules.transactions import add_transactions, check_transaction, verify_transaction
 from flchain.wire.envelope import (
     ORDERS_BYTES_MAX,
@@ -31,7 +31,7 @@ from flchain.wire.envelope import (
     know_nothing,
     open_known,
 )
-from flchain.wire.messages import Body, Header, Phase
+from flchain.wire.messages import Body, Header, Phase, Settlement
 
 ORDER_KINDS = frozenset(ORDER_RULES)
 
@@ -55,7 +55,7 @@ def build_block(
     after, _ = _process_messages(replace(state, time_ms=time_ms), ordered, listed)
     settlement = compute_settlement(after) if is_round_over(after) else None
     body = Body(tuple(letter.raw for letter in ordered), tuple(letter.raw for letter in listed), settlement)
-    after = _advance(state, after, body)
+    after = _rotate_proposers(state, _close_phase(after, settlement))
     header = _build_header(state, after, proposer, compute_body_root(body))
     header_bytes = encode_struct(header)
     block = Block(header, header_bytes, encode_struct(body))
@@ -90,7 +90,7 @@ def process_block(
     orders = (open_known(raw, state.chain, known) for raw in body.orders)
     after, said = _process_messages(after, transactions, orders)
     _verify_settlement(after, body)
-    after = _advance(state, after, body)
+    after = _rotate_proposers(state, _close_phase(after, body.settlement))
     if find_validator(state, block.header.proposer) is None:
         raise InvalidBlock("the proposer is not a validator")
     expected = _build_header(state, after, Address(block.header.proposer), Hash(block.header.body_root))
@@ -156,14 +156,19 @@ def _verify_settlement(after: ChainState, body: Body) -> None:
         raise InvalidBlock("the settlement is not what the scores give")
 
 
-def _advance(before: ChainState, state: ChainState, body: Body) -> ChainState:
-    """Open the next round or phase if this block closes the present one, and pass the proposer's turn on."""
-    if body.settlement is not None:
-        state = process_settlement(state, body.settlement)
-    elif state.round.phase is Phase.OPEN:
-        state = replace(state, round=RoundState(state.round.number, Phase.COMMIT))
-    elif is_phase_over(state):
-        state = replace(state, round=replace(state.round, phase=NEXT_PHASES[state.round.phase], heights=0))
+def _close_phase(state: ChainState, settlement: Settlement | None) -> ChainState:
+    """Open the next round or phase, if this block closes the present one."""
+    if settlement is not None:
+        return process_settlement(state, settlement)
+    if state.round.phase is Phase.OPEN:
+        return replace(state, round=RoundState(state.round.number, Phase.COMMIT))
+    if is_phase_over(state):
+        return replace(state, round=replace(state.round, phase=NEXT_PHASES[state.round.phase], heights=0))
+    return state
+
+
+def _rotate_proposers(before: ChainState, state: ChainState) -> ChainState:
+    """Pass the proposer's turn on, with the priorities before the block and the weights after it."""
     priorities, _ = advance(_get_priorities(before), _get_weights(state), 1)
     turns = dict(priorities)
     return replace(state, candidates=tuple(replace(c, priority=turns.get(c.address, 0)) for c in state.candidates))

@@ -14,7 +14,8 @@ from flchain.base.fixedpoint import add
 from flchain.base.types import Address, Hash, ModelVector, Round
 from flchain.ledger.params import ChainParams
 from flchain.ledger.state import RevealedUpdate
-from flchain.rules.settle import compute_delta, group_by_home
+from flchain.rules.model_step import compute_delta
+from flchain.rules.scores import group_by_home
 from flchain.wire.messages import SALT_BYTES, ScoreCommit, ScoreReveal, compute_score_commitment
 
 Subject: TypeAlias = Address | None
@@ -30,7 +31,7 @@ def get_subjects(
     """Return what a scorer must score, in the order in which it becomes known, with the updates that make each model.
 
     Aggregates are known only when all updates are; the aggregate of a single device is its update. A mining `device`
-    does not test its own update, since its score of it does not count (see `settle`), unless it is a miner's aggregate
+    does not test its own update, since its score of it does not count (see `scores`), unless it is a miner's aggregate
     too. Without a device the scorer is a validator, whose scores all count.
     """
     subjects: dict[Subject, tuple[RevealedUpdate, ...]] = {None: ()}

@@ -16,8 +16,9 @@ from flchain.base.frozen import replace
 from flchain.base.types import Address, Hash
 from flchain.codecs.decoded import keep_decoded
 from flchain.ledger.state import ChainState, RevealedScores, RevealedUpdate, RoundState, find_device, find_validator
+from flchain.rules.model_step import decode_update
 from flchain.rules.phases import PHASE_KINDS, get_present
-from flchain.rules.settle import decode_update, get_homes
+from flchain.rules.scores import get_homes
 from flchain.wire.envelope import Letter, OpenedUpdate, Verified, verify_letter
 from flchain.wire.messages import (
     AnyMessage,

@@ -15,7 +15,7 @@ from flchain.rules.score_words import (
     derive_score_salt,
     get_subjects,
 )
-from flchain.rules.settle import get_home_of
+from flchain.rules.scores import get_home_of
 from flchain.rules.transactions import build_update
 from flchain.wire.envelope import Verified, seal_verified
 from flchain.wire.messages import AnyMessage, Kind, Phase, ScoreReveal

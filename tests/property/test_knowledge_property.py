@@ -10,14 +10,8 @@ from hypothesis import strategies as st
 
 from flchain.base.types import Address, BasisPoints
 from flchain.ledger.state import KNOWLEDGE_START, ChainState, RevealedScores, find_candidate
-from flchain.rules.settle import (
-    compute_round_scores,
-    compute_settlement,
-    get_homes,
-    get_scorer_weights,
-    is_round_scored,
-    process_settlement,
-)
+from flchain.rules.scores import compute_round_scores, get_homes, get_scorer_weights, is_round_scored
+from flchain.rules.settlement import compute_settlement, process_settlement
 from flchain.wire.messages import Phase
 from tests.support.builders.chain import BuiltChain, Driver, build_chain
 

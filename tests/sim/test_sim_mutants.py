@@ -22,7 +22,7 @@ from flchain.consensus.bft import ValidatorSet, VoteType
 from flchain.ledger import certificate
 from flchain.ledger.state import find_validator
 from flchain.light import follow
-from flchain.rules import blocks, orders, settle, transactions
+from flchain.rules import blocks, orders, settlement, transactions
 from flchain.rules import score_words as scores_of_all
 from flchain.wire import messages
 from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct, verify_letter
@@ -169,7 +169,7 @@ def accept_any_state_root(monkeypatch):
 
 def pay_twice_what_is_minted(monkeypatch):
     true = orders.credit
-    monkeypatch.setattr(settle, "credit", lambda state, amounts: true(true(state, amounts), amounts))
+    monkeypatch.setattr(settlement, "credit", lambda state, amounts: true(true(state, amounts), amounts))
 
 
 def count_votes_of_past_heights(monkeypatch):

@@ -29,7 +29,7 @@ from flchain.ledger.state_tree import compute_state_root
 from flchain.light.body import build_light_body
 from flchain.light.trust import encode_sets
 from flchain.rules.blocks import apply_block, build_block, get_proposer
-from flchain.rules.settle import get_homes
+from flchain.rules.scores import get_homes
 from flchain.wire.envelope import BODY_BYTES_MAX, decode_struct
 from flchain.wire.messages import Body, Phase, Reveal, ScoreReveal
 from tests.support.builders.chain import (

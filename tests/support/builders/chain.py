@@ -19,7 +19,7 @@ from flchain.ledger.state_tree import compute_state_root
 from flchain.light.trust import Head, encode_sets
 from flchain.rules.blocks import apply_block, build_block
 from flchain.rules.score_words import build_score_commit
-from flchain.rules.settle import get_homes
+from flchain.rules.scores import get_homes
 from flchain.wire.envelope import Envelope, encode_struct, get_signature, open_envelope, seal
 from flchain.wire.messages import Body, Commit, Header, Phase, Reveal, ScoreReveal, Vote, compute_update_commitment
 from tools.sim.chain import CODEC_LEVEL, PARAMETERS_COUNT, BuiltChain, build_chain, build_identity

@@ -30,7 +30,8 @@ from agent.core.values import (
 from flchain.base.fixedpoint import add, encode_vector
 from flchain.base.types import Address, Millis, Round
 from flchain.light.follow import build_light_state
-from flchain.rules.settle import compute_delta, group_by_home
+from flchain.rules.model_step import compute_delta
+from flchain.rules.scores import group_by_home
 from flchain.wire.envelope import Envelope, open_envelope, seal
 from flchain.wire.messages import Kind, Phase, Receipt
 from flchain.wire.packets import PacketType, decode_packet, encode_packet

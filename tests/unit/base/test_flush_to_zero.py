@@ -24,7 +24,7 @@ HASHED = (
     "tests/unit/codecs/test_codec_kinds.py",
     "tests/unit/aggregation/test_aggregation.py",
     "tests/unit/privacy/test_privacy.py",
-    "tests/unit/rules/test_settle.py",
+    "tests/unit/rules/test_settlement.py",
     "tests/unit/light/test_models.py",
     "tests/unit/wire/test_form.py",
     "tests/property/test_codecs_property.py",

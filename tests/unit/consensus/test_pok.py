@@ -15,16 +15,15 @@ from flchain.consensus.pok import (
 )
 from flchain.incentives import compute_reputation
 from flchain.ledger.state import ChainState, Device, RevealedScores, find_candidate, find_device
-from flchain.rules.settle import (
+from flchain.rules.scores import (
     WEIGHT_SCALE,
     compute_round_scores,
-    compute_settlement,
     find_outlying_scorers,
     get_homes,
     get_scorer_weights,
     is_round_scored,
-    process_settlement,
 )
+from flchain.rules.settlement import compute_settlement, process_settlement
 from flchain.wire.messages import Delegate, Phase
 from tests.support.builders.chain import BASE_SCORE, BuiltChain, Driver, build_chain
 from tests.support.builders.stake import StakeDriver, accuse, build_stake_chain

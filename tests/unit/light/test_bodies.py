@@ -16,7 +16,7 @@ from flchain.codecs.adaptive import pack_level
 from flchain.ledger.limits import PAYLOADS_MAX
 from flchain.light.body import LightBody
 from flchain.light.follow import LightState, build_light_state, process_body, process_payloads, process_snapshot
-from flchain.rules.settle import apply_payload, compute_delta, compute_step
+from flchain.rules.model_step import apply_payload, compute_delta, compute_step
 from flchain.wire.envelope import BODY_BYTES_MAX, decode_struct, encode_struct
 from miner.core.tip import PAYLOAD_FRAME_BYTES, Payloads, add_payload
 from tests.support.builders.chain import NO_CLOCK, Driver, build_chain

@@ -17,7 +17,7 @@ from flchain.incentives import reputation, rewards
 from flchain.ledger import block as block_form
 from flchain.ledger import certificate, snapshot, state, state_tree
 from flchain.ledger.state import ChainState
-from flchain.rules import blocks, orders, phases, settle, transactions
+from flchain.rules import blocks, model_step, orders, phases, scores, settlement, transactions
 from flchain.rules.phases import PHASE_KINDS
 from flchain.wire import envelope, messages
 from tests.vectors.transitions import state_form
@@ -100,19 +100,19 @@ def describe_phase(before: ChainState, _given: Given) -> Outcome:
 
 def settle_round(before: ChainState, _given: Given) -> Outcome:
     """The settlement that the scores give, and the state after it."""
-    settlement = settle.compute_settlement(before)
-    return describe_state(settle.process_settlement(before, settlement), accepted=settlement.accepted)
+    made = settlement.compute_settlement(before)
+    return describe_state(settlement.process_settlement(before, made), accepted=made.accepted)
 
 
 def judge_round(before: ChainState, _given: Given) -> Outcome:
     """What the scorers weigh, in general and where each miner is judged; the medians; and who is too far from them."""
-    scores = settle.compute_round_scores(before)
+    medians = scores.compute_round_scores(before)
     return {
-        "weights": settle.get_scorer_weights(before),
-        "weights_without": {c.address: settle.get_scorer_weights(before, c.address) for c in before.candidates},
-        "base": scores.base,
-        "medians": scores.updates,
-        "outliers": settle.find_outlying_scorers(before),
+        "weights": scores.get_scorer_weights(before),
+        "weights_without": {c.address: scores.get_scorer_weights(before, c.address) for c in before.candidates},
+        "base": medians.base,
+        "medians": medians.updates,
+        "outliers": scores.find_outlying_scorers(before),
     }
 
 
@@ -123,14 +123,14 @@ def judge_and_settle(before: ChainState, given: Given) -> Outcome:
 
 def process_settlement(before: ChainState, given: Given) -> Outcome:
     """The state after a given settlement."""
-    return describe_state(settle.process_settlement(before, messages.Settlement(given["accepted"])))
+    return describe_state(settlement.process_settlement(before, messages.Settlement(given["accepted"])))
 
 
 def step(before: ChainState, given: Given) -> Outcome:
     """What a settled round does to the model, and the same from the payload alone."""
     parts = before.params, before.model, before.carried, before.round.reveals, given["accepted"]
-    taken = settle.compute_step(*parts, chain=before.chain, number=before.round.number)
-    applied = settle.apply_payload(before.params, before.model, taken.payload)
+    taken = model_step.compute_step(*parts, chain=before.chain, number=before.round.number)
+    applied = model_step.apply_payload(before.params, before.model, taken.payload)
     return {"model": taken.model, "delta": taken.payload, "carried": taken.carried, "by_delta": applied}
 
 

@@ -10,7 +10,8 @@ from flchain.base.types import Address, BasisPoints, Round
 from flchain.consensus.pok import KNOWLEDGE_MIN, compute_weighted_median
 from flchain.incentives import REWARD_RULES, compute_reputation
 from flchain.ledger.state import KNOWLEDGE_START, REPUTATION_START, ChainState, RevealedScores, find_device
-from flchain.rules.settle import compute_settlement, compute_step, process_settlement
+from flchain.rules.model_step import compute_step
+from flchain.rules.settlement import compute_settlement, process_settlement
 from flchain.wire.messages import Phase, ScoreReveal, Settlement
 from tests.support.builders.chain import (
     BASE_SCORE,
