@@ -96,9 +96,9 @@ def on_start(state: BftState, untimely: frozenset[Hash] = frozenset()) -> Transi
         return state, ()
     state = replace(state, is_started=True, untimely=untimely)
     if state.step is Step.PROPOSE:
-        return _settle(*_start_view(state, state.view))
+        return _apply_rules(*_start_view(state, state.view))
     own = [message for message in get_gossip(state) if get_sender(message) == state.config.me]
-    return _settle(state, tuple(CastVote(m) if isinstance(m, Vote) else SendProposal(m) for m in own))
+    return _apply_rules(state, tuple(CastVote(m) if isinstance(m, Vote) else SendProposal(m) for m in own))
 
 
 def on_value(state: BftState, view: View, block_hash: Hash) -> Transition:
@@ -106,7 +106,7 @@ def on_value(state: BftState, view: View, block_hash: Hash) -> Transition:
     is_due = _is_live(state) and view == state.view and state.step is Step.PROPOSE and _is_my_turn(state, view)
     if not is_due or view in state.proposals:
         return state, ()
-    return _settle(*_send_proposal(state, block_hash, -1))
+    return _apply_rules(*_send_proposal(state, block_hash, -1))
 
 
 def on_proposal(state: BftState, proposal: Proposal, is_valid: bool, is_timely: bool = True) -> Transition:
@@ -118,14 +118,14 @@ def on_proposal(state: BftState, proposal: Proposal, is_valid: bool, is_timely: 
     _check(state, proposal)
     if not -1 <= proposal.valid_view < proposal.view:
         raise MalformedMessage("a proof of lock is of an earlier view")
-    state, effects = _settle(record_view(state, proposal), ())
+    state, effects = _apply_rules(record_view(state, proposal), ())
     if not is_near_and_due(state, proposal):
         return state, effects
     state, more = record_proposal(state, proposal, is_valid)
     is_kept = any(kept == proposal for kept, _ in state.proposals.get(proposal.view, ()))
     if is_kept and not is_timely:
         state = replace(state, untimely=state.untimely | {proposal.block_hash})
-    return _settle(state, effects + more)
+    return _apply_rules(state, effects + more)
 
 
 def is_near_and_due(state: BftState, proposal: Proposal) -> bool:
@@ -145,8 +145,8 @@ def on_vote(state: BftState, vote: Vote) -> Transition:
     _check(state, vote)
     state = record_view(state, vote)
     if vote.view > state.view + VIEWS_AHEAD_MAX:
-        return _settle(keep_far_vote(state, vote), ())
-    return _settle(*record_vote(state, vote))
+        return _apply_rules(keep_far_vote(state, vote), ())
+    return _apply_rules(*record_vote(state, vote))
 
 
 def on_timeout(state: BftState, timeout: Timeout) -> Transition:
@@ -154,11 +154,11 @@ def on_timeout(state: BftState, timeout: Timeout) -> Transition:
     if not _is_live(state) or (timeout.height, timeout.view) != (state.height, state.view):
         return state, ()
     if timeout.step is Step.PRECOMMIT:  # lines 65-67
-        return _settle(*_start_view(state, View(state.view + 1)))
+        return _apply_rules(*_start_view(state, View(state.view + 1)))
     if timeout.step is not state.step:
         return state, ()
     nil_vote = VoteType.PREVOTE if timeout.step is Step.PROPOSE else VoteType.PRECOMMIT  # lines 57-60, 61-64
-    return _settle(*_cast(state, nil_vote, None))
+    return _apply_rules(*_cast(state, nil_vote, None))
 
 
 def restore(
@@ -282,7 +282,7 @@ _RULES = (
 )
 
 
-def _settle(state: BftState, effects: tuple[Effect, ...]) -> Transition:
+def _apply_rules(state: BftState, effects: tuple[Effect, ...]) -> Transition:
     """Apply the rules until none holds. This ends: each raises the view, the step, a timer's view or the valid view."""
     while _is_live(state):
         outcome = next((found for rule in _RULES if (found := rule(state)) is not None), None)
