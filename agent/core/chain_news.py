@@ -22,7 +22,7 @@ from flchain.base.types import Address
 from flchain.ledger.block import hash_header
 from flchain.light import follow
 from flchain.light.follow import LightState
-from flchain.light.trust import Head, encode_sets
+from flchain.light.trust import CertifiedHeader, encode_sets
 from flchain.wire.envelope import open_envelope, verify_envelope
 from flchain.wire.messages import Receipt, Resume, Want
 from flchain.wire.packets import Packet
@@ -30,7 +30,7 @@ from flchain.wire.packets import Packet
 
 def on_head(state: AgentState, owner: Address, packet: Packet) -> Transition:
     """Take a header with its certificate."""
-    head = Head(*packet.fields)
+    head = CertifiedHeader(*packet.fields)
     try:
         after = follow.process_head(state.light, head, state.clock.time_ms)
     except WrongHeight:
@@ -48,7 +48,7 @@ def on_head(state: AgentState, owner: Address, packet: Packet) -> Transition:
     return state, followed + effects
 
 
-def _on_known_head(state: AgentState, head: Head) -> Transition:
+def _on_known_head(state: AgentState, head: CertifiedHeader) -> Transition:
     """A repeat, or a miner that is behind. After a boot the newest one is enough: the chain still stands there."""
     if state.clock.chain is not None or hash_header(head.header) != state.light.trust.head:
         return state, ()
@@ -58,7 +58,7 @@ def _on_known_head(state: AgentState, head: Head) -> Transition:
     return state, effects + scored
 
 
-def _keep_head(state: AgentState, head: Head, after: LightState) -> AgentState:
+def _keep_head(state: AgentState, head: CertifiedHeader, after: LightState) -> AgentState:
     """Keep it with the validators even if it came without: a restart knows them from this device's own disk only."""
     sets = encode_sets(after.trust.signing, after.trust.validators)
     trouble = Trouble.NONE if state.trouble is Trouble.EXPIRED else state.trouble
@@ -87,7 +87,7 @@ def on_body(state: AgentState, owner: Address, packet: Packet) -> Transition:
 def on_snapshot(state: AgentState, owner: Address, packet: Packet) -> Transition:
     """Take a whole model, with the header that proves it."""
     *parts, vector, carried = packet.fields
-    head = Head(*parts)
+    head = CertifiedHeader(*parts)
     try:
         after = follow.process_snapshot(state.light, head, vector, carried, state.clock.time_ms)
     except ModelMismatch as error:  # of a later round, whose bodies were waiting
@@ -98,11 +98,11 @@ def on_snapshot(state: AgentState, owner: Address, packet: Packet) -> Transition
 def on_payloads(state: AgentState, owner: Address, packet: Packet) -> Transition:
     """Take the changes of the rounds that this device has missed."""
     *parts, first, payloads = packet.fields
-    head = Head(*parts)
+    head = CertifiedHeader(*parts)
     return _take_model(state, head, follow.process_payloads(state.light, head, first, payloads, state.clock.time_ms))
 
 
-def _take_model(state: AgentState, head: Head, after: LightState) -> Transition:
+def _take_model(state: AgentState, head: CertifiedHeader, after: LightState) -> Transition:
     """Take a model that did not come round by round."""
     if after.height > state.light.height:
         state = _keep_head(state, head, after)

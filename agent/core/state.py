@@ -13,7 +13,7 @@ from agent.core.chain_time import BEFORE_ANYTHING, Clock
 from agent.core.values import AgentConfig, Effect, Scores, Work
 from flchain.base.types import Address, Hash, Millis, ModelVector, Round
 from flchain.light.follow import LightState
-from flchain.light.trust import Head
+from flchain.light.trust import CertifiedHeader
 from flchain.rules.score_words import Subject
 from flchain.wire.chunks import Assembly
 from flchain.wire.topics import Topics
@@ -169,7 +169,7 @@ class AgentState:
     residual: ModelVector
     """What the codec left out of earlier updates, shape (P,)."""
     following: Following
-    head: Head | None = None
+    head: CertifiedHeader | None = None
     """The newest header, with its certificate and the validators that prove it."""
     clock: Clock = field(default_factory=Clock)
     update: RoundUpdate = field(default_factory=RoundUpdate)

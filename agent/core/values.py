@@ -12,7 +12,7 @@ import numpy.typing as npt
 from flchain.base.crypto import Identity
 from flchain.base.types import Address, Hash, ModelVector, Round
 from flchain.light.follow import LightState
-from flchain.light.trust import Head
+from flchain.light.trust import CertifiedHeader
 from flchain.machines.effects import ComputeScore, Note, Publish, Refuse, SendChunks, StartTimer
 from flchain.machines.events import Connected, PacketReceived, ScoreComputed, TimerFired
 
@@ -140,7 +140,7 @@ class SavePosition:
     """Make the new model and the place in the chain durable."""
 
     light: LightState
-    head: Head
+    head: CertifiedHeader
     residual: ModelVector
 
 

@@ -28,7 +28,7 @@ from flchain.ledger.params import ChainParams
 from flchain.ledger.snapshot import verify_carried_proof
 from flchain.ledger.state import ChainState, RevealedUpdate, Validator, build_genesis_state, hash_model, start_carried
 from flchain.light.body import LightBody, decode_light_body
-from flchain.light.trust import Head, Trust, build_trust, decode_sets, verify_final
+from flchain.light.trust import CertifiedHeader, Trust, build_trust, decode_sets, verify_final
 from flchain.rules.model_step import apply_payload, compute_step
 from flchain.wire.envelope import BODY_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, open_envelope, verify_envelope
 from flchain.wire.messages import Body, Header, Phase, Reveal
@@ -135,15 +135,15 @@ def build_light_state(
     )
 
 
-def process_head(light: LightState, head: Head, clock_ms: UnixMillis) -> LightState:
+def process_head(light: LightState, certified: CertifiedHeader, clock_ms: UnixMillis) -> LightState:
     """Follow a newer final header. Heights may be skipped, since the certificate alone proves it (see `trust`).
 
     Raises WrongHeight for a header that is not newer, InvalidMessage's subclasses for one that is wrong.
     """
-    header = decode_struct(head.header, Header, HEADER_BYTES_MAX)
+    header = decode_struct(certified.header, Header, HEADER_BYTES_MAX)
     if header.height <= light.height:
         raise WrongHeight(f"height {header.height} is not newer than {light.height}")
-    return _follow(light, *verify_final(light.trust, head, clock_ms))
+    return _follow(light, *verify_final(light.trust, certified, clock_ms))
 
 
 def _follow(light: LightState, header: Header, trust: Trust) -> LightState:
@@ -237,7 +237,7 @@ def _process_waiting(light: LightState) -> LightState:
         if header.phase is Phase.REVEAL:
             light = _take_updates(light, header, body)
         if body.settlement is not None:
-            light = _settle(light, header, body)
+            light = _take_settlement(light, header, body)
     lowest = min(light.wanted, default=Height(light.height + 1))
     return replace(light, waiting={h: body for h, body in light.waiting.items() if h >= lowest})
 
@@ -280,7 +280,7 @@ def _take_light_body(light: LightState, header: Header, body: LightBody) -> Ligh
     )
 
 
-def _settle(light: LightState, header: Header, body: Body) -> LightState:
+def _take_settlement(light: LightState, header: Header, body: Body) -> LightState:
     assert body.settlement is not None
     accepted = body.settlement.accepted
     known = light.reveals if light.reveals_round == header.round else {}
@@ -310,26 +310,28 @@ def _settle(light: LightState, header: Header, body: Body) -> LightState:
     return replace(after, model=step.model, model_hash=model_hash, model_round=round_number, carried=step.carried)
 
 
-def process_snapshot(light: LightState, head: Head, vector: bytes, carried: bytes, clock_ms: UnixMillis) -> LightState:
+def process_snapshot(
+    light: LightState, certified: CertifiedHeader, vector: bytes, carried: bytes, clock_ms: UnixMillis
+) -> LightState:
     """Take a whole model from a certified header, for a device that missed rounds. Raises InvalidMessage's subclasses.
 
     The vector is not trusted: its hash must be the one in the header. A full device also needs what is carried, with
     the proof that `snapshot.build_carried_proof` gives.
     """
-    header, trust = verify_final(light.trust, head, clock_ms)
+    header, trust = verify_final(light.trust, certified, clock_ms)
     model = decode_vector(vector, light.params.parameters_count)
     proved = verify_carried_proof(carried, header, light.params) if light.is_full else None
     return _take_model(light, header, trust, model, proved)
 
 
 def process_payloads(
-    light: LightState, head: Head, first: int, payloads: list[object], clock_ms: UnixMillis
+    light: LightState, certified: CertifiedHeader, first: int, payloads: list[object], clock_ms: UnixMillis
 ) -> LightState:
     """Take the payloads of all rounds from `first` to the one before a certified header's open round.
 
     Raises InvalidMessage's subclasses: the last model must be the header's; those on the way prove nothing.
     """
-    header, trust = verify_final(light.trust, head, clock_ms)
+    header, trust = verify_final(light.trust, certified, clock_ms)
     if light.is_full:
         raise MalformedMessage("payloads alone do not say what is carried")
     if header.next_round - 1 <= light.model_round:
@@ -371,17 +373,17 @@ def _take_model(
     return _process_waiting(light)
 
 
-def restore(light: LightState, head: Head, vector: bytes, carried: bytes) -> LightState:
+def restore(light: LightState, certified: CertifiedHeader, vector: bytes, carried: bytes) -> LightState:
     """Return where this device stood before a restart, from its own disk.
 
     Raises InvalidMessage's subclasses if it is damaged.
 
     The disk is believed as to the validators and what is carried (empty: unknown).
     """
-    header = decode_struct(head.header, Header, HEADER_BYTES_MAX)
-    signing, _ = decode_sets(header, head.sets)
+    header = decode_struct(certified.header, Header, HEADER_BYTES_MAX)
+    signing, _ = decode_sets(header, certified.sets)
     before = replace(light.trust, height=Height(header.height - 1), head=Hash(header.previous), validators=signing)
-    header, trust = verify_final(before, head, EARLIEST)
+    header, trust = verify_final(before, certified, EARLIEST)
     model = decode_vector(vector, light.params.parameters_count)
     kept = decode_carried(carried, start_carried(light.params)) if carried and light.is_full else None
     return _take_model(replace(light, trust=before), header, trust, model, kept)

@@ -32,7 +32,7 @@ Validators = tuple[Validator, ...]
 
 
 @dataclass(frozen=True)
-class Head:
+class CertifiedHeader:
     """A final header as it travels and as it is stored: its bytes and its certificate.
 
     Where they are needed, the validators that signed it and those that sign the next come with it (see `encode_sets`).
@@ -97,18 +97,18 @@ def _read(listed: Listed) -> Validators:
     return tuple(Validator(Address(address), key, Power(power)) for address, key, power in listed)
 
 
-def verify_final(trust: Trust, head: Head, clock_ms: UnixMillis) -> tuple[Header, Trust]:
+def verify_final(trust: Trust, certified: CertifiedHeader, clock_ms: UnixMillis) -> tuple[Header, Trust]:
     """Check that a header is the chain's and final. Return the header, and the trust in it if it is newer.
 
     Its sets may be empty where the validators are those already trusted. Raises InvalidMessage's subclasses; of these
     UnknownValidators asks for the sets, UntrustedValidators for headers in between, TrustExpired for a checkpoint.
     """
-    header = decode_struct(head.header, Header, HEADER_BYTES_MAX)
+    header = decode_struct(certified.header, Header, HEADER_BYTES_MAX)
     if header.chain != trust.chain:
         raise InvalidBlock("a header of another chain")
-    height, block_hash = Height(header.height), hash_header(head.header)
-    signing, following = _get_sets(trust, header, head.sets)
-    certificate = verify_certificate(trust.chain, signing, height, block_hash, head.certificate)
+    height, block_hash = Height(header.height), hash_header(certified.header)
+    signing, following = _get_sets(trust, header, certified.sets)
+    certificate = verify_certificate(trust.chain, signing, height, block_hash, certified.certificate)
     # The trusted header itself may come again, beside a model: its signers are not those of the next block.
     if block_hash not in (trust.checkpoint, trust.head):
         _check_age(trust, clock_ms)

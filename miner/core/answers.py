@@ -8,7 +8,7 @@ from flchain.base.types import Address, Height
 from flchain.ledger.block import hash_header
 from flchain.ledger.snapshot import build_carried_proof
 from flchain.ledger.state import compute_validators_hash, find_candidate, find_device
-from flchain.light.trust import Head
+from flchain.light.trust import CertifiedHeader
 from flchain.wire import messages
 from flchain.wire.envelope import HEADER_BYTES_MAX, Letter, decode_struct
 from flchain.wire.messages import Header, Want
@@ -70,7 +70,7 @@ def _build_answer(state: MinerState, want: Want, ask: messages.Ask, topic: str) 
     return (Publish(topic, _build_model_packet(state, head, want, ask.model_round), is_pulled=True),)
 
 
-def _build_model_packet(state: MinerState, head: Head, want: Want, model_round: int) -> bytes:
+def _build_model_packet(state: MinerState, head: CertifiedHeader, want: Want, model_round: int) -> bytes:
     """Return the payloads since the asker's round if they are kept, as they are while shorter than the model; or it."""
     parts = (head.header, head.certificate, head.sets)
     kept = state.ledger.payloads
@@ -81,7 +81,7 @@ def _build_model_packet(state: MinerState, head: Head, want: Want, model_round: 
     return encode_packet(PacketType.MODEL, *parts, encode_vector(state.chain.model), carried)
 
 
-def _publish_head(topic: str, head: Head) -> Publish:
+def _publish_head(topic: str, head: CertifiedHeader) -> Publish:
     return Publish(topic, encode_packet(PacketType.HEAD, head.header, head.certificate, head.sets))
 
 

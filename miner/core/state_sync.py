@@ -12,7 +12,7 @@ from flchain.base.frozen import replace
 from flchain.base.types import Address
 from flchain.ledger.limits import compute_state_bytes_max
 from flchain.ledger.snapshot import decode_state, encode_state
-from flchain.light.trust import Head, Trust, build_trust, verify_final
+from flchain.light.trust import CertifiedHeader, Trust, build_trust, verify_final
 from flchain.wire import messages
 from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct, seal
 from flchain.wire.messages import Header, Want
@@ -48,7 +48,7 @@ def build_state_packet(state: MinerState) -> bytes | None:
 
 def on_change(state: MinerState, owner: Address, packet: Packet) -> Transition:
     """Follow a header at which validators changed. Raises InvalidMessage's subclasses."""
-    head = Head(*packet.fields)
+    head = CertifiedHeader(*packet.fields)
     if decode_struct(head.header, Header, HEADER_BYTES_MAX).height <= get_trust(state).height:
         return state, ()
     try:
@@ -65,7 +65,7 @@ def on_change(state: MinerState, owner: Address, packet: Packet) -> Transition:
 def on_state(state: MinerState, owner: Address, packet: Packet) -> Transition:
     """Take a peer's state if it is final and beyond this miner's own. Raises InvalidMessage's subclasses."""
     *parts, data = packet.fields
-    head = Head(*parts)
+    head = CertifiedHeader(*parts)
     header = decode_struct(head.header, Header, HEADER_BYTES_MAX)
     if header.height <= state.chain.height:
         return state, ()

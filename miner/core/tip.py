@@ -11,7 +11,7 @@ from flchain.ledger.block import Block, is_body_for_devices, is_settling
 from flchain.ledger.limits import PAYLOADS_MAX
 from flchain.ledger.state import NO_HEIGHT, ChainState
 from flchain.light.body import build_light_body
-from flchain.light.trust import Head, encode_sets
+from flchain.light.trust import CertifiedHeader, encode_sets
 
 CHANGES_KEPT_MAX = 256
 """A device that has missed more changes of the validators than this needs a checkpoint."""
@@ -25,7 +25,7 @@ PAYLOAD_FRAME_BYTES = 5
 class Tip:
     """The newest final block: header, certificate and validators in `head`, and what devices need of its body."""
 
-    head: Head
+    head: CertifiedHeader
     body: bytes | None
     """None unless devices need it: updates or a settlement."""
     light_body: bytes | None
@@ -36,7 +36,7 @@ class Tip:
 
 Payloads: TypeAlias = tuple[tuple[Round, bytes], ...]
 """The payloads by which the newest settled rounds changed the model, round after round."""
-Changes: TypeAlias = tuple[tuple[Height, Head], ...]
+Changes: TypeAlias = tuple[tuple[Height, CertifiedHeader], ...]
 """The final headers at which validators changed, in order of height: what leads a light client to the present ones."""
 
 
@@ -63,7 +63,7 @@ class Standing:
 
 def build_tip(block: Block, certificate: bytes, before: ChainState, after: ChainState) -> Tip:
     """Return the tip for the block that leads from one state to the next."""
-    head = Head(block.header_bytes, certificate, encode_sets(before.validators, after.validators))
+    head = CertifiedHeader(block.header_bytes, certificate, encode_sets(before.validators, after.validators))
     body = block.body_bytes if is_body_for_devices(block.header) else None
     light_body = None
     if is_settling(block.header):

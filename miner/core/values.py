@@ -10,7 +10,7 @@ from flchain.base.crypto import Identity
 from flchain.base.types import Hash, Height
 from flchain.consensus.bft import Timeout
 from flchain.ledger.block import Block
-from flchain.light.trust import Head
+from flchain.light.trust import CertifiedHeader
 from flchain.machines.effects import ComputeScore, Note, Publish, Refuse, SendChunks, StartTimer
 from flchain.machines.events import Connected, PacketReceived, ScoreComputed, TimerFired
 
@@ -61,7 +61,7 @@ class SaveBlock:
 class SaveState:
     """Replace the ledger's blocks up to a final header by the state that the header certifies."""
 
-    head: Head
+    head: CertifiedHeader
     data: bytes
 
 

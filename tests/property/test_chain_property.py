@@ -14,7 +14,7 @@ from flchain.consensus.pok import compute_weighted_median
 from flchain.ledger.state import ChainState, build_genesis_state, get_owned, hash_model
 from flchain.ledger.state_tree import compute_state_root
 from flchain.light.follow import LightState, build_light_state, process_body, process_head
-from flchain.light.trust import Head
+from flchain.light.trust import CertifiedHeader
 from flchain.rules.blocks import apply_block, build_block, select_transactions
 from flchain.wire.messages import Phase, Reveal, ScoreReveal
 from tests.support.builders.chain import (
@@ -97,7 +97,7 @@ def test_any_run_can_be_replayed_and_followed(data: st.DataObject, chain: BuiltC
     light = build_light_state(chain.genesis, chain.model)
     for block, certificate in zip(play.driver.blocks, play.driver.certificates, strict=True):
         _, state = apply_block(state, block.header_bytes, block.body_bytes)
-        light = process_head(light, Head(block.header_bytes, certificate), NO_CLOCK)
+        light = process_head(light, CertifiedHeader(block.header_bytes, certificate), NO_CLOCK)
         light = process_body(light, block.header.height, block.body_bytes)
         assert light.is_synced
         assert light.model_hash == state.model_hash
@@ -117,7 +117,7 @@ def test_any_order_and_loss_of_what_a_device_hears(data: st.DataObject) -> None:
         block, certificate = driver.blocks[place], driver.certificates[place]
         try:
             if data.draw(st.booleans()):
-                light = process_head(light, Head(block.header_bytes, certificate), NO_CLOCK)
+                light = process_head(light, CertifiedHeader(block.header_bytes, certificate), NO_CLOCK)
             else:
                 light = process_body(light, block.header.height, block.body_bytes)
         except InvalidMessage:

@@ -14,7 +14,7 @@ import numpy as np
 from flchain.base.crypto import Identity, verify
 from flchain.base.types import EARLIEST
 from flchain.light.follow import build_light_state, process_head
-from flchain.light.trust import Head
+from flchain.light.trust import CertifiedHeader
 from flchain.wire.envelope import BODY_BYTES_MAX, CERTIFICATE_BYTES_MAX, decode_struct
 from flchain.wire.messages import Body, Certificate
 from miner.edge.ledger.ledger import StoredBlock
@@ -131,7 +131,7 @@ def measure_headers(measured: Measured, span_s: float) -> float:
     def follow_all() -> int:
         light = genesis
         for block in measured.history:
-            light = process_head(light, Head(block.header, block.certificate), EARLIEST)
+            light = process_head(light, CertifiedHeader(block.header, block.certificate), EARLIEST)
         return len(measured.history)
 
     return _measure_rate(follow_all, span_s)

@@ -19,7 +19,7 @@ from flchain.codecs import CODECS
 from flchain.ledger.block import Block
 from flchain.ledger.genesis import Genesis, decode_genesis, encode_genesis
 from flchain.ledger.state import build_genesis_state
-from flchain.light.trust import Head
+from flchain.light.trust import CertifiedHeader
 from flchain.wire.chunks import split_packet
 from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct, seal
 from flchain.wire.messages import (
@@ -130,7 +130,7 @@ class TimedJournal:
         """Return what the ledger has."""
         return await self._ledger.get_own(height)
 
-    async def save_base(self, head: Head, data: bytes) -> None:
+    async def save_base(self, head: CertifiedHeader, data: bytes) -> None:
         """Save it in the ledger."""
         await self._ledger.save_base(head, data)
 

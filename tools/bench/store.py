@@ -24,7 +24,7 @@ from flchain.base.frozen import replace
 from flchain.base.types import Hash, ModelVector, Round
 from flchain.codecs import CODECS, DOWNSTREAM_RULES
 from flchain.light.follow import LightState, build_light_state
-from flchain.light.trust import Head
+from flchain.light.trust import CertifiedHeader
 from flchain.wire.envelope import hash_message, seal
 from flchain.wire.messages import SALT_BYTES, Commit, Reveal, compute_update_commitment
 from tools.bench.host import describe_machine, read_commit
@@ -93,7 +93,7 @@ class Rounds:
         self._model = add(self._model, compressed.delta)
         self._residual, self._carried = mine.residual, compressed.carried
         work = Work(Round(number), commit_raw, reveal_raw, mine.residual, 100, 1_000)
-        head = Head(*(self._rng.bytes(size) for size in (HEADER_BYTES, CERTIFICATE_BYTES, SETS_BYTES)))
+        head = CertifiedHeader(*(self._rng.bytes(size) for size in (HEADER_BYTES, CERTIFICATE_BYTES, SETS_BYTES)))
         self.durable_bytes += len(commit_raw) + len(reveal_raw) + HEADER_BYTES + CERTIFICATE_BYTES + SETS_BYTES
         self.durable_bytes += sum(len(pack(part)) for part in (mine.residual, compressed.delta, *compressed.carried))
         report = Report(Round(number), Hash(self._rng.bytes(32)), False, True, work)

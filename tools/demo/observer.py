@@ -14,7 +14,7 @@ from flchain.base.fixedpoint import encode_vector
 from flchain.base.types import Address, ModelVector
 from flchain.ledger.block import hash_header
 from flchain.light.follow import LightState, build_light_state, process_body, process_head, process_snapshot
-from flchain.light.trust import Head
+from flchain.light.trust import CertifiedHeader
 from flchain.wire.chunks import Assembly, process_chunk
 from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct, open_envelope, verify_envelope
 from flchain.wire.messages import Header, Phase, Status
@@ -147,13 +147,13 @@ class Observer:
         if packet is None:
             return
         if channel == "head" and packet.type is PacketType.HEAD and owner in self.miners:
-            self._on_head(owner, Head(*packet.fields), is_old=event.retained)
+            self._on_head(owner, CertifiedHeader(*packet.fields), is_old=event.retained)
         elif channel == "light" and packet.type is PacketType.LIGHT_BODY:
             self._take(process_body(self.light, *packet.fields))
         elif channel == "status" and packet.type is PacketType.MESSAGE and owner in self.devices:
             self._on_status(owner, packet.fields[0], is_old=event.retained)
 
-    def _on_head(self, owner: Address, head: Head, *, is_old: bool) -> None:
+    def _on_head(self, owner: Address, head: CertifiedHeader, *, is_old: bool) -> None:
         now, (_, clock_ms) = time.monotonic(), read_clocks()
         header = decode_struct(head.header, Header, HEADER_BYTES_MAX)
         view = self.miners[owner]
@@ -171,7 +171,7 @@ class Observer:
             self.settled_at[header.round] = now
         self._take(after)
 
-    def _on_snapshot(self, head: Head, model: bytes) -> None:
+    def _on_snapshot(self, head: CertifiedHeader, model: bytes) -> None:
         before, self.light = self.light, process_snapshot(self.light, head, model, b"", read_clocks()[1])
         if self.light.model_round > before.model_round:
             self.new_models.append((self.light.model_round, self.light.model))

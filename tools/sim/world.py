@@ -9,7 +9,7 @@ import agent.core.values as av
 from flchain.base.crypto import Identity
 from flchain.base.types import Address, Hash, Height, Millis, Round
 from flchain.ledger.block import Block
-from flchain.light.trust import Head
+from flchain.light.trust import CertifiedHeader
 from miner.edge.ledger.base import StoredBase
 
 Out = list[tuple[bytes, set[str] | None]]
@@ -42,7 +42,7 @@ class Disk:
     base: tuple[Height, StoredBase] | None = None
     blocks: list[tuple[Block, bytes]] = field(default_factory=list)
     own: list[OwnMessage] = field(default_factory=list)
-    position: tuple[Head, bytes, bytes, bytes] | None = None
+    position: tuple[CertifiedHeader, bytes, bytes, bytes] | None = None
     work: av.Work | None = None
     scores: av.Scores | None = None
     outbox: dict[Hash, tuple[Round, bytes]] = field(default_factory=dict)

@@ -36,7 +36,7 @@ from flchain.base.frozen import replace
 from flchain.base.types import Hash, ModelVector, Round
 from flchain.ledger.state import start_carried
 from flchain.light.follow import LightState, restore
-from flchain.light.trust import Head
+from flchain.light.trust import CertifiedHeader
 from flchain.wire.envelope import hash_message, open_envelope, verify_envelope
 from flchain.wire.messages import Kind
 from flchain_edge.storage.sqlite import DiskFailed, StoreFull, open_database, store_errors, transaction
@@ -149,7 +149,7 @@ class Store:
                 carried_count = sum(part.size for part in start_carried(light.params))
                 numbers[carried_number] = find_residual(residuals, carried_number, carried_count)
                 carried = encode_vector(numbers[carried_number])
-            light = restore(light, Head(header, certificate, sets), encode_vector(model), carried)
+            light = restore(light, CertifiedHeader(header, certificate, sets), encode_vector(model), carried)
             residual = numbers[number] = find_residual(residuals, number, count)
         query = "SELECT round, commit_raw, reveal_raw, residual, samples, training_ms, will_score FROM work"
         for found, commit, reveal, number, samples, training_ms, will_score in await self._read(

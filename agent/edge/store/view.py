@@ -8,12 +8,12 @@ from pathlib import Path
 
 from agent.edge.store.vectors import add_up, read_vector
 from flchain.base.types import ModelVector
-from flchain.light.trust import Head
+from flchain.light.trust import CertifiedHeader
 
 BUSY_TIMEOUT_S = 10.0
 
 
-def read_position(database: Path, count: int) -> tuple[Head, ModelVector] | None:
+def read_position(database: Path, count: int) -> tuple[CertifiedHeader, ModelVector] | None:
     """Return the saved header and its model of `count` parameters; None before the first.
 
     Raises sqlite3.Error, and ValueError or InvalidMessage for a damaged model.
@@ -31,4 +31,4 @@ def read_position(database: Path, count: int) -> tuple[Head, ModelVector] | None
     if row is None or base is None:
         return None
     encoding, data = base
-    return Head(*row), add_up(read_vector(encoding, data, count), steps)
+    return CertifiedHeader(*row), add_up(read_vector(encoding, data, count), steps)

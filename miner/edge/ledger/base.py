@@ -11,7 +11,7 @@ from flchain.ledger.certificate import verify_certificate
 from flchain.ledger.limits import compute_state_bytes_max
 from flchain.ledger.snapshot import decode_state
 from flchain.ledger.state import ChainState
-from flchain.light.trust import Head, decode_sets
+from flchain.light.trust import CertifiedHeader, decode_sets
 from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct
 from flchain.wire.messages import Header
 from miner.core.tip import LedgerSummary, Standing, Tip
@@ -24,7 +24,7 @@ BASE_QUERY = f"SELECT {BASE_COLUMNS} FROM base"
 class StoredBase:
     """The row of BASE_COLUMNS."""
 
-    head: Head
+    head: CertifiedHeader
     data: bytes
 
 
@@ -40,7 +40,7 @@ def read_base(row: tuple[object, ...] | None) -> StoredBase | None:
         and isinstance(state, bytes)
     ):
         raise LedgerCorrupt(0, "base: not stored as bytes")
-    return StoredBase(Head(header, certificate, sets), state)
+    return StoredBase(CertifiedHeader(header, certificate, sets), state)
 
 
 def restore_base(genesis_state: ChainState, base: StoredBase | None) -> Standing:

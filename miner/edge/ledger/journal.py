@@ -6,7 +6,7 @@ from typing import Protocol
 
 from flchain.base.types import Height
 from flchain.ledger.block import Block
-from flchain.light.trust import Head
+from flchain.light.trust import CertifiedHeader
 from miner.edge.ledger.ledger import StoredBlock
 
 
@@ -25,7 +25,7 @@ class Journal(Protocol):
         """Save the next final block."""
         ...
 
-    async def save_base(self, head: Head, data: bytes) -> None:
+    async def save_base(self, head: CertifiedHeader, data: bytes) -> None:
         """Save the state after a final block, from which the chain is continued instead of from genesis."""
         ...
 
@@ -55,7 +55,7 @@ class MemoryJournal:
         row = StoredBlock(Height(block.header.height), block.hash, block.header_bytes, certificate, block.body_bytes)
         self.blocks.append(row)
 
-    async def save_base(self, head: Head, data: bytes) -> None:
+    async def save_base(self, head: CertifiedHeader, data: bytes) -> None:
         """Forget the blocks before the base, as the ledger does."""
         self.blocks.clear()
 

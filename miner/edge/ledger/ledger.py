@@ -15,7 +15,7 @@ from flchain.ledger.block import Block, decode_block, hash_header
 from flchain.ledger.certificate import verify_certificate
 from flchain.ledger.genesis import Genesis, encode_genesis
 from flchain.ledger.state import ChainState, build_genesis_state
-from flchain.light.trust import Head
+from flchain.light.trust import CertifiedHeader
 from flchain.rules.blocks import apply_block
 from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct
 from flchain.wire.messages import Header
@@ -149,7 +149,7 @@ class Ledger:
             for table in ("own_messages", "own_blocks") if rows else ():
                 await self._db.execute(f"DELETE FROM {table} WHERE height <= ?", (rows[-1].height,))
 
-    async def save_base(self, head: Head, data: bytes) -> None:
+    async def save_base(self, head: CertifiedHeader, data: bytes) -> None:
         """Begin anew with the state after a final block, in one step: the blocks up to it go, and words about them."""
         height = decode_struct(head.header, Header, HEADER_BYTES_MAX).height
         async with transaction(self._db):

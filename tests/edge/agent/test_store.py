@@ -21,7 +21,7 @@ from flchain.base.fixedpoint import encode_vector
 from flchain.base.types import Hash, Height, Round
 from flchain.ledger.state import hash_carried, hash_model
 from flchain.light.follow import process_body, process_head
-from flchain.light.trust import Head
+from flchain.light.trust import CertifiedHeader
 from flchain.wire.envelope import hash_message
 from flchain_edge.storage.sqlite import StoreFull, open_database, transaction
 from tests.support.builders.chain import NO_CLOCK, Driver, make_reveal, seal_commit
@@ -75,7 +75,7 @@ def test_a_restarted_device_goes_on_from_its_position(tmp_path: Path, driver: Dr
     light = load(path, driver).light
     for index in range(get_settle_height(1), len(driver.blocks)):
         block = driver.blocks[index]
-        light = process_head(light, Head(block.header_bytes, driver.certificates[index]), NO_CLOCK)
+        light = process_head(light, CertifiedHeader(block.header_bytes, driver.certificates[index]), NO_CLOCK)
         light = process_body(light, light.height, block.body_bytes)
     assert light.model_hash == driver.state.model_hash and light.model_round == ROUNDS
 

@@ -14,7 +14,7 @@ from flchain.ledger.certificate import PRECOMMIT, build_certificate
 from flchain.ledger.state import Validator, compute_validators_hash
 from flchain.light.body import LightBody
 from flchain.light.follow import LightState, build_light_state, process_body, process_head
-from flchain.light.trust import Head, encode_sets
+from flchain.light.trust import CertifiedHeader, encode_sets
 from flchain.wire.envelope import (
     BODY_BYTES_MAX,
     CERTIFICATE_BYTES_MAX,
@@ -103,7 +103,7 @@ def build_light(height: int = 1) -> LightState:
     return light
 
 
-def hear(head: Head, height: int = 1, clock_ms: UnixMillis = NO_CLOCK) -> Outcome:
+def hear(head: CertifiedHeader, height: int = 1, clock_ms: UnixMillis = NO_CLOCK) -> Outcome:
     light = build_light(height)
     before = as_value(light)
     outcome = attempt(lambda: process_head(light, head, clock_ms))
@@ -119,7 +119,7 @@ def hear_unsigned(header: Header) -> Outcome:
 def hear_signed(header: Header) -> Outcome:
     """A header that all validators have signed as it is: more than two thirds of the power lies."""
     header_bytes = encode_struct(header)
-    return hear(Head(header_bytes, certify(header_bytes, header.height), b""))
+    return hear(CertifiedHeader(header_bytes, certify(header_bytes, header.height), b""))
 
 
 def get_second() -> Header:
@@ -318,14 +318,17 @@ def _change_set(sets: Sets, which: int, place: int, value: object) -> Sets:
     return (changed, sets[1]) if which == 0 else (sets[0], changed)
 
 
-Heard = tuple[Head, int]
+Heard = tuple[CertifiedHeader, int]
 """A header as it travels, and what the device's clock says when it comes."""
 
 
 def build_trust_rows() -> list[Row]:
     """Headers that are in order in themselves, but of validators whom this device has no reason to trust."""
     bench = Bench(
-        "Head", LIGHT, lambda: (get_change().get_head(5), 0), lambda heard: hear(heard[0], 4, UnixMillis(heard[1]))
+        "CertifiedHeader",
+        LIGHT,
+        lambda: (get_change().get_head(5), 0),
+        lambda heard: hear(heard[0], 4, UnixMillis(heard[1])),
     )
     late_ms = get_change().states[4].time_ms + CHAIN.genesis.params.trusting_s * 1_000 + 1
     cases: tuple[tuple[str, Callable[[Heard], Heard], str], ...] = (
@@ -336,7 +339,7 @@ def build_trust_rows() -> list[Row]:
     return [Row(bench, "signers", wrong, change, code, DROPPED) for wrong, change, code in cases]
 
 
-def _forge(height: int) -> Head:
+def _forge(height: int) -> CertifiedHeader:
     """A header of strangers and one validator that has lost its seat, certified by all of these."""
     keys = sorted((STRANGER, CHAIN.miners[3]), key=lambda key: key.address)
     made = tuple(Validator(key.address, key.public_key, get_change().states[0].validators[0].power) for key in keys)
@@ -351,7 +354,7 @@ def _forge(height: int) -> Head:
     header_bytes = encode_struct(header)
     vote = Vote(height, 0, PRECOMMIT, hash_header(header_bytes))
     signed = [(key.address, get_signature(seal(vote, CHAIN.id, key))) for key in keys]
-    return Head(header_bytes, build_certificate(made, View(0), signed), encode_sets(made, made))
+    return CertifiedHeader(header_bytes, build_certificate(made, View(0), signed), encode_sets(made, made))
 
 
 # --- the rows ------------------------------------------------------------------------------------------------------

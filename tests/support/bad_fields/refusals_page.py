@@ -22,7 +22,7 @@ ROOMS = (
     ("Signed messages", ()),
     (
         "Blocks, certificates, validators",
-        ("Header", "Body", "Settlement", "LightBody", "Certificate", "Validators", "Head", "Seal"),
+        ("Header", "Body", "Settlement", "LightBody", "Certificate", "Validators", "CertifiedHeader", "Seal"),
     ),
     ("A whole state, and what is carried", ("State", "CarriedProof")),
     ("Files", ("Genesis", "ChainParams", "ValidatorEntry", "DeviceEntry", "HolderEntry", "Export")),

@@ -16,7 +16,7 @@ from flchain.ledger.block import Block
 from flchain.ledger.certificate import PRECOMMIT, build_certificate
 from flchain.ledger.state import ChainState, find_account
 from flchain.ledger.state_tree import compute_state_root
-from flchain.light.trust import Head, encode_sets
+from flchain.light.trust import CertifiedHeader, encode_sets
 from flchain.rules.blocks import apply_block, build_block
 from flchain.rules.score_words import build_score_commit
 from flchain.rules.scores import get_homes
@@ -133,10 +133,10 @@ class Driver:
         self.blocks.append(block)
         return block
 
-    def get_head(self, height: int) -> Head:
+    def get_head(self, height: int) -> CertifiedHeader:
         """A block's header as it travels, with its validators."""
         sets = encode_sets(self.states[height - 1].validators, self.states[height].validators)
-        return Head(self.blocks[height - 1].header_bytes, self.certificates[height - 1], sets)
+        return CertifiedHeader(self.blocks[height - 1].header_bytes, self.certificates[height - 1], sets)
 
     def open(self) -> None:
         """Make the first block if it is not there yet."""

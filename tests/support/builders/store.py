@@ -12,7 +12,7 @@ from agent.core.values import SavePosition, Scores, Work
 from agent.edge.store.store import Store, Stored
 from flchain.base.types import ModelVector, Round
 from flchain.light.follow import LightState, build_light_state, process_body, process_head
-from flchain.light.trust import Head
+from flchain.light.trust import CertifiedHeader
 from flchain.rules.score_words import build_score_commit
 from flchain.wire.envelope import seal
 from flchain.wire.messages import ScoreReveal
@@ -34,7 +34,7 @@ def follow(driver: Driver, height: int) -> LightState:
     """A device that has seen every block up to `height`."""
     light = build_light_state(driver.chain.genesis, driver.chain.model)
     for block, certificate in zip(driver.blocks[:height], driver.certificates[:height], strict=True):
-        light = process_head(light, Head(block.header_bytes, certificate), NO_CLOCK)
+        light = process_head(light, CertifiedHeader(block.header_bytes, certificate), NO_CLOCK)
         light = process_body(light, light.height, block.body_bytes)
     return light
 

@@ -32,7 +32,7 @@ from flchain.light.follow import (
     process_payloads,
     process_snapshot,
 )
-from flchain.light.trust import Head, Trust, encode_sets
+from flchain.light.trust import CertifiedHeader, Trust, encode_sets
 from flchain.wire.envelope import (
     BODY_BYTES_MAX,
     CERTIFICATE_BYTES_MAX,
@@ -276,7 +276,7 @@ class Game:
         """A height of the chain."""
         return 1 + (number - 1) % len(self.driver.blocks)
 
-    def _mix(self, move: Honest) -> Head:
+    def _mix(self, move: Honest) -> CertifiedHeader:
         head = self.driver.get_head(self._place(move.height))
         if move.certificate is not None:
             head = replace(head, certificate=self.driver.certificates[self._place(move.certificate) - 1])
@@ -304,7 +304,7 @@ class Game:
         return [self.keys[address] for address in sorted(own)]
 
 
-def forge(game: Game, move: Forge) -> Head:
+def forge(game: Game, move: Forge) -> CertifiedHeader:
     """A header of the adversary's making, with sets and a certificate as good as its keys allow."""
     keys = game.get_keys(move.bought)
     sets = [_choose_set(game, keys, move, choice) for choice in (move.signing, move.following)]
@@ -322,7 +322,7 @@ def forge(game: Game, move: Forge) -> Head:
     )
     header_bytes = encode_struct(header)
     vote = Vote(height, 0, PRECOMMIT, hash_header(header_bytes))
-    return Head(header_bytes, _sign(game, vote, sets[0], keys, move), encode_sets(*sets))
+    return CertifiedHeader(header_bytes, _sign(game, vote, sets[0], keys, move), encode_sets(*sets))
 
 
 def _choose_set(game: Game, keys: list[Identity], move: Forge, choice: int) -> tuple[Validator, ...]:

@@ -11,7 +11,7 @@ from flchain.codecs import encode_carried
 from flchain.ledger.snapshot import build_carried_proof
 from flchain.light.body import build_light_body
 from flchain.light.follow import LightState, process_body, process_head
-from flchain.light.trust import Head
+from flchain.light.trust import CertifiedHeader
 from flchain.wire.envelope import BODY_BYTES_MAX, decode_struct, encode_struct
 from flchain.wire.messages import Body, Certificate
 from tests.support.builders.chain import NO_CLOCK, Driver, build_chain, certify, replace_header
@@ -54,7 +54,7 @@ def end_of_round(driver: Driver, number: int) -> int:
     return next(b.header.height for b in driver.blocks if b.header.round == number and b.header.next_round > number)
 
 
-def snapshot_of(driver: Driver, height: int) -> tuple[Head, bytes, bytes]:
+def snapshot_of(driver: Driver, height: int) -> tuple[CertifiedHeader, bytes, bytes]:
     state = driver.states[height]
     return driver.get_head(height), encode_vector(state.model), build_carried_proof(state)
 

@@ -28,7 +28,7 @@ from flchain.ledger.state import Account, ChainState, Delegation, Device, Unbond
 from flchain.ledger.state_tree import get_leaves
 from flchain.light.body import LightBody
 from flchain.light.follow import build_light_state, process_body
-from flchain.light.trust import Head, encode_sets
+from flchain.light.trust import CertifiedHeader, encode_sets
 from flchain.rules.blocks import build_block, get_proposer
 from flchain.rules.orders import ACCOUNTS_MAX, CANDIDATES_MAX, DELEGATIONS_MAX, UNBONDINGS_PER_ACCOUNT_MAX
 from flchain.wire.chunks import DEVICE_CHUNK_BYTES
@@ -268,7 +268,7 @@ def test_one_node_is_not_answered_without_end() -> None:
     """A node that asks for the model again and again gets one answer a while; others are answered meanwhile."""
     driver = Driver(CHAIN)
     block = driver.extend([])
-    tip = Tip(Head(block.header_bytes, b"certificate"), None, None, is_change=False)
+    tip = Tip(CertifiedHeader(block.header_bytes, b"certificate"), None, None, is_change=False)
     state = build_miner_state(MinerConfig(CHAIN.miners[0]), Standing(driver.state, LedgerSummary(tip)))
     answers = []
     for now_ms in (0, 1, 100, 249, 250, 300):

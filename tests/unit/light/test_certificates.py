@@ -12,7 +12,7 @@ from flchain.base.types import Height, Power, View
 from flchain.ledger.certificate import build_certificate, verify_certificate
 from flchain.ledger.state import ChainState, compute_validators_hash
 from flchain.light.follow import LightState, build_light_state, process_head
-from flchain.light.trust import Head
+from flchain.light.trust import CertifiedHeader
 from flchain.wire.envelope import decode_struct, encode_struct
 from flchain.wire.messages import Certificate, Phase
 from tests.support.builders.chain import NO_CLOCK, Driver, build_chain, certify, replace_header
@@ -59,14 +59,14 @@ def test_a_changed_header_is_not_certified(driver: Driver, light: LightState) ->
     assert set(changes) == set(block.header.__struct_fields__) - {"version"}
     for name, value in changes.items():
         with pytest.raises(InvalidBlock if name == "chain" else BadCertificate):
-            process_head(light, Head(replace_header(block, **{name: value}), certificate), NO_CLOCK)
+            process_head(light, CertifiedHeader(replace_header(block, **{name: value}), certificate), NO_CLOCK)
 
 
 def test_a_fork_of_the_known_head_is_refused(driver: Driver, light: LightState) -> None:
     """A header, though certified, that does not extend the head one below it is refused."""
     light = feed_head(light, driver, 1)
     with pytest.raises(InvalidBlock):
-        process_head(light, Head(*certify_header(driver, 2, previous=b"x" * 32)), NO_CLOCK)
+        process_head(light, CertifiedHeader(*certify_header(driver, 2, previous=b"x" * 32)), NO_CLOCK)
 
 
 def test_another_chains_certified_header_is_refused(driver: Driver, light: LightState) -> None:
@@ -75,7 +75,7 @@ def test_another_chains_certified_header_is_refused(driver: Driver, light: Light
     other.open()
     assert [m.address for m in other.chain.miners] == [m.address for m in driver.chain.miners]
     with pytest.raises(InvalidBlock):
-        process_head(light, Head(other.blocks[0].header_bytes, other.certificates[0]), NO_CLOCK)
+        process_head(light, CertifiedHeader(other.blocks[0].header_bytes, other.certificates[0]), NO_CLOCK)
 
 
 def test_validators_this_device_does_not_know(driver: Driver) -> None:

@@ -24,7 +24,7 @@ from flchain.light.follow import (
     process_head,
     process_snapshot,
 )
-from flchain.light.trust import Head
+from flchain.light.trust import CertifiedHeader
 from flchain.wire.messages import Phase
 from tests.support.builders.chain import NO_CLOCK, BuiltChain, Driver, build_chain
 from tests.support.light.driver import (
@@ -211,7 +211,7 @@ def test_a_mismatch_keeps_the_old_model(driver: Driver, light: LightState) -> No
     """If the certified hash is not the model computed here, ModelMismatch is raised and nothing has changed."""
     end = end_of_round(driver, 1)
     light = feed_all(light, driver, range(1, end))
-    light = process_head(light, Head(*certify_header(driver, end, model_hash=b"x" * 32)), NO_CLOCK)
+    light = process_head(light, CertifiedHeader(*certify_header(driver, end, model_hash=b"x" * 32)), NO_CLOCK)
     before = as_value(light)
     with pytest.raises(ModelMismatch):
         feed_body(light, driver, end)

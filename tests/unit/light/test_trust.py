@@ -23,7 +23,7 @@ from flchain.ledger.block import hash_header
 from flchain.ledger.certificate import PRECOMMIT, build_certificate
 from flchain.ledger.state import Validator
 from flchain.light.follow import build_light_state, process_head
-from flchain.light.trust import Head, Trust, build_trust, encode_sets, verify_final
+from flchain.light.trust import CertifiedHeader, Trust, build_trust, encode_sets, verify_final
 from flchain.wire.envelope import get_signature, open_envelope, seal
 from flchain.wire.messages import Ask, Vote, Want
 from flchain.wire.packets import PacketType, decode_packet, encode_packet
@@ -118,7 +118,7 @@ def test_validators_without_power_sign_nothing(after: int) -> None:
         changes = {"height": height, "time_ms": height * 10, "validators_hash": header.validators_hash}
         changes |= {"next_validators_hash": header.validators_hash, "model_hash": b"x" * 32}
         forged = replace_header(DRIVER.blocks[1], **changes)
-        head = Head(forged, certify_by(DRIVER.chain, forged, height), sets)
+        head = CertifiedHeader(forged, certify_by(DRIVER.chain, forged, height), sets)
         with pytest.raises(BadCertificate):
             verify_final(trust_at(after), head, NO_CLOCK)
 

@@ -19,7 +19,7 @@ from flchain.ledger.snapshot import decode_state, encode_state
 from flchain.ledger.state import ChainState, build_genesis_state
 from flchain.ledger.state_tree import compute_state_root
 from flchain.light.follow import LightState, build_light_state, process_body, process_head
-from flchain.light.trust import Head
+from flchain.light.trust import CertifiedHeader
 from flchain.rules.blocks import apply_block, build_block
 from flchain.wire.envelope import BODY_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, open_envelope
 from flchain.wire.messages import Body, Header, Kind
@@ -63,7 +63,9 @@ def follow(recorded: RecordedChain, is_full: bool) -> Iterator[tuple[RecordedBlo
     light = build_light_state(genesis, state.model, is_full=is_full)
     for said in recorded.blocks:
         header = decode_struct(said.header, Header, HEADER_BYTES_MAX)
-        light = process_head(light, Head(said.header, said.certificate, said.sets), UnixMillis(header.time_ms))
+        light = process_head(
+            light, CertifiedHeader(said.header, said.certificate, said.sets), UnixMillis(header.time_ms)
+        )
         if is_full and is_body_for_devices(header):
             light = process_body(light, header.height, said.body)
         elif is_settling(header):

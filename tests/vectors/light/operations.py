@@ -29,9 +29,9 @@ def describe(after: LightState) -> Outcome:
     }
 
 
-def read_head(given: Given) -> trust.Head:
+def read_head(given: Given) -> trust.CertifiedHeader:
     """A header as it travels."""
-    return trust.Head(given["header"], given["certificate"], given["sets"])
+    return trust.CertifiedHeader(given["header"], given["certificate"], given["sets"])
 
 
 def verify_final(before: LightState, given: Given) -> Outcome:

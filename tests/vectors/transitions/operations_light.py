@@ -66,8 +66,8 @@ def describe(device: light.LightState) -> dict[str, Any]:
     return fields
 
 
-def _get_head(event: Mapping[str, Any]) -> trust.Head:
-    return trust.Head(event["header"], event["certificate"], event["sets"])
+def _get_head(event: Mapping[str, Any]) -> trust.CertifiedHeader:
+    return trust.CertifiedHeader(event["header"], event["certificate"], event["sets"])
 
 
 EVENTS: dict[str, Callable[[light.LightState, Mapping[str, Any]], light.LightState]] = {
