@@ -1,4 +1,4 @@
-"""Who agrees: delegated proof of stake in exact integers. Stake elects validators and gives each a capped power."""
+"""Delegated proof of stake in exact integers: stake elects the validators and gives each a capped power."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from flchain.base.types import SHARE_ALL, Address, BasisPoints, Power, Stake
 
 STAKE_BITS_MAX = 40
-"""Powers come to about 2**40 at most, so that they and the priorities made of them are integers that travel."""
+"""Powers add up to about 2**40 at most, so that they and the priorities made of them are integers that travel."""
 
 
 def elect(stakes: Iterable[tuple[Address, Stake]], seats: int) -> tuple[tuple[Address, Stake], ...]:

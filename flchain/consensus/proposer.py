@@ -1,4 +1,4 @@
-"""Who leads: weighted round-robin in exact integers, after CometBFT's "Proposer Selection Procedure".
+"""The turns to propose: weighted round-robin in exact integers, after CometBFT's "Proposer Selection Procedure".
 
 At every step each validator's priority grows by its weight; the highest leads and pays the total weight. So over any
 number of steps each validator leads its share of the turns, and the turns of a heavy validator are spread out.

@@ -40,9 +40,9 @@ SIGNATURE_ENTRY_BYTES = 1 + 2 + 2 + SIGNATURE_BYTES
 VALIDATOR_ENTRY_BYTES = 1 + ADDRESS_ENTRY_BYTES + 2 + HASH_BYTES + INT_BYTES_MAX
 """One (address, public key, power) beside a header."""
 SCORES_MAX = DEVICES_MAX + VALIDATORS_MAX
-"""In one message: of each device's update, and of what the devices of each miner come to together."""
+"""Most scores in one message: of each device's update, and of each miner's aggregate."""
 SCORERS_MAX = DEVICES_MAX + VALIDATORS_MAX
-"""Who sends one: every validator, and every device that mines."""
+"""Most scorers of a round: every validator, and every device that mines."""
 ORDERS_MAX = 128
 """Most orders in one block; the others wait for a later one."""
 PAYLOADS_MAX = 1_024
