@@ -6,6 +6,7 @@ from tests.mutants.table import change
 
 BASE = "flchain/base"
 CODECS = "flchain/codecs"
+LEDGER = "flchain/ledger"
 RULES = "flchain/rules"
 WIRE = "flchain/wire"
 
@@ -139,6 +140,34 @@ ROWS = (
         RULES,
         "return TRANSACTION_RULES[kind].add(state, said)",
         "return TRANSACTION_RULES[kind].add(state, said[:1])",
+    ),
+    change(
+        "a vote that was heard stands for other validators",
+        "For the one that has signed it.",
+        LEDGER,
+        "known(vote, validator.address, signature)",
+        "any(known(vote, other.address, signature) for other in validators)",
+    ),
+    change(
+        "a vote that was heard stands for prevotes",
+        "For its own type.",
+        LEDGER,
+        "known(vote, validator.address, signature)",
+        "known(Vote(height, certificate.view, 1, block_hash), validator.address, signature)",
+    ),
+    change(
+        "a vote of the next view stands for this one",
+        "For its own view.",
+        LEDGER,
+        "known(vote, validator.address, signature)",
+        "known(Vote(height, certificate.view + 1, PRECOMMIT, block_hash), validator.address, signature)",
+    ),
+    change(
+        "a certificate of heard votes may be of a few",
+        "More than two thirds of the power, heard or not.",
+        LEDGER,
+        "        power += validator.power\n    if",
+        "        power += validator.power * (3 if known(vote, validator.address, signature) else 1)\n    if",
     ),
     change(
         "falls are not kept of a sparse update",

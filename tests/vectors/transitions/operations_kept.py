@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from flchain.ledger import certificate
 from flchain.ledger.state import ChainState
 from flchain.rules import blocks, transactions
-from flchain.wire import envelope
+from flchain.wire import envelope, messages
 from flchain.wire.envelope import Verified
 from flchain.wire.messages import Phase
 from tests.vectors.transitions import state_form
@@ -46,7 +47,20 @@ def apply_blocks(before: ChainState, given: Given) -> Outcome:
     return describe_state(state, hashes=hashes)
 
 
+def verify_certificate_heard(before: ChainState, given: Given) -> Outcome:
+    """Verify a certificate at a node that has checked these votes before: each with its sender and signature."""
+    heard = {(messages.Vote(*vote), sender, signature) for vote, sender, signature in given["heard"]}
+    parts = given["height"], given["block"], given["certificate"]
+
+    def is_heard(*asked: Any) -> bool:
+        return asked in heard
+
+    found = certificate.verify_certificate(before.chain, before.validators, *parts, known=is_heard)
+    return {"view": found.view, "signers": [index for index, _ in found.signatures]}
+
+
 OPERATIONS: dict[str, Callable[[ChainState, Given], Outcome]] = {
     "apply_block_kept": apply_block_kept,
     "apply_blocks": apply_blocks,
+    "verify_certificate_heard": verify_certificate_heard,
 }

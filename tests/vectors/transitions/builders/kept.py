@@ -12,10 +12,11 @@ from typing import Any
 from unittest.mock import patch
 
 from flchain.base.crypto import Identity
+from flchain.ledger import certificate
 from flchain.ledger.state import ChainState
 from flchain.rules import blocks, transactions
-from flchain.wire.envelope import open_envelope, verify_envelope
-from flchain.wire.messages import Commit, Kind, Phase, Transfer, compute_update_commitment
+from flchain.wire.envelope import get_signature, open_envelope, verify_envelope
+from flchain.wire.messages import Commit, Kind, Phase, Transfer, Vote, compute_update_commitment
 from tests.vectors.transitions.builders.messages import CODEC_LEVELS
 from tests.vectors.transitions.recorder import Recorder
 from tests.vectors.transitions.story import Story, forge, replace_body
@@ -23,6 +24,7 @@ from tests.vectors.transitions.world import (
     BOTH,
     CHAIN,
     DEVICES,
+    HEIGHT,
     HOLDERS,
     MINERS,
     ROUND,
@@ -35,8 +37,8 @@ from tests.vectors.transitions.world import (
     with_round,
 )
 
-OP = "apply_block_kept"
-INVALID = "invalid-block"
+OP, VERIFY = "apply_block_kept", "verify_certificate_heard"
+INVALID, BAD = "invalid-block", "bad-certificate"
 SIBLING: Any = CHAIN[:-1] + bytes((CHAIN[-1] ^ 1,))
 """A chain whose name begins as this one's: a message says no more of its chain than how its name begins."""
 SEATED = (*MINERS[:4], BOTH)
@@ -51,6 +53,7 @@ def build(to: Recorder) -> None:
     _build_orders(to)
     _build_updates(to)
     _build_decoded(to)
+    _build_votes(to)
 
 
 def keep(raw: bytes, public_key: bytes, chain: bytes = CHAIN, commits: tuple[tuple[bytes, bytes], ...] = ()) -> Kept:
@@ -208,3 +211,39 @@ def _tell_round(to: Recorder, name: str, before: ChainState) -> None:
     kept = to.add(f"{name}, kept", claim, "apply_blocks", before, blocks=told, is_forgetful=False)
     forgotten = to.add(f"{name}, forgotten", claim, "apply_blocks", before, blocks=told, is_forgetful=True)
     assert kept == forgotten, name
+
+
+def _build_votes(to: Recorder) -> None:
+    """Certificates of votes that were heard before: a signature stands for its own vote and voter, for no others."""
+    block, height, view, others = b"b" * 32, HEIGHT + 1, 3, b"c" * 32
+    voted = Vote(height, view, 2, block)
+    signatures = [get_signature(seal(voted, key)) for key in SEATED]
+    heard = [(_list_vote(voted), key.address, raw) for key, raw in zip(SEATED, signatures, strict=True)]
+    good = [(key.address, raw) for key, raw in zip(SEATED, signatures, strict=True)]
+    claim = "Votes that were heard before make the same certificate."
+    for name, listed in {"all": heard, "some": heard[1:3], "none": []}.items():
+        to.add(f"heard, {name}", claim, VERIFY, WORLD, **_ask_heard(good, listed))
+    claim = "A vote that was heard stands for nothing but itself."
+    key, raw = SEATED[1], bytes(64)
+    forged = [good[0], (key.address, raw), *good[2:]]
+    kept = [heard[0], *heard[2:]]
+    for name, entry in {
+        "of another validator": (_list_vote(voted), SEATED[0].address, raw),
+        "for another block": (_list_vote(Vote(height, view, 2, others)), key.address, raw),
+        "in another view": (_list_vote(Vote(height, view + 1, 2, block)), key.address, raw),
+        "at another height": (_list_vote(Vote(height - 1, view, 2, block)), key.address, raw),
+        "of another type": (_list_vote(Vote(height, view, 1, block)), key.address, raw),
+        "under another signature": (_list_vote(voted), key.address, signatures[1]),
+    }.items():
+        to.add(f"heard, {name}", claim, VERIFY, WORLD, error=BAD, **_ask_heard(forged, [*kept, entry]))
+    claim = "Heard or not, it takes more than two thirds of the power."
+    to.add("heard, too few", claim, VERIFY, WORLD, error=BAD, **_ask_heard(good[2:], heard))
+
+
+def _list_vote(vote: Vote) -> tuple[Any, ...]:
+    return vote.height, vote.view, vote.step, vote.block_hash
+
+
+def _ask_heard(signed: Sequence[tuple[Any, bytes]], heard: Sequence[Any]) -> dict[str, Any]:
+    data = certificate.build_certificate(WORLD.validators, untyped(3), signed)
+    return {"height": HEIGHT + 1, "block": b"b" * 32, "certificate": data, "heard": heard}
