@@ -1,4 +1,4 @@
-"""Devices that mine, in whole networks of the production machines: what honest, lying and dying ones come to."""
+"""Devices that mine, in whole networks of the production machines: honest, lying and dying ones."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def when_said(network: Network, name: str, kind: Kind, round_number: int, do) ->
 
 
 def test_honest_mining_devices_are_in_every_round_and_it_takes_no_more_heights() -> None:
-    """Four heights a round as without mining; both that mine are paid alike, the third nothing; nothing is refused."""
+    """Four heights per round as without mining; both that mine earn alike, the third nothing; nothing is refused."""
     network = build_network(rounds=4).run()
     assert network.violations == [], network.explain()
     assert len(network.checker.final) == 1 + 4 * 4
@@ -62,7 +62,7 @@ def test_honest_mining_devices_are_in_every_round_and_it_takes_no_more_heights()
 
 
 def test_a_device_that_lies_about_scores_is_not_paid_and_falls() -> None:
-    """Its words are far off in every round; the honest one earns, and is trusted more."""
+    """Its scores are outliers in every round; the honest one earns, and has more reputation."""
     network = build_network(rounds=5)
     make_byzantine(network, "d1", DeviceScoreFalsely)
     network.run()
@@ -86,7 +86,7 @@ def test_a_device_that_copies_another_is_not_paid_and_soon_not_waited_for() -> N
 
 
 def test_a_device_that_dies_after_its_commitment_holds_up_one_round_by_one_height() -> None:
-    """SETTLE waits for it one height longer; the dead device pledges nothing, and nobody waits for its scores again."""
+    """SETTLE waits for it one height longer; the dead device pledges nothing, and no one waits for its scores again."""
     network = build_network(rounds=6)
     network.gone.add("d1")
     when_said(network, "d1", Kind.SCORE_COMMIT, 2, network.crash)
@@ -125,7 +125,7 @@ def test_a_restart_between_commitment_and_opening_costs_nothing() -> None:
 
 
 def test_all_devices_may_lie_and_the_rounds_go_on() -> None:
-    """One liar of each kind, and nobody honest among the devices that mine: validators settle every round."""
+    """All devices that mine are liars of one kind, for each kind: validators still settle every round."""
     for number, kind in enumerate(DEVICE_BEHAVIOURS.values()):
         network = build_network(rounds=4, mining=frozenset({"d0", "d1", "d2"}), seed=number)
         for name in ("d0", "d1", "d2"):

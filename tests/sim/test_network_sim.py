@@ -109,7 +109,7 @@ def test_rounds_go_on_without_one_miner_from_the_start(dead: str) -> None:
 
 @pytest.mark.parametrize("heights", [1, 2, 3, 6])
 def test_rounds_go_on_without_one_device_however_many_heights_a_phase_has(heights: int) -> None:
-    """While a device is missing, blocks with nobody new in them use up the heights of COMMIT: they get their votes."""
+    """While a device is missing, blocks without a new message use up the heights of COMMIT: they get their votes."""
     chain = build_chain(phase_heights_max=heights)
     network = Network(1, rounds=2, chain=chain, silent=frozenset({"d1"})).run()
     assert network.violations == [], network.explain()
@@ -185,8 +185,8 @@ def test_device_that_crashes_around_its_commitment_still_reveals(effects: int) -
 @pytest.mark.parametrize("is_crash", [False, True])
 @pytest.mark.parametrize(("name", "is_full"), [("d0", False), ("d1", True)])
 def test_device_away_for_rounds_comes_back_by_snapshot(name: str, is_full: bool, is_crash: bool) -> None:
-    """It misses rounds, asks for the model or what leads to it when it is back, and sends updates again. (Nobody waits
-    for them: whether one is in time is a matter of the seed.)"""
+    """It misses rounds, asks for the model or what leads to it when it is back, and sends updates again. (No one waits
+    for them: the seed decides whether one is in time.)"""
     network = Network(4, rounds=12)
     network.run(lambda n: (name, 1) in n.reports)
     assert network.nodes[name].state.light.is_full == is_full
@@ -218,7 +218,7 @@ def test_devices_of_a_dead_home_follow_another_miner() -> None:
 
 
 def test_device_that_waits_in_peace_stays_with_its_home() -> None:
-    """Nobody speaks for a minute, since the other device trains for long: a ping keeps the device where it is."""
+    """No message comes for a minute, since the other device trains for long: a ping keeps the device at its miner."""
     chain = build_chain(4, 2, commit_patience_ms=60_000)
     network = Network(8, rounds=1, chain=chain, training_ms=(50, 60))
     network.at(100, network.disconnect, "d1")

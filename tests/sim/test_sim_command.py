@@ -71,7 +71,7 @@ def find_fork(seed: int, liars: list[str]) -> Network:
 
 
 def test_two_liars_of_four_fork_the_chain_and_are_named() -> None:
-    """f+1 conspirators: the checker finds two final blocks of one height, and those who signed both are the liars."""
+    """f+1 conspirators: the checker finds two final blocks of one height, and those that signed both are the liars."""
     forked = [network for seed in range(3) if (network := find_fork(seed, ["m1", "m2"])).checker.forks]
     assert forked
     for network in forked:

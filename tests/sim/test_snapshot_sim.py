@@ -1,4 +1,4 @@
-"""States that prove themselves, in whole networks: who comes late or was away long is soon one of the others."""
+"""States with proofs in whole networks: a miner that comes late or was away for long soon takes part again."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def open_chain() -> Driver:
 
 
 def forge_block(state: ChainState, transactions: tuple[bytes, ...], settlement: Settlement | None = None):
-    """A block of any transactions in any order, with a header that is right but for what follows from them."""
+    """Return a block of any transactions in any order, with a header that fits them."""
     block, _ = build_block(state, state.validators[0].address, ())
     body = Body(transactions, (), settlement)
     return replace_header(block, body_root=compute_body_root(body)), encode_struct(body)

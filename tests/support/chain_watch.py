@@ -1,4 +1,4 @@
-"""An onlooker of real processes: every header that a miner calls final, every word it signs, and who contradicts whom.
+"""An observer of real processes: every header that a miner calls final, every message it signs, all contradictions.
 
 It keeps what it hears and believes nobody: what is in the ledgers at the end is compared with it.
 """
@@ -36,7 +36,7 @@ class SignedWords:
         self._said: dict[tuple[Address, int, int, int], set[object]] = defaultdict(set)
 
     def add(self, raw: bytes) -> Address | None:
-        """Note a signed message, from the wire or from a ledger; who signed it if it is a vote or a proposal."""
+        """Note a signed message from the wire or from a ledger; return its signer if it is a vote or a proposal."""
         envelope = open_envelope(raw, self._chain)
         if envelope.kind not in AGREEMENT_KINDS:
             return None

@@ -1,4 +1,4 @@
-"""Programs that a test starts: none outlives it, whatever happens."""
+"""Programs that a test starts; none outlives the test."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Standing:
     outbox: frozenset[bytes]
 
     def is_held_by(self, other: Standing) -> bool:
-        """The same but for messages that have their receipt: those may be said again, to no effect."""
+        """Return True if all is the same, except messages with a receipt: repeating those has no effect."""
         return replace(other, outbox=self.outbox) == self and self.outbox <= other.outbox
 
 

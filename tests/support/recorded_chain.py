@@ -181,7 +181,7 @@ class ChainRecorder(StakeDriver):
         return ScoreReveal(self.state.round.number, SALT, base, listed, homes)
 
     def list_scorers(self, silent: Iterable[int] = (), mining: Iterable[int] = ()) -> list[Identity]:
-        """The miners with a seat but for those in `silent`, and the devices `mining`."""
+        """The miners with a seat except those in `silent`, and the devices `mining`."""
         seated = [self.chain.miners[i] for i in self.seated if i not in set(silent)]
         return seated + [self.chain.devices[i] for i in mining]
 

@@ -73,7 +73,7 @@ def test_show_tells_what_the_block_is(
 def test_a_settlements_rewards_are_what_the_chain_has_paid(
     rule: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Who was accepted and refused, and each device's reward, are the differences of the chain's own balances."""
+    """The accepted and refused devices, and each one's reward, agree with the differences of the chain's balances."""
     driver = Driver(build_chain(reward_rule=rule, samples_cap=150))
     bad = driver.chain.devices[1].address
     driver.open()
@@ -94,7 +94,7 @@ def test_a_settlements_rewards_are_what_the_chain_has_paid(
 def test_a_block_is_found_by_height_hash_and_head(
     path: Path, driver: Driver, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A height, a whole hash, its first digits and `head` lead to the same block; anything else is told and is 78."""
+    """A height, a whole hash, its first digits and `head` find the same block; anything else ends with exit 78."""
     digest = driver.blocks[-1].hash.hex()
     heights = {show(path, which, capsys)["height"] for which in ("head", "9", digest, digest[:8], digest.upper())}
     assert heights == {9}
@@ -104,7 +104,7 @@ def test_a_block_is_found_by_height_hash_and_head(
 
 
 def test_show_tells_time_and_orders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A block's time in UTC, and its orders with their senders; a time beyond the year 9999 is told as a number."""
+    """A block's time is in UTC, and its orders have their senders; a time beyond the year 9999 is shown as a number."""
     driver = StakeDriver(build_stake_chain())
     driver.open()
     holder = driver.chain.holders[0]

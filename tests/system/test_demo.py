@@ -47,7 +47,7 @@ def data(tmp_path: Path) -> Path:
 
 @contextmanager
 def start_demo(out: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """A demo that is ended, and its nodes with it, whatever becomes of the test."""
+    """Run a demo that is ended with its nodes in any case."""
     process = subprocess.Popen(
         (*DEMO, "--out", str(out), "--json", *options),
         stdout=subprocess.PIPE,
@@ -156,7 +156,7 @@ def test_run_ends_with_one_model_everywhere_and_one_json_object(data: Path, tmp_
 
 
 def test_light_devices_end_with_the_same_model_for_fewer_bytes(data: Path, tmp_path: Path) -> None:
-    """Agents that take no updates have the chain's model like everybody, for less than half of what full ones take."""
+    """Agents that download no updates have the chain's model like the others, for less than half the bytes."""
     down = {}
     for follow in ("light", "full"):
         options = ("--rounds", "2", "--follow", follow)

@@ -137,7 +137,7 @@ def test_files_that_do_not_fit_are_told_at_once(tmp_path: Path, role: str, capsy
 def test_another_model_than_the_chains_is_refused(
     tmp_path: Path, role: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A node with another model file is told both hashes."""
+    """A node with another model file prints both hashes."""
     config = set_up(tmp_path, capsys)[role]
     shutil.copy(get_model_file("cnn"), config.parent / "model.tflite")
     assert MAINS[role](["check", "--config", str(config)]) == EXIT_CONFIG
@@ -185,7 +185,7 @@ def test_resync_does_what_the_error_says(tmp_path: Path, role: str, capsys: pyte
 
 
 def test_resync_leaves_what_is_sound(tmp_path: Path, role: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a database there is nothing to mend, and a sound one stays."""
+    """Without a database there is nothing to repair, and a sound one is left alone."""
     config = set_up(tmp_path, capsys)[role]
     assert MAINS[role](["resync", "--config", str(config)]) == EXIT_CONFIG
     assert "no such file" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A board without network: what it has to say waits on its disk, whatever dies meanwhile, and counts once."""
+"""A board without network: its messages wait on its disk, whatever dies meanwhile, and count once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A board in the field and the commands of who looks after it: status, doctor and logs against real processes."""
+"""A board in the field and the commands of its operator: status, doctor and logs against real processes."""
 
 from __future__ import annotations
 

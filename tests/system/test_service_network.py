@@ -34,7 +34,7 @@ NEAR, FAR = "localhost", "127.0.0.1"
 
 
 def enrol_all(registrar: Registrar, out: Path, miners: int, agents: int) -> FieldNetwork:
-    """Everybody enrols, the operator makes the genesis from the registrar's list, everybody enrols on."""
+    """All nodes enrol, the operator makes the genesis from the registrar's list, and all nodes enrol with it."""
     network = FieldNetwork(out)
     tokens: list[tuple[str, Path, str]] = []
     for role, count in (("miner", miners), ("agent", agents)):

@@ -268,7 +268,7 @@ async def make_mute_and_deaf(sites: Sites, chooser: random.Random, started: floa
 
 
 async def split(sites: Sites, started: float, *, is_lost: bool) -> None:
-    """Four miners here and three there, each site whole in itself: nobody makes a block until they meet again."""
+    """Four miners on one site and three on the other, each site connected: no one makes a block until both are."""
     begun = time.monotonic()
     sites.link.cut()
     stuck = await wait_until_stuck(sites.network, sites.network.network.miners)

@@ -122,7 +122,7 @@ def test_a_slow_device_takes_part(tmp_path: Path, model: str) -> None:
 
 
 def test_an_update_that_breaks_off_goes_on_where_it_was(tmp_path: Path) -> None:
-    """An update of 407 KB that nobody compresses, a line that breaks on its way up, then a device that is killed:
+    """An uncompressed update of 407 KB, a line that breaks on its way up, then a device that is killed:
     miners wait while it comes in, it is accepted, and it has gone over the line once, not three times."""
 
     async def scenario(line: SlowLine) -> None:

@@ -193,7 +193,7 @@ class MaxPool:
 
 
 def _maximum_of_parts(x: Tensor, parts: int, axis: int) -> tuple[Tensor, list[Tensor]]:
-    """Maximum over equal parts of an axis; for each part after the first, 1.0 where it beat all before it, else 0.0."""
+    """Return the maximum over equal parts of an axis, and a mask for each part after the first: 1.0 where it won."""
     first, *others = tf.split(x, parts, axis)
     masks = []
     for other in others:

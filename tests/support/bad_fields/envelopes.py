@@ -229,7 +229,7 @@ def _send_topic(said: tuple[str, bytes]) -> Outcome:
 
 
 def build_envelope_rows() -> list[Row]:
-    """Every part of a signed message before its fields are read, and where nobody takes it."""
+    """Every part of a signed message before its fields are read, and channels on which it is refused."""
     rows = [Row(bench, *row, DROPPED) for bench in ENVELOPES for row in ENVELOPE_ROWS]
     other = _protect(sender=lambda right: CHAIN.miners[2].address)
     for bench, code in zip(ENVELOPES, ("unknown-sender", "bad-signature", "unknown-sender"), strict=True):

@@ -304,7 +304,7 @@ def build_order_bench(message: AnyMessage, sender: Identity, where: str) -> Benc
 
 
 def build_order_lines(effect: Effect) -> dict[type[AnyMessage], list[Line]]:
-    """`effect` is a receipt for who sends an order itself."""
+    """`effect` is a receipt for the sender of an order."""
     turns: list[Line] = [
         ("sequence", "a later one: it waits for those before it", 1, "", TAKEN),
     ]
@@ -370,7 +370,7 @@ def build_orders() -> list[tuple[AnyMessage, Identity]]:
 
 
 def build_message_rows() -> list[Row]:
-    """All rows of signed messages, but for proposals, which come with their block (see `bad_fields_blocks`)."""
+    """All rows of signed messages except proposals, which come with their block (see `blocks`)."""
     rows: list[Row] = []
     for message in (Commit, Reveal, ScoreCommit, ScoreReveal):
         rooms = [(DEVICE, UP, RECEIPT)]

@@ -74,7 +74,7 @@ def build_miner(phase: Phase, *, is_begun: bool = False, number: int = 0, rounds
 
 
 def ask_miner(before: MinerState, topic: str, payload: bytes) -> Outcome:
-    """What a miner makes of a payload. A refusal leaves the very same state, whatever the code."""
+    """Return how a miner handles a payload. A refusal leaves the very same state, whatever the code."""
     after, effects = miner_step(before, mv.PacketReceived(topic, payload), before.now_ms, before.clock_ms)
     refused = [effect for effect in effects if isinstance(effect, mv.Refuse)]
     assert len(refused) <= 1, refused

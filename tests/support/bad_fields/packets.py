@@ -118,7 +118,7 @@ def get_waiting_light() -> AgentState:
 
 @lru_cache
 def get_packets() -> dict[tuple[PacketType, str], Sent]:
-    """One right packet of every type, for who is to take it."""
+    """One valid packet of every type, for its receiver."""
     driver, device = drive(Phase.COMMIT, 1), TOPICS.miner_to(HOME, DEVICE.address)
     head, to_me = driver.get_head(SETTLED), TOPICS.miner_to(PEER, ME)
     parts = (head.header, head.certificate, head.sets)
@@ -318,7 +318,7 @@ def _fields(change: Callable[[tuple[Any, ...]], tuple[Any, ...]]) -> Callable[[S
 
 
 def build_whole_rows() -> list[Row]:
-    """Payloads that are no packet, chunks that make none, and topics that are nobody's."""
+    """Payloads that are not packets, chunks that make none, and topics that belong to no one."""
     rows: list[Row] = []
     payload = Bench("Packet", UP, get_commit_packet, _send_payload)
     for wrong, data, code in (

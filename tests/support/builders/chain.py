@@ -61,7 +61,7 @@ def seal_reveal(chain: BuiltChain, number: int, reveal: Reveal) -> bytes:
 
 
 def make_scores(state: ChainState, base: int = BASE_SCORE, scores: Mapping[bytes, int] | None = None) -> ScoreReveal:
-    """Scores for every revealed update and every aggregate: `scores` by device or miner, else the base model's."""
+    """Return scores for every revealed update and aggregate: `scores` by device or miner, or the base model's."""
     said = scores or {}
     listed = tuple((update.sender, said.get(update.sender, base)) for update in state.round.reveals)
     aggregates = tuple((home, said.get(home, base)) for home in get_homes(state))

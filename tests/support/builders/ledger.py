@@ -46,7 +46,7 @@ def read_rows(path: Path) -> list[StoredBlock]:
 
 
 def change(path: Path, sql: str, *values: object) -> None:
-    """Do to a closed ledger what nobody should."""
+    """Damage a closed ledger by a statement."""
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute(sql, values)
 

@@ -39,13 +39,13 @@ STRANGER_HASH = Hash(b"s" * 32)
 
 
 def build_stake_chain(miners: int = 4, devices: int = 3, holders: int = 2, **changes: Any) -> BuiltChain:
-    """A chain with holders, who stand among `miners` too, behind the first ones: they may register and be elected."""
+    """Return a chain with holders, which are also the last of `miners`: they may register and be elected."""
     chain = build_chain(miners, devices, holders=holders, **changes)
     return replace(chain, miners=(*chain.miners, *chain.holders))
 
 
 class StakeDriver(Driver):
-    """A Driver for chains whose validators change: only who has a seat proposes, scores and signs."""
+    """A Driver for chains whose validators change: only miners with a seat propose, score and sign."""
 
     @property
     def seated(self) -> list[int]:

@@ -57,7 +57,7 @@ FAULTS = ("none", "none", "cut", "swapped", "pasted", "twice")
 
 @dataclass(frozen=True)
 class Honest:
-    """A real header, perhaps with the certificate or the sets of another one, or the adversary's for who follows."""
+    """A real header, perhaps with the certificate or the sets of another one, or with the adversary's next set."""
 
     height: int
     certificate: int | None = None
@@ -122,7 +122,7 @@ class Light:
 
 @dataclass(frozen=True)
 class Clock:
-    """The device's clock jumps to so long after the time of the header that it trusts."""
+    """The device's clock jumps to this long after the time of the header that it trusts."""
 
     after_ms: int
 

@@ -64,7 +64,7 @@ def feed_light_body(light: LightState, driver: Driver, height: int) -> LightStat
 
 
 def light_body_of(driver: Driver, height: int) -> bytes:
-    """What a light device takes in the place of a settled block's body."""
+    """Return what a light device downloads instead of a settled block's body."""
     body = decode_struct(driver.blocks[height - 1].body_bytes, Body, BODY_BYTES_MAX)
     return build_light_body(body, driver.states[height].payload)
 

@@ -14,7 +14,7 @@ from flchain_edge.mqtt.settings import MqttSettings
 
 
 class BrokerBridge:
-    """Repeats at QoS 0, so that a word is lost when the line is: who has to be heard says it again.
+    """Repeats at QoS 0, so that a message is lost with the line; its sender has to repeat it.
 
     Each topic belongs to one node and each node to one site, so nothing goes round in circles.
     """

@@ -1,4 +1,4 @@
-"""A TCP proxy whose line can be cut, each way by itself: nothing is closed and nobody is told, bytes just stop.
+"""A TCP proxy whose line can be cut silently in each direction: nothing is closed, bytes just stop.
 
 What is under way during a cut waits, as TCP would send it again, and flows on after the line is healed; or is lost with
 its connection, if the test says so. A connection that is begun during a cut comes to nothing.
@@ -15,7 +15,7 @@ READ_BYTES = 65_536
 
 
 class CuttableProxy:
-    """Between clients, who connect to `port`, and a server. `up` is from a client to the server, `down` is back."""
+    """A proxy between clients, which connect to `port`, and a server. `up` is towards the server, `down` is back."""
 
     def __init__(self, host: str, port: int, listen_host: str = HOST) -> None:
         self.port = 0

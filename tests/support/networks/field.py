@@ -79,7 +79,7 @@ class FieldNetwork:
         return self._processes.children[node.name].read_log()
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
-        """Wait for it. Fails if a process ends that nobody has killed."""
+        """Wait for a condition. Fail if a process ends that the test has not killed."""
         started = time.monotonic()
         while not condition():
             for name, child in self._processes.children.items():

@@ -116,7 +116,7 @@ class RealNetwork:
         return sum(text in line for line in node.log.read_text(errors="replace").splitlines())
 
     def get_ledger_height(self, node: Node) -> int:
-        """How many blocks a miner has on disk, whatever it can or cannot tell anybody."""
+        """Return how many blocks a miner has on disk, whether or not it can publish."""
         if not node.database.is_file():
             return 0
         with open_ledger_file(node.database) as ledger:
@@ -127,7 +127,8 @@ class RealNetwork:
         return {node.name: self.get_ledger_height(node) for node in self.network.miners}
 
     async def until(self, condition: Callable[[], bool], what: str) -> float:
-        """Seconds until the condition held. Fails at once at a fork, or if a process ends that nobody has killed."""
+        """Return the seconds until the condition held. Fail at a fork, or if a process ends that the test has not
+        killed."""
         started = time.monotonic()
         while not condition():
             self._check_processes()
@@ -170,7 +171,7 @@ class RealNetwork:
         return "\n".join([*lines, *(child.read_log_tail() for child in self._processes.children.values())])
 
     def check_ends(self) -> Ends:
-        """Nothing lost, no fork, one model a round, nobody contradicts itself. Only after `stop`."""
+        """Check that nothing is lost, no fork, one model per round, no contradictions. Only after `stop`."""
         self._check_watch()
         audits = [audit_file(miner.database, self.network.genesis) for miner in self.network.miners]
         common = compare(audits)
@@ -220,7 +221,7 @@ def _summarise(audits: list[Audit], common: int) -> Ends:
 
 @contextlib.asynccontextmanager
 async def started_network(network: RealNetwork) -> AsyncIterator[RealNetwork]:
-    """All processes, ended whatever becomes of the test. Agents first, as in the demo."""
+    """Run all processes, agents first as in the demo, and end them in any case."""
     try:
         await network.until(lambda: network.watch.is_ready, "the onlooker's subscriptions")
         await network.start((*network.network.agents, *network.network.miners))

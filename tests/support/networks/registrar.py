@@ -73,7 +73,7 @@ class Registrar:
 
 
 def get_user() -> str:
-    """Who mosquitto runs as in a test: whoever the test is, or it could not read the folder."""
+    """The user for mosquitto in a test: the test's own, since otherwise it could not read the folder."""
     return getpass.getuser()
 
 

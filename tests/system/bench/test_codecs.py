@@ -33,7 +33,7 @@ KEYS = {
 
 @pytest.fixture(autouse=True)
 def short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Milliseconds are measured on fewer parameters here: nobody judges them."""
+    """Milliseconds are measured on fewer parameters here, and not judged."""
     monkeypatch.setattr(codecs, "TIMED_PARAMETERS", 20_000)
 
 
@@ -69,7 +69,7 @@ def test_anybodys_data_is_trained_on(capsys: pytest.CaptureFixture[str], tmp_pat
 
 @pytest.mark.parametrize("options", [["--task", "watch/lstm"], ["--codec", "zip"], ["--model", "mlp"]])
 def test_what_is_unknown_is_named(options: list[str]) -> None:
-    """An unknown task or codec lists the known ones; a model without data of one's own is refused."""
+    """An unknown task or codec lists the known ones; a model without a data file is refused."""
     with pytest.raises(ConfigError, match=r"known: |--task names"):
         main(["codecs", *options])
 
