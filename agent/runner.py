@@ -282,47 +282,40 @@ async def run_agent(settings: AgentSettings, spares: Sequence[WorkerProcess] = (
 
 
 async def _run_with(workers: Workers, settings: AgentSettings, genesis: Genesis, config: AgentConfig) -> None:
-    identity, board, initial_model = config.identity, Board(settings.power, read_board_roots()), await workers.start()
+    initial_model = await workers.start()
     light = build_light_state(genesis, initial_model, settings.get_checkpoint(), settings.follow == "full")
     store = await Store.open(Path(settings.data_dir) / STORE_FILE, light.chain)
     sensing = Sensing(settings.sensors, settings.samples, settings.data_dir)
     try:
         await sensing.start()
-        stored = await store.load(light, np.zeros_like(initial_model), identity)
+        stored = await store.load(light, np.zeros_like(initial_model), config.identity)
         saved = (stored.light, stored.residual, stored.work, stored.outbox)
         state = build_agent_state(config, *saved, saved_scores=stored.scores)
         queue: EventQueue[Event] = EventQueue()
         report = ServiceReport(Notifier(), queue)
-        receive = report.relay(queue.on_link_event)
-        link = MqttLink(with_client_id(settings.mqtt, identity.address.hex()), receive)
-        fields = {"address": identity.address.hex(), "chain": genesis.name, "round": stored.light.round}
+        address = config.identity.address.hex()
+        link = MqttLink(with_client_id(settings.mqtt, address), report.relay(queue.on_link_event))
         return_memory()  # freed after reading files and keys
         workers.announce()
-        log.info("starting", extra=fields)
-        supervisor = Supervisor(
-            settings.scheduler,
-            state,
-            workers,
-            board,
-            queue.post,
-            data_dir=Path(settings.data_dir),
-            trust_clock=settings.trust_clock,
-        )
+        log.info("starting", extra={"address": address, "chain": genesis.name, "round": stored.light.round})
+        supervisor = _build_supervisor(settings, state, workers, queue)
         status = StatusFile(Path(settings.data_dir))
         runner = AgentRunner(
-            state,
-            store,
-            link,
-            workers,
-            queue,
-            supervisor=supervisor,
-            status=status,
-            describe_sensors=sensing.describe,
+            state, store, link, workers, queue, supervisor=supervisor, status=status, describe_sensors=sensing.describe
         )
         on_reload(lambda: link.reconnect("reload"))
-        renewal = RenewalKeeper(settings, identity, runner.get_time_ms)
+        renewal = RenewalKeeper(settings, config.identity, runner.get_time_ms)
         async with report.reporting(runner.describe), renewal.keeping():
             await runner.run()
     finally:
         await sensing.stop()
         await store.close()
+
+
+def _build_supervisor(
+    settings: AgentSettings, state: AgentState, workers: Workers, queue: EventQueue[Event]
+) -> Supervisor:
+    board, folder = Board(settings.power, read_board_roots()), Path(settings.data_dir)
+    return Supervisor(
+        settings.scheduler, state, workers, board, queue.post, data_dir=folder, trust_clock=settings.trust_clock
+    )

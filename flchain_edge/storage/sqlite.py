@@ -135,18 +135,22 @@ async def open_database(
         with store_errors(where):
             await db.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
             await _refuse_newer(db, len(migrations), where)
-            await db.execute(f"PRAGMA journal_mode = {journal}")
-            await db.execute(f"PRAGMA synchronous = {synchronous}")
-            await db.execute("PRAGMA foreign_keys = ON")
-            await db.execute(f"PRAGMA journal_size_limit = {JOURNAL_BYTES_MAX}")
-            await db.execute(f"PRAGMA wal_autocheckpoint = {checkpoint_pages}")
-            # Debian's SQLite overwrites deleted content with zeros, which wears a card.
-            await db.execute("PRAGMA secure_delete = OFF")
+            await _set_up(db, journal, synchronous, checkpoint_pages)
             await _migrate(db, migrations)
     except BaseException:
         await asyncio.shield(db.close())
         raise
     return db
+
+
+async def _set_up(db: aiosqlite.Connection, journal: str, synchronous: str, checkpoint_pages: int) -> None:
+    await db.execute(f"PRAGMA journal_mode = {journal}")
+    await db.execute(f"PRAGMA synchronous = {synchronous}")
+    await db.execute("PRAGMA foreign_keys = ON")
+    await db.execute(f"PRAGMA journal_size_limit = {JOURNAL_BYTES_MAX}")
+    await db.execute(f"PRAGMA wal_autocheckpoint = {checkpoint_pages}")
+    # Debian's SQLite overwrites deleted content with zeros, which wears a card.
+    await db.execute("PRAGMA secure_delete = OFF")
 
 
 async def get_schema_version(db: aiosqlite.Connection) -> int:
