@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from flchain.base.types import Height
@@ -109,6 +110,11 @@ class MinerRunner:
             await self._catch_up(event)
             return
         self._state, effects = step(self._state, event, *read_clocks())
+        await self._carry_out_all(effects)
+
+    async def _carry_out_all(self, effects: Sequence[Effect]) -> None:
+        """All that one event changes is durable, in one write, before anything of it is sent."""
+        await self._ledger.save(*(effect for effect in effects if isinstance(effect, SaveVote | SaveBlock | SaveState)))
         for effect in effects:
             await self._run_effect(effect)
 
@@ -117,8 +123,7 @@ class MinerRunner:
         if not catch_up.is_heard(event):
             return
         self._state, effects = step(self._state, event, *read_clocks())
-        for effect in catch_up.select_effects(effects, self._state.chain.chain):
-            await self._run_effect(effect)
+        await self._carry_out_all(catch_up.select_effects(effects, self._state.chain.chain))
         chain = self._state.chain
         if chain.height >= self._silent_until:
             own = await self._ledger.get_own(Height(chain.height + 1))
@@ -131,12 +136,8 @@ class MinerRunner:
         match effect:
             case Publish():
                 self._publish(effect)
-            case SaveVote(height, raw, block):
-                await self._ledger.save_own(height, raw, block)
-            case SaveBlock(block, certificate):
-                await self._ledger.append(block, certificate)
-            case SaveState(head, data):
-                await self._ledger.save_base(head, data)
+            case SaveVote() | SaveBlock() | SaveState():
+                pass  # durable already
             case SendBlocks(topic, height, count):
                 for row in await self._ledger.get_blocks(height, count):
                     packet = encode_packet(PacketType.BLOCK, row.header, row.certificate, row.body)

@@ -19,7 +19,6 @@ from flchain.codecs import CODECS
 from flchain.ledger.block import Block
 from flchain.ledger.genesis import Genesis, decode_genesis, encode_genesis
 from flchain.ledger.state import build_genesis_state
-from flchain.light.trust import CertifiedHeader
 from flchain.wire.chunks import split_packet
 from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct, seal
 from flchain.wire.messages import (
@@ -39,9 +38,9 @@ from flchain_edge.mqtt.settings import MqttSettings
 from flchain_edge.process.event_loop import EventQueue
 from miner.core.machine import build_miner_state
 from miner.core.tip import Standing
-from miner.core.values import Event, MinerConfig
+from miner.core.values import Event, MinerConfig, SaveBlock, SaveVote
 from miner.edge.ledger.journal import Journal
-from miner.edge.ledger.ledger import LEDGER_FILE, Ledger, StoredBlock
+from miner.edge.ledger.ledger import LEDGER_FILE, Ledger, Save, StoredBlock
 from miner.edge.scorer import ConstantScorer
 from miner.runner import MinerRunner
 from tools.network.broker import Broker, start_broker
@@ -121,31 +120,29 @@ class TimedJournal:
         self._clock = clock
         self._number = number
 
-    async def save_own(self, height: Height, raw: bytes, block: Block | None) -> None:
-        """Note when a height began: its first message is the proposal, which the machine saves before it sends."""
-        self._clock.begun.setdefault(height, time.monotonic())
-        await self._ledger.save_own(height, raw, block)
+    async def save(self, *changes: Save) -> None:
+        """Note when a height began, with its proposal, which is saved before it is sent, and when a block was saved."""
+        for change in changes:
+            if isinstance(change, SaveVote):
+                self._clock.begun.setdefault(change.height, time.monotonic())
+        await self._ledger.save(*changes)
+        for change in changes:
+            if isinstance(change, SaveBlock):
+                self._note_block(change.block.header)
+
+    def _note_block(self, header: Header) -> None:
+        self._clock.durable.setdefault(header.height, {})[self._number] = time.monotonic()
+        if header.next_round > header.round:
+            self._clock.ends[header.round] = header.height
+            self._clock.moved.set()
 
     async def get_own(self, height: Height) -> tuple[tuple[bytes, ...], tuple[Block, ...]]:
         """Return what the ledger has."""
         return await self._ledger.get_own(height)
 
-    async def save_base(self, head: CertifiedHeader, data: bytes) -> None:
-        """Save it in the ledger."""
-        await self._ledger.save_base(head, data)
-
     async def get_blocks(self, height: Height, count: int) -> tuple[StoredBlock, ...]:
         """Return what the ledger has."""
         return await self._ledger.get_blocks(height, count)
-
-    async def append(self, block: Block, certificate: bytes) -> None:
-        """Save a block, then note when it was on disk."""
-        await self._ledger.append(block, certificate)
-        header = block.header
-        self._clock.durable.setdefault(header.height, {})[self._number] = time.monotonic()
-        if header.next_round > header.round:
-            self._clock.ends[header.round] = header.height
-            self._clock.moved.set()
 
 
 class Fleet:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import aiosqlite
 
@@ -19,11 +21,13 @@ from flchain.light.trust import CertifiedHeader
 from flchain.rules.blocks import apply_block
 from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct
 from flchain.wire.messages import Header
-from flchain_edge.storage.sqlite import open_database, store_errors, transaction
+from flchain_edge.storage.sqlite import open_database, store_errors, transaction, write
 from miner.core.tip import Standing, extend
+from miner.core.values import SaveBlock, SaveState, SaveVote
 from miner.edge.ledger.base import BASE_COLUMNS, BASE_QUERY, StoredBase, read_base, restore_base
 
 LEDGER_FILE = "ledger.db"
+Save: TypeAlias = SaveVote | SaveBlock | SaveState
 
 MIGRATIONS = (
     """
@@ -133,30 +137,22 @@ class Ledger:
         """Close the file."""
         await self._db.close()
 
+    async def save(self, *changes: Save) -> None:
+        """Make all that one event changes durable, in order, in one transaction; nothing of it if StoreFull comes."""
+        if changes:
+            await write(self._db, lambda db: _write_changes(db, changes))
+
     async def append(self, block: Block, certificate: bytes) -> None:
         """Add a final block and forget what this miner said below it."""
-        height = Height(block.header.height)
-        await self.append_rows([StoredBlock(height, block.hash, block.header_bytes, certificate, block.body_bytes)])
+        await self.save(SaveBlock(block, certificate))
 
     async def append_rows(self, rows: Sequence[StoredBlock]) -> None:
         """Add final blocks, all or none, as `append` does one."""
-        async with transaction(self._db):
-            for row in rows:
-                await self._db.execute(
-                    f"INSERT INTO blocks ({BLOCK_COLUMNS}) VALUES (?, ?, ?, ?, ?)",
-                    (row.height, row.hash, row.header, row.certificate, row.body),
-                )
-            for table in ("own_messages", "own_blocks") if rows else ():
-                await self._db.execute(f"DELETE FROM {table} WHERE height <= ?", (rows[-1].height,))
+        await write(self._db, lambda db: _write_blocks(db, rows))
 
     async def save_base(self, head: CertifiedHeader, data: bytes) -> None:
         """Begin anew with the state after a final block, in one step: the blocks up to it go, and words about them."""
-        height = decode_struct(head.header, Header, HEADER_BYTES_MAX).height
-        async with transaction(self._db):
-            query = f"INSERT OR REPLACE INTO base (id, {BASE_COLUMNS}) VALUES (1, ?, ?, ?, ?)"
-            await self._db.execute(query, (head.header, head.certificate, head.sets, data))
-            for table in ("blocks", "own_messages", "own_blocks"):
-                await self._db.execute(f"DELETE FROM {table} WHERE height <= ?", (height,))
+        await self.save(SaveState(head, data))
 
     async def shrink(self) -> None:
         """Give the room of what was dropped back to the disk."""
@@ -172,13 +168,7 @@ class Ledger:
 
     async def save_own(self, height: Height, raw: bytes, block: Block | None) -> None:
         """Make a vote or proposal durable, with the block it is for."""
-        async with transaction(self._db):
-            await self._db.execute("INSERT OR IGNORE INTO own_messages (raw, height) VALUES (?, ?)", (raw, height))
-            if block is not None:
-                await self._db.execute(
-                    "INSERT OR IGNORE INTO own_blocks (hash, height, header, body) VALUES (?, ?, ?, ?)",
-                    (block.hash, height, block.header_bytes, block.body_bytes),
-                )
+        await self.save(SaveVote(height, raw, block))
 
     async def save_own_rows(
         self, messages: Sequence[tuple[int, bytes]], blocks: Sequence[tuple[int, bytes, bytes]]
@@ -239,6 +229,41 @@ class Ledger:
             return None
         blocks = await self.get_blocks(Height(row[0]), 1)
         return blocks[0]
+
+
+def _write_changes(db: sqlite3.Connection, changes: Iterable[Save]) -> None:
+    for change in changes:
+        match change:
+            case SaveVote(height, raw, block):
+                db.execute("INSERT OR IGNORE INTO own_messages (raw, height) VALUES (?, ?)", (raw, height))
+                if block is not None:
+                    db.execute(
+                        "INSERT OR IGNORE INTO own_blocks (hash, height, header, body) VALUES (?, ?, ?, ?)",
+                        (block.hash, height, block.header_bytes, block.body_bytes),
+                    )
+            case SaveBlock(block, certificate):
+                parts = block.hash, block.header_bytes, certificate, block.body_bytes
+                _write_blocks(db, [StoredBlock(Height(block.header.height), *parts)])
+            case SaveState(head, data):
+                _write_base(db, head, data)
+
+
+def _write_blocks(db: sqlite3.Connection, rows: Sequence[StoredBlock]) -> None:
+    for row in rows:
+        db.execute(
+            f"INSERT INTO blocks ({BLOCK_COLUMNS}) VALUES (?, ?, ?, ?, ?)",
+            (row.height, row.hash, row.header, row.certificate, row.body),
+        )
+    for table in ("own_messages", "own_blocks") if rows else ():
+        db.execute(f"DELETE FROM {table} WHERE height <= ?", (rows[-1].height,))
+
+
+def _write_base(db: sqlite3.Connection, head: CertifiedHeader, data: bytes) -> None:
+    height = decode_struct(head.header, Header, HEADER_BYTES_MAX).height
+    query = f"INSERT OR REPLACE INTO base (id, {BASE_COLUMNS}) VALUES (1, ?, ?, ?, ?)"
+    db.execute(query, (head.header, head.certificate, head.sets, data))
+    for table in ("blocks", "own_messages", "own_blocks"):
+        db.execute(f"DELETE FROM {table} WHERE height <= ?", (height,))
 
 
 REPLAY_BLOCKS = 256

@@ -20,6 +20,7 @@ from flchain_edge.storage.sqlite import (
     split_statements,
     store_errors,
     transaction,
+    write,
 )
 
 V1 = """
@@ -222,6 +223,91 @@ def test_cancelled_transaction_is_rolled_back(tmp_path: Path) -> None:
             await write_item(db, 100 + turns, b"")
             async with transaction(db):
                 await db.execute("DELETE FROM item WHERE number = 1")
+        assert len(await fetch(db, "SELECT * FROM item")) == 6
+        await db.close()
+
+    asyncio.run(scenario())
+
+
+def insert_item(db: sqlite3.Connection, number: int, body: bytes) -> int:
+    db.execute("INSERT INTO item (number, body) VALUES (?, ?)", (number, body))
+    return number
+
+
+def test_a_write_in_one_hop_is_all_or_nothing(tmp_path: Path) -> None:
+    """What is written in the connection's thread is there when `write` returns; of one that fails nothing is."""
+
+    async def scenario() -> None:
+        path = tmp_path / "store.db"
+        db = await open_database(path, (V1,))
+
+        def fail(connection: sqlite3.Connection) -> None:
+            insert_item(connection, 2, b"two")
+            raise RuntimeError("changed my mind")
+
+        assert await write(db, lambda connection: insert_item(connection, 1, b"one")) == 1
+        with pytest.raises(RuntimeError):
+            await write(db, fail)
+        assert not db.in_transaction
+        await db.execute("PRAGMA max_page_count = 1")
+        with pytest.raises(StoreFull):
+            await write(db, lambda connection: insert_item(connection, 3, bytes(100_000)))
+        other = sqlite3.connect(path)
+        assert other.execute("SELECT number, body FROM item").fetchall() == [(1, b"one")]
+        other.close()
+        await db.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_write_in_one_hop_waits_for_the_open_transaction(tmp_path: Path) -> None:
+    """A transaction of another task on the connection that fails takes nothing of a `write` with it."""
+
+    async def scenario() -> None:
+        db = await open_database(tmp_path / "store.db", (V1,))
+        inside, release = asyncio.Event(), asyncio.Event()
+
+        async def fail() -> None:
+            async with transaction(db):
+                await db.execute("INSERT INTO item (number, body) VALUES (1, x'00')")
+                inside.set()
+                await release.wait()
+                raise RuntimeError("changed my mind")
+
+        failing = asyncio.create_task(fail())
+        await inside.wait()
+        writing = asyncio.create_task(write(db, lambda connection: insert_item(connection, 2, b"")))
+        await asyncio.sleep(0)
+        release.set()
+        with pytest.raises(RuntimeError):
+            await failing
+        assert await writing == 2
+        assert await fetch(db, "SELECT number FROM item") == [(2,)]
+        await db.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_cancelled_write_in_one_hop_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Cancelling at any of the first steps leaves both rows or none, no open transaction, and the next write works."""
+
+    async def scenario() -> None:
+        db = await open_database(tmp_path / "store.db", (V1,))
+
+        def insert_two(connection: sqlite3.Connection) -> None:
+            insert_item(connection, 1, b"")
+            insert_item(connection, 2, b"")
+
+        for turns in range(6):
+            task = asyncio.create_task(write(db, insert_two))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait((task,))
+            await write(db, lambda connection, number=100 + turns: insert_item(connection, number, b""))  # type: ignore[misc]
+            assert not db.in_transaction
+            assert await fetch(db, "SELECT number FROM item WHERE number < 100 ORDER BY number") in ([], [(1,), (2,)])
+            await write(db, lambda connection: connection.execute("DELETE FROM item WHERE number < 100").close())
         assert len(await fetch(db, "SELECT * FROM item")) == 6
         await db.close()
 

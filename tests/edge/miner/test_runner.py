@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-from flchain.base.types import Height
-from flchain.ledger.block import Block
 from flchain.ledger.state import build_genesis_state
 from flchain.wire.packets import PacketType, decode_packet
 from flchain.wire.topics import Topics
@@ -14,8 +12,9 @@ from flchain_edge.mqtt.seam import FakeLink
 from flchain_edge.process.event_loop import EventQueue
 from miner.core.machine import build_miner_state
 from miner.core.tip import Standing
-from miner.core.values import Event, MinerConfig
+from miner.core.values import Event, MinerConfig, SaveBlock, SaveVote
 from miner.edge.ledger.journal import MemoryJournal
+from miner.edge.ledger.ledger import Save
 from miner.edge.scorer import ConstantScorer
 from miner.runner import MinerRunner
 from tests.support.builders.chain import build_chain
@@ -29,20 +28,21 @@ class WatchedJournal(MemoryJournal):
     def __init__(self, link: FakeLink) -> None:
         super().__init__()
         self.has_block = asyncio.Event()
+        self.writes: list[tuple[Save, ...]] = []
         self._link = link
 
-    async def save_own(self, height: Height, raw: bytes, block: Block | None) -> None:
+    async def save(self, *changes: Save) -> None:
         said = [decode_packet(published.payload).fields[0] for published in self._link.published]
-        assert raw not in said, "said before it was saved"
-        await super().save_own(height, raw, block)
-
-    async def append(self, block: Block, certificate: bytes) -> None:
-        await super().append(block, certificate)
-        self.has_block.set()
+        for change in changes:
+            assert not (isinstance(change, SaveVote) and change.raw in said), "said before it was saved"
+        await super().save(*changes)
+        self.writes.append(changes)
+        if self.blocks:
+            self.has_block.set()
 
 
 def test_a_lone_miner_saves_each_word_before_it_says_it() -> None:
-    """With all the power it opens the chain by itself: each vote and proposal is saved, then said."""
+    """With all the power it opens the chain by itself: all of an event is saved in one write, then said."""
     chain = build_chain(miners=1, devices=1)
     link, queue = FakeLink(), EventQueue[Event]()
 
@@ -64,6 +64,10 @@ def test_a_lone_miner_saves_each_word_before_it_says_it() -> None:
         said = {packet.fields[0] for packet in packets if packet.type in (PacketType.MESSAGE, PacketType.PROPOSAL)}
         own = {raw for height, raw, _ in journal.own if height == 1}
         assert len(own) == 3 and own <= said, "a proposal and two votes"
+        first = next(changes for changes in journal.writes if changes)
+        assert [type(change) for change in first[:4]] == [SaveVote, SaveVote, SaveVote, SaveBlock], (
+            "one event, one write"
+        )
         assert [row.height for row in journal.blocks] == [1]
         topic = Topics.of_chain(chain.id).miner_head(chain.miners[0].address)
         assert any((one.topic, one.retain) == (topic, True) for one in link.published)
