@@ -7,6 +7,7 @@ that collects many rounds before it is copied into the database (docs/power.md h
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ from flchain.light.follow import LightState, restore
 from flchain.light.trust import CertifiedHeader
 from flchain.wire.envelope import hash_message, open_envelope, verify_envelope
 from flchain.wire.messages import Kind
-from flchain_edge.storage.sqlite import DiskFailed, StoreFull, open_database, store_errors, transaction
+from flchain_edge.storage.sqlite import DiskFailed, StoreFull, open_database, store_errors, transaction, write
 
 STORE_FILE = "agent.db"
 CHECKPOINT_PAGES = 2_048
@@ -225,76 +226,83 @@ class Store:
         self._dropped = tuple(dropped)
 
     async def _write(self, writes: Iterable[Write], dropped: Iterable[Hash]) -> None:
-        saved, held = self._saved, self._held
-        async with transaction(self._db):
-            for change in writes:
-                match change:
-                    case SaveWork(work):
-                        saved, held = await self._write_work(work, saved, held)
-                    case SaveScores(scores):
-                        await self._db.execute(
-                            "INSERT OR REPLACE INTO scores (id, round, commit_raw, reveal_raw) VALUES (1, ?, ?, ?)",
-                            (scores.round, scores.commit, scores.reveal),
-                        )
-                    case SaveOutbox(digest, number, raw):
-                        row = (digest, number, b"" if digest in held else raw)
-                        await self._db.execute(
-                            "INSERT OR IGNORE INTO outbox (digest, round, raw) VALUES (?, ?, ?)", row
-                        )
-                    case SavePosition():
-                        saved = await self._write_position(change, saved)
-                    case RoundLine():
-                        await self._write_line(change)
-            for digest in dropped:
-                await self._db.execute("DELETE FROM outbox WHERE digest = ?", (digest,))
-            saved = await drop_unused(self._db, saved)
-        self._saved, self._held = saved, held
+        before = self._saved, self._held
+        self._saved, self._held = await write(self._db, lambda db: _write_changes(db, writes, dropped, *before))
 
-    async def _write_position(self, effect: SavePosition, saved: Saved) -> Saved:
-        saved = await write_model(self._db, saved, effect.light.model)
-        saved, number = await write_residual(self._db, saved, effect.residual)
-        carried, carried_number = effect.light.carried, UNKNOWN_RESIDUAL
-        if carried is not None:
-            saved, carried_number = await write_residual(self._db, saved, np.concatenate(carried))
-        await self._db.execute(
-            "INSERT OR REPLACE INTO position (id, header, certificate, sets, residual, carried)"
-            " VALUES (1, ?, ?, ?, ?, ?)",
-            (effect.head.header, effect.head.certificate, effect.head.sets, number, carried_number),
-        )
-        return saved
 
-    async def _write_work(self, work: Work, saved: Saved, held: dict[Hash, bytes]) -> tuple[Saved, dict[Hash, bytes]]:
-        holds = _get_messages(work)
-        for digest, raw in held.items():
-            if digest not in holds:  # still in the outbox, perhaps, and soon held by no work any more
-                await self._db.execute("UPDATE outbox SET raw = ? WHERE digest = ? AND raw = x''", (raw, digest))
-        saved, number = await write_residual(self._db, saved, work.residual)
-        await self._db.execute(
-            "INSERT OR REPLACE INTO work"
-            " (id, round, commit_raw, reveal_raw, residual, samples, training_ms, will_score)"
-            " VALUES (1, ?, ?, ?, ?, ?, ?, ?)",
-            (work.round, work.commit, work.reveal, number, work.samples, work.training_ms, work.will_score),
-        )
-        return saved, holds
+def _write_changes(
+    db: sqlite3.Connection, writes: Iterable[Write], dropped: Iterable[Hash], saved: Saved, held: dict[Hash, bytes]
+) -> tuple[Saved, dict[Hash, bytes]]:
+    """In the database's thread, inside a transaction; what the database holds once that is committed."""
+    for change in writes:
+        match change:
+            case SaveWork(work):
+                saved, held = _write_work(db, work, saved, held)
+            case SaveScores(scores):
+                db.execute(
+                    "INSERT OR REPLACE INTO scores (id, round, commit_raw, reveal_raw) VALUES (1, ?, ?, ?)",
+                    (scores.round, scores.commit, scores.reveal),
+                )
+            case SaveOutbox(digest, number, raw):
+                row = (digest, number, b"" if digest in held else raw)
+                db.execute("INSERT OR IGNORE INTO outbox (digest, round, raw) VALUES (?, ?, ?)", row)
+            case SavePosition():
+                saved = _write_position(db, change, saved)
+            case RoundLine():
+                _write_line(db, change)
+    for digest in dropped:
+        db.execute("DELETE FROM outbox WHERE digest = ?", (digest,))
+    return drop_unused(db, saved), held
 
-    async def _write_line(self, line: RoundLine) -> None:
-        report, work = line.report, line.report.work
-        row = (
-            report.round,
-            report.model_hash,
-            report.is_accepted,
-            work.samples if work else 0,
-            work.training_ms if work else 0,
-            line.bytes_up,
-            line.bytes_down,
-            _to_mj(line.energy),
-            _to_mj(line.training_energy),
-            line.energy.source,
-            line.disk_bytes,
-        )
-        await self._db.execute("INSERT OR REPLACE INTO rounds VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
-        if report.round % ROUNDS_DROPPED == 0:
-            await self._db.execute("DELETE FROM rounds WHERE round <= ?", (report.round - ROUNDS_KEPT_MAX,))
+
+def _write_position(db: sqlite3.Connection, effect: SavePosition, saved: Saved) -> Saved:
+    saved = write_model(db, saved, effect.light.model)
+    saved, number = write_residual(db, saved, effect.residual)
+    carried, carried_number = effect.light.carried, UNKNOWN_RESIDUAL
+    if carried is not None:
+        saved, carried_number = write_residual(db, saved, np.concatenate(carried))
+    db.execute(
+        "INSERT OR REPLACE INTO position (id, header, certificate, sets, residual, carried) VALUES (1, ?, ?, ?, ?, ?)",
+        (effect.head.header, effect.head.certificate, effect.head.sets, number, carried_number),
+    )
+    return saved
+
+
+def _write_work(
+    db: sqlite3.Connection, work: Work, saved: Saved, held: dict[Hash, bytes]
+) -> tuple[Saved, dict[Hash, bytes]]:
+    holds = _get_messages(work)
+    for digest, raw in held.items():
+        if digest not in holds:  # still in the outbox, perhaps, and soon held by no work any more
+            db.execute("UPDATE outbox SET raw = ? WHERE digest = ? AND raw = x''", (raw, digest))
+    saved, number = write_residual(db, saved, work.residual)
+    db.execute(
+        "INSERT OR REPLACE INTO work"
+        " (id, round, commit_raw, reveal_raw, residual, samples, training_ms, will_score)"
+        " VALUES (1, ?, ?, ?, ?, ?, ?, ?)",
+        (work.round, work.commit, work.reveal, number, work.samples, work.training_ms, work.will_score),
+    )
+    return saved, holds
+
+
+def _write_line(db: sqlite3.Connection, line: RoundLine) -> None:
+    report, work = line.report, line.report.work
+    row = (
+        report.round,
+        report.model_hash,
+        report.is_accepted,
+        work.samples if work else 0,
+        work.training_ms if work else 0,
+        line.bytes_up,
+        line.bytes_down,
+        _to_mj(line.energy),
+        _to_mj(line.training_energy),
+        line.energy.source,
+        line.disk_bytes,
+    )
+    db.execute("INSERT OR REPLACE INTO rounds VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    if report.round % ROUNDS_DROPPED == 0:
+        db.execute("DELETE FROM rounds WHERE round <= ?", (report.round - ROUNDS_KEPT_MAX,))
 
 
 def _get_messages(work: Work | None) -> dict[Hash, bytes]:

@@ -1,17 +1,17 @@
 """Model and residuals in the device's database: each large vector is written once, packed, and not again unchanged.
 
 The model is a base and the steps since, since a sparse update changes little of it. These functions run inside the
-store's transactions; what they return says what the database holds once the transaction is committed.
+store's transactions, in the database's thread; what they return says what the database holds once the transaction is
+committed.
 """
 
 from __future__ import annotations
 
-import asyncio
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import aiosqlite
 import numpy as np
 
 from agent.edge.store.packing import accumulate, pack, subtract, unpack
@@ -54,43 +54,41 @@ def add_up(base: ModelVector, steps: Sequence[bytes]) -> ModelVector:
     return model
 
 
-async def write_model(db: aiosqlite.Connection, saved: Saved, model: ModelVector) -> Saved:
+def write_model(db: sqlite3.Connection, saved: Saved, model: ModelVector) -> Saved:
     """Write the model as a step from the one on disk, or whole where that takes fewer bytes in the long run."""
     before = saved.model
     if before is not None and np.array_equal(before, model):
         return saved
     if before is not None and before.shape == model.shape and saved.steps < STEPS_MAX:
-        step = await asyncio.to_thread(lambda: pack(subtract(model, before)))
+        step = pack(subtract(model, before))
         # Once the steps are as long as the base, a new base costs less than more steps.
         if saved.steps_bytes + len(step) < saved.base_bytes:
-            await db.execute("INSERT INTO model_steps VALUES (?, ?)", (saved.steps + 1, step))
+            db.execute("INSERT INTO model_steps VALUES (?, ?)", (saved.steps + 1, step))
             return replace(saved, model=model, steps=saved.steps + 1, steps_bytes=saved.steps_bytes + len(step))
-    base = await asyncio.to_thread(pack, model)
-    await db.execute("INSERT OR REPLACE INTO model_base VALUES (1, ?, ?)", (PACKED, base))
-    await db.execute("DELETE FROM model_steps")
+    base = pack(model)
+    db.execute("INSERT OR REPLACE INTO model_base VALUES (1, ?, ?)", (PACKED, base))
+    db.execute("DELETE FROM model_steps")
     return replace(saved, model=model, base_bytes=len(base), steps=0, steps_bytes=0)
 
 
-async def write_residual(db: aiosqlite.Connection, saved: Saved, residual: ModelVector) -> tuple[Saved, int]:
+def write_residual(db: sqlite3.Connection, saved: Saved, residual: ModelVector) -> tuple[Saved, int]:
     """Return the number under which it is kept; one that is on disk already is not written again."""
     if not residual.any():
         return saved, NO_RESIDUAL
     for number, known in saved.residuals:
         if known is residual or np.array_equal(known, residual):
             return saved, number
-    async with db.execute("SELECT coalesce(max(id), 0) + 1 FROM residuals") as cursor:
-        (number,) = [row[0] async for row in cursor]
-    packed = await asyncio.to_thread(pack, residual)
-    await db.execute("INSERT INTO residuals VALUES (?, ?, ?)", (number, PACKED, packed))
+    (number,) = db.execute("SELECT coalesce(max(id), 0) + 1 FROM residuals").fetchone()
+    packed = pack(residual)
+    db.execute("INSERT INTO residuals VALUES (?, ?, ?)", (number, PACKED, packed))
     return replace(saved, residuals=(*saved.residuals, (number, residual))), number
 
 
-async def drop_unused(db: aiosqlite.Connection, saved: Saved) -> Saved:
+def drop_unused(db: sqlite3.Connection, saved: Saved) -> Saved:
     """Delete the residuals that neither the position nor the work uses any more."""
     numbers = "SELECT residual FROM position UNION SELECT carried FROM position UNION SELECT residual FROM work"
-    async with db.execute(numbers) as cursor:
-        used = {row[0] async for row in cursor}
-    await db.execute(f"DELETE FROM residuals WHERE id NOT IN ({numbers})")
+    used = {row[0] for row in db.execute(numbers)}
+    db.execute(f"DELETE FROM residuals WHERE id NOT IN ({numbers})")
     return replace(saved, residuals=tuple(item for item in saved.residuals if item[0] in used))
 
 
