@@ -136,6 +136,10 @@ class AgentRunner:
             self._times = replace(self._times, heard_s=time.monotonic())
         self._state, effects = step(self._state, event, now_ms, clock_ms)
         self._supervisor.on_step(event, self._state, effects)
+        # Work begins at once, beside the write: nothing of it leaves this device before its own event has come back.
+        for effect in effects:
+            if isinstance(effect, Train | ComputeScore):
+                self._start_work(effect)
         # Everything that the event changes is durable, in one write, before any of it is sent.
         await self._store.save(*await self._list_changes(effects))
         for effect in effects:
@@ -174,13 +178,15 @@ class AgentRunner:
     def _tell_status(self) -> None:
         self._status.write(self._build_status())
 
+    def _start_work(self, effect: Train | ComputeScore) -> None:
+        task = asyncio.create_task(self._train(effect) if isinstance(effect, Train) else self._score(effect))
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
+
     def _carry_out(self, effect: Effect) -> None:
         match effect:
             case Train() | ComputeScore():
-                work = self._train(effect) if isinstance(effect, Train) else self._score(effect)
-                task = asyncio.create_task(work)
-                self._working.add(task)
-                task.add_done_callback(self._working.discard)
+                pass  # begun already
             case Publish(topic, packet):
                 self._link.send(topic, packet, is_again=effect.is_again)
             case SendChunks(_, digest, ranges):
