@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, LogLevel, MQTTErrorCode
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from flchain_edge.mqtt.settings import Endpoint, MqttSettings, Will, build_tls_context
 from flchain_edge.mqtt.tls_errors import describe_alert
@@ -44,6 +44,21 @@ class SessionOwner(Protocol):
     def on_session_message(self, message: paho.MQTTMessage) -> None: ...
 
     def on_session_acked(self, number: int) -> None: ...
+
+
+class _FaultLog(logging.Logger):
+    """Keeps the newest error of paho's log, and formats nothing else: paho logs every packet.
+
+    With TLS 1.3 our certificate is refused after the handshake, and only these errors say so.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("paho", logging.ERROR)
+        self.newest = ""
+
+    def handle(self, record: logging.LogRecord) -> None:
+        """Not passed on: what it means is said with the end of the connection."""
+        self.newest = record.getMessage()
 
 
 def _build_client(settings: MqttSettings, will: Will | None) -> paho.Client:
@@ -95,8 +110,8 @@ class Session:
         self.subscribed: set[str] = set()
         self.closed: asyncio.Future[str] = self._loop.create_future()
         self.ready_since: float | None = None
-        self._fault = ""
-        client.on_log = self._on_log
+        self._faults = _FaultLog()
+        client.enable_logger(self._faults)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
@@ -251,15 +266,11 @@ class Session:
             self._owner.on_session_ready(self)
 
     def _on_disconnect(self, client: paho.Client, userdata: Any, flags: Any, code: Any, properties: Any) -> None:
-        reason = "goodbye" if not code.is_failure else describe_alert(self._fault) or f"connection lost ({code})"
+        alert = describe_alert(self._faults.newest)
+        reason = "goodbye" if not code.is_failure else alert or f"connection lost ({code})"
         if code.is_failure and self.ready_since is None and self._settings.tls_certificate is not None:
-            reason = describe_alert(self._fault) or HUNG_UP  # the alert may be lost with the connection
+            reason = alert or HUNG_UP  # the alert may be lost with the connection
         self._end(self._refusal or reason)
-
-    def _on_log(self, client: paho.Client, userdata: Any, level: int, text: str) -> None:
-        """Keep paho's errors: with TLS 1.3 our certificate is refused after the handshake, and only they say so."""
-        if level == LogLevel.MQTT_LOG_ERR:
-            self._fault = text
 
     def _on_message(self, client: paho.Client, userdata: Any, message: paho.MQTTMessage) -> None:
         self._owner.on_session_message(message)
