@@ -147,16 +147,7 @@ async def open_database(
     if journal not in JOURNALS:
         raise ValueError(f"journal is one of {', '.join(JOURNALS)}")
     where = str(path)
-    connecting = aiosqlite.connect(where, isolation_level=None)
-    # A crash of the loop must end the process, which is then restarted, and not wait for this thread for ever.
-    connecting._thread.daemon = True
-    try:
-        with store_errors(where):
-            db = await connecting
-    except BaseException:
-        # aiosqlite does not wait for its thread here, which would then report to a loop that may be closed.
-        await asyncio.to_thread(connecting._thread.join, WORKER_TIMEOUT_S)
-        raise
+    db = await _connect(where)
     try:
         with store_errors(where):
             await db.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
@@ -167,6 +158,19 @@ async def open_database(
         await asyncio.shield(db.close())
         raise
     return db
+
+
+async def _connect(where: str) -> aiosqlite.Connection:
+    connecting = aiosqlite.connect(where, isolation_level=None)
+    # A crash of the loop must end the process, which is then restarted, and not wait for this thread for ever.
+    connecting._thread.daemon = True
+    try:
+        with store_errors(where):
+            return await connecting
+    except BaseException:
+        # aiosqlite does not wait for its thread here, which would then report to a loop that may be closed.
+        await asyncio.to_thread(connecting._thread.join, WORKER_TIMEOUT_S)
+        raise
 
 
 async def _set_up(db: aiosqlite.Connection, journal: str, synchronous: str, checkpoint_pages: int) -> None:
