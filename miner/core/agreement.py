@@ -23,8 +23,9 @@ from flchain.wire.chunks import Assembly
 from flchain.wire.envelope import Known, Letter, Verified, know_nothing, seal_verified, verify_letter
 from flchain.wire.messages import Body, Phase
 from flchain.wire.packets import PacketType, encode_packet
-from miner.core import announce, mempool, order_pool, scoring
-from miner.core.height_log import HeightLog, read_vote
+from miner.core import announce, scoring
+from miner.core.pools import mempool, order_pool
+from miner.core.pools.height_log import HeightLog, read_vote
 from miner.core.state import CheckedBlock, MinerState, Patience, RoundScores, Transition, Uploads, Waiting, is_paused
 from miner.core.timeliness import get_pending, is_timely, process_equivocation
 from miner.core.tip import LedgerSummary, add_block

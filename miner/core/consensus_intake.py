@@ -13,7 +13,7 @@ from flchain.wire.envelope import Letter, Verified, verify_letter
 from flchain.wire.messages import Body, Kind
 from flchain.wire.packets import Packet, PacketType
 from miner.core import agreement, answers
-from miner.core.height_log import read_proposal, read_vote
+from miner.core.pools.height_log import read_proposal, read_vote
 from miner.core.state import CheckedBlock, Early, MinerState, Transition
 from miner.core.timeliness import is_timely
 from miner.core.values import Effect, Refuse

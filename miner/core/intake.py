@@ -24,8 +24,9 @@ from flchain.wire import messages
 from flchain.wire.envelope import Letter, Verified, open_known, seal, verify_letter
 from flchain.wire.messages import Kind, Phase
 from flchain.wire.packets import Packet, PacketType, encode_packet
-from miner.core import agreement, answers, consensus_intake, mempool, missing_chunks, order_pool, scoring
+from miner.core import agreement, answers, consensus_intake, missing_chunks, scoring
 from miner.core.consensus_intake import BFT_KINDS
+from miner.core.pools import mempool, order_pool
 from miner.core.state import MinerState, Transition
 from miner.core.values import Effect, Note, Publish, Refuse
 
@@ -130,11 +131,15 @@ def _add_to_pool(state: MinerState, letter: Letter) -> Transition:
 
 
 def _check_round(state: MinerState, letter: Letter) -> None:
-    """Raise WrongRound unless the message is of this round or, since this node may be behind, of the next one."""
+    """Raise WrongRound or WrongPhase unless the message may still be needed.
+
+    One of the next round may be, since this node may be behind.
+    """
     number = state.chain.round.number
-    is_past = letter.number == number and _is_phase_past(state, letter.kind)
-    if not number <= letter.number <= number + 1 or is_past:
-        raise WrongRound(f"a {letter.kind.name} of round {letter.number} came in round {number}")
+    if not number <= letter.number <= number + 1:
+        raise WrongRound(f"a {letter.kind.name} of round {letter.number} arrived in round {number}")
+    if letter.number == number and _is_phase_past(state, letter.kind):
+        raise WrongPhase(f"a {letter.kind.name} arrived after its phase of round {number}")
 
 
 def _is_phase_past(state: MinerState, kind: Kind) -> bool:

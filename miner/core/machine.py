@@ -11,7 +11,7 @@ from flchain.wire import messages
 from flchain.wire.envelope import open_envelope, verify_envelope
 from flchain.wire.topics import Topics
 from miner.core import agreement, consensus_intake, transitions
-from miner.core.height_log import HeightLog, read_proposal, read_vote
+from miner.core.pools.height_log import HeightLog, read_proposal, read_vote
 from miner.core.state import MinerState, Transition
 from miner.core.tip import Standing
 from miner.core.values import Event, MinerConfig, Refuse

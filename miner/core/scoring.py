@@ -19,7 +19,7 @@ from flchain.rules.scores import get_home_of
 from flchain.rules.transactions import build_update
 from flchain.wire.envelope import Verified, seal_verified
 from flchain.wire.messages import AnyMessage, Kind, Phase, ScoreReveal
-from miner.core import mempool
+from miner.core.pools import mempool
 from miner.core.state import MinerState, Transition
 from miner.core.values import ComputeScore, Effect
 

@@ -22,9 +22,9 @@ from flchain.wire.envelope import Verified
 from flchain.wire.messages import Phase, Want
 from flchain.wire.packets import Packet, PacketType, encode_packet
 from flchain.wire.topics import Topics
-from miner.core.height_log import HeightLog
-from miner.core.mempool import Mempool
-from miner.core.order_pool import OrderPool
+from miner.core.pools.height_log import HeightLog
+from miner.core.pools.mempool import Mempool
+from miner.core.pools.order_pool import OrderPool
 from miner.core.tip import LedgerSummary
 from miner.core.values import Effect, MinerConfig, Publish
 

@@ -11,7 +11,7 @@ from flchain.rules.phases import PHASE_KINDS, get_expected, get_present
 from flchain.wire import messages
 from flchain.wire.envelope import seal_verified
 from flchain.wire.messages import Phase
-from miner.core import mempool, order_pool
+from miner.core.pools import mempool, order_pool
 from miner.core.state import CheckedBlock, MinerState, Transition
 from miner.core.values import Note
 

@@ -1,4 +1,4 @@
-"""The events that change a miner's state, the effects that it asks for, and what it is told at start."""
+"""The events that change a miner's state, the effects that it asks for, and what the operator sets for it."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ Effect: TypeAlias = (
 
 @dataclass(frozen=True)
 class MinerConfig:
-    """What a miner is told at start. It opens no round after `until_round`; 0 sets no end."""
+    """What the operator sets for a miner. It opens no round after `until_round`; 0 sets no end."""
 
     identity: Identity
     until_round: int = 0

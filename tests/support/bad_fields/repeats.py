@@ -11,7 +11,7 @@ from flchain.wire.envelope import seal
 from flchain.wire.messages import Commit, Evidence, Kind, Phase, Transfer, Vote
 from miner.core import values as mv
 from miner.core.machine import step
-from miner.core.order_pool import ORDERS_PER_SENDER_MAX
+from miner.core.pools.order_pool import ORDERS_PER_SENDER_MAX
 from miner.core.state import MinerState
 from tests.support.bad_fields.messages import get_round_message, get_stake_miner
 from tests.support.bad_fields.nodes import CHAIN, DEVICE, HOLDER, MINER, NOW, TOPICS, ask_miner, build_miner, say

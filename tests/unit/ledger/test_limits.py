@@ -58,9 +58,10 @@ from flchain.wire.messages import (
 )
 from flchain.wire.packets import PacketType, encode_packet
 from flchain.wire.topics import Topics
-from miner.core import agreement, mempool
+from miner.core import agreement
 from miner.core.consensus_intake import EARLY_MAX
 from miner.core.machine import build_miner_state, step
+from miner.core.pools import mempool
 from miner.core.state import MinerState
 from miner.core.tip import LedgerSummary, Standing, Tip
 from miner.core.values import MinerConfig, PacketReceived, Publish, Refuse

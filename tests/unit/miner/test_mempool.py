@@ -11,8 +11,8 @@ from flchain.base.types import BasisPoints, Round
 from flchain.ledger.state import ChainState
 from flchain.wire.envelope import Verified, seal_verified
 from flchain.wire.messages import Commit, Kind, Phase
-from miner.core import mempool
-from miner.core.mempool import Mempool
+from miner.core.pools import mempool
+from miner.core.pools.mempool import Mempool
 from tests.support.builders.chain import Driver, build_chain, make_reveal, seal_commit
 
 CHAIN = build_chain(devices=4)

@@ -12,9 +12,9 @@ from flchain.wire.envelope import open_envelope, verify_envelope
 from flchain.wire.messages import Receipt
 from flchain.wire.packets import PacketType, decode_packet, encode_packet
 from flchain.wire.topics import Topics
-from miner.core import order_pool
 from miner.core.machine import build_miner_state, step
-from miner.core.order_pool import ORDERS_PER_SENDER_MAX, OrderPool, insert, prune
+from miner.core.pools import order_pool
+from miner.core.pools.order_pool import ORDERS_PER_SENDER_MAX, OrderPool, insert, prune
 from miner.core.state import MinerState
 from miner.core.tip import Standing
 from miner.core.values import Effect, MinerConfig, PacketReceived, Publish, Refuse

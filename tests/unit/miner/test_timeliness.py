@@ -16,9 +16,9 @@ from flchain.rules.transactions import verify_transaction
 from flchain.wire.envelope import open_envelope
 from flchain.wire.messages import Phase, ScoreReveal
 from flchain.wire.packets import PacketType, encode_packet
-from miner.core import mempool
 from miner.core.agreement import check_block
 from miner.core.machine import build_miner_state, step
+from miner.core.pools import mempool
 from miner.core.state import CheckedBlock, MinerState
 from miner.core.timeliness import CLOCK_AHEAD_MAX_MS, is_timely
 from miner.core.tip import Standing

@@ -16,8 +16,8 @@ from flchain.rules.blocks import build_block, get_proposer
 from flchain.wire.envelope import seal_verified
 from flchain.wire.messages import Phase, Vote
 from flchain.wire.packets import Packet, PacketType
-from miner.core.height_log import HeightLog, read_vote
 from miner.core.machine import build_miner_state, step
+from miner.core.pools.height_log import HeightLog, read_vote
 from miner.core.state import (
     PATIENCE_EXTENSIONS_MAX,
     Agreement,

@@ -37,8 +37,9 @@ from flchain.wire.envelope import Letter, open_envelope, open_known, seal, verif
 from flchain.wire.messages import Ask, Kind, Phase, Want
 from flchain.wire.packets import Packet, PacketType, decode_packet, encode_packet
 from flchain.wire.topics import read_topic_channel, read_topic_owner
-from miner.core import mempool, scoring
+from miner.core import scoring
 from miner.core.machine import build_miner_state
+from miner.core.pools import mempool
 from miner.core.state import MinerState, RoundScores
 from miner.core.tip import Standing
 from miner.core.values import Connected, MinerConfig, PacketReceived, Publish, Refuse, ScoreComputed
