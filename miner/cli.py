@@ -8,7 +8,7 @@ from pathlib import Path
 from flchain_edge.enrolment.actions import build_enrolment_actions
 from flchain_edge.process.command import NodeCommand, run_command
 from miner.commands.inspection import INSPECTION_ACTIONS
-from miner.commands.ledger_commands import ACTIONS
+from miner.commands.ledger import LEDGER_ACTIONS
 from miner.runner import run_miner
 from miner.settings import MinerSettings
 
@@ -19,7 +19,7 @@ COMMAND = NodeCommand(
     settings_type=MinerSettings,
     run=run_miner,
     default_config=Path("/var/lib/flchain-miner/miner.toml"),
-    actions=(*INSPECTION_ACTIONS, *ACTIONS, *build_enrolment_actions("miner", "miner", None)),
+    actions=(*INSPECTION_ACTIONS, *LEDGER_ACTIONS, *build_enrolment_actions("miner", "miner", None)),
 )
 
 

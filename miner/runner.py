@@ -87,12 +87,12 @@ class MinerRunner:
         self._scoring: set[asyncio.Task[None]] = set()
 
     def describe(self) -> str:
-        """Where this miner stands, in one line."""
+        """Return in one line where this miner stands."""
         chain = self._state.chain
         return f"round {chain.round.number}, {chain.round.phase.name.lower()}, height {chain.height}"
 
     async def run(self) -> None:
-        """Until cancelled, or until the disk fails: StoreFull and LedgerCorrupt come out."""
+        """Run until cancelled. Raises StoreFull or LedgerCorrupt if the disk fails."""
         topics, me = self._state.topics, self._state.config.identity.address
         for topic_filter, qos in topics.list_miner_filters(me).items():
             self._link.subscribe(topic_filter, qos=qos)
@@ -119,7 +119,7 @@ class MinerRunner:
             await self._run_effect(effect)
 
     async def _catch_up(self, event: Event) -> None:
-        """Take blocks and sign nothing about any; then begin as after a start, with what was said at that height."""
+        """Take blocks and sign nothing; then begin as after a start, with this miner's own votes at the next height."""
         if not catch_up.is_heard(event):
             return
         self._state, effects = step(self._state, event, *read_clocks())
@@ -157,7 +157,7 @@ class MinerRunner:
                 log.info(text, extra=fields)
 
     def _publish(self, effect: Publish) -> None:
-        """What goes to devices and is long is kept, so that they can ask for what they lack of it."""
+        """Send a packet. A long one for devices is kept, so that they can ask for the chunks that they lack."""
         packet, channel = effect.packet, read_topic_channel(effect.topic)
         chunk_bytes = CHUNK_BYTES
         if effect.is_pulled:
@@ -175,16 +175,17 @@ class MinerRunner:
             score = await self._scorer.score(effect.model)
         except (ValueError, RuntimeError) as error:  # what the interpreter raises
             log.error(
-                "scoring failed, this miner is silent in the round", extra={"round": effect.round, "cause": error}
+                "scoring failed, this miner publishes no scores in this round",
+                extra={"round": effect.round, "cause": error},
             )
             return
         self._queue.post(ScoreComputed(effect.round, effect.subject, score))
 
 
 def compute_outgoing_bytes_max(genesis: Genesis) -> int:
-    """Room for the two longest packets of this chain, a proposal and a body: one that does not fit halts the chain.
+    """Return the room for the two longest packets of this chain, a proposal and a body: without it the chain halts.
 
-    And for a state, which else nobody could ever be sent.
+    A state fits as well; otherwise it could never be sent.
     """
     sizes = genesis.params, len(genesis.devices), genesis.params.seats
     longest = max(2 * compute_packet_bytes_max(*sizes), compute_miner_packet_bytes_max(*sizes))
@@ -205,8 +206,8 @@ async def run_miner(settings: MinerSettings) -> None:
         standing = await replay(ledger, genesis, initial_model)
         chain = standing.chain
         if find_validator(chain, identity.address) is None:
-            fields = {"address": identity.address.hex(), "hint": "bond and wait for an election: docs/staking.md"}
-            log.warning("this miner has no seat among the validators, it only follows", extra=fields)
+            fields = {"address": identity.address.hex(), "hint": "bond stake and wait for an election: docs/staking.md"}
+            log.warning("this miner is no validator, it only follows", extra=fields)
         own_messages, own_blocks = await ledger.get_own(Height(chain.height + 1))
         config = MinerConfig(identity, settings.until_round, settings.get_checkpoint())
         state = build_miner_state(config, standing, own_messages, own_blocks)
@@ -223,7 +224,7 @@ async def run_miner(settings: MinerSettings) -> None:
             log.info("catching up after a resync, signing nothing", extra={"until_height": silent_until})
         runner = MinerRunner(state, ledger, link, TfliteScorer(model, examples), queue, silent_until=silent_until)
         on_reload(lambda: link.reconnect("reload"))
-        # A miner stamps blocks: its clock has to be right anyhow.
+        # A miner puts times into blocks, so its clock has to be right in any case.
         renewal = RenewalKeeper(settings, identity, lambda: read_clocks()[1])
         async with report.reporting(runner.describe), renewal.keeping():
             await runner.run()

@@ -12,4 +12,4 @@ UNIT = "flchain-miner.service"
 
 @dataclass(frozen=True)
 class MinerSettings(NodeSettings):
-    """What one miner is told: no more than every node."""
+    """The settings of a miner: those that every node has, and no others."""

@@ -1,1 +1,1 @@
-"""What the miner's command line does besides `run`: doctor, export, import, prune, resync."""
+"""The commands of `flchain-miner` besides `run`: doctor, logs, export, import, prune, resync."""

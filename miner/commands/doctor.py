@@ -1,4 +1,4 @@
-"""`flchain-miner doctor`: what an edge server needs to run a miner, and what to do. Looks, and changes nothing."""
+"""`flchain-miner doctor`: check what a miner needs on an edge server and say what to do; changes nothing."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ LEDGER_TIMEOUT_S = 60.0
 
 
 def run_doctor(settings: MinerSettings, arguments: argparse.Namespace) -> int:
-    """Print what was found; the exit code."""
+    """Print the findings; return the exit code."""
     return run_checkup(list_checks(settings), arguments)
 
 
 def list_checks(settings: MinerSettings) -> tuple[Check, ...]:
-    """In the order in which a fault explains those below it."""
+    """Return the checks; a fault may explain those further down."""
     ledger = Path(settings.data_dir) / LEDGER_FILE
     own = open_identity(settings)
     return (
@@ -54,16 +54,16 @@ def list_checks(settings: MinerSettings) -> tuple[Check, ...]:
 def _is_running(ledger: Path) -> bool:
     try:
         return is_open(ledger)
-    except OSError:  # told by the check of the ledger
+    except OSError:  # the check of the ledger reports it
         return False
 
 
 def check_running(ledger: Path) -> Iterator[Finding]:
-    """Whether a process has the ledger open."""
+    """Check that a process has the ledger open."""
     if _is_running(ledger):
-        yield ok("runs: its ledger is open")
+        yield ok("running: its ledger is open")
     else:
-        yield warn("the miner does not run", "systemctl start flchain-miner")
+        yield warn("the miner is not running", "systemctl start flchain-miner")
 
 
 def _read_tip_ms(ledger: Path) -> int | None:
@@ -76,31 +76,31 @@ def _read_tip_ms(ledger: Path) -> int | None:
 
 
 def check_ledger(path: Path) -> Iterator[Finding]:
-    """Its pages; `flchain audit` checks every block."""
+    """Check the pages of the file; `flchain audit` checks every block."""
     if not path.is_file():
-        yield ok(f"{path} is not there yet: the first run makes it")
+        yield ok(f"{path} does not exist yet: the first run creates it")
         return
     with open_ledger_file(path) as ledger:
         fault, height = ledger.get_pages_fault(), ledger.get_height()
     if fault is None:
-        yield ok(f"{path} checks, height {height}")
+        yield ok(f"{path} has no fault, height {height}")
     else:
         yield fail(f"{path}: {fault}", "stop the miner, then: flchain-miner resync")
 
 
 def check_miner_login(settings: MinerSettings, ledger: Path) -> Iterator[Finding]:
-    """Only while the miner does not run: a second login would end its connection."""
+    """Check the login, but only while the miner is stopped: a second login would end its connection."""
     identity = open_identity(settings)
     if _is_running(ledger):
-        yield ok("the miner runs and holds the login; flchain-miner logs says how it does")
+        yield ok("the running miner uses the login; see: flchain-miner logs")
     elif identity is None:
-        yield fail("without a key nobody can log in", "see: key")
+        yield fail("no login without a key", "see: key")
     else:
         yield from check_login(with_client_id(settings.mqtt, identity.address.hex()))
 
 
 def check_model(settings: MinerSettings) -> Iterator[Finding]:
-    """The chain's model loads here, and there is data to score on."""
+    """Check that the chain's model loads here and that there are examples to score on."""
     from flchain_edge.model.tflite import RUNTIME_NAME, TfliteModel, probe_model, read_runtime_version
 
     data = load_model_file(settings.model, load_genesis(settings.genesis))

@@ -1,1 +1,1 @@
-"""The miner's I/O: ledger and scorer."""
+"""The miner's I/O: ledger, scorer, and the long packets that it has sent."""

@@ -1,4 +1,4 @@
-"""What a miner wants of whatever scores models for it, and a fake that answers at once."""
+"""What a miner needs of whatever scores models for it, and a fake that answers at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Scorer(Protocol):
         ...
 
     def stop(self) -> None:
-        """Give up what is not done yet."""
+        """Drop what is not done yet."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Long packets that this node has sent, kept for a while: who lacks chunks of them asks for these by the digest."""
+"""Long packets that this node has sent, kept for a while: a node that lacks chunks asks for them by the digest."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flchain.wire.chunks import Ranges, build_chunk, count_chunks, hash_packet, 
 
 SENT_PACKETS_MAX = 32
 SENT_BYTES_MAX = 64 * 1024 * 1024
-"""Of all that are kept; the one that was sent or asked for longest ago goes first. The newest stays, however long."""
+"""The most bytes of all kept packets. The one least recently sent or asked for is dropped first; the newest stays."""
 CHUNKS_PER_ANSWER_MAX = 64
 
 
@@ -19,7 +19,7 @@ class SentPackets:
         self._kept: dict[bytes, tuple[bytes, int]] = {}
 
     def put(self, packet: bytes, chunk_bytes: int) -> bytes:
-        """Keep it; its digest. Asking for another length later would spoil what others have of it."""
+        """Keep a packet; return its digest. Its chunks keep their first length, since others may hold some of them."""
         digest = hash_packet(packet)
         known = self._kept.pop(digest, (packet, chunk_bytes))
         self._kept[digest] = known
@@ -30,7 +30,7 @@ class SentPackets:
         return digest
 
     def build_chunks(self, digest: bytes, ranges: Ranges) -> Iterator[bytes]:
-        """The MQTT payloads of these chunks, CHUNKS_PER_ANSWER_MAX at most; none of a packet that is not kept."""
+        """Yield the MQTT payloads of these chunks, at most CHUNKS_PER_ANSWER_MAX; none of a packet that is not kept."""
         if digest not in self._kept:
             return
         packet, chunk_bytes = self._kept[digest] = self._kept.pop(digest)

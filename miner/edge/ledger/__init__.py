@@ -1,1 +1,1 @@
-"""The ledger on disk: blocks, certificates, and this node's own votes."""
+"""The ledger on disk: blocks, certificates, and this miner's own votes."""

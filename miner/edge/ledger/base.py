@@ -1,4 +1,4 @@
-"""What a ledger begins with if not the genesis: a state that a final header certifies, in place of older blocks."""
+"""The base of a ledger: a state that a final header certifies, which replaces the blocks up to it."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ BASE_QUERY = f"SELECT {BASE_COLUMNS} FROM base"
 
 @dataclass(frozen=True)
 class StoredBase:
-    """The row of BASE_COLUMNS."""
+    """A row of BASE_COLUMNS."""
 
     head: CertifiedHeader
     data: bytes
 
 
 def read_base(row: tuple[object, ...] | None) -> StoredBase | None:
-    """The stored base, if there is one. Raises LedgerCorrupt: SQLite lets any type be in any column."""
+    """Return the stored base, if there is one. Raises LedgerCorrupt: SQLite allows any type in any column."""
     if row is None:
         return None
     header, certificate, sets, state = row
@@ -44,7 +44,7 @@ def read_base(row: tuple[object, ...] | None) -> StoredBase | None:
 
 
 def restore_base(genesis_state: ChainState, base: StoredBase | None) -> Standing:
-    """Where the ledger begins. Who the base's validators are is the ledger's own word; all else is checked.
+    """Return where the ledger begins. The base's validators are taken from the ledger unchecked; all else is checked.
 
     Raises LedgerCorrupt.
     """
@@ -53,7 +53,7 @@ def restore_base(genesis_state: ChainState, base: StoredBase | None) -> Standing
     try:
         header = decode_struct(base.head.header, Header, HEADER_BYTES_MAX)
         if header.chain != genesis_state.chain:
-            raise LedgerCorrupt(header.height, "base: of another chain")
+            raise LedgerCorrupt(header.height, "base: belongs to another chain")
         signing, _ = decode_sets(header, base.head.sets)
         height, block_hash = Height(header.height), hash_header(base.head.header)
         verify_certificate(genesis_state.chain, signing, height, block_hash, base.head.certificate)

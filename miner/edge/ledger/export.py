@@ -1,4 +1,4 @@
-"""A chain as one file: all final blocks with their certificates, to be kept elsewhere or to start a miner from.
+"""A chain as one file: all final blocks with their certificates, as a copy or to start a miner from.
 
 A sequence of canonical CBOR items (RFC 8742), each an array of three byte strings: the format's name, genesis and
 initial model; then header, certificate and body of every block from height 1; then "end", the height as 8 bytes, and
@@ -31,13 +31,13 @@ OnBlock = Callable[[Height], None]
 
 
 class ImportFault(FlchainError):
-    """An export that ends early, or a block in it that breaks a rule. What came before it is in the ledger."""
+    """An export ends early, or a block in it breaks a rule. The blocks before the fault are in the ledger."""
 
 
 def export_ledger(ledger_path: Path, out: Path, on_block: OnBlock = lambda height: None) -> Height:
-    """Write the whole chain, every block checked on the way, in one piece or not at all: the height it goes up to.
+    """Check and write the whole chain, all of it or nothing; return its height.
 
-    The ledger is only read, also while its miner runs. Raises ConfigError, LedgerCorrupt; OSError becomes ConfigError.
+    The ledger is only read, and its miner may run. Raises ConfigError, LedgerCorrupt; OSError becomes ConfigError.
     """
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
@@ -73,17 +73,17 @@ def _write_export(ledger_path: Path, stream: IO[bytes], on_block: OnBlock) -> He
 async def import_file(
     ledger: Ledger, genesis: Genesis, initial_model: ModelVector, file: Path, on_block: OnBlock = lambda height: None
 ) -> tuple[Height, Height]:
-    """Append the file's blocks that the ledger lacks, each checked by the rules: heights before and after.
+    """Check the blocks that the ledger lacks by the rules and append them; return the heights before and after.
 
     Raises ConfigError (no such file, another chain, another final block at a height), ImportFault naming the height of
-    the first fault (the blocks below it are in), LedgerCorrupt if it is the ledger that is damaged.
+    the first fault (the blocks below it are in the ledger), LedgerCorrupt if the ledger itself is damaged.
     """
     standing = await replay(ledger, genesis, initial_model)
     state, before = standing.chain, standing.chain.height
     try:
         with file.open("rb") as stream:
             if _read_item(stream) != (FORMAT, encode_genesis(genesis), encode_vector(initial_model)):
-                raise ConfigError((f"import {file}: of another chain than the genesis file, or no export",))
+                raise ConfigError((f"import {file}: belongs to another chain than the genesis file, or is no export",))
             pending: list[StoredBlock] = []
             try:
                 for row in _read_blocks(stream):
@@ -98,9 +98,9 @@ async def import_file(
                         await ledger.append_rows(pending)
                         pending = []
             finally:
-                await ledger.append_rows(pending)  # also what came before a fault
+                await ledger.append_rows(pending)  # the blocks before a fault, too
     except LedgerCorrupt as error:
-        raise ImportFault(f"import {file}: {error}; the ledger stands at height {state.height}") from error
+        raise ImportFault(f"import {file}: {error}; the ledger is at height {state.height}") from error
     except OSError as error:
         raise ConfigError((f"import {file}: {error.strerror or error}",)) from error
     return before, state.height
@@ -113,7 +113,7 @@ async def _compare(ledger: Ledger, row: StoredBlock, file: Path) -> None:
 
 
 def _read_blocks(stream: IO[bytes]) -> Iterator[StoredBlock]:
-    """The blocks by their place in the file. Raises LedgerCorrupt where it ends early or is no export any more."""
+    """Yield the blocks in the order of the file. Raises LedgerCorrupt where it ends early or is damaged."""
     height, head = Height(1), b""
     while True:
         item = _read_item(stream)
@@ -130,7 +130,7 @@ def _read_blocks(stream: IO[bytes]) -> Iterator[StoredBlock]:
 
 
 def _read_item(stream: IO[bytes]) -> Item | None:
-    """Three byte strings, or None for anything else. Nothing is read that is longer than a block's part may be."""
+    """Return three byte strings, or None for anything else. Nothing longer than a part of a block may be is read."""
     if stream.read(1) != bytes((ARRAY_OF_3,)):
         return None
     parts = [_read_bytes(stream) for _ in range(3)]

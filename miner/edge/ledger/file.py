@@ -1,4 +1,4 @@
-"""A ledger's file for those who only read it: never written to, and nothing left beside it, also while a miner runs."""
+"""A ledger's file opened for reading only: nothing is written to it or left beside it, even while a miner runs."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ BATCH_BLOCKS = 64
 BUSY_TIMEOUT_S = 5.0
 TABLES = frozenset({"genesis", "blocks"})
 SILENCE_VERSION = 2
-"""The schema from which on a miner may be silent; blocks and genesis are as in version 1."""
+"""The first schema in which a miner may be silent; blocks and genesis are as in version 1."""
 BASE_VERSION = 3
-"""The schema from which on a ledger may begin with a state."""
+"""The first schema in which a ledger may begin with a state."""
 
 
 @dataclass(frozen=True)
-class OwnWords:
-    """What a miner has said: (height, vote or proposal), (height, header, body), and where it is silent up to."""
+class OwnRecord:
+    """A miner's own (height, vote or proposal), their (height, header, body), and the last height of its silence."""
 
     messages: tuple[tuple[int, bytes], ...]
     blocks: tuple[tuple[int, bytes, bytes], ...]
@@ -39,13 +39,13 @@ class OwnWords:
 
 
 class LedgerFile:
-    """A ledger that is open for reading. Everything raises LedgerCorrupt for a damaged file."""
+    """A ledger that is open for reading. Every method raises LedgerCorrupt for a damaged file."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
 
     def get_pages_fault(self) -> str | None:
-        """What SQLite itself finds wrong with the pages of the file, or None."""
+        """Return what SQLite itself finds wrong with the pages of the file, or None."""
         try:
             rows = self._db.execute("PRAGMA integrity_check(1)").fetchall()
         except sqlite3.Error as error:
@@ -54,11 +54,11 @@ class LedgerFile:
         return None if text == "ok" else " ".join(text.split())
 
     def load_genesis_state(self) -> tuple[Genesis, ChainState]:
-        """The genesis and the state at height 0."""
+        """Return the genesis and the state at height 0."""
         with _corrupt_at(0):
             row = self._db.execute("SELECT genesis, initial_model FROM genesis").fetchone()
         if row is None or not all(isinstance(part, bytes) for part in row):
-            raise LedgerCorrupt(0, "genesis: it is not there")
+            raise LedgerCorrupt(0, "genesis: missing")
         try:
             genesis = decode_genesis(row[0])
             return genesis, build_genesis_state(genesis, read_initial_model(row[1], genesis.params.parameters_count))
@@ -66,23 +66,23 @@ class LedgerFile:
             raise LedgerCorrupt(0, "; ".join(error.problems)) from error
 
     def get_base(self) -> StoredBase | None:
-        """What the ledger begins with; None for the genesis."""
+        """Return the state that the ledger begins with; None for the genesis."""
         with _corrupt_at(0):
             has_base = self._db.execute("PRAGMA user_version").fetchone()[0] >= BASE_VERSION
             return read_base(self._db.execute(BASE_QUERY).fetchone() if has_base else None)
 
     def load_start(self) -> tuple[Genesis, Standing]:
-        """The genesis, and the state with which the ledger begins: that at height 0, or its base."""
+        """Return the genesis, and the state with which the ledger begins: the state at height 0, or its base."""
         genesis, state = self.load_genesis_state()
         return genesis, restore_base(state, self.get_base())
 
     def count_blocks(self) -> int:
-        """Number of blocks."""
+        """Return the number of blocks."""
         with _corrupt_at(0):
             return int(self._db.execute("SELECT count(*) FROM blocks").fetchone()[0])
 
     def iterate_blocks(self, height: int = 0) -> Iterator[StoredBlock]:
-        """All blocks from `height` on, in order. No lock is held between batches, so a running miner is not stopped."""
+        """Yield all blocks from `height` on, in order. No lock is held between batches: a miner can write."""
         query = f"SELECT {BLOCK_COLUMNS} FROM blocks WHERE height >= ? ORDER BY height LIMIT ?"
         while True:
             with _corrupt_at(height):
@@ -94,24 +94,24 @@ class LedgerFile:
                 return
 
     def get_block(self, height: int) -> StoredBlock | None:
-        """One block, read alone: damage elsewhere does not touch it."""
+        """Return one block; damage elsewhere in the file does not matter."""
         with _corrupt_at(height):
             row = self._db.execute(f"SELECT {BLOCK_COLUMNS} FROM blocks WHERE height = ?", (height,)).fetchone()
         return read_row(row) if row is not None else None
 
     def get_height(self) -> Height:
-        """The newest block's height; 0 for none."""
+        """Return the newest block's height; 0 for none."""
         with _corrupt_at(0):
             return Height(self._db.execute("SELECT max(height) FROM blocks").fetchone()[0] or 0)
 
     def find_heights(self, prefix: bytes) -> tuple[Height, ...]:
-        """At most two blocks whose stored hash begins with these bytes."""
+        """Return the heights of at most two blocks whose stored hash begins with these bytes."""
         query = "SELECT height FROM blocks WHERE substr(hash, 1, ?) = ? LIMIT 2"
         with _corrupt_at(0):
             return tuple(Height(row[0]) for row in self._db.execute(query, (len(prefix), prefix)).fetchall())
 
-    def get_own_words(self) -> OwnWords:
-        """Everything this miner has said about heights that are not final for it."""
+    def get_own_record(self) -> OwnRecord:
+        """Return everything that this miner has signed about heights that are not final for it."""
         with _corrupt_at(0):
             messages = self._db.execute("SELECT height, raw FROM own_messages ORDER BY rowid").fetchall()
             blocks = self._db.execute("SELECT height, header, body FROM own_blocks ORDER BY rowid").fetchall()
@@ -120,10 +120,10 @@ class LedgerFile:
         for height, *parts in (*messages, *blocks, *([silence] if silence else [])):
             if not isinstance(height, int) or not all(isinstance(part, bytes) for part in parts):
                 raise LedgerCorrupt(0, "an own vote or block: not stored as bytes")
-        return OwnWords(tuple(messages), tuple(blocks), Height(silence[0] if silence else 0))
+        return OwnRecord(tuple(messages), tuple(blocks), Height(silence[0] if silence else 0))
 
     def get_hash(self, height: Height) -> bytes:
-        """The stored hash of a block that is there."""
+        """Return the stored hash of a block that exists."""
         with _corrupt_at(height):
             return bytes(self._db.execute("SELECT hash FROM blocks WHERE height = ?", (height,)).fetchone()[0])
 
@@ -138,7 +138,7 @@ def _corrupt_at(height: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def open_ledger_file(path: Path) -> Iterator[LedgerFile]:
-    """Open for reading alone. Raises ConfigError: no such file, or not a ledger; LedgerCorrupt for a damaged one."""
+    """Open a ledger for reading only. Raises ConfigError if it is no ledger, LedgerCorrupt if it is damaged."""
     if not path.is_file():
         raise ConfigError((f"ledger {path}: no such file",))
     with contextlib.ExitStack() as stack:
@@ -149,10 +149,10 @@ def open_ledger_file(path: Path) -> Iterator[LedgerFile]:
 
 
 def _connect(path: Path, stack: contextlib.ExitStack) -> sqlite3.Connection:
-    """In the way that leaves nothing behind.
+    """Connect so that nothing is left behind.
 
     Without a write-ahead log nobody has the file open, so it cannot change, and SQLite needs no files beside it. With
-    a log, its index is there as well, unless somebody has copied the two alone: then a copy of them is read.
+    a log there is also its index, unless somebody has copied only the other two: then a copy of them is read.
     """
     log = Path(f"{path}-wal")
     options = "mode=ro"
@@ -177,8 +177,8 @@ def _check_is_ledger(db: sqlite3.Connection, path: Path) -> None:
             raise ConfigError((f"ledger {path}: not a ledger: {error}",)) from error
         raise explain(error, str(path)) or error from error
     if not tables >= TABLES:
-        raise ConfigError((f"ledger {path}: not a ledger: its tables are not there",))
+        raise ConfigError((f"ledger {path}: not a ledger: its tables are missing",))
     if not 1 <= version <= len(MIGRATIONS):
         raise ConfigError(
-            (f"ledger {path}: has schema version {version}, this program reads versions 1 to {len(MIGRATIONS)}",)
+            (f"ledger {path}: has schema version {version}, but this program reads versions 1 to {len(MIGRATIONS)}",)
         )

@@ -1,4 +1,4 @@
-"""What a running miner wants of its ledger, and a fake in memory."""
+"""What a running miner needs of its ledger, and a fake in memory."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from miner.edge.ledger.ledger import Save, StoredBlock
 
 
 class Journal(Protocol):
-    """Where blocks and a miner's own words go before anybody hears of them. Raises StoreFull and LedgerCorrupt."""
+    """Stores blocks and a miner's own votes and proposals before they are sent. Raises StoreFull and LedgerCorrupt."""
 
     async def save(self, *changes: Save) -> None:
         """Save, all or nothing, what this miner is about to say, final blocks, and states that stand in for them."""
         ...
 
     async def get_own(self, height: Height) -> tuple[tuple[bytes, ...], tuple[Block, ...]]:
-        """Return what this miner has said at this height, and the blocks that it has proposed."""
+        """Return this miner's votes and proposals at this height, and the blocks that they are for."""
         ...
 
     async def get_blocks(self, height: Height, count: int) -> tuple[StoredBlock, ...]:

@@ -87,7 +87,7 @@ BLOCK_COLUMNS = "height, hash, header, certificate, body"
 
 
 def read_row(row: Sequence[object]) -> StoredBlock:
-    """The row of BLOCK_COLUMNS. Raises LedgerCorrupt: SQLite lets any type be in any column."""
+    """Return a row of BLOCK_COLUMNS. Raises LedgerCorrupt: SQLite allows any type in any column."""
     height, *parts = row
     assert isinstance(height, int), "SQLite keeps a primary key of this kind an integer"
     names = BLOCK_COLUMNS.split(", ")[1:]
@@ -99,12 +99,12 @@ def read_row(row: Sequence[object]) -> StoredBlock:
 
 
 def get_resynced_path(path: Path) -> Path:
-    """Where a resync keeps the mended ledger until the damaged one is out of its way."""
+    """Return where a resync keeps the repaired ledger until the damaged one is moved."""
     return path.with_name(path.name + ".resynced")
 
 
 class Ledger:
-    """One miner's ledger. Raises StoreFull if the disk is full; then nothing of that write is there."""
+    """One miner's ledger. Raises StoreFull if the disk is full; then nothing of that write is stored."""
 
     def __init__(self, db: aiosqlite.Connection) -> None:
         self._db = db
@@ -113,11 +113,11 @@ class Ledger:
     async def open(cls, path: Path, genesis: Genesis, initial_model: ModelVector) -> Ledger:
         """Open or create. Raises ConfigError if the file belongs to another chain, LedgerCorrupt if it is damaged."""
         if get_resynced_path(path).exists():
-            # Votes are in there: a new ledger in its place would let the miner contradict them.
-            raise ConfigError((f"ledger {path}: a resync was broken off; finish it with: flchain-miner resync",))
+            # It holds votes: with a new ledger instead the miner could contradict them.
+            raise ConfigError((f"ledger {path}: a resync was interrupted; finish it with: flchain-miner resync",))
         path.parent.mkdir(parents=True, exist_ok=True)
         db = await open_database(path, MIGRATIONS)
-        db.text_factory = bytearray  # no column holds text: what comes as text is damage, and need not be UTF-8
+        db.text_factory = bytearray  # no column holds text: text is damage, and need not be UTF-8
         try:
             wanted = (encode_genesis(genesis), encode_vector(initial_model))
             async with transaction(db):
@@ -143,7 +143,7 @@ class Ledger:
             await write(self._db, lambda db: _write_changes(db, changes))
 
     async def append(self, block: Block, certificate: bytes) -> None:
-        """Add a final block and forget what this miner said below it."""
+        """Add a final block and drop this miner's own votes up to its height."""
         await self.save(SaveBlock(block, certificate))
 
     async def append_rows(self, rows: Sequence[StoredBlock]) -> None:
@@ -151,16 +151,16 @@ class Ledger:
         await write(self._db, lambda db: _write_blocks(db, rows))
 
     async def save_base(self, head: CertifiedHeader, data: bytes) -> None:
-        """Begin anew with the state after a final block, in one step: the blocks up to it go, and words about them."""
+        """Replace the blocks up to a final one, and votes about them, by the state after it, in one step."""
         await self.save(SaveState(head, data))
 
     async def shrink(self) -> None:
-        """Give the room of what was dropped back to the disk."""
+        """Return the space of dropped rows to the disk."""
         with store_errors():
             await self._db.execute("VACUUM")
 
     async def get_base(self) -> StoredBase | None:
-        """What the ledger begins with; None for the genesis."""
+        """Return the state that the ledger begins with; None for the genesis."""
         with store_errors():
             async with self._db.execute(BASE_QUERY) as cursor:
                 row = await cursor.fetchone()
@@ -173,7 +173,7 @@ class Ledger:
     async def save_own_rows(
         self, messages: Sequence[tuple[int, bytes]], blocks: Sequence[tuple[int, bytes, bytes]]
     ) -> None:
-        """What this miner has said elsewhere, as (height, raw) and (height, header, body), all or none."""
+        """Save votes and blocks of another file, as (height, raw) and (height, header, body), all or none."""
         async with transaction(self._db):
             for height, raw in messages:
                 await self._db.execute("INSERT INTO own_messages (raw, height) VALUES (?, ?)", (raw, height))
@@ -182,7 +182,7 @@ class Ledger:
                 await self._db.execute(query, (hash_header(header), height, header, body))
 
     async def get_own(self, height: Height) -> tuple[tuple[bytes, ...], tuple[Block, ...]]:
-        """What this miner has said at a height, and the blocks it was about."""
+        """Return this miner's votes and proposals at a height, and the blocks that they are for."""
         with store_errors():
             query = "SELECT raw FROM own_messages WHERE height = ? ORDER BY rowid"
             async with self._db.execute(query, (height,)) as cursor:
@@ -198,12 +198,12 @@ class Ledger:
             raise LedgerCorrupt(height, f"an own block: {error}") from error
 
     async def save_silence(self, until: Height) -> None:
-        """The miner must not sign about blocks up to this height: it has done so, and its own record of it is gone."""
+        """Forbid the miner to sign about blocks up to this height: it has done so, and the record of it is lost."""
         async with transaction(self._db):
             await self._db.execute("INSERT OR REPLACE INTO silence (id, until_height) VALUES (1, ?)", (until,))
 
     async def get_silence(self) -> Height:
-        """The height up to which this miner signs nothing about blocks; 0 if it never lost one."""
+        """Return the height up to which this miner signs nothing about blocks; 0 if it never lost one."""
         with store_errors():
             async with self._db.execute("SELECT until_height FROM silence") as cursor:
                 row = await cursor.fetchone()
@@ -214,14 +214,14 @@ class Ledger:
         return Height(row[0])
 
     async def get_blocks(self, height: Height, count: int) -> tuple[StoredBlock, ...]:
-        """At most `count` blocks from `height` on."""
+        """Return at most `count` blocks from `height` on."""
         query = f"SELECT {BLOCK_COLUMNS} FROM blocks WHERE height >= ? ORDER BY height LIMIT ?"
         with store_errors():
             async with self._db.execute(query, (height, count)) as cursor:
                 return tuple([read_row(row) async for row in cursor])
 
     async def get_tip(self) -> StoredBlock | None:
-        """The newest block."""
+        """Return the newest block, if there is one."""
         with store_errors():
             async with self._db.execute("SELECT max(height) FROM blocks") as cursor:
                 row = await cursor.fetchone()
@@ -270,7 +270,7 @@ REPLAY_BLOCKS = 256
 
 
 async def replay(ledger: Ledger, genesis: Genesis, initial_model: ModelVector) -> Standing:
-    """Where the chain stands, every block from genesis or base on checked. Raises LedgerCorrupt naming the height."""
+    """Check every block after genesis or base; return where the chain stands. Raises LedgerCorrupt with the height."""
     standing = restore_base(build_genesis_state(genesis, initial_model), await ledger.get_base())
     while rows := await ledger.get_blocks(Height(standing.chain.height + 1), REPLAY_BLOCKS):
         for row in rows:
@@ -280,10 +280,10 @@ async def replay(ledger: Ledger, genesis: Genesis, initial_model: ModelVector) -
 
 
 def replay_block(state: ChainState, row: StoredBlock) -> ChainState:
-    """The state after one stored block: height, hash, certificate, rules, state root. Raises LedgerCorrupt.
+    """Check height, hash, certificate, rules and state root of a stored block; return the state after it.
 
-    The error tells every part that is wrong. The stored hash and the certificate vouch for the header, and the header
-    for the body, so that damage to one of them is not put on another.
+    Raises LedgerCorrupt with every part that is wrong. The stored hash and the certificate vouch for the header, and
+    the header for the body, so that damage to one of them is not blamed on another.
     """
     height = Height(state.height + 1)
     if row.height != height:
@@ -309,7 +309,7 @@ def _is_whole(row: StoredBlock) -> bool:
 
 
 def _find_seal_faults(state: ChainState, row: StoredBlock) -> list[str]:
-    """What is wrong with header, stored hash and certificate: of the three the odd one out is to blame."""
+    """Return what is wrong with header, stored hash and certificate: of the three, the one that differs is to blame."""
     found, stored = hash_header(row.header), Hash(row.hash)
     fault = _find_certificate_fault(state, found, row.certificate)
     if found == stored:
@@ -332,7 +332,7 @@ def _find_certificate_fault(state: ChainState, block_hash: Hash, certificate: by
 
 
 def read_initial_model(stored: bytes, parameters_count: int) -> ModelVector:
-    """The model of round 0 as the ledger holds it. Raises LedgerCorrupt."""
+    """Return the model of round 0 as the ledger holds it. Raises LedgerCorrupt."""
     try:
         return decode_vector(stored, parameters_count)
     except InvalidMessage as error:

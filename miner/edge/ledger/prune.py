@@ -1,4 +1,4 @@
-"""Let a ledger begin later: an edge server's disk is small, and peers may have the old blocks."""
+"""Drop a ledger's old blocks: an edge server's disk is small, and peers may have them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from miner.edge.ledger.ledger import REPLAY_BLOCKS, Ledger, replay_block
 
 
 async def prune_ledger(path: Path, genesis: Genesis, initial_model: ModelVector, keep: int) -> Height | None:
-    """Drop all but the newest `keep` blocks, each checked before: the height the ledger begins at; None if it is short.
+    """Check the blocks and drop all but the newest `keep`; return the height that the ledger then begins at.
 
-    Votes at the next height stay. Raises ConfigError (no ledger), LedgerCorrupt, StoreFull.
+    None if the ledger has no more blocks than that. Votes at the next height stay.
+    Raises ConfigError (no ledger), LedgerCorrupt, StoreFull.
     """
     if keep < 0:
         raise ConfigError((f"--keep {keep}: at least 0",))

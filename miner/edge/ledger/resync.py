@@ -1,8 +1,8 @@
-"""Mend a damaged ledger: keep what still checks and every word the miner has said; its peers have the rest.
+"""Repair a damaged ledger: keep the blocks without a fault and all own votes; the peers have the rest.
 
-A miner that has lost blocks stands at a height where it has voted before, and those votes were forgotten when the
-height became final. So the mended ledger also says up to where the miner is silent: it takes blocks from its peers up
-to there, and only then takes part again, beginning with what it has said at the height after (see miner.core.catch_up).
+A miner that has lost blocks is back at a height where it has voted before, and those votes were dropped when the height
+became final. So the repaired ledger also says up to which height the miner is silent: up to there it only takes blocks
+from its peers. Then it takes part again, with its own votes at the next height (see `miner.core.catch_up`).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from flchain.ledger.state import ChainState, build_genesis_state, find_validator
 from flchain.wire.envelope import open_envelope, verify_envelope
 from flchain_edge.storage.database_files import SIDE_FILES, move_aside, refuse_if_open, remove_database, sync_folder
 from miner.edge.ledger.base import restore_base
-from miner.edge.ledger.file import LedgerFile, OwnWords, open_ledger_file
+from miner.edge.ledger.file import LedgerFile, OwnRecord, open_ledger_file
 from miner.edge.ledger.ledger import Ledger, StoredBlock, get_resynced_path, replay_block
 
 COPY_BLOCKS = 64
 
 
 class VotesLost(FlchainError):
-    """What the miner has said cannot be read: it could contradict itself, which is what makes chains fork."""
+    """The miner's own votes cannot be read: it could contradict them, and contradictions let chains fork."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Resynced:
     """What a resync did."""
 
     aside: Path | None
-    """Where the damaged ledger is now; None if a resync that was broken off had moved it already."""
+    """Where the damaged ledger is now; None if an interrupted resync had moved it already."""
     kept: Height
     silent_until: Height
     faults: tuple[str, ...]
@@ -45,51 +45,51 @@ class Resynced:
 
 @dataclass(frozen=True)
 class _Findings:
-    """What can still be read. `words` is None if any of it is unreadable, or it is unknown how far the miner was."""
+    """What can still be read. `own` is None if any own vote is unreadable or it is unknown how far the miner was."""
 
     state: ChainState
     faults: tuple[str, ...]
-    words: OwnWords | None
-    words_fault: str
+    own: OwnRecord | None
+    own_fault: str
     height: Height
-    """The newest block that was there, as far as is known."""
+    """The newest block that was stored, as far as is known."""
 
     @property
     def silent_until(self) -> Height:
-        """The last height at which the miner may have voted without a record of it."""
-        words = self.words
-        heights = [] if words is None else [words.silence, *(height - 1 for height, _ in words.messages)]
+        """Return the last height at which the miner may have voted without a record of it."""
+        own = self.own
+        heights = [] if own is None else [own.silence, *(height - 1 for height, _ in own.messages)]
         return Height(max(self.height, self.state.height, *heights))
 
 
 def resync_ledger(
     path: Path, genesis: Genesis, initial_model: ModelVector, identity: Identity, accept_lost_votes: bool = False
 ) -> Resynced | None:
-    """Mend the ledger; None if there is nothing to mend. It may be broken off at any point and begun again.
+    """Repair the ledger; return None if it has no fault. It may be interrupted at any point and begun again.
 
-    Raises ConfigError (no ledger, in use, another chain, nobody to fetch from), VotesLost, StoreFull.
+    Raises ConfigError (no ledger, in use, another chain, no peer to fetch from), VotesLost, StoreFull.
     """
     refuse_if_open(path)
-    mended = get_resynced_path(path)
-    faults: tuple[str, ...] = ("a resync was broken off",)
-    if not mended.is_file():
+    repaired = get_resynced_path(path)
+    faults: tuple[str, ...] = ("a resync was interrupted",)
+    if not repaired.is_file():
         if not path.is_file():
             raise ConfigError((f"ledger {path}: no such file",))
         found = _examine(path, build_genesis_state(genesis, initial_model), genesis, identity)
-        if not found.faults and found.words is not None:
+        if not found.faults and found.own is not None:
             return None
         _refuse_if_unsafe(path, found, identity, accept_lost_votes)
-        partial = Path(f"{mended}.partial")
+        partial = Path(f"{repaired}.partial")
         remove_database(partial)
         asyncio.run(_write(path, partial, found, genesis, initial_model))
-        partial.replace(mended)
+        partial.replace(repaired)
         sync_folder(path.parent)
-        faults = (*found.faults, *([found.words_fault] if found.words is None else []))
-    return _put_in_place(path, mended, tuple(dict.fromkeys(faults)))
+        faults = (*found.faults, *([found.own_fault] if found.own is None else []))
+    return _put_in_place(path, repaired, tuple(dict.fromkeys(faults)))
 
 
 def _examine(path: Path, state: ChainState, genesis: Genesis, identity: Identity) -> _Findings:
-    """Read what can be read, up to the first block that does not check."""
+    """Read what can be read, up to the first block with a fault."""
     try:
         with open_ledger_file(path) as ledger:
             _refuse_other_chain(path, ledger, genesis)
@@ -99,11 +99,11 @@ def _examine(path: Path, state: ChainState, genesis: Genesis, identity: Identity
             height = state.height
             try:
                 height = ledger.get_height()
-                words = ledger.get_own_words()
-                _check_words(words, state, identity)
+                own = ledger.get_own_record()
+                _check_own(own, state, identity)
             except (LedgerCorrupt, InvalidMessage) as error:
                 return _Findings(state, faults, None, str(error), height)
-            return _Findings(state, faults, words, "", height)
+            return _Findings(state, faults, own, "", height)
     except LedgerCorrupt as error:
         return _Findings(state, (str(error),), None, str(error), state.height)
     except ConfigError as error:
@@ -117,14 +117,14 @@ class _OtherChain(ConfigError):
 
 
 def _refuse_other_chain(path: Path, ledger: LedgerFile, genesis: Genesis) -> None:
-    """A genesis that cannot be read is damage; another one that can is a mistake of the operator."""
+    """Raise if the ledger has another genesis: an operator's mistake. One that cannot be read is damage."""
     with contextlib.suppress(LedgerCorrupt):
         if encode_genesis(ledger.load_genesis_state()[0]) != encode_genesis(genesis):
             raise _OtherChain((f"ledger {path}: belongs to another chain than the genesis file",))
 
 
 def _walk(ledger: LedgerFile, state: ChainState) -> tuple[ChainState, str | None]:
-    """The state after the last block that checks, and what is wrong with the next one."""
+    """Return the state after the last block without a fault, and what is wrong with the next one."""
     try:
         state = ledger.load_start()[1].chain
         while row := ledger.get_block(state.height + 1):
@@ -136,30 +136,30 @@ def _walk(ledger: LedgerFile, state: ChainState) -> tuple[ChainState, str | None
     return state, None
 
 
-def _check_words(words: OwnWords, state: ChainState, identity: Identity) -> None:
-    """Raises InvalidMessage unless every vote is this miner's own and whole, and every block is."""
-    for height, raw in words.messages:
+def _check_own(own: OwnRecord, state: ChainState, identity: Identity) -> None:
+    """Raise InvalidMessage unless every vote is whole and this miner's own, and every block is whole."""
+    for height, raw in own.messages:
         envelope = open_envelope(raw, state.chain)
         verify_envelope(envelope, state.chain, identity.public_key)
         if envelope.number != height:
             raise InvalidMessage(f"a vote of height {envelope.number} is stored under {height}")
-    for _, header, body in words.blocks:
+    for _, header, body in own.blocks:
         decode_block(header, body)
 
 
 def _refuse_if_unsafe(path: Path, found: _Findings, identity: Identity, accept_lost_votes: bool) -> None:
-    if found.words is None and not accept_lost_votes:
+    if found.own is None and not accept_lost_votes:
         raise VotesLost(
-            f"ledger {path}: what this miner has voted cannot be read ({found.words_fault}). Without it the miner may "
-            "sign twice for one height, which lets a chain fork and is held against it. If there is no copy of the "
-            "file, wait until the others have gone on by some blocks, then use --i-lost-my-votes"
+            f"ledger {path}: this miner's own votes cannot be read ({found.own_fault}). Without it the miner may "
+            "sign twice for one height, which lets a chain fork and costs stake. Restore a copy of the file. If there "
+            "is none, wait until the other miners are some blocks further, then use --i-lost-my-votes"
         )
     validator = find_validator(found.state, identity.address)
     if validator is None:
-        return  # it follows, or its seat was won in a block that is to be fetched again
+        return  # it only follows, or it won its seat in a block that will be fetched again
     total = sum(other.power for other in found.state.validators)
     if 3 * validator.power > 2 * total and found.silent_until > found.state.height:
-        problem = "this miner alone decides, so no peer makes its blocks; restore a copy of the ledger"
+        problem = "this miner decides alone, so no peer has its blocks; restore a copy of the ledger"
         raise ConfigError((f"ledger {path}: {problem} (the fault: {'; '.join(found.faults)})",))
 
 
@@ -175,8 +175,8 @@ async def _write(path: Path, partial: Path, found: _Findings, genesis: Genesis, 
                 for first in range(first_height, found.state.height + 1, COPY_BLOCKS):
                     last = min(first + COPY_BLOCKS - 1, found.state.height)
                     await ledger.append_rows([_get(damaged, height) for height in range(first, last + 1)])
-        if found.words is not None:
-            await ledger.save_own_rows(found.words.messages, found.words.blocks)
+        if found.own is not None:
+            await ledger.save_own_rows(found.own.messages, found.own.blocks)
         await ledger.save_silence(found.silent_until)
     finally:
         await ledger.close()
@@ -185,16 +185,16 @@ async def _write(path: Path, partial: Path, found: _Findings, genesis: Genesis, 
 def _get(damaged: LedgerFile, height: int) -> StoredBlock:
     row = damaged.get_block(height)
     if row is None:
-        raise LedgerCorrupt(height, "the block was there a moment ago")
+        raise LedgerCorrupt(height, "the block was readable a moment ago")
     return row
 
 
-def _put_in_place(path: Path, mended: Path, faults: tuple[str, ...]) -> Resynced:
-    """From here on a resync that is broken off goes on here; no miner starts in between (Ledger.open)."""
-    with open_ledger_file(mended) as ledger:
-        kept, silent_until = ledger.get_height(), ledger.get_own_words().silence
+def _put_in_place(path: Path, repaired: Path, faults: tuple[str, ...]) -> Resynced:
+    """Replace the ledger. An interrupted resync continues here, and until then no miner starts (see Ledger.open)."""
+    with open_ledger_file(repaired) as ledger:
+        kept, silent_until = ledger.get_height(), ledger.get_own_record().silence
     is_in_the_way = any(Path(f"{path}{suffix}").exists() for suffix in ("", *SIDE_FILES))
     aside = move_aside(path) if is_in_the_way else None
-    os.replace(mended, path)
+    os.replace(repaired, path)
     sync_folder(path.parent)
     return Resynced(aside, kept, silent_until, faults)

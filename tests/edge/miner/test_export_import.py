@@ -92,7 +92,7 @@ def test_a_fault_is_named_and_what_came_before_is_kept(driver: Driver, export: P
     place = data.index(value) + len(value) - 1
     damaged = tmp_path / "damaged"
     damaged.write_bytes(flip(data, place))
-    with pytest.raises(ImportFault, match=r"height 7: .*stands at height 6"):
+    with pytest.raises(ImportFault, match=r"height 7: .*is at height 6"):
         import_into(path, driver.chain, damaged)
     assert audit_file(path).state.height == 6
     assert import_into(path, driver.chain, export) == len(driver.blocks), "a whole file mends it"

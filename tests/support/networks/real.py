@@ -108,7 +108,7 @@ class RealNetwork:
         if node.role != "miner" or not node.database.is_file():
             return
         with open_ledger_file(node.database) as ledger:
-            for _, raw in ledger.get_own_words().messages:
+            for _, raw in ledger.get_own_record().messages:
                 self.watch.words.add(raw)
 
     def count_lines(self, node: Node, text: str) -> int:

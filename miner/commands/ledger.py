@@ -1,4 +1,7 @@
-"""`flchain-miner export`, `import`, `prune`, `resync`: what an operator does with a ledger while no miner runs."""
+"""`flchain-miner export`, `import`, `prune`, `resync`: commands for the ledger of a miner.
+
+All but export need the miner to be stopped.
+"""
 
 from __future__ import annotations
 
@@ -31,34 +34,37 @@ def _get_path(settings: MinerSettings) -> Path:
 
 
 def _load_chain(settings: MinerSettings) -> tuple[Genesis, ModelVector]:
-    """What every block is checked from. Raises ConfigError."""
+    """Return what every block is checked against. Raises ConfigError."""
     genesis = load_genesis(settings.genesis)
     model_file = load_model_file(settings.model, genesis)
     probe_model(model_file)
     return genesis, compute_initial_model(TfliteModel(model_file))
 
 
-def _say_progress(height: Height) -> None:
+def _log_progress(height: Height) -> None:
     if height % PROGRESS_BLOCKS == 0:
         log.info("checked", extra={"height": height})
 
 
 def run_export(settings: MinerSettings, arguments: argparse.Namespace) -> None:
-    """`export`: the ledger as one file. Raises ConfigError, LedgerCorrupt."""
+    """Run `export`: write the ledger to one file. Raises ConfigError, LedgerCorrupt."""
     out: Path = arguments.out
-    height = export_ledger(_get_path(settings), out, _say_progress)
+    height = export_ledger(_get_path(settings), out, _log_progress)
     print(f"{out}: {height} blocks, {out.stat().st_size} bytes")
 
 
 def run_import(settings: MinerSettings, arguments: argparse.Namespace) -> None:
-    """`import`: the file's blocks that the ledger lacks. Raises ConfigError, ImportFault, LedgerCorrupt, StoreFull."""
+    """Run `import`: add the blocks that the ledger lacks.
+
+    Raises ConfigError, ImportFault, LedgerCorrupt, StoreFull.
+    """
     refuse_if_open(_get_path(settings))
     genesis, initial_model = _load_chain(settings)
 
     async def run() -> tuple[Height, Height]:
         ledger = await Ledger.open(_get_path(settings), genesis, initial_model)
         try:
-            return await import_file(ledger, genesis, initial_model, arguments.file, _say_progress)
+            return await import_file(ledger, genesis, initial_model, arguments.file, _log_progress)
         finally:
             await ledger.close()
 
@@ -67,8 +73,8 @@ def run_import(settings: MinerSettings, arguments: argparse.Namespace) -> None:
 
 
 def run_resync(settings: MinerSettings, arguments: argparse.Namespace) -> None:
-    """`resync`: mend a damaged ledger. Raises ConfigError, VotesLost, StoreFull."""
-    if not settings.key.file.exists():  # a new key would call every vote another's
+    """Run `resync`: repair a damaged ledger. Raises ConfigError, VotesLost, StoreFull."""
+    if not settings.key.file.exists():  # a new key would make every stored vote look like another miner's
         raise ConfigError((f"key file {settings.key.file}: No such file or directory",))
     genesis, initial_model = _load_chain(settings)
     path = _get_path(settings)
@@ -80,64 +86,66 @@ def run_resync(settings: MinerSettings, arguments: argparse.Namespace) -> None:
         print(f"fault: {fault}")
     if done.aside is not None:
         print(f"the damaged ledger is now {done.aside}")
-    print(f"kept {done.kept} blocks; the next run fetches the rest from the peers")
+    print(f"kept {done.kept} blocks; the miner fetches the rest from its peers when it runs")
     if done.silent_until > done.kept:
-        print(f"until height {done.silent_until}, where it has voted before, this miner signs nothing")
+        print(f"this miner signs nothing up to height {done.silent_until}: it has voted there before")
 
 
 def run_prune(settings: MinerSettings, arguments: argparse.Namespace) -> None:
-    """`prune`: let the ledger begin later. Raises ConfigError, LedgerCorrupt, StoreFull."""
+    """Run `prune`: drop old blocks. Raises ConfigError, LedgerCorrupt, StoreFull."""
     path = _get_path(settings)
     refuse_if_open(path)
     genesis, initial_model = _load_chain(settings)
     before = path.stat().st_size if path.exists() else 0
     base = asyncio.run(prune_ledger(path, genesis, initial_model, arguments.keep))
     if base is None:
-        print(f"{path}: not more than {arguments.keep} blocks, nothing done")
+        print(f"{path}: has at most {arguments.keep} blocks, nothing done")
         return
-    print(f"{path}: begins with the state at height {base} now, {before:,} bytes before, {path.stat().st_size:,} after")
+    print(f"{path}: now begins with the state at height {base}; {before:,} bytes before, {path.stat().st_size:,} after")
 
 
 def _add_prune_arguments(parser: argparse.ArgumentParser) -> None:
-    text = "so many of the newest blocks stay (default %(default)s)"
+    text = "how many of the newest blocks to keep (default %(default)s)"
     parser.add_argument("--keep", type=int, default=10_000, metavar="N", help=text)
 
 
 def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write; replaced if there")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="the file to write; an existing one is replaced"
+    )
 
 
 def _add_import_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE", help="what export has written")
+    parser.add_argument("file", type=Path, metavar="FILE", help="a file that export has written")
 
 
 def _add_resync_arguments(parser: argparse.ArgumentParser) -> None:
-    text = "go on without a record of this miner's votes, though it may then sign twice for one height"
+    text = "continue without a record of this miner's votes, although it may then sign twice for one height"
     parser.add_argument("--i-lost-my-votes", action="store_true", help=text)
 
 
-ACTIONS = (
+LEDGER_ACTIONS = (
     NodeAction(
         "export",
-        "write all final blocks with their certificates to one file, checked; also while the miner runs",
+        "check all final blocks and write them with their certificates to one file; the miner may run",
         run_export,
         _add_export_arguments,
     ),
     NodeAction(
         "import",
-        "add an export's blocks to the ledger, each checked by the chain's rules; goes on where it was broken off",
+        "check an export's blocks by the chain's rules and add them to the ledger; continues after an interruption",
         run_import,
         _add_import_arguments,
     ),
     NodeAction(
         "prune",
-        "drop old blocks: the ledger then begins with a state that a final header certifies",
+        "drop old blocks; the ledger then begins with a state that a final header certifies",
         run_prune,
         _add_prune_arguments,
     ),
     NodeAction(
         "resync",
-        "mend a damaged ledger: move it aside, keep the blocks that check and this miner's votes",
+        "repair a damaged ledger: move it aside, keep the blocks without a fault and this miner's votes",
         run_resync,
         _add_resync_arguments,
     ),
