@@ -13,8 +13,9 @@ from tests.mutants.runner import run_all, run_one
 from tests.mutants.table import StaleRow, change, join, mutate
 
 SUBJECTS = (
-    *("incentives", "settle", "blocks", "transactions", "phases", "orders", "dpos", "pok", "proposer", "state_tree"),
-    *("snapshot", "follow", "trust", "body", "certificate"),
+    *("reputation", "rewards", "scores", "model_step", "settlement", "blocks", "transactions", "phases", "orders"),
+    *("dpos", "pok", "proposer", "aggregation", "state_tree", "snapshot", "certificate", "decoded", "frozen"),
+    *("envelope", "follow", "trust", "body"),
 )
 CONSENSUS = "flchain/consensus"
 HARMLESS = change("a sum", "It comes to the same.", CONSENSUS, "KNOWLEDGE_MIN = 1", "KNOWLEDGE_MIN = 0 + 1")
