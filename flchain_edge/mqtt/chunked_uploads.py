@@ -56,6 +56,10 @@ class ChunkedUploads:
     def __init__(self) -> None:
         self._uploads: dict[bytes, _Upload] = {}
 
+    def __bool__(self) -> bool:
+        """Whether any packet is kept here."""
+        return bool(self._uploads)
+
     def begin(self, topic: str, packet: bytes, now_s: float, *, is_again: bool = False) -> None:
         """Send a packet, unless it is on its way already. `is_again`: another process may have sent it before."""
         digest = hash_packet(packet)

@@ -235,7 +235,8 @@ class MqttLink:
         self._short.pop(number, None)
         if (chunk := self._chunks.pop(number, None)) is not None:
             self._uploads.on_acked(chunk)
-        self._send_chunks()
+        if self._uploads:
+            self._send_chunks()
 
     def subscribe(self, *topic_filters: str, qos: int = 1) -> None:
         """Subscribe to these filters, on this connection and on every later one."""

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
+from flchain_edge.mqtt.paho_client import BufferedClient
 from flchain_edge.mqtt.settings import Endpoint, MqttSettings, Will, build_tls_context
 from flchain_edge.mqtt.tls_errors import describe_alert
 
@@ -31,7 +32,7 @@ CONNECT_TIMEOUT_S = 5.0
 CONNACK_TIMEOUT_S = 10.0
 TICK_S_MAX = 5.0
 READS_MAX = 64
-"""Packets taken from a TLS buffer before other tasks get their turn."""
+"""Packets taken, of those that have arrived, before other tasks get their turn."""
 SUBACK_FAILURE = 0x80
 HUNG_UP = "the broker hung up: our certificate may be expired, revoked or unknown there; the broker's log says which"
 
@@ -61,8 +62,8 @@ class _FaultLog(logging.Logger):
         self.newest = record.getMessage()
 
 
-def _build_client(settings: MqttSettings, will: Will | None) -> paho.Client:
-    client = paho.Client(
+def _build_client(settings: MqttSettings, will: Will | None) -> BufferedClient:
+    client = BufferedClient(
         CallbackAPIVersion.VERSION2,
         client_id=settings.client_id,
         clean_session=True,
@@ -233,8 +234,9 @@ class Session:
         for _ in range(READS_MAX):
             self._guard(self._client.loop_read)
             sock = self._client.socket()
-            # The socket does not become readable again for what TLS has already decrypted: take it now.
-            if self.closed.done() or not isinstance(sock, ssl.SSLSocket) or not sock.pending():
+            # The socket does not become readable again for what was read or decrypted with this packet: take it now.
+            is_decrypted = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+            if self.closed.done() or not (self._client.has_unread or is_decrypted):
                 return
         self._loop.call_soon(self._on_readable)
 

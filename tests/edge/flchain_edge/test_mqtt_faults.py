@@ -118,6 +118,41 @@ def test_broker_that_talks_nonsense_cannot_stop_the_link(
     thread.join(DEADLINE_S)
 
 
+def test_packets_that_arrive_together_or_in_parts_are_all_taken() -> None:
+    """Of a hundred packets in one segment, the last cut in its head, every one is delivered once and in order, without
+    waiting for more to come."""
+    topic = b"flchain/v1/x"
+    packets = [b"\x30" + bytes((len(topic) + 3, 0, len(topic))) + topic + bytes((number,)) for number in range(100)]
+    last = b"\x30\x8f\x02\x00\x0c" + topic + bytes(257)
+    have_come = threading.Event()
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        peer, _ = server.accept()
+        with peer:
+            peer.recv(1024)
+            peer.sendall(b"\x20\x02\x00\x00" + b"".join(packets) + last[:2])
+            assert have_come.wait(DEADLINE_S)
+            peer.sendall(last[2:])
+            peer.recv(1024)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+
+    async def scenario() -> None:
+        link = InboxLink(MqttSettings(port=server.getsockname()[1]))
+        await link.start()
+        payloads = [(await wait_for(link, Received)).payload for _ in packets]
+        assert payloads == [bytes((number,)) for number in range(100)]
+        have_come.set()
+        assert (await wait_for(link, Received)).payload == bytes(257)
+        await link.stop()
+
+    asyncio.run(scenario())
+    server.close()
+    thread.join(DEADLINE_S)
+
+
 def test_failure_inside_paho_costs_one_connection(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the MQTT library itself raises, that connection ends and the next one works."""
 
