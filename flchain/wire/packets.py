@@ -60,8 +60,29 @@ def encode_packet(type: PacketType, *fields: object) -> bytes:
     return encode([int(type), *fields])
 
 
+_MESSAGE_HEAD = encode([int(PacketType.MESSAGE), b""])[:-1]
+
+
+def _read_short_message(data: bytes) -> Packet | None:
+    """Return a packet with a signed message of 24 to 65,535 bytes, None for anything else. Nearly all are of this kind.
+
+    The canonical form of a value is the only one, so the bytes before the message are compared with what they must be.
+    """
+    start, size = 4, len(data) - 4
+    if size < 2**8:
+        head = bytes((0x58, size)) if size > 23 else b""
+    else:
+        start, size = 5, size - 1
+        head = b"\x59" + size.to_bytes(2, "big") if 2**8 <= size < 2**16 else b""
+    if not head or data[:start] != _MESSAGE_HEAD + head:
+        return None
+    return Packet(PacketType.MESSAGE, (data[start:],))
+
+
 def decode_packet(data: bytes) -> Packet:
     """Decode a packet. Raises InvalidMessage's subclasses for a wrong size, form, type or field."""
+    if (short := _read_short_message(data)) is not None:
+        return short
     value = decode(data, PACKET_BYTES_MAX)
     if not isinstance(value, list) or not value or type(value[0]) is not int or value[0] not in FIELD_TYPES:
         raise MalformedMessage("not a packet")
