@@ -12,6 +12,8 @@ from flchain.base.types import ModelVector
 def aggregate(updates: tuple[WeightedUpdate, ...]) -> ModelVector:
     """Return sum(w_i d_i) / sum(w_i), rounded once at the end."""
     ordered = order_updates(updates)
+    if len(ordered) == 1:
+        return ordered[0].delta.copy()  # w d / w is d: every scorer asks this of every update
     total = np.zeros(ordered[0].delta.shape, dtype=np.int64)
     weighted = np.empty_like(total)
     for update in ordered:
