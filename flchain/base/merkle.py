@@ -25,12 +25,14 @@ def compute_root(leaves: Sequence[bytes]) -> Hash:
     """Return the Merkle tree hash of the list of leaves; for no leaves, the SHA-256 of no bytes."""
     if not leaves:
         return Hash(hashlib.sha256(b"").digest())
-    level = [hash_leaf(leaf) for leaf in leaves]
+    sha256 = hashlib.sha256  # `hash_leaf` and `hash_node` without the calls: every state and body asks this
+    level = [sha256(LEAF_PREFIX + leaf).digest() for leaf in leaves]
     # Pairing neighbours and carrying an odd last node up gives RFC 6962's largest-power-of-two split.
     while len(level) > 1:
-        paired = [hash_node(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
+        nodes = iter(level)
+        paired = [sha256(NODE_PREFIX + left + right).digest() for left, right in zip(nodes, nodes, strict=False)]
         level = paired + level[len(level) - len(level) % 2 :]
-    return level[0]
+    return Hash(level[0])
 
 
 def build_proof(leaves: Sequence[bytes], index: int) -> tuple[Hash, ...]:
