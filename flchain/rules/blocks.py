@@ -146,7 +146,7 @@ def _process_orders(state: ChainState, orders: Iterable[Letter]) -> _Processed:
     said = []
     for letter in letters:
         said.append(verify_order(state, letter))
-        state = process_order(state, said[-1].message, letter.sender)
+        state = process_order(state, said[-1].message, letter.sender, said[-1].words)
     return state, tuple(said)
 
 
@@ -247,7 +247,7 @@ def select_orders(state: ChainState, waiting: Iterable[Letter]) -> tuple[Verifie
             break
         try:
             said = verify_order(state, letter)
-            state = process_order(state, said.message, said.sender)
+            state = process_order(state, said.message, said.sender, said.words)
         except InvalidMessage:
             continue
         chosen.append(said)

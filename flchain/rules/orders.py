@@ -7,6 +7,9 @@ none: an offence is punished once.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
+
+import msgspec
 
 from flchain.base.crypto import compute_address, is_public_key
 from flchain.base.errors import (
@@ -33,7 +36,7 @@ from flchain.ledger.state import (
     find_candidate,
     get_delegation,
 )
-from flchain.wire.envelope import Letter, Verified, open_envelope, verify_envelope, verify_letter
+from flchain.wire.envelope import Known, Letter, Verified, know_nothing, open_known, verify_letter
 from flchain.wire.messages import (
     AnyMessage,
     Delegate,
@@ -56,6 +59,8 @@ UNBONDINGS_PER_ACCOUNT_MAX = 8
 bonded."""
 NO_POWER = Power(0)
 
+Words: TypeAlias = tuple[Verified, Verified]
+"""What an accused candidate has signed."""
 OrderKey = tuple[Address, int, Kind, bytes]
 
 
@@ -64,18 +69,29 @@ def get_order_key(letter: Letter) -> OrderKey:
     return letter.sender, letter.number, letter.kind, letter.digest()
 
 
-def verify_order(state: ChainState, letter: Letter) -> Verified:
-    """Return the order of a known account; its rule is applied later. Raises InvalidMessage's subclasses."""
+def verify_order(state: ChainState, letter: Letter, known: Known = know_nothing) -> Verified:
+    """Return the order of a known account, evidence with the words of the accused; its rule is applied later.
+
+    `known` finds messages that this node has verified before. Raises InvalidMessage's subclasses.
+    """
     if letter.kind not in ORDER_RULES:
         raise MalformedMessage(f"a {letter.kind.name} is not an order")
     account = find_account(state, letter.sender)
     if account is None:
         raise UnknownSender(f"{letter.sender.hex()} has no account")
-    return verify_letter(letter, state.chain, account.public_key)
+    said = verify_letter(letter, state.chain, account.public_key)
+    if isinstance(said.message, Evidence) and said.words is None:
+        return msgspec.structs.replace(said, words=_verify_words(state, said.message, known))
+    return said
 
 
-def process_order(state: ChainState, message: AnyMessage, sender: Address) -> ChainState:
-    """Return the state after one verified order. Raises InvalidMessage's subclasses; then nothing has changed."""
+def process_order(state: ChainState, message: AnyMessage, sender: Address, words: Words | None = None) -> ChainState:
+    """Return the state after one verified order. Raises InvalidMessage's subclasses; then nothing has changed.
+
+    `words` are those of evidence, if they were verified before.
+    """
+    if isinstance(message, Evidence) and words is not None:
+        return _punish(state, _judge(state, message, words))
     if isinstance(message, Transfer | Register | Delegate | Undelegate | Unjail):
         state = _take_turn(state, sender, message.sequence)
     return ORDER_RULES[message.kind](state, message, sender)
@@ -185,9 +201,12 @@ def process_election(state: ChainState) -> ChainState:
 
 
 def _process_evidence(state: ChainState, message: AnyMessage, sender: Address) -> ChainState:
-    """Slash all stake behind the guilty validator, take its seat if others are left, and put it in jail."""
     assert isinstance(message, Evidence)
-    guilty = verify_evidence(state, message)
+    return _punish(state, verify_evidence(state, message))
+
+
+def _punish(state: ChainState, guilty: Candidate) -> ChainState:
+    """Slash all stake behind the guilty validator, take its seat if others are left, and put it in jail."""
     judged = Height(state.height + 1)
     until = Round(state.round.number + state.params.jail_rounds)
     has_others = any(validator.address != guilty.address for validator in state.validators)
@@ -204,22 +223,36 @@ def _cap_again(state: ChainState) -> ChainState:
     return replace(state, candidates=candidates)
 
 
-def verify_evidence(state: ChainState, message: Evidence) -> Candidate:
-    """Return the candidate that signed two things that exclude each other.
-
-    Raises BadEvidence, or WrongHeight if the offence is too old or has been judged.
-    """
+def _verify_words(state: ChainState, message: Evidence, known: Known = know_nothing) -> Words:
+    """Return the two messages of one candidate that evidence is made of. Raises BadEvidence."""
     try:
-        first, second = open_envelope(message.first, state.chain), open_envelope(message.second, state.chain)
+        first, second = (open_known(raw, state.chain, known) for raw in (message.first, message.second))
     except InvalidMessage as error:
         raise BadEvidence(f"not two signed messages: {error}") from error
     guilty = find_candidate(state, first.sender)
     if guilty is None or first.sender != second.sender:
         raise BadEvidence("not two messages of one candidate")
     try:
-        words = [verify_envelope(said, state.chain, guilty.public_key).message for said in (first, second)]
+        key = guilty.public_key
+        return verify_letter(first, state.chain, key), verify_letter(second, state.chain, key)
     except InvalidMessage as error:
         raise BadEvidence(f"not signed by the accused: {error}") from error
+
+
+def verify_evidence(state: ChainState, message: Evidence) -> Candidate:
+    """Return the candidate that signed two things that exclude each other.
+
+    Raises BadEvidence, or WrongHeight if the offence is too old or has been judged.
+    """
+    return _judge(state, message, _verify_words(state, message))
+
+
+def _judge(state: ChainState, message: Evidence, said: Words) -> Candidate:
+    """Return the candidate that these verified words convict. Raises what `verify_evidence` does."""
+    guilty = find_candidate(state, said[0].sender)
+    if guilty is None:
+        raise BadEvidence("not two messages of one candidate")
+    words = [word.message for word in said]
     if words[0] == words[1] or _get_slot(words[0]) != _get_slot(words[1]):
         raise BadEvidence("the two do not exclude each other")
     if _get_slot(words[0])[1] != message.height:

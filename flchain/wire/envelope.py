@@ -106,6 +106,8 @@ class Verified(msgspec.Struct, frozen=True):
     public_key: bytes
     opened: OpenedUpdate | None = None
     """Only for an update, once the rules of its round have checked it."""
+    words: tuple[Verified, Verified] | None = None
+    """Only for evidence: the two messages of the accused."""
 
     @property
     def kind(self) -> Kind:

@@ -187,5 +187,5 @@ def _on_order(state: MinerState, letter: Letter) -> Transition:
 def _add_order(state: MinerState, letter: Letter) -> Transition:
     if letter.raw in state.orders:
         return state, ()
-    orders = order_pool.insert(state.orders, state.chain, letter)
+    orders = order_pool.insert(state.orders, state.chain, letter, state.height_log.by_bytes.get)
     return agreement.advance_agreement(replace(state, orders=orders))

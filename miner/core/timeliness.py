@@ -64,7 +64,7 @@ def process_equivocation(
     evidence = messages.Evidence(first.height, *sorted((signed[first].raw, signed[second].raw)))
     said = seal_verified(evidence, state.chain.chain, state.config.identity)
     try:
-        orders = order_pool.insert(state.orders, state.chain, said)
+        orders = order_pool.insert(state.orders, state.chain, said, state.height_log.by_bytes.get)
     except InvalidMessage:
         return state, (note,)  # the chain has it already
     return replace(state, orders=orders), (note, state.build_gossip(said.raw))

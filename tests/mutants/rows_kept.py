@@ -52,10 +52,10 @@ ROWS = (
         "an order that was verified is good under any key",
         "Under its account's.",
         RULES,
-        "    return verify_letter(letter, state.chain, account.public_key)\n",
+        "    said = verify_letter(letter, state.chain, account.public_key)\n",
         "    if isinstance(letter, Verified):\n"
         "        return verify_letter(letter, state.chain, letter.public_key)\n"
-        "    return verify_letter(letter, state.chain, account.public_key)\n",
+        "    said = verify_letter(letter, state.chain, account.public_key)\n",
     ),
     change(
         "an update that was opened need not open its commitment",

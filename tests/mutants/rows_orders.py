@@ -234,8 +234,8 @@ ROWS = (
         "evidence pays a fee",
         "It has no number and costs nothing.",
         RULES,
-        "guilty = verify_evidence(state, message)\n",
-        "guilty = verify_evidence(state, message)\n    state = replace(state, burned=state.burned + 1)\n",
+        "judged = Height(state.height + 1)\n",
+        "judged = Height(state.height + 1)\n    state = replace(state, burned=state.burned + 1)\n",
     ),
     change(
         "two thirds of the power are enough",

@@ -6,7 +6,7 @@ from flchain.base.errors import InsufficientFunds, InvalidMessage, PoolFull, Wro
 from flchain.ledger.state import ChainState, find_account
 from flchain.rules.blocks import ORDER_KINDS
 from flchain.rules.orders import process_order, verify_order
-from flchain.wire.envelope import Letter, Verified
+from flchain.wire.envelope import Known, Letter, Verified, know_nothing
 from flchain.wire.messages import Kind
 
 WAITING_ORDERS_MAX = 1_024
@@ -16,15 +16,16 @@ OrderPool = dict[bytes, Verified]
 """Verified orders by their bytes."""
 
 
-def insert(pool: OrderPool, state: ChainState, letter: Letter) -> OrderPool:
+def insert(pool: OrderPool, state: ChainState, letter: Letter, known: Known = know_nothing) -> OrderPool:
     """Add an order that a block can carry now or perhaps later. Raises InvalidMessage's subclasses.
 
     When the pool is full, an order that the next block can carry replaces one that it cannot; if there is none, this
     raises PoolFull. Waiting is free: without this rule a few accounts could keep out everybody's orders for ever, and
-    evidence against themselves.
+    evidence against themselves. `known` finds what this node has verified before: it has heard most of what evidence
+    is made of.
     """
     assert letter.kind in ORDER_KINDS
-    said = verify_order(state, letter)
+    said = verify_order(state, letter, known)
     is_ready = _is_ready(state, said)
     own = sum(other.sender == said.sender for other in pool.values())
     if own >= ORDERS_PER_SENDER_MAX:
@@ -59,7 +60,7 @@ def _is_ready(state: ChainState, said: Verified) -> bool:
     if gap:
         return False
     try:
-        process_order(state, said.message, said.sender)
+        process_order(state, said.message, said.sender, said.words)
     except InsufficientFunds:
         return False
     return True
