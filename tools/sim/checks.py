@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from flchain.base.errors import InvalidMessage
-from flchain.base.types import SHARE_ALL, Height, View
+from flchain.base.types import SHARE_ALL, Address, Hash, Height, View
 from flchain.ledger.block import Block
 from flchain.ledger.certificate import PRECOMMIT, verify_certificate
 from flchain.ledger.state import ChainState, get_owned, hash_carried, hash_model
@@ -17,10 +17,11 @@ from flchain.wire.envelope import (
     BODY_BYTES_MAX,
     CERTIFICATE_BYTES_MAX,
     HEADER_BYTES_MAX,
+    Envelope,
     decode_struct,
     open_envelope,
 )
-from flchain.wire.messages import Body, Certificate, Header, Kind, Phase
+from flchain.wire.messages import Body, Certificate, Header, Kind, Phase, Vote
 from flchain.wire.packets import PacketType, decode_packet
 from tools.sim.world import Disk, OwnMessage
 
@@ -63,6 +64,9 @@ class Checker:
         self._proposed: dict[tuple[int, int, bytes, bytes], set[int]] = defaultdict(set)
         self._locks: dict[str, tuple[int, int, bytes]] = {}
         self._heard: set[bytes] = set()
+        self._opened: dict[bytes, Envelope] = {}
+        self._precommits: set[tuple[Height, Hash, int, Address, bytes]] = set()
+        """Height, block hash, view, sender and signature of those that were right in a certificate."""
 
     # --- blocks ------------------------------------------------------------------------------------------------------
 
@@ -82,7 +86,7 @@ class Checker:
             return  # a gap, which is reported above
         parent = self._states[height - 1]
         try:
-            verify_certificate(parent.chain, parent.validators, Height(height), block.hash, certificate)
+            self._verify_certificate(parent, block, certificate)
             if height == len(self._states):
                 state = apply_block(parent, block.header_bytes, block.body_bytes)[1]
                 self._states.append(state)
@@ -92,6 +96,18 @@ class Checker:
                 self._check_copies(block)
         except InvalidMessage as error:
             self.violations.append(f"{name} stores a bad block at height {height}: {error}")
+
+    def _verify_certificate(self, parent: ChainState, block: Block, certificate: bytes) -> None:
+        """Check each signature once, however many miners store it in certificates of their own."""
+        place = Height(block.header.height), block.hash
+        validators = parent.validators
+
+        def is_known(vote: Vote, sender: Address, signature: bytes) -> bool:
+            return (*place, vote.view, sender, signature) in self._precommits
+
+        checked = verify_certificate(parent.chain, validators, *place, certificate, known=is_known)
+        signed = ((validators[index].address, signature) for index, signature in checked.signatures)
+        self._precommits.update((*place, checked.view, *one) for one in signed)
 
     def _check_validators(self, header: Header) -> None:
         """Check that validators have power, none more than the cap, and that only the guilty are in jail."""
@@ -202,7 +218,7 @@ class Checker:
             return
 
     def _remember(self, raw: bytes) -> None:
-        envelope = open_envelope(raw, self.genesis.chain)
+        envelope = self._open(raw)
         if envelope.kind is Kind.VOTE:
             height, view, step, block_hash = envelope.fields
             self._voted[height, view, step, block_hash or b""].add(envelope.sender)
@@ -210,9 +226,16 @@ class Checker:
             height, view, valid_view, block_hash = envelope.fields
             self._proposed[height, view, block_hash, envelope.sender].add(valid_view)
 
+    def _open(self, raw: bytes) -> Envelope:
+        """Open a message, once for all the checks that it goes through. Raises InvalidMessage's subclasses."""
+        envelope = self._opened.get(raw)
+        if envelope is None:
+            envelope = self._opened[raw] = open_envelope(raw, self.genesis.chain)
+        return envelope
+
     def check_word(self, name: str, address: bytes, packet: bytes, own: list[OwnMessage]) -> None:
         """Check that a vote or proposal of this node is on its disk before it is sent."""
-        envelope = open_envelope(decode_packet(packet).fields[0], self.genesis.chain)
+        envelope = self._open(decode_packet(packet).fields[0])
         if envelope.sender != address or envelope.kind not in (Kind.VOTE, Kind.PROPOSAL):
             return
         if not any(raw == envelope.raw for _, raw, _ in own[-64:]):
@@ -220,7 +243,7 @@ class Checker:
 
     def check_own_word(self, name: str, raw: bytes) -> None:
         """Check that an honest miner signs one message per slot, and votes only as the algorithm allows."""
-        envelope = open_envelope(raw, self.genesis.chain)
+        envelope = self._open(raw)
         place = envelope.fields[:3] if envelope.kind is Kind.VOTE else envelope.fields[:2]
         self.views_max = max(self.views_max, envelope.fields[1])
         slot = (name, envelope.kind, *place)

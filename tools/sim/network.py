@@ -97,10 +97,8 @@ class Network:
 
     def run(self, until: Callable[[Network], bool] | None = None, end_ms: int = END_MS) -> Network:
         """Run until `until` (default: all nodes have all rounds), a violation, or `end_ms` of virtual time."""
-        is_over = until or Network.is_done
-        is_in_time = self.timeline.run(
-            lambda: bool(self.violations) or is_over(self), end_ms=end_ms, events_max=EVENTS_MAX
-        )
+        is_over, violations = until or Network.is_done, self.violations
+        is_in_time = self.timeline.run(lambda: bool(violations) or is_over(self), end_ms=end_ms, events_max=EVENTS_MAX)
         if not is_in_time:
             self.violations.append("stalled")
         return self
@@ -198,12 +196,16 @@ class Network:
 
     # --- events and effects ------------------------------------------------------------------------------------------
 
-    def step(self, node: Node, event: Any) -> None:
-        """Give an event to the production machine, run its effects in order, and check the outcome."""
+    def step(self, node: Node, event: Any, description: str | None = None) -> None:
+        """Give an event to the production machine, run its effects in order, and check the outcome.
+
+        `description` is that of `describe_event`, if it is at hand.
+        """
         before = node.state
-        self.record(node.name, describe_event(event))
+        self.record(node.name, description or describe_event(event))
         step: Any = miner_machine.step if node.is_miner else agent_machine.step
-        node.state, effects = step(node.state, event, node.clock.read(self.now), node.clock.read(self.now))
+        now_ms = node.clock.read(self.now)
+        node.state, effects = step(node.state, event, now_ms, now_ms)
         for effect in effects:
             if node.crash_after_effects is not None:
                 if node.crash_after_effects <= 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from functools import partial
 
 
 class Timeline:
@@ -19,7 +20,8 @@ class Timeline:
     def at(self, delay_ms: int, do: Callable[..., None], *arguments: object) -> None:
         """Plan a call; calls of the same instant are made in the order in which they were planned."""
         self._sequence += 1
-        heapq.heappush(self._planned, (self.now_ms + delay_ms, self._sequence, lambda: do(*arguments)))
+        planned = partial(do, *arguments) if arguments else do
+        heapq.heappush(self._planned, (self.now_ms + delay_ms, self._sequence, planned))
 
     def run(self, is_over: Callable[[], bool], *, end_ms: int, events_max: int) -> bool:
         """Make the planned calls until `is_over` or none is left.

@@ -25,7 +25,7 @@ class FakeReceivers:
         self.arrived: list[tuple[str, bytes]] = []
         self.recorded: list[tuple[object, ...]] = []
 
-    def step(self, node: Node, event: Heard) -> None:
+    def step(self, node: Node, event: Heard, description: str | None = None) -> None:
         self.arrived.append((node.name, event.payload))
 
     def record(self, *what: object) -> None:
