@@ -32,6 +32,8 @@ ROWS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
     ("seconds", lambda size: f"{size['seconds']:.2f}"),
     ("floor, seconds", lambda size: f"{size['floor_seconds']:.3f}"),
     ("seconds : floor", lambda size: f"{size['seconds_to_floor']:.1f}"),
+    ("CPU seconds", lambda size: f"{size['cpu_seconds']:.2f}"),
+    ("floor, CPU seconds", lambda size: f"{size['floor_cpu_seconds']:.3f}"),
     ("CPU seconds : floor", lambda size: f"{size['cpu_to_floor']:.1f}"),
     ("light client, headers/s", lambda size: f"{size['light_headers_per_s']:,.0f}"),
     ("floor, headers/s", lambda size: f"{size['light_floor_headers_per_s']:,.0f}"),

@@ -27,14 +27,19 @@ TIMES_MAX = 1_000
 
 
 def find_module(package: str, name: str) -> Any:
-    """The module of this package that defines this name."""
+    """The module of this package that defines this name, or else the one that has it in its `__all__`."""
+    shared = None
     for place in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
         if ".edge" in place.name or place.name.rpartition(".")[2] in ("cli", "runner", "__main__"):
             continue
         module = importlib.import_module(place.name)
         if getattr(getattr(module, name, None), "__module__", None) == place.name:
             return module
-    raise SystemExit(f"{package} defines no {name}")
+        if shared is None and name in getattr(module, "__all__", ()):
+            shared = module
+    if shared is None:
+        raise SystemExit(f"{package} has no {name}")
+    return shared
 
 
 class World:
