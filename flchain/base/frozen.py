@@ -9,10 +9,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, wraps
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-__all__ = ["Growing", "kept_with", "replace"]
+from flchain.base.types import Address
+
+__all__ = ["ByAddress", "Growing", "kept_with", "replace"]
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -123,3 +125,46 @@ class Growing(Mapping[K, V], Generic[K, V]):
 
     def __repr__(self) -> str:
         return f"Growing({dict(self.items())!r})"
+
+
+PARTS = 64
+"""Of a mapping by address: with a thousand devices each has sixteen entries."""
+
+
+class ByAddress(Mapping[Address, V], Generic[V]):
+    """A mapping by address that never changes; `with_item` copies one of PARTS parts of it, not all.
+
+    Addresses are hashes, so the parts are alike. Entries are in the order of the parts, which is everywhere the same.
+
+    >>> one = ByAddress({Address(bytes(20)): 1})
+    >>> list(one.with_item(Address(bytes(20)), 2).values()), list(one.values())
+    ([2], [1])
+    """
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, items: Mapping[Address, V] | None = None) -> None:
+        parts: list[dict[Address, V]] = [{} for _ in range(PARTS)]
+        for address, value in (items or {}).items():
+            parts[address[-1] % PARTS][address] = value
+        self._parts = tuple(parts)
+
+    def with_item(self, address: Address, value: V) -> ByAddress[V]:
+        """Return this with one entry more, or with another value for an address that is there."""
+        number = address[-1] % PARTS
+        changed: ByAddress[V] = ByAddress.__new__(ByAddress)
+        part = {**self._parts[number], address: value}
+        changed._parts = (*self._parts[:number], part, *self._parts[number + 1 :])
+        return changed
+
+    def __getitem__(self, address: Address) -> V:
+        return self._parts[address[-1] % PARTS][address]
+
+    def __iter__(self) -> Iterator[Address]:
+        return chain.from_iterable(self._parts)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    def __repr__(self) -> str:
+        return f"ByAddress({dict(self.items())!r})"

@@ -7,12 +7,12 @@ themselves: after a broken link, a restart of either side, or a broker that forg
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from flchain.base.errors import MalformedMessage, OversizedMessage
-from flchain.base.frozen import replace
+from flchain.base.frozen import Growing, replace
 from flchain.wire.messages import RANGES_MAX
 from flchain.wire.packets import PACKET_BYTES_MAX, Packet, PacketType, decode_packet, encode_packet
 
@@ -71,7 +71,7 @@ class Partial:
     """An unfinished packet: how many pieces it has, and those that are here, by index."""
 
     count: int
-    pieces: dict[int, bytes] = field(default_factory=dict)
+    pieces: Mapping[int, bytes] = field(default_factory=Growing)
     bytes: int = 0
     """The length of all pieces together."""
 
@@ -108,7 +108,7 @@ def process_chunk(
     gathered = known.bytes + len(piece) - len(known.pieces.get(index, b""))
     if gathered > min(packet_bytes_max, PACKET_BYTES_MAX):
         raise OversizedMessage(f"chunks of {gathered} bytes")
-    known = Partial(count, {**known.pieces, index: piece}, gathered)
+    known = Partial(count, _add_piece(known.pieces, index, piece), gathered)
     others = {key: value for key, value in assembly.partial.items() if key != digest}
     if len(known.pieces) < count:
         kept = list(others.items())[-(PARTIAL_PACKETS_MAX - 1) :]
@@ -121,6 +121,13 @@ def process_chunk(
     if inner.type is PacketType.CHUNK:
         raise MalformedMessage("a chunk inside chunks")
     return replace(assembly, done=(digest, inner if is_kept else None)), inner
+
+
+def _add_piece(pieces: Mapping[int, bytes], index: int, piece: bytes) -> Mapping[int, bytes]:
+    """The pieces with one more; without a copy, for a packet may have thousands."""
+    if pieces.get(index) == piece:
+        return pieces
+    return (pieces if isinstance(pieces, Growing) else Growing(pieces)).with_item(index, piece)
 
 
 def _check_chunk(digest: bytes, index: int, count: int, piece: bytes, bytes_max: int) -> None:

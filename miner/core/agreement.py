@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flchain.base.errors import InvalidMessage, UnknownSender
-from flchain.base.frozen import replace
+from flchain.base.frozen import ByAddress, replace
 from flchain.base.types import Address, Hash, Height, Millis, View
 from flchain.consensus import bft
 from flchain.ledger.block import Block
@@ -274,7 +274,7 @@ def enter_state(state: MinerState, after: ChainState, ledger: LedgerSummary, sav
 def _forget_whole(uploads: Uploads) -> Uploads:
     """In a new round only the packets that are not whole yet may still matter."""
     partial = {owner: Assembly(known.partial) for owner, known in uploads.assemblies.items() if known.partial}
-    return replace(uploads, assemblies=partial)
+    return replace(uploads, assemblies=ByAddress(partial))
 
 
 def on_final_block(state: MinerState, header: bytes, certificate: bytes, body: bytes) -> Transition:

@@ -32,10 +32,10 @@ def on_chunk(state: MinerState, owner: Address, packet: Packet) -> tuple[MinerSt
     uploads = state.uploads
     known, bytes_max = uploads.assemblies.get(owner, Assembly()), _get_packet_bytes_max(state.chain, owner)
     assembly, whole = process_chunk(known, packet, bytes_max, is_kept=is_device)
-    assemblies = {**uploads.assemblies, owner: assembly}
+    assemblies = uploads.assemblies.with_item(owner, assembly)
     if not is_device:
         return replace(state, uploads=replace(uploads, assemblies=assemblies)), whole, ()
-    arrived_ms = {**uploads.arrived_ms, owner: state.now_ms}
+    arrived_ms = uploads.arrived_ms.with_item(owner, state.now_ms)
     state = replace(state, uploads=Uploads(assemblies, arrived_ms, uploads.asked_ms))
     digest, index, count, _ = packet.fields
     if whole is not None or index < count - 1 or digest not in assembly.partial:
@@ -61,7 +61,7 @@ def _ask_for_missing(state: MinerState, owner: Address, digest: bytes, partial: 
     ask = messages.Resume(state.chain.height + 1, owner, digest, get_missing_ranges(partial))
     topic = state.topics.miner_to(me.address, owner)
     packet = encode_packet(PacketType.MESSAGE, seal(ask, state.chain.chain, me))
-    uploads = replace(state.uploads, asked_ms={**asked_ms, owner: state.now_ms})
+    uploads = replace(state.uploads, asked_ms=asked_ms.with_item(owner, state.now_ms))
     return replace(state, uploads=uploads), (Publish(topic, packet),)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple, TypeAlias
 
-from flchain.base.frozen import Growing
+from flchain.base.frozen import ByAddress, Growing
 from flchain.base.types import EARLIEST, Address, Hash, Height, Millis, UnixMillis, View
 from flchain.consensus.bft import BftState
 from flchain.ledger.block import Block
@@ -139,10 +139,10 @@ class RoundScores:
 class Uploads:
     """Packets of devices and peers that arrive in chunks."""
 
-    assemblies: dict[Address, Assembly] = field(default_factory=dict)
-    arrived_ms: dict[Address, Millis] = field(default_factory=dict)
+    assemblies: ByAddress[Assembly] = field(default_factory=ByAddress)
+    arrived_ms: ByAddress[Millis] = field(default_factory=ByAddress)
     """When each device's newest chunk arrived."""
-    asked_ms: dict[Address, Millis] = field(default_factory=dict)
+    asked_ms: ByAddress[Millis] = field(default_factory=ByAddress)
     """When a device was last asked for missing chunks."""
 
 

@@ -14,6 +14,7 @@ from agent.core.machine import build_agent_state
 from agent.core.machine import step as agent_step
 from agent.core.state import AgentState
 from flchain.base.fixedpoint import encode_vector
+from flchain.base.frozen import ByAddress
 from flchain.base.types import Millis
 from flchain.light.follow import build_light_state
 from flchain.wire import chunks
@@ -328,7 +329,7 @@ def test_a_miner_keeps_no_update_of_a_round_that_is_over() -> None:
 def test_a_miner_does_not_wait_for_what_came_in_a_round_that_is_over() -> None:
     """Blocks may bring it from the last piece of one round into the next within a moment: what is forgotten, or whole,
     is not coming in, however lately it came."""
-    uploads = Uploads(arrived_ms={ME.address: Millis(0)})
+    uploads = Uploads(arrived_ms=ByAddress({ME.address: Millis(0)}))
     miner = replace(build_miner(in_reveal()), now_ms=Millis(0), uploads=uploads)
     assert not missing_chunks.is_update_arriving(miner)
     for payload in split_packet(seal_update(), PIECE):

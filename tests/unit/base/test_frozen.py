@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flchain.base import frozen
-from flchain.base.frozen import Growing, kept_with, replace
+from flchain.base.frozen import ByAddress, Growing, kept_with, replace
+from flchain.base.types import Address
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,29 @@ def test_a_growing_mapping_is_not_copied() -> None:
     for number in range(1_000):
         grown = grown.with_item(number, number)
     assert grown._shared is shared and len(grown) == 1_000
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 130), st.integers(0, 9)), max_size=40))
+def test_mappings_by_address_never_change(steps: list[tuple[int, int, int]]) -> None:
+    """Whichever of the earlier mappings one is made from, each still holds exactly its own entries, whatever parts they
+    are in; and one made from all entries at once is the same."""
+    made: list[ByAddress[int]] = [ByAddress()]
+    wanted: list[dict[Address, int]] = [{}]
+    for place, number, value in steps:
+        place, address = place % len(made), Address(bytes((number, number)))
+        made.append(made[place].with_item(address, value))
+        wanted.append({**wanted[place], address: value})
+    for mapping, model in zip(made, wanted, strict=True):
+        assert dict(mapping) == model and len(mapping) == len(model)
+        assert mapping == model and list(mapping) == list(ByAddress(model))
+
+
+def test_one_device_more_costs_a_part_of_the_mapping() -> None:
+    """Of a thousand entries only those of one part are copied for one that changes."""
+    whole = ByAddress({Address(number.to_bytes(2, "big")): number for number in range(1_000)})
+    changed = whole.with_item(Address(bytes(2)), 7)
+    shared = [mine is its for mine, its in zip(whole._parts, changed._parts, strict=True)]
+    assert shared.count(False) == 1 and len(changed) == 1_000
 
 
 def test_the_examples_are_true() -> None:
