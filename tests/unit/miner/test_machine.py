@@ -247,6 +247,23 @@ def test_early_proposal_in_chunks_is_taken_whole(monkeypatch: pytest.MonkeyPatch
     assert len(votes) == 1 and votes[0].block is not None and votes[0].block.hash == second.hash
 
 
+def test_only_a_proposal_brings_a_block_along() -> None:
+    """A candidate cannot hang bodies on votes of the next height, each of which would be kept until then.
+
+    Eight votes of each candidate are kept early: with a body each they would be gigabytes, and a proposal has one.
+    """
+    state = go_to(Phase.COMMIT)
+    peer, me = CHAIN.miners[1], build_miner(state)
+    topic = TOPICS.miner_bft(peer.address)
+    for height in (state.height + 1, state.height + 2):
+        for view in range(3):
+            vote = seal(Vote(height, view, 1, None), CHAIN.id, peer)
+            packet = encode_packet(PacketType.PROPOSAL, vote, b"header", bytes(10_000))
+            after, effects = play(me, PacketReceived(topic, packet))
+            assert [type(effect) for effect in effects] == [Refuse]
+            assert after.early == () and after.height_log == me.height_log
+
+
 def test_question_is_answered_by_the_one_who_is_asked() -> None:
     """An Ask names its miner: it alone sends blocks, to that peer's own topic."""
     ask = seal(Ask(1, CHAIN.miners[2].address, Want.BLOCKS, 0), CHAIN.id, CHAIN.miners[1])
