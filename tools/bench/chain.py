@@ -57,21 +57,22 @@ def measure(plan: Plan, folder: Path, span_s: float) -> dict[str, Any]:
     before = _measure_rates(_build_checks(), span_s)
     measured = asyncio.run(run_network(plan, folder))
     between = _measure_rates(_build_checks(), span_s)
-    headers_per_s = measure_headers(measured, span_s)
-    light_checks_per_s = (between.per_s + measure_checks(span_s)) / 2
-    checks_per_s, checks_per_cpu_s = (before.per_s + between.per_s) / 2, (before.per_cpu_s + between.per_cpu_s) / 2
-    signed = [_count_signatures(block) for block in measured.blocks]
-    transactions = sum(of_transactions for of_transactions, _ in signed)
-    in_certificates = sum(of_certificate for _, of_certificate in signed)
-    checks = plan.validators * (transactions + in_certificates)
-    floor_s, floor_cpu_s = checks / checks_per_s, checks / checks_per_cpu_s
-    per_certificate = float(np.mean([_count_signatures(block)[1] for block in measured.history]))
-    latencies_ms = tuple(get_latencies_ms(measured.clock, (block.height for block in measured.blocks)))
-    header_bytes = float(np.mean([len(block.header) for block in measured.blocks]))
-    certificate_bytes = float(np.mean([len(block.certificate) for block in measured.blocks]))
+    checks = Rates((before.per_s + between.per_s) / 2, (before.per_cpu_s + between.per_cpu_s) / 2)
     return {
         "validators": plan.validators,
         "devices": plan.devices,
+        **_describe_agreement(plan.validators, measured, checks),
+        **_describe_light_client(measured, between.per_s, span_s),
+    }
+
+
+def _describe_agreement(validators: int, measured: Measured, checks: Rates) -> dict[str, Any]:
+    signed = [_count_signatures(block) for block in measured.blocks]
+    transactions = sum(of_transactions for of_transactions, _ in signed)
+    needed = validators * (transactions + sum(of_certificate for _, of_certificate in signed))
+    floor_s, floor_cpu_s = needed / checks.per_s, needed / checks.per_cpu_s
+    latencies_ms = tuple(get_latencies_ms(measured.clock, (block.height for block in measured.blocks)))
+    return {
         "blocks": len(measured.blocks),
         "transactions": transactions,
         "seconds": measured.seconds,
@@ -83,16 +84,26 @@ def measure(plan: Plan, folder: Path, span_s: float) -> dict[str, Any]:
             "p99": float(np.percentile(latencies_ms, 99)),
             "samples": len(latencies_ms),
         },
-        "messages_heard_per_block": measured.messages_heard / plan.validators / len(measured.history),
-        "signature_checks_per_s": checks_per_s,
-        "signature_checks_per_cpu_s": checks_per_cpu_s,
+        "messages_heard_per_block": measured.messages_heard / validators / len(measured.history),
+        "signature_checks_per_s": checks.per_s,
+        "signature_checks_per_cpu_s": checks.per_cpu_s,
         "floor_seconds": floor_s,
         "floor_cpu_seconds": floor_cpu_s,
         "seconds_to_floor": measured.seconds / floor_s,
         "cpu_to_floor": measured.cpu_seconds / floor_cpu_s,
+    }
+
+
+def _describe_light_client(measured: Measured, checks_before_per_s: float, span_s: float) -> dict[str, Any]:
+    headers_per_s = measure_headers(measured, span_s)
+    checks_per_s = (checks_before_per_s + _measure_rates(_build_checks(), span_s).per_s) / 2
+    per_certificate = float(np.mean([_count_signatures(block)[1] for block in measured.history]))
+    header_bytes = float(np.mean([len(block.header) for block in measured.blocks]))
+    certificate_bytes = float(np.mean([len(block.certificate) for block in measured.blocks]))
+    return {
         "light_headers_per_s": headers_per_s,
-        "light_floor_headers_per_s": light_checks_per_s / per_certificate,
-        "light_to_floor": light_checks_per_s / per_certificate / headers_per_s,
+        "light_floor_headers_per_s": checks_per_s / per_certificate,
+        "light_to_floor": checks_per_s / per_certificate / headers_per_s,
         "header_bytes": header_bytes,
         "certificate_bytes": certificate_bytes,
         "header_and_certificate_bytes": header_bytes + certificate_bytes,
@@ -120,12 +131,8 @@ class Rates(NamedTuple):
     per_cpu_s: float
 
 
-def measure_checks(span_s: float) -> float:
-    """Signature checks a second, nothing else, for `span_s` seconds: 21 keys in turn, as validators are."""
-    return _measure_rates(_build_checks(), span_s).per_s
-
-
 def _build_checks() -> Callable[[], int]:
+    """Signature checks and nothing else: 21 keys in turn, as validators are."""
     keys = [Identity.from_seed(bytes((number,)) * 32) for number in range(21)]
     message = bytes(SIGNED_BYTES)
     signed = [(key.public_key, message, key.sign(message)) for key in keys]
