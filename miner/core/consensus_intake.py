@@ -26,9 +26,6 @@ further ones are dropped, since gossip repeats them."""
 
 def on_consensus(state: MinerState, letter: Letter, packet: Packet) -> Transition:
     """Take a vote or proposal of any height. Raises InvalidMessage's subclasses."""
-    # Otherwise a vote that is kept until its height begins could bring megabytes along.
-    if (letter.kind is Kind.PROPOSAL) != (packet.type is PacketType.PROPOSAL):
-        raise MalformedMessage("a block goes with a proposal, and only with that")
     if letter.number != state.chain.height + 1:
         return _on_other_height(state, letter, packet)
     if packet.type is PacketType.PROPOSAL:
@@ -128,7 +125,12 @@ def _keep_early(state: MinerState, letter: Letter, packet: Packet) -> Transition
     if letter.kind is Kind.PROPOSAL and not candidate.power:
         return state, ()  # candidates are many and blocks are long; if it wins a seat now, it will repeat this
     verified = verify_letter(letter, state.chain.chain, candidate.public_key)
+    if letter.kind is not Kind.PROPOSAL and packet.type is PacketType.PROPOSAL:
+        # Otherwise a vote, of which several are kept, could bring megabytes along.
+        raise MalformedMessage("a block without its proposal")
     if isinstance(verified.message, messages.Proposal):
+        if packet.type is not PacketType.PROPOSAL:
+            raise MalformedMessage("a proposal without its block")
         # Otherwise any body could take the right one's place.
         decode_proposed(verified.message, *packet.fields[1:])
     return replace(state, early=(*state.early, Early(verified, packet))), ()
