@@ -110,9 +110,9 @@ class MinerRunner:
             await self._catch_up(event)
             return
         self._state, effects = step(self._state, event, *read_clocks())
-        await self._carry_out_all(effects)
+        await self._run_effects(effects)
 
-    async def _carry_out_all(self, effects: Sequence[Effect]) -> None:
+    async def _run_effects(self, effects: Sequence[Effect]) -> None:
         """All that one event changes is durable, in one write, before anything of it is sent."""
         await self._ledger.save(*(effect for effect in effects if isinstance(effect, SaveVote | SaveBlock | SaveState)))
         for effect in effects:
@@ -123,7 +123,7 @@ class MinerRunner:
         if not catch_up.is_heard(event):
             return
         self._state, effects = step(self._state, event, *read_clocks())
-        await self._carry_out_all(catch_up.select_effects(effects, self._state.chain.chain))
+        await self._run_effects(catch_up.select_effects(effects, self._state.chain.chain))
         chain = self._state.chain
         if chain.height >= self._silent_until:
             own = await self._ledger.get_own(Height(chain.height + 1))
