@@ -49,6 +49,10 @@ PAYLOADS_MAX = 1_024
 """Most settled rounds whose payloads are kept and sent instead of a model."""
 STATE_TABLES_BYTES_MAX = 4_000_000
 """Full tables of accounts, devices, candidates, delegations and unbondings (see `orders`)."""
+STATE_ROWS_MAX = 65_536
+"""The rows of these tables, and the updates of the open round: the items of a snapshot."""
+ROUND_ITEMS_MAX = SCORERS_MAX * (SCORES_MAX + 8) + 8 * DEVICES_MAX + SMALL_BYTES_MAX
+"""The items of the open round's leaf: everybody's commitments, updates, pledges, and scores of everything."""
 
 # How these depend on each other. A round with DEVICES_MAX updates must be able to end: where one message of it cannot
 # be as long as it has to be, all miners wait for that message for ever.

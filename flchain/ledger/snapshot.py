@@ -14,7 +14,7 @@ from flchain.base.fixedpoint import decode_vector, encode_vector
 from flchain.base.types import Hash, Height, UnixMillis
 from flchain.codecs import Carried, decode_carried, encode_carried
 from flchain.ledger.block import hash_header
-from flchain.ledger.limits import compute_carried_bytes
+from flchain.ledger.limits import STATE_ROWS_MAX, compute_carried_bytes
 from flchain.ledger.params import ChainParams
 from flchain.ledger.state import ChainState, hash_carried, hash_model, start_carried
 from flchain.ledger.state_tree import get_leaves, get_totals_hashes, read_leaves
@@ -51,7 +51,7 @@ def decode_state(data: bytes, header_bytes: bytes, params: ChainParams, bytes_ma
     Nothing in `data` is trusted: its leaves must have the header's state root. Raises InvalidMessage's subclasses.
     """
     header = decode_struct(header_bytes, Header, HEADER_BYTES_MAX)
-    parts = decode_struct(data, _Parts, bytes_max)
+    parts = decode_struct(data, _Parts, bytes_max, STATE_ROWS_MAX)
     if merkle.compute_root(parts.leaves) != header.state_root:
         raise MalformedMessage("not the state that the header names")
     tables = read_leaves(parts.leaves, parts.updates)

@@ -16,6 +16,7 @@ from flchain.base import merkle
 from flchain.base.crypto import hash_tagged
 from flchain.base.errors import MalformedMessage
 from flchain.base.types import Hash, Round
+from flchain.ledger.limits import ROUND_ITEMS_MAX
 from flchain.ledger.state import (
     Account,
     Candidate,
@@ -91,7 +92,7 @@ def get_totals_hashes(leaf: bytes) -> tuple[Hash, Hash]:
 
 
 def _read_leaf(leaf: bytes) -> tuple[str, tuple[Any, ...]]:
-    value = decode(leaf, len(leaf))
+    value = decode(leaf, len(leaf), ROUND_ITEMS_MAX)
     if not isinstance(value, list) or not value or not isinstance(value[0], str) or value[0] not in _LEAF_TYPES:
         raise MalformedMessage("a leaf of no table")
     return value[0], convert(value[1:], _LEAF_TYPES[value[0]])

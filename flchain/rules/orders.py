@@ -25,6 +25,8 @@ from flchain.base.errors import (
 from flchain.base.frozen import replace
 from flchain.base.types import MS_PER_S, Address, BasisPoints, Height, Power, Round, Stake, UnixMillis
 from flchain.consensus.dpos import cap_powers, compute_slashed
+from flchain.ledger.limits import STATE_ROWS_MAX
+from flchain.ledger.params import DEVICES_MAX
 from flchain.ledger.state import (
     Account,
     Candidate,
@@ -38,6 +40,7 @@ from flchain.ledger.state import (
 )
 from flchain.wire.envelope import Known, Letter, Verified, know_nothing, open_known, verify_letter
 from flchain.wire.messages import (
+    SMALL_BYTES_MAX,
     AnyMessage,
     Delegate,
     Evidence,
@@ -58,6 +61,13 @@ UNBONDINGS_PER_ACCOUNT_MAX = 8
 """A limit per account, not in total: otherwise one account could fill the table with dust and keep everybody's stake
 bonded."""
 NO_POWER = Power(0)
+assert STATE_ROWS_MAX >= (
+    ACCOUNTS_MAX * (1 + UNBONDINGS_PER_ACCOUNT_MAX)
+    + CANDIDATES_MAX
+    + DELEGATIONS_MAX
+    + 2 * DEVICES_MAX
+    + SMALL_BYTES_MAX
+), "a state whose tables are full can be read"
 
 Words: TypeAlias = tuple[Verified, Verified]
 """What an accused candidate has signed."""

@@ -14,7 +14,8 @@ import cbor2
 from flchain.base.errors import MalformedMessage, NotCanonical, TruncatedMessage
 
 ITEMS_MAX = 16_384
-"""Most items in one encoding; the largest message, the scores of 1024 updates, has about 3,300 (see `limits`)."""
+"""Most items in one encoding but a state's; the largest message, the scores of 1024 updates, has about 3,300 (see
+`limits`)."""
 DEPTH_MAX = 8
 COSE_SIGN1_TAG = 18
 """The one tag, and only around everything else."""
@@ -28,14 +29,14 @@ _NUMBER_MAX = 23
 _BYTES_HEAD = 0x40
 
 
-def decode_item(data: bytes) -> Any:
+def decode_item(data: bytes, items_max: int = ITEMS_MAX) -> Any:
     """Decode `data`, one whole item in its canonical form; maps become dicts, the tag a `cbor2.CBORTag`.
 
     Raises TruncatedMessage, NotCanonical (a second encoding of the same value, trailing bytes included) or
     MalformedMessage (everything that no message holds). Containers are built only once it is known that all of their
-    items fit ITEMS_MAX, so that the memory taken is in proportion to the bytes.
+    items fit `items_max`, so that the memory taken is in proportion to the bytes.
     """
-    reader = _Reader(data)
+    reader = _Reader(data, items_max)
     value = reader.read(depth=1)
     if reader.offset != len(data):
         raise NotCanonical("bytes after the end")
@@ -45,10 +46,10 @@ def decode_item(data: bytes) -> Any:
 class _Reader:
     """The position of the pass: the next byte, and how many items the heads so far have promised."""
 
-    __slots__ = ("data", "offset", "promised")
+    __slots__ = ("data", "items_max", "offset", "promised")
 
-    def __init__(self, data: bytes) -> None:
-        self.data, self.offset, self.promised = data, 0, 1
+    def __init__(self, data: bytes, items_max: int) -> None:
+        self.data, self.items_max, self.offset, self.promised = data, items_max, 0, 1
 
     def read(self, depth: int) -> Any:
         """Return the item at `offset`, which is inside `depth` - 1 others."""
@@ -124,7 +125,7 @@ class _Reader:
         if self.offset + count > len(self.data):  # each item that is still to come takes a byte at least
             _raise_truncated()
         self.promised += count
-        if self.promised > ITEMS_MAX or (count and depth >= DEPTH_MAX):
+        if self.promised > self.items_max or (count and depth >= DEPTH_MAX):
             raise MalformedMessage("more items, or deeper, than any message")
 
     def _take(self, size: int) -> bytes:

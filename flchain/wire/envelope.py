@@ -18,7 +18,7 @@ from flchain.base.crypto import SIGNATURE_BYTES, Identity, hash_tagged, verify
 from flchain.base.errors import BadSignature, MalformedMessage, OversizedMessage, WrongChain
 from flchain.base.types import Address, Hash
 from flchain.codecs.decoded import DecodedUpdate
-from flchain.wire.cbor_form import decode_item
+from flchain.wire.cbor_form import ITEMS_MAX, decode_item
 from flchain.wire.cose import build_sign1, build_signed_bytes, encode_protected, split_sign1
 from flchain.wire.messages import COUNTER_MAX, MESSAGE_BYTES_MAX, MESSAGE_TYPES, AnyMessage, Kind
 
@@ -42,15 +42,15 @@ def encode(value: object) -> bytes:
     return cbor2.dumps(value, canonical=True)
 
 
-def decode(data: bytes, bytes_max: int) -> Any:
-    """Decode canonical CBOR of at most `bytes_max` bytes.
+def decode(data: bytes, bytes_max: int, items_max: int = ITEMS_MAX) -> Any:
+    """Decode canonical CBOR of at most `bytes_max` bytes and `items_max` items.
 
     Raises OversizedMessage, TruncatedMessage, MalformedMessage or NotCanonical (a second encoding of the same value,
     trailing bytes included).
     """
     if len(data) > bytes_max:
         raise OversizedMessage(f"{len(data)} bytes, at most {bytes_max} are allowed")
-    return decode_item(data)
+    return decode_item(data, items_max)
 
 
 def encode_struct(value: msgspec.Struct) -> bytes:
@@ -58,9 +58,9 @@ def encode_struct(value: msgspec.Struct) -> bytes:
     return encode(msgspec.to_builtins(value, builtin_types=(bytes,)))
 
 
-def decode_struct(data: bytes, kind: type[T], bytes_max: int) -> T:
+def decode_struct(data: bytes, kind: type[T], bytes_max: int, items_max: int = ITEMS_MAX) -> T:
     """Decode and type-check a struct. Raises InvalidMessage's subclasses as `decode` does."""
-    return convert(decode(data, bytes_max), kind)
+    return convert(decode(data, bytes_max, items_max), kind)
 
 
 def convert(value: Any, kind: type[T]) -> T:

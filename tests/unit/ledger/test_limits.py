@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from flchain.base.errors import MalformedUpdate, OversizedMessage
-from flchain.base.types import Address, BasisPoints, Millis, Power, Stake, UnixMillis, View
+from flchain.base.types import Address, BasisPoints, Hash, Millis, Power, Stake, UnixMillis, View
 from flchain.codecs import CODECS, DOWNSTREAM_RULES, encode_carried
 from flchain.ledger.block import Block
 from flchain.ledger.limits import (
@@ -23,9 +23,18 @@ from flchain.ledger.limits import (
     compute_state_bytes_max,
 )
 from flchain.ledger.params import DEVICES_MAX
-from flchain.ledger.snapshot import PROOF_BYTES_MAX
-from flchain.ledger.state import Account, ChainState, Delegation, Device, Unbonding, Validator
-from flchain.ledger.state_tree import get_leaves
+from flchain.ledger.snapshot import PROOF_BYTES_MAX, decode_state, encode_state
+from flchain.ledger.state import (
+    Account,
+    ChainState,
+    Delegation,
+    Device,
+    RevealedScores,
+    RevealedUpdate,
+    Unbonding,
+    Validator,
+)
+from flchain.ledger.state_tree import compute_state_root, get_leaves
 from flchain.light.body import LightBody
 from flchain.light.follow import build_light_state, process_body
 from flchain.light.trust import CertifiedHeader, encode_sets
@@ -178,6 +187,35 @@ def test_a_full_state_fits_into_its_limit() -> None:
         * (ACCOUNTS_MAX * UNBONDINGS_PER_ACCOUNT_MAX),
     )
     assert sum(map(len, get_leaves(state))) + 8 * len(get_leaves(state)) < STATE_TABLES_BYTES_MAX
+    check_restored(state)
+
+
+def test_a_state_with_everybodys_scores_can_be_read() -> None:
+    """1,024 devices and 64 miners have scored 1,024 updates and 64 aggregates, and a late miner still takes the state.
+
+    Otherwise it would be shut out in the last phase of every long round.
+    """
+    senders = tuple(Address(number.to_bytes(20, "big")) for number in range(DEVICES_MAX + 64))
+    devices, commitment = senders[:DEVICES_MAX], Hash(bytes(32))
+    full = replace(
+        CHAIN.state.round,
+        phase=Phase.SETTLE,
+        commits=tuple((sender, commitment) for sender in devices),
+        reveals=tuple(RevealedUpdate(sender, 1, b"update") for sender in devices),
+        score_commits=tuple((sender, commitment) for sender in senders),
+        score_reveals=tuple(RevealedScores(sender, 1, (10_000,) * DEVICES_MAX, (10_000,) * 64) for sender in senders),
+        pledges=devices,
+    )
+    check_restored(replace(CHAIN.state, round=full))
+
+
+def check_restored(state: ChainState) -> None:
+    header = build_block(CHAIN.state, get_proposer(CHAIN.state, View(0)), [])[0].header
+    header = msgspec.structs.replace(header, state_root=compute_state_root(state), model_hash=state.model_hash)
+    devices_count = max(len(state.devices), len(state.round.reveals))
+    bytes_max = compute_state_bytes_max(state.params, devices_count)
+    restored = decode_state(encode_state(state), encode_struct(header), state.params, bytes_max)
+    assert get_leaves(restored) == get_leaves(state)
 
 
 def test_a_round_of_as_many_devices_as_there_may_be_fits_into_its_messages() -> None:
