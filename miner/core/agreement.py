@@ -6,7 +6,7 @@ from flchain.base.errors import InvalidMessage, UnknownSender
 from flchain.base.frozen import ByAddress, replace
 from flchain.base.types import Address, Hash, Height, Millis, View
 from flchain.consensus import bft
-from flchain.ledger.block import Block
+from flchain.ledger.block import Block, hash_header
 from flchain.ledger.certificate import build_certificate, verify_certificate
 from flchain.ledger.state import ChainState, find_account
 from flchain.rules.blocks import (
@@ -20,8 +20,17 @@ from flchain.rules.blocks import (
 from flchain.rules.phases import get_expected, get_missing, get_present
 from flchain.wire import messages
 from flchain.wire.chunks import Assembly
-from flchain.wire.envelope import Known, Letter, Verified, know_nothing, seal_verified, verify_letter
-from flchain.wire.messages import Body, Phase
+from flchain.wire.envelope import (
+    HEADER_BYTES_MAX,
+    Known,
+    Letter,
+    Verified,
+    decode_struct,
+    know_nothing,
+    seal_verified,
+    verify_letter,
+)
+from flchain.wire.messages import Body, Header, Phase
 from flchain.wire.packets import PacketType, encode_packet
 from miner.core import announce, scoring
 from miner.core.pools import mempool, order_pool
@@ -279,8 +288,10 @@ def _forget_whole(uploads: Uploads) -> Uploads:
 
 def on_final_block(state: MinerState, header: bytes, certificate: bytes, body: bytes) -> Transition:
     """Take a block that the others have made final without this node. Raises InvalidMessage's subclasses."""
+    # First, as it is cheap: a block takes long, and any peer can send one that is not final.
+    height = Height(decode_struct(header, Header, HEADER_BYTES_MAX).height)
+    verify_certificate_here(state, height, hash_header(header), certificate)
     block, after = apply_block(state.chain, header, body, state.find_known)
-    verify_certificate_here(state, after.height, block.hash, certificate)
     return append_block(state, block, after, certificate)
 
 

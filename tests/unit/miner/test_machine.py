@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from hashlib import sha256
+from typing import Any
 
 import pytest
 
 from flchain.base.types import Height, Millis, View
 from flchain.ledger.state import ChainState
-from flchain.rules.blocks import build_block, get_proposer
+from flchain.rules.blocks import apply_block, build_block, get_proposer
 from flchain.wire import chunks
-from flchain.wire.envelope import hash_message, open_envelope, seal, verify_envelope
-from flchain.wire.messages import Ask, Commit, Kind, Phase, Proposal, Receipt, Vote, Want
+from flchain.wire.envelope import encode_struct, hash_message, open_envelope, seal, verify_envelope
+from flchain.wire.messages import Ask, Certificate, Commit, Kind, Phase, Proposal, Receipt, Vote, Want
 from flchain.wire.packets import PacketType, decode_packet, encode_packet
 from flchain.wire.topics import Topics
+from miner.core import agreement
 from miner.core.machine import build_miner_state, step
 from miner.core.state import MinerState
 from miner.core.tip import Standing
@@ -262,6 +264,28 @@ def test_only_a_proposal_brings_a_block_along() -> None:
             after, effects = play(me, PacketReceived(topic, packet))
             assert [type(effect) for effect in effects] == [Refuse]
             assert after.early == () and after.height_log == me.height_log
+
+
+def test_a_block_that_is_not_final_is_not_carried_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its certificate is checked first: otherwise a peer could keep a miner busy with blocks that nobody agreed on."""
+    driver = Driver(CHAIN)
+    driver.go_to(Phase.COMMIT)
+    commits = open_all((commit_of(n) for n in range(3)), CHAIN.id)
+    block, _ = build_block(driver.state, get_proposer(driver.state, View(0)), commits)
+    carried_out = []
+
+    def watch(*given: Any) -> object:
+        carried_out.append(given)
+        return apply_block(*given)
+
+    monkeypatch.setattr(agreement, "apply_block", watch)
+    for certificate, count in ((encode_struct(Certificate(0, ())), 0), (certify(CHAIN, driver.state, block), 1)):
+        packet = encode_packet(PacketType.BLOCK, block.header_bytes, certificate, block.body_bytes)
+        topic = TOPICS.miner_to(CHAIN.miners[1].address, CHAIN.miners[0].address)
+        miner, effects = play(build_miner(driver.state), PacketReceived(topic, packet))
+        assert len(carried_out) == count
+        assert any(isinstance(effect, Refuse) for effect in effects) == (count == 0)
+        assert miner.chain.height == driver.state.height + count
 
 
 def test_question_is_answered_by_the_one_who_is_asked() -> None:
