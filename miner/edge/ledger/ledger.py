@@ -166,10 +166,6 @@ class Ledger:
                 row = await cursor.fetchone()
         return read_base(None if row is None else tuple(row))
 
-    async def save_own(self, height: Height, raw: bytes, block: Block | None) -> None:
-        """Make a vote or proposal durable, with the block it is for."""
-        await self.save(SaveVote(height, raw, block))
-
     async def save_own_rows(
         self, messages: Sequence[tuple[int, bytes]], blocks: Sequence[tuple[int, bytes, bytes]]
     ) -> None:

@@ -17,6 +17,7 @@ from flchain.ledger.state_tree import compute_state_root
 from flchain.wire.envelope import seal
 from flchain.wire.messages import Vote
 from flchain_edge.storage.sqlite import StoreFull
+from miner.core.values import SaveVote
 from miner.edge.ledger.ledger import Ledger, replay
 from tests.support.builders.chain import BuiltChain, Driver, build_chain
 from tests.support.builders.ledger import change, drive, flip, read_rows, write_ledger
@@ -126,7 +127,7 @@ def test_own_words_last_until_their_height_is_final(tmp_path: Path, driver: Driv
         ledger = await open_ledger(tmp_path / "ledger.db", chain)
         for index in (0, 1):
             for raw in (*votes[index], votes[index][0]):
-                await ledger.save_own(Height(index + 1), raw, driver.blocks[index])
+                await ledger.save(SaveVote(Height(index + 1), raw, driver.blocks[index]))
         await ledger.close()
         ledger = await open_ledger(tmp_path / "ledger.db", chain)
         for index in (0, 1):
@@ -228,7 +229,7 @@ def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path, long_driver:
             for index in range(tip.height if tip else 0, len(long_driver.blocks)):
                 block = long_driver.blocks[index]
                 vote = seal(Vote(index + 1, 0, 2, block.hash), chain.id, chain.miners[0])
-                await ledger.save_own(Height(index + 1), vote, block)
+                await ledger.save(SaveVote(Height(index + 1), vote, block))
                 await ledger.append(block, long_driver.certificates[index])
                 acknowledge(index + 1)
 

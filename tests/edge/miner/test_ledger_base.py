@@ -13,6 +13,7 @@ from flchain.base.types import Height
 from flchain.ledger.snapshot import encode_state
 from flchain_edge.storage.sqlite import StoreFull
 from miner.core.tip import Standing
+from miner.core.values import SaveVote
 from miner.edge.ledger.export import export_ledger, import_file
 from miner.edge.ledger.ledger import Ledger, replay
 from miner.edge.ledger.prune import prune_ledger
@@ -88,7 +89,7 @@ def test_pruning_keeps_the_newest_blocks_and_the_votes(path: Path, driver: Drive
 
     async def vote() -> None:
         ledger = await Ledger.open(path, driver.chain.genesis, driver.chain.model)
-        await ledger.save_own(Height(driver.state.height + 1), b"a vote", None)
+        await ledger.save(SaveVote(Height(driver.state.height + 1), b"a vote", None))
         await ledger.close()
 
     asyncio.run(vote())

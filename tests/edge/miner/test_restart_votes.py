@@ -75,7 +75,7 @@ class Miner:
         for effect in effects if effects_max is None else effects[:effects_max]:
             match effect:
                 case SaveVote(height, raw, block):
-                    await self.ledger.save_own(height, raw, block)
+                    await self.ledger.save(SaveVote(height, raw, block))
                 case SaveBlock(block, certificate):
                     await self.ledger.append(block, certificate)
                 case StartTimer(timer) if isinstance(timer, Timeout):
@@ -250,7 +250,7 @@ def test_damaged_own_votes_stop_the_miner(tmp_path: Path) -> None:
         driver = build_driver()
         miner = await start_miner(driver, tmp_path / "ledger.db")
         vote = seal(messages.Vote(driver.state.height + 1, 0, PREVOTE, None), driver.chain.id, miner.identity)
-        await miner.ledger.save_own(Height(driver.state.height + 1), vote, None)
+        await miner.ledger.save(SaveVote(Height(driver.state.height + 1), vote, None))
         await miner.ledger.close()
         change(miner.path, "UPDATE own_messages SET raw = ?", vote[:-1] + bytes((vote[-1] ^ 1,)))
         with pytest.raises(LedgerCorrupt, match="own vote") as caught:

@@ -23,7 +23,7 @@ from flchain_edge.process.event_loop import EventQueue
 from flchain_edge.storage.database_files import refuse_if_open
 from miner.core.machine import build_miner_state
 from miner.core.tip import Standing
-from miner.core.values import Connected, Event, MinerConfig, PacketReceived, Timer, TimerFired
+from miner.core.values import Connected, Event, MinerConfig, PacketReceived, SaveVote, Timer, TimerFired
 from miner.edge.ledger import resync as ledger_resync
 from miner.edge.ledger.file import LedgerFile
 from miner.edge.ledger.ledger import Ledger, StoredBlock, get_resynced_path
@@ -49,7 +49,7 @@ def path(driver: Driver, tmp_path: Path) -> Path:
     """A ledger of 13 blocks whose miner has voted at height 14."""
     path = tmp_path / "data" / "ledger.db"
     write_ledger(path, driver)
-    with_ledger(path, driver, lambda ledger: ledger.save_own(Height(14), get_vote(driver), driver.blocks[-1]))
+    with_ledger(path, driver, lambda ledger: ledger.save(SaveVote(Height(14), get_vote(driver), driver.blocks[-1])))
     return path
 
 
