@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from flchain.base.types import Height, Millis, View
+from flchain.ledger.certificate import build_certificate
 from flchain.ledger.state import ChainState
 from flchain.rules.blocks import apply_block, build_block, get_proposer
 from flchain.wire import chunks
-from flchain.wire.envelope import encode_struct, hash_message, open_envelope, seal, verify_envelope
+from flchain.wire.envelope import encode_struct, get_signature, hash_message, open_envelope, seal, verify_envelope
 from flchain.wire.messages import Ask, Certificate, Commit, Kind, Phase, Proposal, Receipt, Vote, Want
 from flchain.wire.packets import PacketType, decode_packet, encode_packet
 from flchain.wire.topics import Topics
@@ -286,6 +287,41 @@ def test_a_block_that_is_not_final_is_not_carried_out(monkeypatch: pytest.Monkey
         assert len(carried_out) == count
         assert any(isinstance(effect, Refuse) for effect in effects) == (count == 0)
         assert miner.chain.height == driver.state.height + count
+
+
+@pytest.mark.parametrize("forged", ["nothing", "a signature of zeros", "a prevote", "another view", "a peer's vote"])
+def test_a_vote_that_was_heard_stands_for_its_own_signature_only(forged: str) -> None:
+    """Such a certificate would be kept and passed on to devices, which hear no votes and refuse it."""
+    driver = Driver(CHAIN)
+    driver.go_to(Phase.COMMIT)
+    commits = open_all((commit_of(n) for n in range(3)), CHAIN.id)
+    block, _ = build_block(driver.state, get_proposer(driver.state, View(0)), commits)
+    height, signed = block.header.height, dict[tuple[int, int, int], bytes]()
+    heard = []
+    for number in (1, 2):
+        peer = CHAIN.miners[number]
+        for view, step_ in ((0, 1), (0, 2), (1, 2)):
+            raw = seal(Vote(height, view, step_, block.hash), CHAIN.id, peer)
+            signed[number, view, step_] = get_signature(raw)
+            heard.append(PacketReceived(TOPICS.miner_bft(peer.address), encode_packet(PacketType.MESSAGE, raw)))
+    miner, _ = play(build_miner(driver.state), *heard)
+    assert len(miner.height_log.by_value) >= len(heard) and miner.chain.height == driver.state.height
+    wrong = {
+        "nothing": signed[1, 0, 2],
+        "a signature of zeros": bytes(64),
+        "a prevote": signed[1, 0, 1],
+        "another view": signed[1, 1, 2],
+        "a peer's vote": signed[2, 0, 2],
+    }
+    last = get_signature(seal(Vote(height, 0, 2, block.hash), CHAIN.id, CHAIN.miners[3]))
+    votes = zip(CHAIN.miners[1:], (wrong[forged], signed[2, 0, 2], last), strict=True)
+    certificate = build_certificate(driver.state.validators, View(0), [(peer.address, raw) for peer, raw in votes])
+    packet = encode_packet(PacketType.BLOCK, block.header_bytes, certificate, block.body_bytes)
+    topic = TOPICS.miner_to(CHAIN.miners[1].address, CHAIN.miners[0].address)
+    after, effects = play(miner, PacketReceived(topic, packet))
+    codes = [effect.code for effect in effects if isinstance(effect, Refuse)]
+    assert codes == ([] if forged == "nothing" else ["bad-certificate"])
+    assert after.chain.height == (height if forged == "nothing" else height - 1)
 
 
 def test_question_is_answered_by_the_one_who_is_asked() -> None:
