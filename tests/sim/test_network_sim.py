@@ -157,7 +157,7 @@ def test_miners_that_forget_a_receipted_commitment_hear_it_again() -> None:
     """All miners restart while they wait for a second device: the first one's commitment was in memory only."""
     network = Network(1, rounds=2, devices=2, silent=frozenset({"d1"}))
     device = network.nodes["d0"]
-    network.run(lambda n: device.is_up and device.state.work is not None and not device.state.outbox)
+    network.run(lambda n: device.is_up and device.state.update.work is not None and not device.state.outbox)
     for miner in network.miners():
         network.at(5, network.crash, miner.name)
         network.at(100, network.start, miner.name)

@@ -59,7 +59,7 @@ def test_what_is_in_the_place_of_a_link_stays(tmp_path: Path, capsys: pytest.Cap
     port = tmp_path / "ttyGPS"
     port.write_text("precious")
     assert main(["emulate", "nmea", "--link", str(port), "--seconds", "0.1"]) == 78
-    assert port.read_text() == "precious" and "no link" in capsys.readouterr().err
+    assert port.read_text() == "precious" and "not a link" in capsys.readouterr().err
     port.unlink()
     port.symlink_to("/gone")
     assert main(["emulate", "nmea", "--link", str(port), "--seconds", "0.1", "--rate", "50"]) == 0

@@ -233,7 +233,7 @@ def test_a_wrong_order_is_not_sent(path: Path, tmp_path: Path, capsys: pytest.Ca
     for words, text in (
         (["transfer", "--to", OTHER.public_key.hex(), "--amount", "5000"], "insufficient-funds"),
         (["register", "--amount", "100"], "refused-order"),
-        (["delegate", "--candidate", OTHER.address.hex(), "--amount", "10"], "is no candidate"),
+        (["delegate", "--candidate", OTHER.address.hex(), "--amount", "10"], "is not a candidate"),
         (["undelegate", "--candidate", "self", "--amount", "201"], "insufficient-funds"),
         (["unjail"], "not in jail"),
     ):
