@@ -31,10 +31,10 @@ ROOMS = (
 INTRODUCTION = """\
 # What each wrong field gets
 
-Made from the table of bad input in `tests/support/bad_fields_*.py` by `python -m
+Made from the table of bad input in `tests/support/bad_fields/` by `python -m
 tests.support.bad_fields.refusals_page`: do not edit. Every line is tested (`tests/unit/test_refusals.py`): the message
 is right in everything but this field, signed anew where the fault is not the signature, and goes into the real entry
-point. But for "taken" and "voted nil" the state is the very same afterwards. The codes are those of
+point. Except for "taken" and "voted nil" the state is the very same afterwards. The codes are those of
 `flchain/base/errors.py`; metrics and logs count them.
 
 - **dropped**: counted under its code, nothing else. **A receipt** tells the sender the code.

@@ -1,4 +1,4 @@
-"""One table of bad input: what each wrong field of each message gets. Here its parts; the rows are in `bad_fields_*`.
+"""One table of bad input: what each wrong field of each message gets. Here its parts; rows are in files beside it.
 
 A `Bench` is one kind of message at one entry point of the real code, with a message that is right. A `Row` is that
 message with one field wrong: the code under which it is refused and what follows. `docs/refusals.md` is this table.
