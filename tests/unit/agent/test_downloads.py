@@ -254,7 +254,7 @@ def read_wanted(effects: list[mv.Effect]) -> Ranges:
 
 def test_a_miner_asks_for_what_is_missing_of_an_update_once_it_is_all_out() -> None:
     """Its own link was away for a while: with the last piece, or when it is back, it says what it lacks; with that the
-    update is whole, and each piece has gone over the device's link once, but for those that the miner has missed."""
+    update is whole, and each piece has gone over the device's link once, except for those that the miner has missed."""
     payloads, miner = split_packet(seal_update(), PIECE), build_miner(in_reveal())
     for payload in (*payloads[:3], *payloads[6:-1]):
         miner, effects = bring(miner, payload, 0)

@@ -34,7 +34,7 @@ def test_work_left_follows_the_trainings_own_progress() -> None:
 
 
 def test_verdicts_and_costs_move_the_habit() -> None:
-    """Each refusal lowers the chance of acceptance, and a dear training raises what the next is taken to cost."""
+    """Each refusal lowers the chance of acceptance, and an expensive training raises what the next is taken to cost."""
     once = observe_verdict(AcceptanceForecast(), False)
     assert 0.95 == AcceptanceForecast().chance > once.chance > observe_verdict(once, False).chance > 0
     assert 20.0 < observe_work(20.0, 40.0) < 40.0

@@ -141,7 +141,7 @@ def test_payloads_are_near_the_entropy_bound(level: int) -> None:
 
 
 def test_the_rice_parameter_follows_the_papers_formula() -> None:
-    """The integer rule is Sattler's formula, but for densities within 0.1% of where it steps or above a third."""
+    """The integer rule is Sattler's formula, except for densities within 0.1% of where it steps or above a third."""
     golden = (math.sqrt(5) + 1) / 2
     for size in (1000, 12_000, 101_770):
         for count in range(1, size // 3, 7):

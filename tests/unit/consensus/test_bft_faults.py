@@ -57,7 +57,7 @@ def test_conflicting_votes_are_evidence_once() -> None:
 
 
 def test_equivocator_cannot_hide_a_proof_of_lock() -> None:
-    """Its vote for the block counts though two other votes came first: else nodes could differ for ever on line 28."""
+    """Its vote for the block counts though two others came first: otherwise nodes could differ for ever on line 28."""
     state, _ = start(vote(3, PREVOTE, None), vote(3, PREVOTE, B), vote(1, PREVOTE, A), vote(2, PREVOTE, A))
     state, _ = feed(state, fire(Step.PRECOMMIT), propose(1, A, valid_view=0))
     assert state.step is Step.PROPOSE

@@ -39,7 +39,7 @@ from tests.support.builders.bft import (
 
 
 def test_start_waits_for_the_proposer() -> None:
-    """Lines 10-13 and 20-21: who does not lead view 0 only schedules timeoutPropose."""
+    """Lines 10-13 and 20-21: a validator that does not lead view 0 only schedules timeoutPropose."""
     state, effects = start()
     assert (state.view, state.step) == (0, Step.PROPOSE)
     assert effects == [ScheduleTimeout(fire(Step.PROPOSE), Millis(1000))]

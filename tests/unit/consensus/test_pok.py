@@ -228,7 +228,7 @@ def test_devices_and_less_than_a_third_of_the_power_are_never_half(silent: int) 
 
 
 def test_a_validator_that_is_a_device_too_keeps_its_weight() -> None:
-    """A device's account may win a seat: its scores then weigh its power, else a minority would outweigh it."""
+    """A device's account may win a seat: its scores then weigh its power: otherwise a minority would outweigh it."""
     chain = build_chain(mining_weight_bp=3_000)
     state = say(go_to_settle(chain), {m.address: (7_000, 7_000) for m in chain.miners})
     both = chain.miners[0]

@@ -110,7 +110,7 @@ def test_honest_packets_fit(codec: str) -> None:
 @pytest.mark.parametrize("downstream", DOWNSTREAM_RULES)
 def test_what_devices_download_fits(downstream: str) -> None:
     """The longest light body, a model with what is carried, and a state are within the chain's limits, however little
-    the codec of updates writes: else devices refuse what honest miners send."""
+    the codec of updates writes: otherwise devices refuse what honest miners send."""
     codec, level = ("count-sketch", 1) if downstream == "count-sketch" else ("sparse-ternary", 100)
     changes: dict[str, object] = {"parameters_count": 500_000, "codec": codec, "codec_level": level}
     changes |= {"downstream_codec": downstream, "downstream_level": LEVELS_DOWN[downstream]}
@@ -175,7 +175,7 @@ def build_next_proposal(chain: BuiltChain) -> tuple[bytes, Block]:
 
 
 def test_a_full_state_fits_into_its_limit() -> None:
-    """With every table full of the longest rows a state can still be sent: else dust could keep all late miners out."""
+    """A state whose tables are full of the longest rows can be sent: otherwise dust keeps out miners that come late."""
     address, key, much = Address(b"a" * 20), b"k" * 32, 2**60
     state = replace(
         CHAIN.state,
@@ -245,7 +245,7 @@ def test_a_score_takes_no_more_than_the_limits_reckon_with(count: int) -> None:
 
 
 def test_the_block_of_who_has_no_seat_is_not_kept() -> None:
-    """There may be 256 candidates, and a block is long: only who has a seat may have one kept for the next height."""
+    """There may be 256 candidates, and a block is long: only a validator may have one kept for the next height."""
     raw, block = build_next_proposal(CHAIN)
     proposer = open_envelope(raw, CHAIN.id).sender
     state = build_miner()
@@ -320,7 +320,7 @@ def test_one_node_is_not_answered_without_end() -> None:
 
 
 def test_blocks_of_who_may_not_propose_are_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Checking a block is dear: out of turn, or for a view far ahead, nobody can make others do it."""
+    """Checking a block is expensive: out of turn, or for a view far ahead, nobody can make others do it."""
     state = build_miner()
     block, _ = build_block(CHAIN.state, CHAIN.miners[1].address, [])
     monkeypatch.setattr(agreement, "check_block", lambda *_: pytest.fail("the block was checked"))

@@ -143,7 +143,7 @@ def test_who_pledges_and_never_scores_is_soon_not_waited_for(is_committing: bool
 
 
 def test_who_scores_now_and_then_is_waited_for_in_vain_no_more_often() -> None:
-    """Scores in between make up for nothing: a liar that scores every other round would else hold up half of all."""
+    """Scores in between make up for nothing: otherwise a liar that scores every other round holds up half."""
     driver, vain = build(epoch_rounds=10), []
     for round_ in range(1, 10):
         go_to_score(driver)

@@ -93,7 +93,7 @@ def test_a_transfer_moves_money_and_burns_the_fee() -> None:
 
 
 def test_a_transfer_makes_an_account() -> None:
-    """Who is paid for the first time has an account from then on, in the order of addresses, and may spend at once."""
+    """The first payment to a key makes an account, in the order of addresses, and may spend at once."""
     state = do(CHAIN.state, transfer(CHAIN.state, RICH, NEW, 100))
     assert get_balance(state, NEW.address) == 100
     assert [a.address for a in state.accounts] == sorted(a.address for a in state.accounts)
@@ -173,7 +173,7 @@ def test_several_unbondings_are_paid_each_in_its_time() -> None:
 
 
 def test_a_candidate_without_stake_is_forgotten() -> None:
-    """Who has taken all back is no candidate once it is paid, and may register anew; a device's home is kept."""
+    """One that has taken all back is no candidate once it is paid, and may register anew; a device's home is kept."""
     state = do(CHAIN.state, register(CHAIN.state, RICH, 200))
     state = process_election(do(state, undelegate(state, RICH, RICH, 200)))
     assert find_candidate(process_matured(state), RICH.address) is not None, "what unbonds can be slashed"
@@ -280,7 +280,7 @@ def test_one_account_cannot_keep_the_others_stake_bonded() -> None:
 
 
 def apply_orders(state: ChainState, listed: tuple[bytes, ...]) -> None:
-    """Apply a block with any list of orders, its header right but for what follows from them."""
+    """Apply a block with any list of orders, its header right except for what follows from them."""
     block, _ = build_block(state, state.validators[0].address, ())
     body = Body((), listed, None)
     apply_block(state, replace_header(block, body_root=compute_body_root(body)), encode_struct(body))

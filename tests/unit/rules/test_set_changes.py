@@ -40,7 +40,7 @@ def check_headers(driver: StakeDriver) -> None:
 
 
 def test_a_richer_candidate_takes_a_seat_when_the_epoch_ends_and_not_before() -> None:
-    """Registered in round 1, it sits from the block on that settles round 2; who has the least stake leaves."""
+    """Registered in round 1, it sits from the block on that settles round 2; the one with the least stake leaves."""
     driver = start()
     driver.order(NEW, Register, 0, 25)
     poorest = CHAIN.miners[0].address
@@ -75,7 +75,7 @@ def test_rounds_go_on_through_many_changes() -> None:
 
 
 def test_leaving_is_to_undelegate_and_wait() -> None:
-    """Who takes its bond back keeps seat and duty until the epoch ends, and is no candidate once it is paid."""
+    """One that takes its bond back keeps seat and duty until the epoch ends, and is no candidate once it is paid."""
     chain = build_stake_chain(epoch_rounds=EPOCH, powers=[10, 20, 30, 40], devices=2)
     driver = start(chain)
     leaver = chain.miners[3]
