@@ -175,7 +175,7 @@ def start_broker(kind: BrokerKind, data_dir: Path) -> Broker:
 
     def render(port: int) -> Path:
         build = build_nats_config if kind == "nats" else build_mosquitto_config
-        config.write_text(build(port, data_dir))
+        config.write_bytes(os.fsencode(build(port, data_dir)))
         return config
 
     return start_configured_broker(kind, data_dir, render)
@@ -225,7 +225,7 @@ def find_program(kind: str) -> str:
 
 
 def build_nats_config(port: int, data_dir: Path) -> str:
-    """Return NATS' configuration; JSON is a subset of its language."""
+    """Return NATS' configuration: JSON, which its language includes except for escapes such as \\u00f6."""
     return json.dumps(
         {
             # MQTT needs a fixed server name and JetStream; NATS' own port cannot be switched off, so any free one.
@@ -237,6 +237,7 @@ def build_nats_config(port: int, data_dir: Path) -> str:
             "mqtt": {"host": HOST, "port": port},
         },
         indent=2,
+        ensure_ascii=False,
     )
 
 

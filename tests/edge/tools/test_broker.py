@@ -149,6 +149,14 @@ def test_a_foreign_process_in_the_pid_file_is_left_alone(tmp_path: Path) -> None
         other.wait()
 
 
+def test_its_folder_may_have_a_name_that_is_not_ascii(tmp_path: Path) -> None:
+    """A broker starts in a folder with umlauts and a space in its name, and keeps its files there."""
+    folder = tmp_path / "Größe 1"
+    with start_broker("nats", folder) as running, connect(running, "reader") as reader:
+        reader.publish("flchain/v1/demo/head", b"x", retain=True)
+    assert (folder / "jetstream").is_dir()
+
+
 def test_a_broker_that_cannot_start_says_why(tmp_path: Path) -> None:
     """A refused configuration is reported at once, with the broker's own words."""
     config = tmp_path / "nats.conf"
