@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from flchain.base.errors import FlchainError
-from flchain_edge.process.command import EXIT_CONFIG, EXIT_FAULT, EXIT_IO, end_unread
+from flchain_edge.process.command import EXIT_CONFIG, EXIT_FAULT, EXIT_IO, end_unread, tolerate_terminal
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("tools.demo.cli", "run a whole network on this machine: miners, agents, broker"),
@@ -37,6 +37,7 @@ def _format_help() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `flchain`."""
+    tolerate_terminal()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_format_help())

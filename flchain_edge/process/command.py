@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import logging
 import os
 import sys
@@ -101,6 +102,7 @@ def _build_parser(command: NodeCommand) -> argparse.ArgumentParser:
 
 def run_command(command: NodeCommand, argv: Sequence[str] | None = None) -> int:
     """Parse and run a command; print each error as one line, and return the exit code."""
+    tolerate_terminal()
     arguments = _build_parser(command).parse_args(argv)
     if arguments.action == "example":
         print(render_example(command.settings_type), end="")
@@ -129,6 +131,12 @@ def run_command(command: NodeCommand, argv: Sequence[str] | None = None) -> int:
     except FlchainError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_TRY_AGAIN if isinstance(error, TryAgain) else EXIT_FAULT
+
+
+def tolerate_terminal() -> None:
+    """Let stdout print `?` for a character that the terminal's encoding lacks: a path or a bar must end no command."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")
 
 
 def end_unread() -> int:
