@@ -20,6 +20,9 @@ K = TypeVar("K")
 V = TypeVar("V")
 T = TypeVar("T")
 
+_set_attribute = object.__setattr__
+"""A frozen value's own one refuses."""
+
 if TYPE_CHECKING:
     from dataclasses import replace
 else:
@@ -32,15 +35,15 @@ else:
         """
         kind = value.__class__
         names = _get_plain_fields(kind)
-        if names is None or not changes.keys() <= names:
+        if names is None:
             return dataclasses.replace(value, **changes)
+        fields = {**value.__dict__, **changes}
+        if len(fields) != len(names):  # something is kept with the value, or a name is no field
+            if not changes.keys() <= names:
+                return dataclasses.replace(value, **changes)
+            fields = {name: fields[name] for name in names}
         changed = object.__new__(kind)
-        fields = changed.__dict__
-        fields.update(value.__dict__)
-        if len(fields) != len(names):
-            for name in fields.keys() - names:
-                del fields[name]
-        fields.update(changes)
+        _set_attribute(changed, "__dict__", fields)
         return changed
 
 

@@ -26,7 +26,7 @@ _VALUE_MIN = {24: 24, 25: 2**8, 26: 2**16, 27: 2**32}
 """The least number that is written in 1, 2, 4 or 8 bytes: a smaller one has a shorter form."""
 _NUMBER_MAX = 23
 """The largest number that the head holds by itself, in one byte."""
-_BYTES_HEAD = 0x40
+_BYTES_HEAD, _ARRAY_HEAD = 0x40, 0x80
 
 
 def decode_item(data: bytes, items_max: int = ITEMS_MAX) -> Any:
@@ -53,6 +53,9 @@ class _Reader:
 
     def read(self, depth: int) -> Any:
         """Return the item at `offset`, which is inside `depth` - 1 others."""
+        if self.offset < len(self.data) and _ARRAY_HEAD <= self.data[self.offset] <= _ARRAY_HEAD + _NUMBER_MAX:
+            self.offset += 1
+            return self._read_array(self.data[self.offset - 1] - _ARRAY_HEAD, depth)
         major, value = self._read_head()
         if major == _BYTES:
             return self._take(value)
@@ -67,11 +70,16 @@ class _Reader:
         data, size, offset = self.data, len(self.data), self.offset
         items: list[Any] = []
         for _ in range(count):
-            # Nearly all items are small numbers or byte strings of up to 255 bytes: read here, without a call.
+            # Nearly all items are small numbers, byte strings of up to 255 bytes, or short arrays: read here.
             head = data[offset] if offset < size else _raise_truncated()
             if head <= _NUMBER_MAX:
                 items.append(head)
                 offset += 1
+                continue
+            if _ARRAY_HEAD <= head <= _ARRAY_HEAD + _NUMBER_MAX:
+                self.offset = offset + 1
+                items.append(self._read_array(head - _ARRAY_HEAD, depth + 1))
+                offset = self.offset
                 continue
             if _BYTES_HEAD <= head <= _BYTES_HEAD + _NUMBER_MAX:
                 start, end = offset + 1, offset + 1 + head - _BYTES_HEAD
