@@ -209,8 +209,8 @@ ROWS = (
         "a new value keeps what was worked out of the old one",
         "It is asked anew.",
         BASE,
-        "                del fields[name]\n",
-        "                pass\n",
+        "            fields = {name: fields[name] for name in names}\n",
+        "            pass\n",
     ),
     change(
         "two questions about a value share an answer",
