@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.core import machine
+from agent.core import machine, transitions
+from agent.core import state as state_rules
 from agent.core.machine import build_agent_state
 from agent.core.state import AgentState, Scorer, Standing, UpdatePhase, find_illegal
-from agent.core.transitions import TRANSITIONS, get_kind, get_phase
+from agent.core.transitions import TRANSITIONS
 from agent.core.values import (
     AgentConfig,
     Connected,
@@ -34,6 +33,7 @@ from flchain.wire.packets import PacketType, encode_packet
 from flchain.wire.topics import Topics
 from tests.support.builders.chain import NO_CLOCK, PARAMETERS_COUNT, Driver, build_chain
 from tests.support.sim_faults import ROUGH, schedule_faults
+from tests.support.watched_machine import watch_steps
 from tools.sim.network import Network
 
 CHAIN = build_chain()
@@ -52,25 +52,10 @@ DRIVER = build_driver()
 HEIGHTS = len(DRIVER.blocks)
 
 
-def watch_steps(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[object, object]]:
-    """Check every state that a device of a simulated network is in; count by event and phase."""
-    true, seen = machine.step, Counter[tuple[object, object]]()
-
-    def step(state, event, *clocks):
-        kind = get_kind(event)
-        seen[(kind, get_phase(state, kind))] += 1
-        after, effects = true(state, event, *clocks)
-        assert find_illegal(after) == (), (event, find_illegal(after))
-        return after, effects
-
-    monkeypatch.setattr(machine, "step", step)
-    return seen
-
-
 def test_simulated_devices_are_only_in_legal_states(monkeypatch) -> None:
     """Rounds under faults, with devices that mine, restart and lose their links: each state after each event is legal,
     and the runs come through the entries that matter."""
-    seen = watch_steps(monkeypatch)
+    seen = watch_steps(monkeypatch, machine, transitions, state_rules)
     for seed in range(6):
         network = schedule_faults(Network(seed, rounds=2, links=ROUGH, mining=frozenset({"d0", "d1"}))).run()
         assert network.violations == [], network.explain()

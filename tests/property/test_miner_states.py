@@ -2,48 +2,33 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import lru_cache
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import miner.core.values as mv
 from flchain.base.types import Height, Millis, Round, View
 from flchain.consensus.bft import Step, Timeout
-from miner.core import machine
+from miner.core import machine, transitions
+from miner.core import state as state_rules
 from miner.core.machine import build_miner_state
 from miner.core.state import Agreement, CatchUpPhase, MinerState, Patience, Scorer, find_illegal
 from miner.core.tip import Standing
-from miner.core.transitions import TRANSITIONS, get_kind, get_phase
+from miner.core.transitions import TRANSITIONS
 from tests.support.builders.chain import NO_CLOCK
 from tests.support.sim_faults import ROUGH, schedule_faults
+from tests.support.watched_machine import watch_steps
 from tools.sim.network import Network
 
 ROUNDS = 2
 HEIGHTS = 12
 
 
-def watch_steps(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[object, object]]:
-    """Check every state that a miner of a simulated network is in; count by event and phase."""
-    true, seen = machine.step, Counter[tuple[object, object]]()
-
-    def step(state, event, *clocks):
-        kind = get_kind(event)
-        seen[(kind, get_phase(state, kind))] += 1
-        after, effects = true(state, event, *clocks)
-        assert find_illegal(after) == (), (event, find_illegal(after))
-        return after, effects
-
-    monkeypatch.setattr(machine, "step", step)
-    return seen
-
-
 def test_simulated_miners_are_only_in_legal_states(monkeypatch) -> None:
     """Rounds under faults, with miners that crash, restart and lose their links: each state after each event is legal,
     and the runs come through the entries that matter."""
-    seen = watch_steps(monkeypatch)
+    seen = watch_steps(monkeypatch, machine, transitions, state_rules)
     for seed in range(6):
         network = schedule_faults(Network(seed, rounds=ROUNDS, links=ROUGH, mining=frozenset({"d0"}))).run()
         assert network.violations == [], network.explain()
