@@ -53,9 +53,6 @@ class _Reader:
 
     def read(self, depth: int) -> Any:
         """Return the item at `offset`, which is inside `depth` - 1 others."""
-        if self.offset < len(self.data) and _ARRAY_HEAD <= self.data[self.offset] <= _ARRAY_HEAD + _NUMBER_MAX:
-            self.offset += 1
-            return self._read_array(self.data[self.offset - 1] - _ARRAY_HEAD, depth)
         major, value = self._read_head()
         if major == _BYTES:
             return self._take(value)
