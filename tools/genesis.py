@@ -20,7 +20,8 @@ from flchain.ledger.genesis import Genesis, decode_genesis, encode_genesis
 from flchain.ledger.params import PRESETS, ChainParams
 from flchain.ledger.state import hash_model
 from flchain.privacy import MECHANISMS
-from flchain.wire.messages import SAMPLES_CAP_MAX, VALIDATORS_MAX, DeviceEntry, HolderEntry, ValidatorEntry
+from flchain.wire.fields import SAMPLES_CAP_MAX, VALIDATORS_MAX
+from flchain.wire.messages import DeviceEntry, HolderEntry, ValidatorEntry
 from flchain_edge.model.model_files import compute_initial_model
 from flchain_edge.model.tflite import TfliteModel, probe_model
 from flchain_edge.process.chain_files import load_genesis

@@ -33,16 +33,8 @@ from flchain.codecs import CODECS, compute_codec_seed
 from flchain.codecs.adaptive import compute_bytes_wanted
 from flchain.privacy import MECHANISMS
 from flchain.wire.envelope import hash_message, seal
-from flchain.wire.messages import (
-    SALT_BYTES,
-    SAMPLES_CAP_MAX,
-    SMALL_BYTES_MAX,
-    Commit,
-    Phase,
-    Receipt,
-    Reveal,
-    compute_update_commitment,
-)
+from flchain.wire.fields import SALT_BYTES, SAMPLES_CAP_MAX, SMALL_BYTES_MAX
+from flchain.wire.messages import Commit, Phase, Receipt, Reveal, compute_update_commitment
 from flchain.wire.packets import PacketType, encode_packet
 
 

@@ -14,7 +14,8 @@ from flchain.ledger.limits import compute_reveal_bodies, compute_update_bytes_ma
 from flchain.ledger.params import DEVICES_MAX, ChainParams, check_params
 from flchain.wire.cbor_form import ITEMS_MAX
 from flchain.wire.envelope import decode_struct, encode_struct
-from flchain.wire.messages import UPDATE_BYTES_MAX, VALIDATORS_MAX, Counter, DeviceEntry, HolderEntry, ValidatorEntry
+from flchain.wire.fields import UPDATE_BYTES_MAX, VALIDATORS_MAX, Counter
+from flchain.wire.messages import DeviceEntry, HolderEntry, ValidatorEntry
 
 GENESIS_BYTES_MAX = 1_000_000
 HOLDERS_MAX = 1_024

@@ -20,7 +20,8 @@ from flchain.wire.envelope import (
     SETS_BYTES_MAX,
     SETTLEMENT_BYTES_MAX,
 )
-from flchain.wire.messages import MESSAGE_BYTES_MAX, SMALL_BYTES_MAX, UPDATE_BYTES_MAX, VALIDATORS_MAX, Kind
+from flchain.wire.fields import SMALL_BYTES_MAX, UPDATE_BYTES_MAX, VALIDATORS_MAX, Kind
+from flchain.wire.messages import MESSAGE_BYTES_MAX
 
 FRAME_BYTES = 4_096
 """A generous bound of what a packet adds to its parts."""

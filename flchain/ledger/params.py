@@ -13,7 +13,7 @@ from flchain.codecs import CODECS, DOWNSTREAM_RULES
 from flchain.consensus import CONSENSUS_RULES, PROPOSER_RULES
 from flchain.incentives import REWARD_RULES
 from flchain.privacy import MECHANISMS
-from flchain.wire.messages import SAMPLES_CAP_MAX, VALIDATORS_MAX
+from flchain.wire.fields import SAMPLES_CAP_MAX, VALIDATORS_MAX
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=32, pattern="^[a-z0-9-]+$")]
 Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]

@@ -29,7 +29,8 @@ from flchain.ledger.state import (
     Unbonding,
 )
 from flchain.wire.envelope import convert, decode, encode
-from flchain.wire.messages import Bytes20, Bytes32, CommissionShare, Phase, Score
+from flchain.wire.fields import Bytes20, Bytes32, CommissionShare, Score
+from flchain.wire.messages import Phase
 
 LEAVES_CACHED_MAX = 16_384
 """Most leaves are the same in the next block, so their bytes are cached."""

@@ -7,7 +7,8 @@ import msgspec
 from flchain.base.errors import InvalidBlock
 from flchain.ledger.block import compute_body_roots, join_body_roots
 from flchain.wire.envelope import BODY_BYTES_MAX, decode_struct, encode_struct
-from flchain.wire.messages import Body, Bytes32, Header, Settlement
+from flchain.wire.fields import Bytes32
+from flchain.wire.messages import Body, Header, Settlement
 
 
 class LightBody(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

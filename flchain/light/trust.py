@@ -25,7 +25,8 @@ from flchain.ledger.block import hash_header
 from flchain.ledger.certificate import verify_certificate
 from flchain.ledger.state import ChainState, Validator, compute_validators_hash, list_validators
 from flchain.wire.envelope import HEADER_BYTES_MAX, SETS_BYTES_MAX, decode_struct, encode
-from flchain.wire.messages import VALIDATORS_MAX, Bytes20, Bytes32, Certificate, Header, PositiveCounter
+from flchain.wire.fields import VALIDATORS_MAX, Bytes20, Bytes32, PositiveCounter
+from flchain.wire.messages import Certificate, Header
 
 Listed = tuple[tuple[Bytes20, Bytes32, PositiveCounter], ...]
 Validators = tuple[Validator, ...]

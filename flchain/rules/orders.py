@@ -39,19 +39,8 @@ from flchain.ledger.state import (
     get_delegation,
 )
 from flchain.wire.envelope import Known, Letter, Verified, know_nothing, open_known, verify_letter
-from flchain.wire.messages import (
-    SMALL_BYTES_MAX,
-    AnyMessage,
-    Delegate,
-    Evidence,
-    Kind,
-    Proposal,
-    Register,
-    Transfer,
-    Undelegate,
-    Unjail,
-    Vote,
-)
+from flchain.wire.fields import SMALL_BYTES_MAX, Kind
+from flchain.wire.messages import AnyMessage, Delegate, Evidence, Proposal, Register, Transfer, Undelegate, Unjail, Vote
 
 ACCOUNTS_MAX = 4_096
 CANDIDATES_MAX = 256

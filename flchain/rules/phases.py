@@ -8,7 +8,8 @@ from __future__ import annotations
 from flchain.base.frozen import kept_with
 from flchain.base.types import Address
 from flchain.ledger.state import ChainState, RoundState, find_device, has_two_thirds
-from flchain.wire.messages import Kind, Phase
+from flchain.wire.fields import Kind
+from flchain.wire.messages import Phase
 
 PHASE_KINDS: dict[Phase, Kind] = {
     Phase.COMMIT: Kind.COMMIT,

@@ -16,7 +16,8 @@ from flchain.ledger.params import ChainParams
 from flchain.ledger.state import RevealedUpdate
 from flchain.rules.model_step import compute_delta
 from flchain.rules.scores import group_by_home
-from flchain.wire.messages import SALT_BYTES, ScoreCommit, ScoreReveal, compute_score_commitment
+from flchain.wire.fields import SALT_BYTES
+from flchain.wire.messages import ScoreCommit, ScoreReveal, compute_score_commitment
 
 Subject: TypeAlias = Address | None
 Updates: TypeAlias = Sequence[RevealedUpdate]

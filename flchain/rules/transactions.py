@@ -20,10 +20,10 @@ from flchain.rules.model_step import decode_update
 from flchain.rules.phases import PHASE_KINDS, get_present
 from flchain.rules.scores import get_homes
 from flchain.wire.envelope import Letter, OpenedUpdate, Verified, verify_letter
+from flchain.wire.fields import Kind
 from flchain.wire.messages import (
     AnyMessage,
     Commit,
-    Kind,
     Reveal,
     ScoreCommit,
     ScoreReveal,

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from flchain.base.errors import MalformedMessage, OversizedMessage
 from flchain.base.frozen import Growing, replace
-from flchain.wire.messages import RANGES_MAX
+from flchain.wire.fields import RANGES_MAX
 from flchain.wire.packets import PACKET_BYTES_MAX, Packet, PacketType, decode_packet, encode_packet
 
 CHUNK_BYTES = 131_072

@@ -20,7 +20,8 @@ from flchain.base.types import Address, Hash
 from flchain.codecs.decoded import DecodedUpdate
 from flchain.wire.cbor_form import ITEMS_MAX, decode_item
 from flchain.wire.cose import build_sign1, build_signed_bytes, encode_protected, split_sign1
-from flchain.wire.messages import COUNTER_MAX, MESSAGE_BYTES_MAX, MESSAGE_TYPES, AnyMessage, Kind
+from flchain.wire.fields import COUNTER_MAX, Kind
+from flchain.wire.messages import MESSAGE_BYTES_MAX, MESSAGE_TYPES, AnyMessage
 
 CHAIN_PREFIX_BYTES = 8
 

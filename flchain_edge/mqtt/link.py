@@ -19,7 +19,7 @@ from flchain.ledger.limits import FRAME_BYTES
 from flchain.ledger.params import DEVICES_MAX
 from flchain.machines.link_status import LinkStatus
 from flchain.wire.chunks import CHUNK_BYTES, DEVICE_CHUNK_BYTES, PUSHED_CHUNKS_MAX, Ranges
-from flchain.wire.messages import VALIDATORS_MAX
+from flchain.wire.fields import VALIDATORS_MAX
 from flchain.wire.packets import PACKET_BYTES_MAX, PAYLOAD_BYTES_MAX
 from flchain_edge.mqtt.broker_choice import BrokerChoice, is_listening
 from flchain_edge.mqtt.chunked_uploads import Chunk, ChunkedUploads

@@ -8,7 +8,7 @@ from __future__ import annotations
 from flchain.base.errors import InvalidMessage
 from flchain.base.types import Hash
 from flchain.wire.envelope import open_envelope
-from flchain.wire.messages import Kind
+from flchain.wire.fields import Kind
 from flchain.wire.packets import PacketType, decode_packet
 from flchain.wire.topics import read_topic_channel
 from miner.core.values import (

@@ -10,7 +10,8 @@ from flchain.ledger.block import Block, decode_block
 from flchain.ledger.state import find_candidate, find_validator
 from flchain.wire import messages
 from flchain.wire.envelope import Letter, Verified, verify_letter
-from flchain.wire.messages import Body, Kind
+from flchain.wire.fields import Kind
+from flchain.wire.messages import Body
 from flchain.wire.packets import Packet, PacketType
 from miner.core import agreement, answers
 from miner.core.pools.height_log import read_proposal, read_vote

@@ -22,7 +22,8 @@ from flchain.rules.phases import PHASE_KINDS
 from flchain.rules.transactions import DEVICE_KINDS, SCORE_KINDS, check_transaction, get_key_for, is_in_chain
 from flchain.wire import messages
 from flchain.wire.envelope import Letter, Verified, open_known, seal, verify_letter
-from flchain.wire.messages import Kind, Phase
+from flchain.wire.fields import Kind
+from flchain.wire.messages import Phase
 from flchain.wire.packets import Packet, PacketType, encode_packet
 from miner.core import agreement, answers, consensus_intake, missing_chunks, scoring
 from miner.core.consensus_intake import BFT_KINDS

@@ -18,7 +18,8 @@ from flchain.rules.score_words import (
 from flchain.rules.scores import get_home_of
 from flchain.rules.transactions import build_update
 from flchain.wire.envelope import Verified, seal_verified
-from flchain.wire.messages import AnyMessage, Kind, Phase, ScoreReveal
+from flchain.wire.fields import Kind
+from flchain.wire.messages import AnyMessage, Phase, ScoreReveal
 from miner.core.pools import mempool
 from miner.core.state import MinerState, Transition
 from miner.core.values import ComputeScore, Effect

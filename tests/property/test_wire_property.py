@@ -19,15 +19,14 @@ from flchain.ledger.genesis import Genesis
 from flchain.wire.cbor_form import COSE_SIGN1_TAG, DEPTH_MAX, decode_item
 from flchain.wire.chunks import CHUNK_BYTES, Assembly, process_chunk
 from flchain.wire.envelope import decode, decode_struct, encode, encode_struct, open_envelope, seal, verify_envelope
+from flchain.wire.fields import SCORE_MAX, Kind
 from flchain.wire.messages import (
-    SCORE_MAX,
     Body,
     Certificate,
     Commit,
     Delegate,
     Evidence,
     Header,
-    Kind,
     Proposal,
     Receipt,
     Register,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flchain.ledger.state import Device, find_device
 from flchain.wire.envelope import open_envelope
-from flchain.wire.messages import Kind
+from flchain.wire.fields import Kind
 from flchain.wire.packets import decode_packet
 from tests.support.builders.chain import get_balances
 from tools.sim.attacks.byzantine import make_byzantine

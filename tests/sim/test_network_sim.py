@@ -13,7 +13,8 @@ import pytest
 import agent.core.values as av
 import miner.core.values as mv
 from flchain.wire.envelope import open_envelope, seal
-from flchain.wire.messages import Commit, Kind, Phase, Reveal, compute_update_commitment
+from flchain.wire.fields import Kind
+from flchain.wire.messages import Commit, Phase, Reveal, compute_update_commitment
 from flchain.wire.packets import PacketType, decode_packet, encode_packet
 from flchain.wire.topics import CHANNEL_RULES, Channel, read_topic_channel, read_topic_owner
 from tests.support.builders.chain import build_chain, get_balances, make_reveal

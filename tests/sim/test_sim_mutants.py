@@ -27,6 +27,7 @@ from flchain.rules import blocks, orders, settlement, transactions
 from flchain.rules import score_words as scores_of_all
 from flchain.wire import messages
 from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct, verify_letter
+from flchain.wire.fields import Kind
 from flchain.wire.messages import Header, Phase
 from miner.core import agreement, consensus_intake, scoring
 from miner.core import machine as miner_machine
@@ -178,14 +179,14 @@ def count_votes_of_past_heights(monkeypatch):
 
     def verify(state, letter):
         validator = find_validator(state.chain, letter.sender)
-        if letter.kind is not messages.Kind.VOTE or letter.number > state.chain.height or validator is None:
+        if letter.kind is not Kind.VOTE or letter.number > state.chain.height or validator is None:
             return true(state, letter)
         said = verify_letter(letter, state.chain.chain, validator.public_key)
         message = msgspec.structs.replace(said.message, height=state.chain.height + 1)
         return msgspec.structs.replace(said, message=message)
 
     def on_other_height(state, letter, packet):
-        is_past = letter.kind is messages.Kind.VOTE and letter.number <= state.chain.height
+        is_past = letter.kind is Kind.VOTE and letter.number <= state.chain.height
         is_validators = find_validator(state.chain, letter.sender) is not None
         is_taken = is_past and is_validators
         return consensus_intake.on_vote(state, letter) if is_taken else true_other(state, letter, packet)

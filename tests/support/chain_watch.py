@@ -14,7 +14,8 @@ from flchain.ledger.block import hash_header
 from flchain.ledger.genesis import Genesis
 from flchain.wire.chunks import Assembly, process_chunk
 from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct, open_envelope, verify_envelope
-from flchain.wire.messages import Header, Kind, Proposal, Vote
+from flchain.wire.fields import Kind
+from flchain.wire.messages import Header, Proposal, Vote
 from flchain.wire.packets import Packet, PacketType, decode_packet
 from flchain.wire.topics import Topics, read_topic_channel, read_topic_owner
 from flchain_edge.mqtt.inbox import LinkEvent, Received

@@ -32,7 +32,8 @@ from agent.edge.store.store import RoundLine, Store
 from flchain.base.types import Millis, Round
 from flchain.light.follow import build_light_state
 from flchain.wire.envelope import Envelope, open_envelope, seal
-from flchain.wire.messages import Kind, Receipt
+from flchain.wire.fields import Kind
+from flchain.wire.messages import Receipt
 from flchain.wire.packets import PacketType, decode_packet, encode_packet
 from flchain.wire.topics import Topics
 from tests.support.builders.chain import NO_CLOCK, PARAMETERS_COUNT, Driver

@@ -26,7 +26,8 @@ from flchain.wire.envelope import (
     decode_struct,
     open_envelope,
 )
-from flchain.wire.messages import Body, Certificate, Header, Kind
+from flchain.wire.fields import Kind
+from flchain.wire.messages import Body, Certificate, Header
 from miner.edge.ledger.file import open_ledger_file
 from miner.edge.ledger.ledger import replay_block
 from tests.support.made_by_hand import MODEL, make_node, run

@@ -26,7 +26,8 @@ from flchain.codecs import CODECS, DOWNSTREAM_RULES
 from flchain.light.follow import LightState, build_light_state
 from flchain.light.trust import CertifiedHeader
 from flchain.wire.envelope import hash_message, seal
-from flchain.wire.messages import SALT_BYTES, Commit, Reveal, compute_update_commitment
+from flchain.wire.fields import SALT_BYTES
+from flchain.wire.messages import Commit, Reveal, compute_update_commitment
 from tools.bench.host import describe_machine, read_commit
 from tools.bench.output import write_output
 from tools.sim.chain import BuiltChain, build_chain

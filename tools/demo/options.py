@@ -17,7 +17,7 @@ from flchain.base.frozen import replace
 from flchain.codecs import CODECS, DOWNSTREAM_RULES
 from flchain.codecs.codec import LEVEL_MAX
 from flchain.ledger.params import DEVICES_MAX
-from flchain.wire.messages import VALIDATORS_MAX
+from flchain.wire.fields import VALIDATORS_MAX
 from flchain_edge.model.tflite import TfliteModel, probe_model
 from tools.demo.measures import load_measures
 from tools.network.broker import BrokerKind

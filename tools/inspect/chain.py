@@ -31,7 +31,8 @@ from flchain.wire.envelope import (
     open_envelope,
     verify_envelope,
 )
-from flchain.wire.messages import Body, Certificate, Header, Kind, Phase, Reveal, Settlement
+from flchain.wire.fields import Kind
+from flchain.wire.messages import Body, Certificate, Header, Phase, Reveal, Settlement
 from miner.edge.ledger.file import LedgerFile, open_ledger_file
 from miner.edge.ledger.ledger import StoredBlock
 from tools.inspect.audit import find_ledgers

@@ -15,7 +15,8 @@ from flchain.codecs import CODECS
 from flchain.ledger.genesis import Genesis, decode_genesis, encode_genesis
 from flchain.ledger.params import PRESETS, ChainParams
 from flchain.ledger.state import ChainState, build_genesis_state, hash_model
-from flchain.wire.messages import VALIDATORS_MAX, DeviceEntry, HolderEntry, ValidatorEntry
+from flchain.wire.fields import VALIDATORS_MAX
+from flchain.wire.messages import DeviceEntry, HolderEntry, ValidatorEntry
 
 PARAMETERS_COUNT = 200
 CODEC_LEVEL = 10

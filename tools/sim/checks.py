@@ -21,7 +21,8 @@ from flchain.wire.envelope import (
     decode_struct,
     open_envelope,
 )
-from flchain.wire.messages import Body, Certificate, Header, Kind, Phase, Vote
+from flchain.wire.fields import Kind
+from flchain.wire.messages import Body, Certificate, Header, Phase, Vote
 from flchain.wire.packets import PacketType, decode_packet
 from tools.sim.world import Disk, OwnMessage
 

@@ -39,7 +39,7 @@ from flchain.ledger.state import start_carried
 from flchain.light.follow import LightState, restore
 from flchain.light.trust import CertifiedHeader
 from flchain.wire.envelope import hash_message, open_envelope, verify_envelope
-from flchain.wire.messages import Kind
+from flchain.wire.fields import Kind
 from flchain_edge.storage.sqlite import DiskFailed, StoreFull, open_database, store_errors, transaction, write
 
 STORE_FILE = "agent.db"

@@ -17,7 +17,7 @@ from flchain.ledger.state import ChainState, find_device
 from flchain.rules.phases import PHASE_KINDS
 from flchain.rules.transactions import check_transaction, verify_transaction
 from flchain.wire.envelope import Letter, Verified
-from flchain.wire.messages import Kind
+from flchain.wire.fields import Kind
 
 POOL_BYTES_MAX = 256_000_000
 NEVER_DROPPED = REPUTATION_MAX + 1

@@ -7,7 +7,7 @@ from flchain.ledger.state import ChainState, find_account
 from flchain.rules.blocks import ORDER_KINDS
 from flchain.rules.orders import process_order, verify_order
 from flchain.wire.envelope import Known, Letter, Verified, know_nothing
-from flchain.wire.messages import Kind
+from flchain.wire.fields import Kind
 
 WAITING_ORDERS_MAX = 1_024
 ORDERS_PER_SENDER_MAX = 16

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import agent.edge.store.store
-from flchain.wire.messages import Kind
+from flchain.wire.fields import Kind
 from tests.support.builders.chain import Driver
 from tests.support.builders.ledger import drive
 from tests.support.crash import kill_after

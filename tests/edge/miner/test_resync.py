@@ -15,7 +15,8 @@ import pytest
 from flchain.base.errors import ConfigError
 from flchain.base.types import Height
 from flchain.wire.envelope import decode, seal
-from flchain.wire.messages import Kind, Vote
+from flchain.wire.fields import Kind
+from flchain.wire.messages import Vote
 from flchain.wire.packets import PacketType, decode_packet, encode_packet
 from flchain.wire.topics import Topics
 from flchain_edge.mqtt.seam import FakeLink

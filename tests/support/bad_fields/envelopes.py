@@ -11,7 +11,8 @@ import msgspec
 
 from flchain.base.crypto import Identity
 from flchain.wire.envelope import encode, seal
-from flchain.wire.messages import AnyMessage, Ask, Commit, Kind, Phase, Proposal, Receipt, Status, Vote, Want
+from flchain.wire.fields import Kind
+from flchain.wire.messages import AnyMessage, Ask, Commit, Phase, Proposal, Receipt, Status, Vote, Want
 from flchain.wire.packets import PacketType, encode_packet
 from tests.support.bad_fields.messages import (
     BFT,

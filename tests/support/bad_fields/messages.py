@@ -10,13 +10,13 @@ from flchain.base.crypto import Identity
 from flchain.base.types import Round, Stake
 from flchain.ledger.state import Delegation
 from flchain.wire.envelope import open_envelope, seal, verify_envelope
+from flchain.wire.fields import Kind
 from flchain.wire.messages import (
     AnyMessage,
     Ask,
     Commit,
     Delegate,
     Evidence,
-    Kind,
     Phase,
     Proposal,
     Receipt,

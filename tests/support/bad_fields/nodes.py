@@ -17,7 +17,8 @@ from flchain.base.crypto import Identity
 from flchain.base.types import Millis
 from flchain.light.follow import build_light_state
 from flchain.wire.envelope import open_envelope, seal
-from flchain.wire.messages import AnyMessage, Kind, Phase, Receipt, ScoreCommit, Vote, compute_score_commitment
+from flchain.wire.fields import Kind
+from flchain.wire.messages import AnyMessage, Phase, Receipt, ScoreCommit, Vote, compute_score_commitment
 from flchain.wire.packets import PacketType, decode_packet, encode_packet
 from flchain.wire.topics import Topics
 from miner.core import values as mv

@@ -8,7 +8,8 @@ from functools import lru_cache
 from flchain.base.types import Hash, Height
 from flchain.consensus.pow import NONCE_BYTES, TARGET_MAX, verify_seal
 from flchain.wire.envelope import seal
-from flchain.wire.messages import Commit, Evidence, Kind, Phase, Transfer, Vote
+from flchain.wire.fields import Kind
+from flchain.wire.messages import Commit, Evidence, Phase, Transfer, Vote
 from miner.core import values as mv
 from miner.core.machine import step
 from miner.core.pools.order_pool import ORDERS_PER_SENDER_MAX

@@ -5,7 +5,8 @@ from __future__ import annotations
 import cbor2
 
 from flchain.wire.envelope import encode, open_envelope, verify_envelope
-from flchain.wire.messages import AnyMessage, Commit, Kind
+from flchain.wire.fields import Kind
+from flchain.wire.messages import AnyMessage, Commit
 from tests.vectors.make_messages import CHAIN
 
 SENDER = CHAIN.devices[0]

@@ -12,7 +12,8 @@ import numpy as np
 
 from flchain.base.types import Address
 from flchain.wire.envelope import BODY_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, open_envelope
-from flchain.wire.messages import Body, Header, Kind, Phase
+from flchain.wire.fields import Kind
+from flchain.wire.messages import Body, Header, Phase
 from miner.edge.ledger.file import open_ledger_file
 from tools.demo.processes import Processes
 from tools.demo.results import query

@@ -27,7 +27,7 @@ from agent.core.values import (
 from flchain.base.types import Millis, Round, UnixMillis
 from flchain.light.follow import build_light_state
 from flchain.wire.envelope import open_envelope
-from flchain.wire.messages import Kind
+from flchain.wire.fields import Kind
 from flchain.wire.packets import PacketType, decode_packet, encode_packet
 from flchain.wire.topics import Topics
 from tests.support.builders.chain import PARAMETERS_COUNT, Driver, build_chain

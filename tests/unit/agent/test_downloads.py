@@ -20,7 +20,8 @@ from flchain.light.follow import build_light_state
 from flchain.wire import chunks
 from flchain.wire.chunks import FIRST_CHUNKS, Ranges, count_chunks, split_packet
 from flchain.wire.envelope import Envelope, open_envelope, seal, verify_envelope
-from flchain.wire.messages import Ask, Kind, Phase, Resume, Want
+from flchain.wire.fields import Kind
+from flchain.wire.messages import Ask, Phase, Resume, Want
 from flchain.wire.packets import PacketType, decode_packet, encode_packet
 from flchain.wire.topics import Topics
 from flchain_edge.mqtt.chunked_uploads import PROBE_S, ChunkedUploads

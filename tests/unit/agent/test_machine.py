@@ -35,7 +35,8 @@ from flchain.codecs import encode_carried
 from flchain.ledger.snapshot import build_carried_proof
 from flchain.light.follow import build_light_state, restore
 from flchain.wire.envelope import Envelope, open_envelope, seal
-from flchain.wire.messages import Ask, Kind, Phase, Receipt, Want
+from flchain.wire.fields import Kind
+from flchain.wire.messages import Ask, Phase, Receipt, Want
 from flchain.wire.packets import PacketType, decode_packet, encode_packet
 from flchain.wire.topics import Topics
 from tests.support.builders.chain import NO_CLOCK, PARAMETERS_COUNT, Driver, build_chain

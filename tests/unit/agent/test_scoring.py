@@ -33,7 +33,8 @@ from flchain.light.follow import build_light_state
 from flchain.rules.model_step import compute_delta
 from flchain.rules.scores import group_by_home
 from flchain.wire.envelope import Envelope, open_envelope, seal
-from flchain.wire.messages import Kind, Phase, Receipt
+from flchain.wire.fields import Kind
+from flchain.wire.messages import Phase, Receipt
 from flchain.wire.packets import PacketType, decode_packet, encode_packet
 from flchain.wire.topics import Topics
 from tests.support.builders.chain import (

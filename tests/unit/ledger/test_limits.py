@@ -51,8 +51,8 @@ from flchain.wire.envelope import (
     seal,
     seal_verified,
 )
+from flchain.wire.fields import SMALL_BYTES_MAX
 from flchain.wire.messages import (
-    SMALL_BYTES_MAX,
     Ask,
     Body,
     Certificate,

@@ -13,7 +13,8 @@ from flchain.ledger.state import ChainState
 from flchain.rules.blocks import apply_block, build_block, get_proposer
 from flchain.wire import chunks
 from flchain.wire.envelope import encode_struct, get_signature, hash_message, open_envelope, seal, verify_envelope
-from flchain.wire.messages import Ask, Certificate, Commit, Kind, Phase, Proposal, Receipt, Vote, Want
+from flchain.wire.fields import Kind
+from flchain.wire.messages import Ask, Certificate, Commit, Phase, Proposal, Receipt, Vote, Want
 from flchain.wire.packets import PacketType, decode_packet, encode_packet
 from flchain.wire.topics import Topics
 from miner.core import agreement

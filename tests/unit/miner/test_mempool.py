@@ -10,7 +10,8 @@ from flchain.base.errors import DuplicateMessage, PoolFull
 from flchain.base.types import BasisPoints, Round
 from flchain.ledger.state import ChainState
 from flchain.wire.envelope import Verified, seal_verified
-from flchain.wire.messages import Commit, Kind, Phase
+from flchain.wire.fields import Kind
+from flchain.wire.messages import Commit, Phase
 from miner.core.pools import mempool
 from miner.core.pools.mempool import Mempool
 from tests.support.builders.chain import Driver, build_chain, make_reveal, seal_commit

@@ -14,7 +14,7 @@ from flchain.codecs.codec import NO_SEED
 from flchain.ledger import certificate
 from flchain.wire import cose, envelope
 from flchain.wire.cbor_form import decode_item
-from flchain.wire.messages import Kind
+from flchain.wire.fields import Kind
 from miner.core import machine
 from miner.core.state import MinerState
 from miner.core.values import Event

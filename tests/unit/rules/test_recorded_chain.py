@@ -22,7 +22,8 @@ from flchain.light.follow import LightState, build_light_state, process_body, pr
 from flchain.light.trust import CertifiedHeader
 from flchain.rules.blocks import apply_block, build_block
 from flchain.wire.envelope import BODY_BYTES_MAX, HEADER_BYTES_MAX, decode_struct, open_envelope
-from flchain.wire.messages import Body, Header, Kind
+from flchain.wire.fields import Kind
+from flchain.wire.messages import Body, Header
 from tests.support.builders.chain import open_all
 from tests.support.recorded_chain import (
     FOLDER,

@@ -21,7 +21,7 @@ from flchain.wire.chunks import (
     process_chunk,
     split_packet,
 )
-from flchain.wire.messages import RANGES_MAX
+from flchain.wire.fields import RANGES_MAX
 from flchain.wire.packets import PACKET_BYTES_MAX, PAYLOAD_BYTES_MAX, Packet, PacketType, decode_packet, encode_packet
 
 LONG = encode_packet(PacketType.BODY, 7, bytes(range(256)) * (3 * CHUNK_BYTES // 256))

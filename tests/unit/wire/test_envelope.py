@@ -19,7 +19,8 @@ from flchain.base.errors import (
 )
 from flchain.wire import envelope as wire
 from flchain.wire.envelope import decode, decode_struct, encode, open_envelope, seal, verify_envelope
-from flchain.wire.messages import MESSAGE_BYTES_MAX, UPDATE_BYTES_MAX, Commit, Kind, Reveal, ScoreReveal, Vote
+from flchain.wire.fields import UPDATE_BYTES_MAX, Kind
+from flchain.wire.messages import MESSAGE_BYTES_MAX, Commit, Reveal, ScoreReveal, Vote
 from tests.support.builders.chain import build_chain
 from tests.support.builders.wire import COMMIT, PREFIX, SENDER, read, replace_part, seal_payload
 from tests.vectors.make_messages import CHAIN, MESSAGES, PATH, STRUCTS, build_vectors

@@ -9,7 +9,8 @@ import pytest
 
 from flchain.base.errors import MalformedMessage, NotCanonical, TruncatedMessage
 from flchain.wire.envelope import decode, decode_struct, encode, open_envelope, seal
-from flchain.wire.messages import MESSAGE_BYTES_MAX, MESSAGE_TYPES, Body, Certificate, Header, Kind, Receipt, Vote
+from flchain.wire.fields import Kind
+from flchain.wire.messages import MESSAGE_BYTES_MAX, MESSAGE_TYPES, Body, Certificate, Header, Receipt, Vote
 from tests.support.builders.wire import COMMIT, PREFIX, SENDER, read, replace_part, seal_payload
 from tests.vectors.make_messages import CHAIN, MESSAGES, STRUCTS
 

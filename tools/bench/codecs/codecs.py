@@ -24,7 +24,8 @@ from flchain.base.frozen import replace
 from flchain.base.types import Address, Hash, ModelVector, Round
 from flchain.codecs import CODECS, DOWNSTREAM_RULES, adaptive, compute_codec_seed
 from flchain.wire.envelope import encode_struct, seal
-from flchain.wire.messages import SALT_BYTES, Certificate, Commit, Header, Phase, Reveal
+from flchain.wire.fields import SALT_BYTES
+from flchain.wire.messages import Certificate, Commit, Header, Phase, Reveal
 from flchain_edge.model.tflite import TfliteModel
 from tools.network.datasets import MODEL_SHAPES, Dataset, load_dataset, load_npz
 from tools.network.layout import get_model_file

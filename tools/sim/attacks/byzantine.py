@@ -29,7 +29,8 @@ from flchain.wire.envelope import (
     open_known,
     seal,
 )
-from flchain.wire.messages import Kind, Proposal, Settlement, Vote
+from flchain.wire.fields import Kind
+from flchain.wire.messages import Proposal, Settlement, Vote
 from flchain.wire.packets import Packet, PacketType, decode_packet, encode_packet
 from tools.sim.world import Node, Out
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flchain.wire.envelope import Envelope, open_envelope, seal
-from flchain.wire.messages import Commit, Kind, ScoreCommit, ScoreReveal
+from flchain.wire.fields import Kind
+from flchain.wire.messages import Commit, ScoreCommit, ScoreReveal
 from flchain.wire.packets import PacketType, decode_packet, encode_packet
 from tools.sim.attacks.byzantine import Behaviour
 from tools.sim.world import Node, Out

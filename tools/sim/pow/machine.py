@@ -34,7 +34,8 @@ from flchain.rules.blocks import apply_block, build_block, select_transactions
 from flchain.rules.phases import PHASE_KINDS
 from flchain.rules.transactions import DEVICE_KINDS, SCORE_KINDS, get_key_for
 from flchain.wire.envelope import Letter, open_envelope, open_known, seal, verify_envelope, verify_letter
-from flchain.wire.messages import Ask, Kind, Phase, Want
+from flchain.wire.fields import Kind
+from flchain.wire.messages import Ask, Phase, Want
 from flchain.wire.packets import Packet, PacketType, decode_packet, encode_packet
 from flchain.wire.topics import read_topic_channel, read_topic_owner
 from miner.core import scoring

@@ -16,7 +16,8 @@ from flchain.ledger import certificate
 from flchain.ledger.state import ChainState
 from flchain.rules import blocks, transactions
 from flchain.wire.envelope import get_signature, open_envelope, verify_envelope
-from flchain.wire.messages import Commit, Kind, Phase, Transfer, Vote, compute_update_commitment
+from flchain.wire.fields import Kind
+from flchain.wire.messages import Commit, Phase, Transfer, Vote, compute_update_commitment
 from tests.vectors.transitions.builders.messages import CODEC_LEVELS
 from tests.vectors.transitions.recorder import Recorder
 from tests.vectors.transitions.story import Story, forge, replace_body
