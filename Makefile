@@ -19,8 +19,8 @@ PACKAGES := $(wildcard */__init__.py)
 
 # $(call make_venv,DIR): a fresh environment, or one clear sentence on what is missing
 define make_venv
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	  echo "error: $(PYTHON) is not Python 3.11 or newer; name one with: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+	  echo "error: $(PYTHON) is not Python 3.10 or newer; name one with: make PYTHON=python3.11 ..." >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 	  sudo=$$([ "$$(id -u)" = 0 ] || echo "sudo -n"); \
 	  echo "$(PYTHON) cannot make virtual environments; installing python3-venv"; \
@@ -106,7 +106,7 @@ format: setup ## put the code into the one format
 lock: $(VENV_LOCK)/.installed ## resolve the lock files again, for every platform
 	@# pip's and uv's own settings of this machine must not leak into files that others install from
 	@uv() { env -u UV_INDEX_URL -u UV_DEFAULT_INDEX -u UV_INDEX -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS \
-	  $(VENV_LOCK)/bin/uv --no-config pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  $(VENV_LOCK)/bin/uv --no-config pip compile --quiet --universal --python-version 3.10 --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links \
 	  --constraint requirements/constraints.in --custom-compile-command 'make lock' "$$@"; }; \
 	uv pyproject.toml --extra tools --extra uav --extra dev -o requirements/main.lock; \

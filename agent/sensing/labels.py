@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from itertools import pairwise
 
 import numpy as np
@@ -16,6 +16,12 @@ import numpy.typing as npt
 
 UNLABELLED, MIXED = -1, -2
 INTERVALS_MAX = 100_000
+_ISO = re.compile(
+    r"(?P<day>\d{4}-\d\d-\d\d)(?:[T ](?P<time>\d\d:\d\d(?::\d\d(?:[.,](?P<part>\d{1,9}))?)?)"
+    r"(?:Z|(?P<sign>[+-])(?P<hours>[01]\d|2[0-3])(?::?(?P<minutes>[0-5]\d))?)?)?",
+    re.ASCII,
+)
+"""A day; hours and minutes, seconds, a part of them; Z or the hours (and minutes) that the clock is ahead of UTC."""
 
 Labels = npt.NDArray[np.int32]
 
@@ -114,7 +120,8 @@ def parse_intervals(lines: Iterable[str], texts: Sequence[str]) -> list[Interval
     intervals.sort(key=lambda interval: interval.first_us)
     for before, after in pairwise(intervals):
         if after.first_us < before.last_us:
-            problems.append(f"two intervals overlap at {datetime.fromtimestamp(after.first_us / 1e6, UTC).isoformat()}")
+            moment = datetime.fromtimestamp(after.first_us / 1e6, timezone.utc)
+            problems.append(f"two intervals overlap at {moment.isoformat()}")
     if problems:
         raise ValueError("\n".join(problems))
     return intervals
@@ -134,13 +141,21 @@ def _parse_interval(fields: Sequence[str], texts: Sequence[str]) -> Interval:
 
 
 def parse_time_us(text: str) -> int:
-    """Return Unix time in us for ISO 8601 or seconds. Raises ValueError."""
+    """Return Unix time in us for ISO 8601 or seconds. Raises ValueError.
+
+    Of ISO 8601, what `_ISO` has: every Python reads a part of its own of the rest, and a file must mean the same on
+    every board.
+    """
     if re.fullmatch(r"[0-9]{1,11}(\.[0-9]{1,9})?", text):
         whole, _, part = text.partition(".")
         return int(whole) * 1_000_000 + int(part[:6].ljust(6, "0"))
+    found = _ISO.fullmatch(text)
     try:
-        moment = datetime.fromisoformat(text)
+        if found is None:
+            raise ValueError("neither ISO 8601 nor seconds")
+        moment = datetime.fromisoformat(f"{found['day']} {(found['time'] or '00:00')[:8]}").replace(tzinfo=timezone.utc)
     except ValueError as error:
         raise ValueError(f"not a time: {text[:40]!r}") from error
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return round(moment.timestamp() * 1e6)
+    part_us = int((found["part"] or "0")[:6].ljust(6, "0"))
+    ahead_s = int(f"{found['sign'] or '+'}1") * (int(found["hours"] or 0) * 60 + int(found["minutes"] or 0)) * 60
+    return (int(moment.timestamp()) - ahead_s) * 1_000_000 + part_us

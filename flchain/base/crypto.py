@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Self
 
 from nacl import bindings
 from nacl.exceptions import BadSignatureError
@@ -72,7 +71,7 @@ class Identity:
     address: Address
 
     @classmethod
-    def from_seed(cls, seed: bytes) -> Self:
+    def from_seed(cls, seed: bytes) -> Identity:
         """Return the key pair of a 32-byte seed (RFC 8032, 5.1.5). Raises ValueError for another length."""
         if len(seed) != SEED_BYTES:
             raise ValueError(f"a seed has {SEED_BYTES} bytes, not {len(seed)}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum, StrEnum
+from enum import Enum
 
 from flchain.base.errors import MalformedMessage
 from flchain.base.types import ADDRESS_BYTES, Address
@@ -20,14 +20,24 @@ CHAIN_BYTES = 8
 """Of the chain's id in a topic: enough to tell chains apart on one broker."""
 
 
-class Role(StrEnum):
+class _Word(str, Enum):
+    """A name that is its text, also when printed: enum.StrEnum, which Python 3.10 does not have."""
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+    def __format__(self, spec: str) -> str:
+        return format(str(self.value), spec)
+
+
+class Role(_Word):
     """The topic level above an address, and what a certificate was issued for."""
 
     DEVICE = "device"
     MINER = "miner"
 
 
-class Channel(StrEnum):
+class Channel(_Word):
     """The topic level below an address."""
 
     UP = "up"

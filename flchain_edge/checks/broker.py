@@ -19,6 +19,7 @@ from flchain_edge.mqtt.inbox import LinkEvent, Received
 from flchain_edge.mqtt.link import MqttLink
 from flchain_edge.mqtt.settings import Endpoint, MqttSettings, build_tls_context
 from flchain_edge.mqtt.tls_errors import describe_tls_error
+from flchain_edge.newer_python import timeout
 
 CONNECT_TIMEOUT_S = 5.0
 LOGIN_TIMEOUT_S = 8.0
@@ -122,7 +123,7 @@ async def _try_login(mqtt: MqttSettings, answers: str, questions: tuple[tuple[st
         for topic, payload in questions:
             link.publish(topic, payload)
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            async with timeout(ANSWER_TIMEOUT_S):
                 await answered.wait()
         except TimeoutError:
             advice = "no miner is running or reaches this broker, or the broker's rules block this node's topic"
@@ -134,7 +135,7 @@ async def _try_login(mqtt: MqttSettings, answers: str, questions: tuple[tuple[st
 
 async def _is_soon(condition: Callable[[], bool], timeout_s: float) -> bool:
     try:
-        async with asyncio.timeout(timeout_s):
+        async with timeout(timeout_s):
             while not condition():
                 await asyncio.sleep(0.02)
     except TimeoutError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -105,4 +105,4 @@ def _read_time(value: Any) -> int:
         raise ValueError(f"a time with tag {tag}")
     if tag == _UTC_TIME:  # RFC 5280, 4.1.2.5.1: two digits are 1950 to 2049
         text = ("19" if text[:2] >= "50" else "20") + text
-    return int(datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC).timestamp())
+    return int(datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=timezone.utc).timestamp())

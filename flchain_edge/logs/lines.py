@@ -33,4 +33,4 @@ def parse_line(text: str) -> LogLine | None:
             fields[name] = str(literal_eval(value)) if value[:1] in "'\"" else value
         except (ValueError, SyntaxError):  # text that only looks like a field
             fields[name] = value
-    return LogLine(text, logging.getLevelNamesMapping()[found["level"]], fields)
+    return LogLine(text, int(logging.getLevelName(found["level"])), fields)  # of a name it gives the number

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
@@ -34,7 +34,7 @@ class LineFormatter(logging.Formatter):
             text += f" exception={self.formatException(record.exc_info)!r}"
         text = "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in text)
         if self._times:
-            moment = datetime.fromtimestamp(record.created, UTC)
+            moment = datetime.fromtimestamp(record.created, timezone.utc)
             text = f"{moment.strftime('%Y-%m-%dT%H:%M:%S')}.{moment.microsecond // 1000:03d}Z {text}"
         if self._priorities:
             text = f"<{_compute_priority(record.levelno)}>{text}"

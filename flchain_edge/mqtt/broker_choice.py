@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Callable
 
 from flchain_edge.mqtt.settings import Endpoint
+from flchain_edge.newer_python import timeout
 
 BACKOFF_MIN_S = 0.25
 BACKOFF_MAX_S = 30.0
@@ -87,7 +88,7 @@ class BrokerChoice:
 async def is_listening(endpoint: Endpoint, context: ssl.SSLContext | None) -> bool:
     """Return whether a server accepts a connection there and, with TLS, proves to be a broker of ours."""
     try:
-        async with asyncio.timeout(PROBE_TIMEOUT_S):
+        async with timeout(PROBE_TIMEOUT_S):
             _, writer = await asyncio.open_connection(endpoint.host, endpoint.port, ssl=context)
     except (OSError, ValueError):  # a time-out is an OSError
         return False

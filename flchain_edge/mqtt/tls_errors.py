@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 
 # X509_V_ERR_* of OpenSSL's x509_vfy.h
 _NOT_YET_VALID, _EXPIRED = 9, 10
@@ -14,7 +14,8 @@ _HOST, _IP = 62, 64
 def describe_tls_error(error: Exception, now_s: float) -> str:
     """Return one line that says what to do. `now_s` is this machine's clock, seconds since 1970."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return _describe_refused_server(error, datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%d %H:%M UTC"))
+        now = datetime.fromtimestamp(now_s, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+        return _describe_refused_server(error, now)
     return describe_alert(str(error)) or str(error) or type(error).__name__
 
 

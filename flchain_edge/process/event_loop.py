@@ -8,11 +8,12 @@ import signal
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar, assert_never
+from typing import Generic, TypeVar
 
 from flchain.base.types import Millis, UnixMillis
 from flchain.machines.events import Connected, PacketReceived
 from flchain_edge.mqtt.inbox import Inbox, LinkDown, LinkEvent, LinkUp, Received
+from flchain_edge.newer_python import assert_never
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,6 @@ import difflib
 import math
 import os
 import re
-import tomllib
 import types
 import typing
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from flchain.base.errors import ConfigError
+from flchain_edge.newer_python import tomllib
 
 CONFIG_BYTES_MAX = 256 * 1024
 ENV_PREFIX = "FLCHAIN"

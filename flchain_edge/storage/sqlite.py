@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from weakref import WeakKeyDictionary
 import aiosqlite
 
 from flchain.base.errors import ConfigError, FlchainError, LedgerCorrupt
+from flchain_edge.storage import sqlite_codes
 
 BUSY_TIMEOUT_MS = 5_000
 WORKER_TIMEOUT_S = 5.0
@@ -25,10 +27,11 @@ CHECKPOINT_PAGES = 1_000
 SYNCHRONOUS = ("FULL", "NORMAL", "EXTRA", "OFF")
 JOURNALS = ("WAL", "PERSIST")
 
-_NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
-"""The second is what a full disk gives when a database is opened, since its shared memory file cannot grow."""
-_CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-_UNUSABLE = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM})
+_NO_ROOM = frozenset({sqlite_codes.FULL, sqlite_codes.IOERR_SHMSIZE})
+FREE_BYTES_MIN = 1_000_000
+"""A disk with less is taken to be full if all that is known of an error is that reading or writing failed."""
+_CORRUPT = frozenset({sqlite_codes.CORRUPT, sqlite_codes.NOTADB})
+_UNUSABLE = frozenset({sqlite_codes.CANTOPEN, sqlite_codes.READONLY, sqlite_codes.PERM})
 _locks: WeakKeyDictionary[aiosqlite.Connection, asyncio.Lock] = WeakKeyDictionary()
 ResultT = TypeVar("ResultT")
 
@@ -43,17 +46,24 @@ class DiskFailed(FlchainError):
 
 def explain(error: sqlite3.Error, path: str = "") -> FlchainError | None:
     """Return our error for a SQLite error, or None if neither disk nor operator is at fault (a bug, a lock)."""
-    extended = getattr(error, "sqlite_errorcode", None) or 0
-    code = extended & 0xFF  # the low byte is the primary code
-    if extended in _NO_ROOM or code in _NO_ROOM:
+    extended, code = sqlite_codes.get_extended_code(error), sqlite_codes.get_code(error)
+    if extended in _NO_ROOM or code in _NO_ROOM or (extended == sqlite_codes.IOERR and _is_disk_full(path)):
         return StoreFull(f"no space left to write to the database {path}".rstrip())
-    if code == sqlite3.SQLITE_IOERR:
+    if code == sqlite_codes.IOERR:
         return DiskFailed(f"the disk failed under the database {path}: {error}")
     if code in _CORRUPT:
         return LedgerCorrupt(0, f"{path}: {error}" if path else str(error))
     if code in _UNUSABLE:
         return ConfigError((f"database {path}: {error}",))
     return None
+
+
+def _is_disk_full(path: str) -> bool:
+    """Ask the disk itself, since Python 3.10 does not say which kind of I/O error it was."""
+    try:
+        return bool(path) and shutil.disk_usage(Path(path).parent).free < FREE_BYTES_MIN
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager

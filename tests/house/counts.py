@@ -7,13 +7,13 @@ import doctest
 import io
 import re
 import tokenize
-import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from flchain_edge.newer_python import tomllib
 from tests.house.imports import find_file_circles, find_folder_circles, read_graph
 from tests.house.tree import Checkout, Source, count_flat_modules, list_folders, read_checkout
 

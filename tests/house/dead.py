@@ -11,11 +11,11 @@ import ast
 import re
 import subprocess
 import sys
-import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from flchain_edge.newer_python import tomllib
 from tests.house.tree import Checkout, Source
 
 CONFIDENCE_MIN = 60

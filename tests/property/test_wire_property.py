@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC
+from datetime import timezone
 from typing import Any
 
 import cbor2
@@ -78,7 +78,7 @@ leaves = st.one_of(
     st.text(max_size=8),
     st.just(cbor2.undefined),
     st.builds(cbor2.CBORSimpleValue, st.sampled_from([0, 19, 32, 255])),
-    st.datetimes(timezones=st.just(UTC)),
+    st.datetimes(timezones=st.just(timezone.utc)),
     st.decimals(),
     st.fractions(),
     st.uuids(),

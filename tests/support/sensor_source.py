@@ -10,6 +10,7 @@ from typing import Any
 from agent.edge.sensors import SENSORS
 from agent.edge.sensors.source import SourceContext
 from agent.sensing.samples import Sample
+from flchain_edge.newer_python import timeout
 
 DEADLINE_S = 60.0
 
@@ -26,7 +27,7 @@ async def take(
     """The first samples of a source: at least `count`, the last as `until` wants it; `when_running` runs beside it."""
     context = context or SourceContext(kind)
     samples: list[Sample] = []
-    async with asyncio.timeout(DEADLINE_S), running(when_running):
+    async with timeout(DEADLINE_S), running(when_running):
         source = SENSORS[kind].read(section, context)
         async with contextlib.aclosing(source):
             async for batch in source:

@@ -20,6 +20,7 @@ from agent.edge.data.settings import RING_FILE
 from agent.settings import AgentSettings
 from flchain_edge.model.model_files import NoWindows
 from flchain_edge.mqtt.inbox import Received
+from flchain_edge.newer_python import timeout
 from flchain_edge.settings.config import load_config
 from tests.support.networks.mqtt_link import InboxLink, settings_for
 from tools.emulators.mqtt_sensors import Target, run_watch
@@ -153,7 +154,7 @@ async def scenario(broker: Broker, miner: Path, agent: Path) -> None:
             processes.append(subprocess.Popen(command, stderr=log, cwd=ROOT))
 
     try:
-        async with asyncio.timeout(DEADLINE_S):
+        async with timeout(DEADLINE_S):
             start("agent", agent)  # both before a window is there: the round waits for the sensors
             start("miner", miner)
             while True:  # the agent writes, and this process reads, as a worker at the start of a round does

@@ -35,6 +35,7 @@ from flchain.wire.topics import Topics
 from flchain_edge.mqtt.inbox import Inbox, Received
 from flchain_edge.mqtt.link import MqttLink
 from flchain_edge.mqtt.settings import MqttSettings
+from flchain_edge.newer_python import timeout
 from flchain_edge.process.event_loop import EventQueue
 from miner.core.machine import build_miner_state
 from miner.core.tip import Standing
@@ -165,7 +166,7 @@ class Fleet:
         try:
             while True:
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(REPEAT_S):
+                    async with timeout(REPEAT_S):
                         at = await self._wait_for_news(at)
                 await self._say(*at)
         finally:
@@ -276,7 +277,7 @@ async def _watch(plan: Plan, clock: Clock) -> tuple[float, float]:
     """Wall and CPU seconds from the moment all have settled round 1 until all have settled the last."""
     at = {}
     try:
-        async with asyncio.timeout(plan.seconds_max):
+        async with timeout(plan.seconds_max):
             for round_number in (1, 1 + plan.rounds):
                 while not clock.is_settled_by_all(round_number, plan.validators):
                     clock.moved.clear()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import Self
 
 from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.live import Live
@@ -52,7 +51,7 @@ class Display:
         self._told_stage = ""
         self._drawn_at = 0.0
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Display:
         if self._live is not None:
             self._live.start()
         return self

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TypeVar
 
@@ -154,7 +154,7 @@ def build_parser() -> argparse.ArgumentParser:
 def read_options(argv: list[str]) -> Options:
     """Parse and check. Raises ConfigError with every problem found."""
     given = build_parser().parse_args(argv)
-    out = given.out or Path("flchain-demo") / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    out = given.out or Path("flchain-demo") / datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
     earlier = _read_earlier_plan(out)
     asked = _check_options(given, earlier)
     rounds = asked.pop("rounds", None) or load_measures(out).rounds_wanted or ROUNDS
@@ -254,8 +254,7 @@ def _name_dataset(problems: list[str], name: str | None, file: Path | None, earl
     if name is not None:
         problems.append("--dataset and --dataset-file: give only one of them")
     try:
-        with file.open("rb") as stream:
-            return f"{file.stem}-{hashlib.file_digest(stream, 'sha256').hexdigest()[:8]}"
+        return f"{file.stem}-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}"
     except OSError as error:
         problems.append(f"--dataset-file: {file}: {error.strerror or error}")
         return ""

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +153,7 @@ def to_json(view: BlockView, ledger: LedgerFile, state: ChainState) -> dict[str,
 def format_time(time_ms: int) -> str:
     """Return UTC by ISO 8601, or milliseconds since 1970 if a forged header is beyond the year 9999."""
     try:
-        return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")
+        return datetime.fromtimestamp(time_ms / 1000, timezone.utc).isoformat(timespec="milliseconds")
     except (ValueError, OverflowError):
         return f"{time_ms} ms"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from flchain.wire.topics import Topics, read_topic_owner
 from flchain_edge.mqtt.inbox import Inbox, Received
 from flchain_edge.mqtt.link import MqttLink
 from flchain_edge.mqtt.settings import MqttSettings, with_client_id
+from flchain_edge.newer_python import timeout
 from tools.inspect.stake_view import LedgerView
 
 POLL_S = 0.25
@@ -94,7 +94,7 @@ async def publish(access: Access, raw: bytes, timeout_s: float) -> dict[Address,
                 was_connected |= link.publish(topics.device_up(me), packet)
                 repeat_at = time.monotonic() + REPEAT_S
             try:
-                async with asyncio.timeout(POLL_S):
+                async with timeout(POLL_S):
                     receipt = read_receipt(await inbox.get(), access, miners, digest)
             except TimeoutError:
                 continue

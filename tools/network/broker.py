@@ -27,7 +27,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 import psutil
 
@@ -133,7 +133,7 @@ class Broker:
         assert self._process is not None
         self._process.send_signal(signal.SIGHUP)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Broker:
         return self
 
     def __exit__(

@@ -10,9 +10,8 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Self
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -51,11 +50,11 @@ class Authority:
         self._certificate = certificate
 
     @classmethod
-    def create(cls, folder: Path, name: str, passphrase: str | None, clock_s: int) -> Self:
+    def create(cls, folder: Path, name: str, passphrase: str | None, clock_s: int) -> Authority:
         """Make key and certificate in `folder`, which has neither. Raise ConfigError."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"FLchain {name} authority")])
-        now = datetime.fromtimestamp(clock_s, UTC)
+        now = datetime.fromtimestamp(clock_s, timezone.utc)
         usage = _build_usage(cert_sign=True)
         builder = (
             _begin(subject, subject, key.public_key(), now - BACKDATED_SERVER)
@@ -73,7 +72,7 @@ class Authority:
         return cls(key, certificate)
 
     @classmethod
-    def load(cls, folder: Path, passphrase: str | None) -> Self:
+    def load(cls, folder: Path, passphrase: str | None) -> Authority:
         """Load both. Raise ConfigError: no authority there, a wrong or missing passphrase, a damaged file."""
         try:
             secret = passphrase.encode() if passphrase is not None else None
@@ -104,7 +103,7 @@ class Authority:
         Nothing but the key is taken from the request.
         """
         public_key = read_request(csr, common_name)
-        now = datetime.fromtimestamp(clock_s, UTC)
+        now = datetime.fromtimestamp(clock_s, timezone.utc)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
         builder = self._begin_leaf(subject, public_key, now - BACKDATED_CLIENT, now + timedelta(days=days))
         client_only = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
@@ -113,7 +112,7 @@ class Authority:
     def issue_server(self, host: str, clock_s: int, *, is_bridge: bool = False) -> Issued:
         """Issue a server's key and certificate for this name or address; a bridge also connects to other brokers."""
         key = ec.generate_private_key(ec.SECP256R1())
-        now = datetime.fromtimestamp(clock_s, UTC)
+        now = datetime.fromtimestamp(clock_s, timezone.utc)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host[:64])])
         names = x509.SubjectAlternativeName([_build_name(host)])
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, *([ExtendedKeyUsageOID.CLIENT_AUTH] if is_bridge else [])]
@@ -123,14 +122,14 @@ class Authority:
 
     def build_crl(self, revoked: Iterable[tuple[int, int]], clock_s: int) -> str:
         """Return the list of revoked certificates, given as (serial, when in seconds), as PEM."""
-        now = datetime.fromtimestamp(clock_s, UTC)
+        now = datetime.fromtimestamp(clock_s, timezone.utc)
         builder = x509.CertificateRevocationListBuilder(
             issuer_name=self._certificate.subject,
             last_update=now - BACKDATED_CLIENT,
             next_update=now + timedelta(days=365 * CRL_YEARS),
         )
         for serial, when_s in revoked:
-            entry = x509.RevokedCertificateBuilder(serial, datetime.fromtimestamp(when_s, UTC))
+            entry = x509.RevokedCertificateBuilder(serial, datetime.fromtimestamp(when_s, timezone.utc))
             builder = builder.add_revoked_certificate(entry.build())
         number = x509.CRLNumber(clock_s)
         signed = builder.add_extension(number, critical=False).sign(self._key, hashes.SHA256())

@@ -8,7 +8,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ class Register:
 
     def note(self, clock_s: int, event: str, **details: object) -> None:
         """Append a line to the audit log, on disk when this returns."""
-        when = datetime.fromtimestamp(clock_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        when = datetime.fromtimestamp(clock_s, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
         line = (json.dumps({"time": when, "event": event, **details}) + "\n").encode()
         descriptor = os.open(self._audit_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:

@@ -24,6 +24,7 @@ from typing import TypeVar
 import msgspec
 
 from flchain_edge.enrolment.messages import REQUEST_BYTES_MAX, EnrolRequest, FileRequest, Refusal, RenewRequest
+from flchain_edge.newer_python import Deadline, timeout
 from tools.registrar.enroller import Enroller, RequestRefused
 
 T = TypeVar("T")
@@ -118,14 +119,14 @@ class RegistrarServer:
         self._open[origin] += 1
         try:
             with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                async with asyncio.timeout(DEADLINE_S) as deadline:
+                async with timeout(DEADLINE_S) as deadline:
                     await self._answer(reader, writer, deadline, origin)
         finally:
             self._open -= Counter((origin,))  # which also forgets an origin without connections
             writer.close()
 
     async def _answer(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, deadline: asyncio.Timeout, origin: str
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, deadline: Deadline, origin: str
     ) -> None:
         answer: tuple[int, bytes] | Path
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
@@ -96,7 +96,7 @@ def _describe_channel(name: str, content: RingContent, boots: list[Boot], gap_ma
 def _to_date(boot: Boot, time_us: int) -> str | None:
     """Return ISO 8601; None if the wall clock was beyond the range of dates."""
     try:
-        return datetime.fromtimestamp(boot.to_wall(time_us) / 1e6, UTC).isoformat(timespec="seconds")
+        return datetime.fromtimestamp(boot.to_wall(time_us) / 1e6, timezone.utc).isoformat(timespec="seconds")
     except (OverflowError, ValueError, OSError):
         return None
 

@@ -18,6 +18,7 @@ from agent.sensing.resampling import Series, Values, clean_series
 from agent.sensing.samples import split_channel
 from agent.sensing.timeline import Boot
 from flchain.base.errors import ConfigError, LedgerCorrupt
+from flchain_edge.storage.sqlite_codes import CANTOPEN, CORRUPT, NOTADB, READONLY, get_code
 
 SAMPLES_READ_MAX = 400_000
 """Most samples that are read of one stream, the newest: 2.2 hours at 50 Hz, 13 MB for six channels."""
@@ -44,7 +45,7 @@ def open_ring(path: Path) -> Iterator[sqlite3.Connection]:
             db.execute("BEGIN")  # everything below is read from one state of the ring
             yield db
     except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        if get_code(error) in (CORRUPT, NOTADB):
             raise LedgerCorrupt(0, f"{path}: {error}") from error
         raise ConfigError((f"samples {path}: {error}",)) from error
 
@@ -57,7 +58,7 @@ def _connect(path: Path) -> sqlite3.Connection:
             db.execute("SELECT 1 FROM blocks LIMIT 1")
         except sqlite3.OperationalError as error:
             db.close()
-            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+            if get_code(error) not in (READONLY, CANTOPEN):
                 raise
         except BaseException:
             db.close()

@@ -19,6 +19,7 @@ from agent.edge.power.settings import PowerSettings
 from agent.edge.power.source import BuildSource, Look, Source
 from agent.scheduling.energy import BoardProfile, EnergySample, EnergySource, Meter, process_sample
 from agent.scheduling.readings import BoardReading
+from flchain_edge.newer_python import timeout
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ class Board:
             progress = 0
             while not done.is_set():
                 try:
-                    async with asyncio.timeout(self._timeout_s):  # wait_for of Python 3.11 may lose a cancellation
+                    async with timeout(self._timeout_s):  # wait_for of Python 3.11 may lose a cancellation
                         await done.wait()
                 except TimeoutError:
                     if len(job.looks) == progress:

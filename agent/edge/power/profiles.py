@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from agent.edge.power.files import SensorFiles
 from agent.edge.power.settings import AUTO, PowerSettings
 from agent.scheduling.energy import BoardProfile
 from flchain.base.errors import ConfigError
+from flchain_edge.newer_python import tomllib
 
 INSTALLED_DIRS = (
     Path("/etc/flchain/boards"),

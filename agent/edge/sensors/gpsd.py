@@ -11,6 +11,7 @@ from agent.edge.sensors.source import Samples, SourceContext, SourceFailed
 from agent.sensing.gpsd_reports import UNITS, WATCH, parse_report
 from agent.sensing.json_values import read_json
 from agent.sensing.samples import InvalidReading, Sample
+from flchain_edge.newer_python import timeout
 
 LINE_BYTES_MAX = 64 * 1024  # SKY with all constellations has some 10 kB
 CONNECT_TIMEOUT_S = 10.0
@@ -27,7 +28,7 @@ class GpsdSettings:
 async def read_gpsd(settings: GpsdSettings, context: SourceContext) -> AsyncGenerator[Samples, None]:
     """Yield samples of each TPV and SKY report until gpsd closes the connection. Raises SourceFailed."""
     try:
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+        async with timeout(CONNECT_TIMEOUT_S):
             reader, writer = await asyncio.open_connection(settings.host, settings.port, limit=LINE_BYTES_MAX)
     except (OSError, TimeoutError) as error:
         raise SourceFailed(f"gpsd at {settings.host}:{settings.port}: {str(error) or 'no answer'}") from error

@@ -22,6 +22,7 @@ from flchain.base.errors import ConfigError
 from flchain_edge.mqtt.inbox import Inbox, LinkDown, LinkEvent, Received
 from flchain_edge.mqtt.link import MqttLink
 from flchain_edge.mqtt.settings import MqttSettings, build_tls_context
+from flchain_edge.newer_python import timeout
 
 INBOX_MESSAGES_MAX, INBOX_BYTES_MAX = 2048, 4 * 1024 * 1024
 BATCH_MAX = 256
@@ -166,7 +167,8 @@ async def read_mqtt(settings: MqttSensorSettings, context: SourceContext) -> Asy
                 ask_again_s = float("inf") if messages.has_entities else loop.time() + ASK_AGAIN_S
                 link.subscribe(*discovery)
             try:
-                event: LinkEvent | None = await asyncio.wait_for(inbox.get(), ASK_AGAIN_S)
+                async with timeout(ASK_AGAIN_S):
+                    event: LinkEvent | None = await inbox.get()
             except TimeoutError:
                 continue
             while event is not None:

@@ -16,6 +16,7 @@ from flchain.base.types import Height
 from flchain.ledger.genesis import Genesis, decode_genesis
 from flchain.ledger.state import ChainState, build_genesis_state
 from flchain_edge.storage.sqlite import explain
+from flchain_edge.storage.sqlite_codes import NOTADB, get_code
 from miner.core.tip import Standing
 from miner.edge.ledger.base import BASE_QUERY, StoredBase, read_base, restore_base
 from miner.edge.ledger.ledger import BLOCK_COLUMNS, MIGRATIONS, StoredBlock, read_initial_model, read_row
@@ -173,7 +174,7 @@ def _check_is_ledger(db: sqlite3.Connection, path: Path) -> None:
         version = db.execute("PRAGMA user_version").fetchone()[0]
         tables = {bytes(row[0]).decode(errors="replace") for row in db.execute("SELECT name FROM sqlite_master")}
     except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+        if get_code(error) == NOTADB:
             raise ConfigError((f"ledger {path}: not a ledger: {error}",)) from error
         raise explain(error, str(path)) or error from error
     if not tables >= TABLES:

@@ -18,6 +18,7 @@ from agent.edge.sensors.gpsd import GpsdSettings
 from agent.edge.sensors.mavlink import MavlinkSettings
 from agent.edge.sensors.serial_lines import SerialSettings
 from agent.edge.sensors.source import ChannelSettings, SourceContext, SourceFailed
+from flchain_edge.newer_python import timeout
 from tests.support.networks.mqtt_link import until
 from tests.support.sensor_source import DEADLINE_S, get_values, take
 from tools.emulators.flight import HOME, compute_flight
@@ -168,7 +169,7 @@ def test_a_real_gpsd_with_the_emulated_receiver(tmp_path: Path) -> None:
                             return sample.values["lat"]
                 await asyncio.sleep(0.05)
 
-        async with asyncio.timeout(DEADLINE_S):
+        async with timeout(DEADLINE_S):
             assert await read() == pytest.approx(compute_flight(15.0).latitude, abs=1e-5)
 
     with open_terminal(None) as (master, path):

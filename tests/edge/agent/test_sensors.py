@@ -123,13 +123,10 @@ def test_mqtt_topics_with_json(broker: Broker) -> None:
 
     async def scenario() -> None:
         watch = functools.partial(run_watch, target, 0, seconds=0, speed=1.0, seed=1, recording_s=0.2)
-        async with asyncio.TaskGroup() as group:
-            readings = group.create_task(take("mqtt", imu, 40, when_running=watch))
-            labels = group.create_task(take("mqtt", label, 1))
-        samples = readings.result()
+        samples, labels = await asyncio.gather(take("mqtt", imu, 40, when_running=watch), take("mqtt", label, 1))
         assert samples[0].values.keys() == {f"c{n}" for n in range(6)}
         assert (np.diff([sample.time_us for sample in samples]) > 0).all()
-        assert len(labels.result()[0].values) == 1
+        assert len(labels[0].values) == 1
 
     asyncio.run(scenario())
 

@@ -36,6 +36,7 @@ from flchain.base.types import Millis, Round, UnixMillis
 from flchain.light.follow import build_light_state
 from flchain.wire.packets import PacketType, encode_packet
 from flchain.wire.topics import Topics
+from flchain_edge.newer_python import timeout
 from tests.support.builders.board_trees import plant
 from tests.support.builders.chain import NO_CLOCK, PARAMETERS_COUNT, Driver, build_chain
 
@@ -147,7 +148,7 @@ class Scene:
     def run(self, steps: Callable[[np.ndarray], Coroutine[Any, Any, None]]) -> None:
         async def scenario() -> None:
             try:
-                async with asyncio.timeout(DEADLINE_S):
+                async with timeout(DEADLINE_S):
                     initial = await self.workers.start()
                     self.supervisor = self.build()
                     await steps(initial)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 
 from flchain.base.errors import ConfigError
 from flchain_edge.mqtt.settings import MqttSettings
+from flchain_edge.newer_python import tomllib
 from flchain_edge.settings.config import load_config, render_example
 from flchain_edge.settings.node import EnrolmentSettings
 from tests.support.floats import floats

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import shutil
 import sqlite3
+import sys
 from pathlib import Path
 
 import aiosqlite
 import pytest
 
 from flchain.base.errors import ConfigError, LedgerCorrupt
+from flchain_edge.storage import sqlite_codes
 from flchain_edge.storage.sqlite import (
     DiskFailed,
     StoreFull,
@@ -155,6 +158,7 @@ def test_full_disk_loses_nothing_old(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 does not say which file could not grow")
 def test_database_on_a_full_disk_is_not_opened_but_explained(tmp_path: Path) -> None:
     """Opening on a disk without room for SQLite's own files says StoreFull, and what was written is still there."""
     path = tmp_path / "node.db"
@@ -177,8 +181,35 @@ def test_database_on_a_full_disk_is_not_opened_but_explained(tmp_path: Path) -> 
 def test_failing_disk_is_neither_full_nor_damage() -> None:
     """SQLite's I/O error is reported as the disk's fault, without advice to move the database away."""
     error = sqlite3.OperationalError("disk I/O error")
-    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
     assert isinstance(explain(error, "node.db"), DiskFailed)
+    vars(error)["sqlite_errorcode"] = sqlite_codes.IOERR | 4 << 8  # IOERR_FSYNC
+    assert isinstance(explain(error, "node.db"), DiskFailed)
+
+
+def test_io_error_without_details_on_a_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where Python keeps only SQLite's words (3.10), an I/O error on a disk without free space says that it is full."""
+    error = sqlite3.OperationalError("disk I/O error")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))
+    assert isinstance(explain(error, str(tmp_path / "node.db")), StoreFull)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("database disk image is malformed", "SQLITE_CORRUPT"),
+        ("file is not a database", "SQLITE_NOTADB"),
+        ("unable to open database file", "SQLITE_CANTOPEN"),
+        ("attempt to write a readonly database", "SQLITE_READONLY"),
+        ("access permission denied", "SQLITE_PERM"),
+        ("database or disk is full", "SQLITE_FULL"),
+        ("disk I/O error", "SQLITE_IOERR"),
+    ],
+)
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 does not name SQLite's codes")
+def test_codes_are_sqlites(words: str, code: str) -> None:
+    """An error that has only SQLite's words has the code that newer Pythons hand out with them."""
+    assert sqlite_codes.get_code(sqlite3.DatabaseError(words)) == vars(sqlite3)[code]
 
 
 def test_tasks_do_not_write_into_each_others_transactions(tmp_path: Path) -> None:

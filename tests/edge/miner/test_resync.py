@@ -142,7 +142,7 @@ def test_a_missing_block_is_a_fault(path: Path, driver: Driver) -> None:
     ],
 )
 def test_without_readable_votes_it_refuses(
-    path: Path, driver: Driver, damage: Callable[[Driver], tuple[str, *tuple[object, ...]]]
+    path: Path, driver: Driver, damage: Callable[[Driver], tuple[str] | tuple[str, object]]
 ) -> None:
     """A vote that is damaged, another's, or of another height stops the resync, until the operator takes the blame."""
     sql, *values = damage(driver)

@@ -9,6 +9,7 @@ from flchain.wire.packets import PacketType, decode_packet
 from flchain.wire.topics import Topics
 from flchain_edge.mqtt.inbox import LinkUp
 from flchain_edge.mqtt.seam import FakeLink
+from flchain_edge.newer_python import timeout
 from flchain_edge.process.event_loop import EventQueue
 from miner.core.machine import build_miner_state
 from miner.core.tip import Standing
@@ -54,7 +55,7 @@ def test_a_lone_miner_saves_each_word_before_it_says_it() -> None:
         runner = MinerRunner(state, journal, link, ConstantScorer(5_000), queue)
         running = asyncio.create_task(runner.run())
         queue.on_link_event(LinkUp())
-        async with asyncio.timeout(DEADLINE_S):
+        async with timeout(DEADLINE_S):
             await journal.has_block.wait()
             while not queue.is_awaited:  # what the block made it say is said by then
                 await asyncio.sleep(0)
@@ -86,7 +87,7 @@ def test_a_miner_subscribes_to_what_miners_say_at_qos_0() -> None:
             MinerConfig(chain.miners[0]), Standing(build_genesis_state(chain.genesis, chain.model))
         )
         running = asyncio.create_task(MinerRunner(state, MemoryJournal(), link, ConstantScorer(5_000), queue).run())
-        async with asyncio.timeout(DEADLINE_S):
+        async with timeout(DEADLINE_S):
             while not link.is_started:
                 await asyncio.sleep(0)
         running.cancel()

@@ -17,6 +17,7 @@ import pytest
 
 from flchain_edge.mqtt.inbox import Received
 from flchain_edge.mqtt.settings import MqttSettings
+from flchain_edge.newer_python import timeout
 from tests.support.networks.mqtt_link import DEADLINE_S, InboxLink, started, until
 from tests.support.networks.registrar import Member, Registrar, enrol_member, make_registrar
 from tools.network.broker import Broker, BrokerError, BrokerKind, find_program
@@ -71,7 +72,7 @@ def own_site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
 async def gather_until(link: InboxLink, *topics: str) -> list[tuple[str, bytes]]:
     """All that came until there was a message on each of these topics."""
     seen: list[tuple[str, bytes]] = []
-    async with asyncio.timeout(DEADLINE_S):
+    async with timeout(DEADLINE_S):
         while not {topic for topic, _ in seen} >= set(topics):
             event = await link.events.get()
             if isinstance(event, Received):

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from flchain_edge.mqtt.inbox import Inbox, LinkEvent
 from flchain_edge.mqtt.link import MqttLink
 from flchain_edge.mqtt.settings import MqttSettings
+from flchain_edge.newer_python import timeout
 from tools.network.broker import Broker
 
 DEADLINE_S = 30.0
@@ -40,7 +41,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def wait_for(link: InboxLink, kind: type[Event]) -> Event:
     """The next event of `kind`; others before it are passed over."""
-    async with asyncio.timeout(DEADLINE_S):
+    async with timeout(DEADLINE_S):
         while not isinstance(event := await link.events.get(), kind):
             pass
         return event

@@ -161,6 +161,34 @@ def test_interval_files_are_read_or_told_line_by_line() -> None:
     assert parse_time_us("0.0000019") == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2026-01-01", 1_767_225_600),
+        ("2026-01-01 00:01", 1_767_225_660),
+        ("2026-01-01T00:00:10Z", 1_767_225_610),
+        ("2026-01-01T05:30:00+05:30", 1_767_225_600),
+        ("2025-12-31T20:30-0330", 1_767_225_600),
+        ("2026-01-01T01:00:00.5+01", 1_767_225_600.5),
+        ("2026-01-01T00:00:00,123456789", 1_767_225_600.123456),
+        ("1969-12-31T23:59:59.5", -0.5),
+    ],
+)
+def test_a_time_means_the_same_on_every_python(text: str, seconds: float) -> None:
+    """These forms of ISO 8601 are read, whatever Python's own reader knows of it."""
+    assert parse_time_us(text) == round(seconds * SECOND)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2026-W01-4", "2026-02-30", "2026-01-01T24:01", "2026-01-01T10", "2026-01-01T10:00+24", "2026-01-01T10:00z"],
+)
+def test_a_time_that_some_python_would_read_is_refused(text: str) -> None:
+    """Other forms are refused on every Python, so that no file of labels works on one board only."""
+    with pytest.raises(ValueError, match="not a time"):
+        parse_time_us(text)
+
+
 @given(st.integers(0, 10**6), floats(0.05, 0.5), st.integers(1, 50), st.integers(0, 20))
 def test_training_and_hold_out_never_share_an_instant(seed: int, share: float, window_s: int, hold_off_s: int) -> None:
     """Whatever the windows, those to train on end at least the hold-off before or begin it after any held-out one."""

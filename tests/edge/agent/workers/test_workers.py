@@ -29,6 +29,7 @@ from flchain.base.fixedpoint import to_fixed
 from flchain.base.types import Round
 from flchain_edge.model.model_files import MODEL_BYTES_MAX, Examples, compute_score_bp, hold_out, read_file
 from flchain_edge.model.tflite import ModelRefused, TfliteModel
+from flchain_edge.newer_python import timeout
 from tests.support.builders.workers import MODEL, PARAMETERS, ROWS, write_worker_spec
 
 ENDLESS = 100_000
@@ -64,7 +65,7 @@ class Scene:
     def run(self, steps: Callable[[Scene, np.ndarray], Coroutine[None, None, None]]) -> None:
         async def scenario() -> None:
             try:
-                async with asyncio.timeout(DEADLINE_S):
+                async with timeout(DEADLINE_S):
                     await steps(self, await self.workers.start())
             finally:
                 self.workers.stop()

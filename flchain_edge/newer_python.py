@@ -1,0 +1,48 @@
+"""What Python's standard library has only since 3.11, for 3.10 too: the one place that asks which Python runs.
+
+JetPack 6 has Python 3.10 (docs/decisions/0016-pythons-and-runtimes.md). The linter refuses these names anywhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+from typing import NoReturn, Protocol
+
+if sys.version_info >= (3, 11):
+    from typing import assert_never
+
+    import tomllib
+else:
+    import tomli as tomllib
+
+    def assert_never(value: NoReturn, /) -> NoReturn:
+        """Tell the type checker that this is not reached, and fail if it is."""
+        raise AssertionError(f"not expected: {value!r}")
+
+
+__all__ = ["Deadline", "assert_never", "timeout", "tomllib"]
+
+
+class Deadline(Protocol):
+    """What a block with a time limit may do to its limit."""
+
+    def reschedule(self, when: float | None, /) -> None:
+        """End the block at `when`, by the event loop's clock, instead."""
+
+
+if sys.version_info >= (3, 11):
+    timeout = asyncio.timeout
+else:
+    import async_timeout
+
+    @contextlib.asynccontextmanager
+    async def timeout(delay_s: float | None) -> AsyncIterator[Deadline]:
+        """Run the block for at most `delay_s`. Raise TimeoutError, which asyncio's own is not before Python 3.11."""
+        try:
+            async with async_timeout.timeout(delay_s) as deadline:
+                yield deadline
+        except asyncio.TimeoutError as error:
+            raise TimeoutError from error
