@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Deadlines, and drawing that takes long, judge the machine and not the code. CI draws the same examples each time, so
@@ -19,6 +21,16 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 _ELSEWHERE = {"tf": ("tensorflow", "test-model"), "oracle": ("cwt", "test-oracle")}
 
 collect_ignore = [folder for folder, (module, _) in _ELSEWHERE.items() if importlib.util.find_spec(module) is None]
+
+# Roots, containers, emulated machines need root, and minutes: they run where they are named (make test-debs, ...).
+MACHINES = Path(__file__).parent / "machines"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the folder of machines out of a run that does not name it."""
+    named = [(config.invocation_params.dir / argument.split("::")[0]).resolve() for argument in config.args]
+    is_named = any(path.is_relative_to(MACHINES) for path in named)
+    return True if collection_path == MACHINES and not is_named else None
 
 
 def pytest_configure() -> None:
