@@ -43,6 +43,7 @@ from agent.edge.data.sensing import Sensing
 from agent.edge.data.sensor_checks import find_sensor_problems
 from agent.edge.power.board import Board
 from agent.edge.power.files import read_board_roots
+from agent.edge.reporter import Reporter, read_facts
 from agent.edge.store.disk_writes import read_disk_bytes
 from agent.edge.store.status_file import StatusFile
 from agent.edge.store.store import STORE_FILE, Change, RoundLine, Store
@@ -52,7 +53,7 @@ from agent.edge.workers.worker import WorkerFailed
 from agent.edge.workers.workers import Workers, build_workers
 from agent.settings import AgentSettings
 from agent.status.snapshot import EdgeStatus, LifeTimes, build_status
-from agent.status.values import AgentStatus, SensorStatus
+from agent.status.values import AgentStatus, SensorStatus, UpdateReport
 from agent.supervisor import Supervisor
 from flchain.base.crypto import Identity, compute_address
 from flchain.base.errors import ConfigError
@@ -60,8 +61,6 @@ from flchain.base.frozen import replace
 from flchain.base.types import Address, UnixMillis
 from flchain.ledger.genesis import Genesis
 from flchain.light.follow import build_light_state
-from flchain.wire.envelope import seal
-from flchain.wire.messages import Status
 from flchain.wire.packets import PacketType, encode_packet
 from flchain_edge.enrolment.renewal import RenewalKeeper
 from flchain_edge.mqtt.link import MqttLink
@@ -88,7 +87,9 @@ class AgentRunner:
         *,
         supervisor: Supervisor,
         status: StatusFile,
+        reporter: Reporter,
         describe_sensors: Callable[[], Sequence[SensorStatus]],
+        describe_update: Callable[[], UpdateReport] = UpdateReport,
     ) -> None:
         self._state = state
         self._store = store
@@ -97,7 +98,9 @@ class AgentRunner:
         self._queue = queue
         self._supervisor = supervisor
         self._status = status
+        self._reporter = reporter
         self._describe_sensors = describe_sensors
+        self._describe_update = describe_update
         self._times = LifeTimes(started_s=time.monotonic())
         self._refusals = RefusalCounter()
         self._working: set[asyncio.Task[None]] = set()
@@ -172,11 +175,14 @@ class AgentRunner:
             sensors=self._describe_sensors(),
             refused=self._refusals.counts,
             disk_bytes=read_disk_bytes(),
+            update=self._describe_update(),
         )
         return build_status(self._state, self._supervisor.watch, self._times, edges, time.monotonic())
 
     def _tell_status(self) -> None:
-        self._status.write(self._build_status())
+        status = self._build_status()
+        self._status.write(status)
+        self._reporter.tell(status, time.monotonic(), self.get_time_ms())
 
     def _start_work(self, effect: Train | ComputeScore) -> None:
         task = asyncio.create_task(self._train(effect) if isinstance(effect, Train) else self._score(effect))
@@ -200,7 +206,8 @@ class AgentRunner:
                     self._link.cancel(encode_packet(PacketType.MESSAGE, raw))
                 log.debug("removed from the outbox", extra={"digest": digest[:8], "reason": reason})
             case Report():
-                self._report(effect)
+                self._reporter.on_report(effect)
+                self._tell_status()
             case Follow(before, miner):
                 self._follow(before, miner)
             case StartTimer(timer, delay_ms):
@@ -220,19 +227,6 @@ class AgentRunner:
         if before is not None and is_silent and self._link.has_stand_ins:
             # No miner is heard at all: the broker answers, but is cut off from them.
             self._link.turn_away("no miner is heard through this broker")
-
-    def _report(self, report: Report) -> None:
-        link, me = self._link.describe(), self._state.config.identity
-        status = Status(
-            round=report.round,
-            model_hash=report.model_hash,
-            is_mismatch=report.is_mismatch,
-            training_ms=report.work.training_ms if report.work else 0,
-            bytes_up=link.bytes_sent,
-            bytes_down=link.bytes_received,
-        )
-        packet = encode_packet(PacketType.MESSAGE, seal(status, self._state.light.chain, me))
-        self._link.publish(self._state.topics.device_status(me.address), packet, retain=True)
 
     async def _train(self, effect: Train) -> None:
         event: TrainingDone | TrainingFailed | None
@@ -306,8 +300,18 @@ async def _run_with(workers: Workers, settings: AgentSettings, genesis: Genesis,
         log.info("starting", extra={"address": address, "chain": genesis.name, "round": stored.light.round})
         supervisor = _build_supervisor(settings, state, workers, queue)
         status = StatusFile(Path(settings.data_dir))
+        board = settings.board
+        facts = read_facts(board.name, board.labels, genesis.name)
         runner = AgentRunner(
-            state, store, link, workers, queue, supervisor=supervisor, status=status, describe_sensors=sensing.describe
+            state,
+            store,
+            link,
+            workers,
+            queue,
+            supervisor=supervisor,
+            status=status,
+            reporter=Reporter(facts, board.report_s, light.chain, config.identity, link),
+            describe_sensors=sensing.describe,
         )
         on_reload(lambda: link.reconnect("reload"))
         renewal = RenewalKeeper(settings, config.identity, runner.get_time_ms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from agent.edge.cpu.settings import CpuSettings
@@ -9,6 +10,7 @@ from agent.edge.data.settings import DatasetSettings, SampleSettings
 from agent.edge.power.settings import PowerSettings
 from agent.edge.sensors import SensorSettings
 from agent.scheduling.settings import SchedulerSettings
+from flchain.wire.fleet import LABEL_PATTERN, LABELS_MAX, NAME_PATTERN
 from flchain_edge.settings.node import NodeSettings
 
 UNIT = "flchain-agent.service"
@@ -27,6 +29,30 @@ class MiningSettings:
 
 
 @dataclass(frozen=True)
+class BoardSettings:
+    """What the operator calls this board, and how often it reports to them: docs/operating.md."""
+
+    name: str = field(default="", metadata={"pattern": f"|{NAME_PATTERN}", "help": "shown by flchain fleet list"})
+    labels: tuple[str, ...] = field(
+        default=(),
+        metadata={"max": LABELS_MAX, "help": "to choose boards by", "example": ["site=north", "roof"]},
+    )
+    report_s: int = field(
+        default=900,
+        metadata={
+            "min": 0,
+            "max": 86_400,
+            "help": "seconds between two reports; a change of health is told at once; 0: after each round",
+        },
+    )
+
+    def __post_init__(self) -> None:
+        wrong = [label for label in self.labels if not re.fullmatch(LABEL_PATTERN, label)]
+        if wrong:
+            raise ValueError(f"labels: each must match {LABEL_PATTERN}, {wrong[0]!r} does not")
+
+
+@dataclass(frozen=True)
 class AgentSettings(NodeSettings):
     """Everything that agent.toml may set."""
 
@@ -40,6 +66,7 @@ class AgentSettings(NodeSettings):
             "help": "full: receive all updates and compute each model; light: receive the result only, far fewer bytes",
         },
     )
+    board: BoardSettings = field(default_factory=BoardSettings)
     cpu: CpuSettings = field(default_factory=CpuSettings)
     mining: MiningSettings = field(default_factory=MiningSettings)
     power: PowerSettings = field(default_factory=PowerSettings)

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.core import scoring
-from agent.core.state import AgentState, Trouble
+from agent.core.state import AgentState, Trouble, UpdatePhase
 from agent.scheduling.inputs import Watch
-from agent.status.values import AgentStatus, OutboxItem, SensorStatus, WorkStatus
+from agent.status.values import AgentStatus, OutboxItem, SensorStatus, UpdateReport, WorkStatus
 from flchain.machines.link_status import LinkStatus
 
 
@@ -32,6 +32,7 @@ class EdgeStatus:
     sensors: Sequence[SensorStatus] = ()
     refused: Mapping[str, int] = field(default_factory=dict)
     disk_bytes: int | None = None
+    update: UpdateReport = field(default_factory=UpdateReport)
 
 
 def build_status(state: AgentState, watch: Watch, times: LifeTimes, edges: EdgeStatus, now_s: float) -> AgentStatus:
@@ -55,6 +56,7 @@ def build_status(state: AgentState, watch: Watch, times: LifeTimes, edges: EdgeS
         followed=state.following.miner.hex(),
         is_held=state.is_held,
         has_update=state.has_work,
+        has_failed_training=state.update.phase is UpdatePhase.FAILED,
         is_mining=config.is_mining,
         scores_due=scoring.count_due(state),
         outbox=tuple(OutboxItem(number, len(raw)) for number, raw in state.outbox.values()),
@@ -70,6 +72,7 @@ def build_status(state: AgentState, watch: Watch, times: LifeTimes, edges: EdgeS
         sensors=tuple(edges.sensors),
         refused=dict(edges.refused),
         disk_bytes=edges.disk_bytes,
+        update=edges.update,
     )
 
 

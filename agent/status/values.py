@@ -11,6 +11,7 @@ import msgspec
 
 from agent.scheduling.readings import BoardReading
 from flchain.machines.link_status import LinkStatus
+from flchain.wire.fleet import UpdateState
 
 STATUS_VERSION = 1
 
@@ -116,6 +117,16 @@ class WriterStatus(msgspec.Struct, frozen=True, kw_only=True):
     """By the wall clock, UNIX time."""
 
 
+class UpdateReport(msgspec.Struct, frozen=True, kw_only=True):
+    """How far this board has come with the newest release that concerns it."""
+
+    release: int = 0
+    """Its sequence number; 0 for none."""
+    state: UpdateState = UpdateState.NONE
+    detail: str = ""
+    """Why it waits, was refused or went back."""
+
+
 class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
     """All that a running agent says of itself. Ages and spans are as of the moment at which it was written."""
 
@@ -145,6 +156,8 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The scheduler lets neither training nor scoring run."""
     has_update: bool
     """The open round's update is made."""
+    has_failed_training: bool = False
+    """Training in the newest round that it has worked on ended without an update."""
     is_mining: bool
     scores_due: int
     """Models that are still to be scored in this round."""
@@ -165,6 +178,7 @@ class AgentStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Peers' messages that were refused, by reason."""
     disk_bytes: int | None
     """What this process has written to disks; None where the kernel does not count it."""
+    update: UpdateReport = UpdateReport()
 
 
 class StatusRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,6 +28,7 @@ from flchain.wire.fields import (
     Salt,
     Score,
 )
+from flchain.wire.fleet import Status
 
 
 class Phase(IntEnum):
@@ -118,22 +119,6 @@ class Receipt(Message, frozen=True):
     round: Counter
     digest: Bytes32
     code: Annotated[str, msgspec.Meta(max_length=32)]
-
-
-class Status(Message, frozen=True):
-    """A device's report after a round: its own model's hash, and what the round cost it."""
-
-    kind: ClassVar[Kind] = Kind.STATUS
-    bytes_max: ClassVar[int] = SMALL_BYTES_MAX
-    round: Counter
-    """Newest round whose model this device has computed."""
-    model_hash: Bytes32
-    is_mismatch: bool
-    """True if the device computed another model than the chain's, and so keeps its old one."""
-    training_ms: Counter
-    bytes_up: Counter
-    bytes_down: Counter
-    """Since the process started, MQTT payloads and topics."""
 
 
 class Want(IntEnum):

@@ -17,7 +17,8 @@ from flchain.light.follow import LightState, build_light_state, process_body, pr
 from flchain.light.trust import CertifiedHeader
 from flchain.wire.chunks import Assembly, process_chunk
 from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct, open_envelope, verify_envelope
-from flchain.wire.messages import Header, Phase, Status
+from flchain.wire.fleet import Status
+from flchain.wire.messages import Header, Phase
 from flchain.wire.packets import Packet, PacketType, decode_packet
 from flchain.wire.topics import Topics, read_topic_channel, read_topic_owner
 from flchain_edge.mqtt.inbox import LinkEvent, Received

@@ -199,9 +199,11 @@ def write_configs(
     for node in network.nodes:
         mines = node in network.agents[:mining]
         of_agent = f'failover_s = 3\nfollow = "{"full" if mines else follow}"\n' if node.role == "agent" else ""
+        # Experiments look at every round.
+        of_board = "\n[board]\nreport_s = 0\n" if node.role == "agent" else ""
         of_miner = "\n[mining]\nenabled = true\n" if mines else ""
         node.config.write_text(
             f'genesis = "../../genesis.cbor"\nmodel = "../../model.tflite"\nexamples = "examples.npz"\n'
             f'data_dir = "data"\nuntil_round = {until_round}\n{of_agent}'
-            f'\n[key]\nfile = "key.pem"\n\n[mqtt]\nhost = "{host}"\nport = {port}\n{of_miner}'
+            f'\n[key]\nfile = "key.pem"\n\n[mqtt]\nhost = "{host}"\nport = {port}\n{of_board}{of_miner}'
         )

@@ -63,6 +63,7 @@ def test_training_begins_beside_the_write_and_nothing_is_sent_before_it(monkeypa
         store, workers = FakeStore(seen), FakeWorkers(seen)
         parts: tuple[Any, ...] = None, store, FakeLink(seen), workers, None
         others: dict[str, Any] = {"supervisor": FakeSupervisor(), "status": None, "describe_sensors": list}
+        others["reporter"] = None
         agent = AgentRunner(*parts, **others)
         processing = asyncio.create_task(agent._process(Connected()))
         await workers.has_begun.wait()

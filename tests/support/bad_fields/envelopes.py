@@ -12,7 +12,7 @@ import msgspec
 from flchain.base.crypto import Identity
 from flchain.wire.envelope import encode, seal
 from flchain.wire.fields import Kind
-from flchain.wire.messages import AnyMessage, Ask, Commit, Phase, Proposal, Receipt, Status, Vote, Want
+from flchain.wire.messages import AnyMessage, Ask, Commit, Phase, Proposal, Receipt, Vote, Want
 from flchain.wire.packets import PacketType, encode_packet
 from tests.support.bad_fields.messages import (
     BFT,
@@ -26,6 +26,7 @@ from tests.support.bad_fields.messages import (
 )
 from tests.support.bad_fields.nodes import CHAIN, DEVICE, HOLDER, MINER, TOPICS, ask_agent, ask_miner, build_miner
 from tests.support.bad_fields.table import OTHER_32, Bench, Effect, Outcome, Row, always
+from tests.support.builders.wire import build_word
 
 DROPPED = Effect.DROPPED
 UP_TOPIC = TOPICS.device_up(DEVICE.address)
@@ -194,7 +195,7 @@ RAW_ROWS: tuple[tuple[str, str, Callable[[bytes], bytes], str], ...] = (
 def build_channel_rows() -> list[Row]:
     """A kind on a channel, or from a sender, that it is not for."""
     vote, proposal = Vote(2, 0, 1, None), Proposal(2, 0, -1, OTHER_32)
-    status, receipt = Status(1, OTHER_32, False, 0, 0, 0), Receipt(1, OTHER_32, "ok")
+    status, receipt = build_word(), Receipt(1, OTHER_32, "ok")
     ask = Ask(2, ME, Want.HEAD, 0)
     bft = TOPICS.miner_bft(PEER)
     cases: list[tuple[str, str, str, bytes, str]] = [
@@ -220,7 +221,7 @@ def build_channel_rows() -> list[Row]:
 
 def build_status_row() -> Row:
     """What a device hears from miners are receipts."""
-    status = take_apart(Status(1, OTHER_32, False, 0, 0, 0), CHAIN.miners[0])
+    status = take_apart(build_word(), CHAIN.miners[0])
     bench = Bench("Status", "to, to a device", ENVELOPES[2].get_right, _send_receipt)
     return Row(bench, "sender and channel", "to a device", always(status), "malformed", DROPPED)
 

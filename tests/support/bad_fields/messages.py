@@ -11,6 +11,7 @@ from flchain.base.types import Round, Stake
 from flchain.ledger.state import Delegation
 from flchain.wire.envelope import open_envelope, seal, verify_envelope
 from flchain.wire.fields import Kind
+from flchain.wire.fleet import Status
 from flchain.wire.messages import (
     AnyMessage,
     Ask,
@@ -25,7 +26,6 @@ from flchain.wire.messages import (
     Reveal,
     ScoreCommit,
     ScoreReveal,
-    Status,
     Transfer,
     Undelegate,
     Unjail,
@@ -54,6 +54,7 @@ from tests.support.bad_fields.table import OTHER_20, OTHER_32, Bench, Effect, Li
 from tests.support.bad_fields.table import build_shape_rows as shape_rows
 from tests.support.builders.chain import build_identity, make_reveal, make_scores
 from tests.support.builders.stake import STRANGER_HASH, seal_vote
+from tests.support.builders.wire import build_word
 
 DROPPED, RECEIPT, IGNORED, TAKEN = Effect.DROPPED, Effect.RECEIPT, Effect.IGNORED, Effect.TAKEN
 UP, BFT = "up, to a miner", "bft, to a miner"
@@ -75,6 +76,20 @@ SHAPES: dict[type[AnyMessage], dict[str, str]] = {
         "training_ms": "counter",
         "bytes_up": "counter",
         "bytes_down": "counter",
+        "written_ms": "counter",
+        "up_s": "counter",
+        "name": "name of 32",
+        "labels": "labels",
+        "task": "title or none",
+        "version": "version",
+        "suite": "system",
+        "architecture": "system",
+        "health": "health",
+        "reason": "reason",
+        "battery_percent": "percent or null",
+        "temperature_c": "degrees or null",
+        "release": "counter",
+        "update": "update",
     },
     Ask: {"height": "number", "to": "address", "want": "want", "model_round": "counter"},
     Resume: {"height": "number", "to": "address", "digest": "hash", "ranges": "ranges"},
@@ -239,7 +254,7 @@ RECEIPT_LINES: list[Line] = [
     ("digest", "of no message that waits", OTHER_32, "", IGNORED),
     ("code", "one that this device does not know", "no-such-code", "", TAKEN),
 ]
-STATUS_BENCH = Bench("Status", "status, to an onlooker", lambda: Status(1, b"m" * 32, False, 0, 0, 0), read_status)
+STATUS_BENCH = Bench("Status", "status, to an onlooker", build_word, read_status)
 
 
 def build_ask_bench(where: str) -> Bench:

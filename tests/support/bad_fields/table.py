@@ -92,6 +92,13 @@ def _name(number: int) -> str:
     return str(number)
 
 
+def _shown(count: int) -> tuple[Fault, ...]:
+    """What no text that a terminal shows may be; an empty one is right."""
+    letters = (f"{count + 1} letters", "x" * (count + 1))
+    marks = (("a line end", "a\n"), ("an escape", "a\x1b[2J"), ("a letter beyond ASCII", "\u00e9"))
+    return (letters, *marks, ("bytes", b"x"), ("null", None), ("number", 1))
+
+
 SHAPES: dict[str, tuple[Fault, ...]] = {
     "number": _ranged(0, 2**53),  # a message's first field, which is looked at before its signature
     "counter": _ranged(0, 2**53),
@@ -119,6 +126,25 @@ SHAPES: dict[str, tuple[Fault, ...]] = {
     "text of 32": (("33 letters", "x" * 33), ("bytes", b"ok"), ("null", None), ("number", 1)),
     "name": (("empty", ""), ("33 letters", "x" * 33), ("capitals", "X"), ("bytes", b"x"), ("null", None)),
     "title": (("empty", ""), ("65 letters", "x" * 65), ("a space", "x y"), ("bytes", b"x"), ("null", None)),
+    "name of 32": (*_shown(32), ("a blank", "a b"), ("a dot first", ".a")),
+    "version": (*_shown(32), ("a blank", "1 0"), ("a plus first", "+1")),
+    "system": (*_shown(16), ("capitals", "Bookworm"), ("a dot first", ".a")),
+    "title or none": (*_shown(64), ("a blank", "x y")),
+    "reason": _shown(80),
+    "labels": (
+        ("bytes", b"x"),
+        ("null", None),
+        ("nine of them", ["a"] * 9),
+        ("an empty one", [""]),
+        ("25 letters", ["x" * 25]),
+        ("capitals", ["Roof"]),
+        ("a line end", ["a\n"]),
+        ("a number inside", [1]),
+    ),
+    "health": _ranged(0, 11),
+    "update": _ranged(0, 8),
+    "percent or null": _ranged(0, 100)[1:],
+    "degrees or null": _ranged(-60, 200)[1:],
     "list": (("bytes", b"x"), ("null", None), ("number", 1), ("text", "x"), ("a number inside", [1])),
     "list or null": (("bytes", b"x"), ("number", 1), ("text", "x"), ("a number inside", [1])),
     "ranges": (

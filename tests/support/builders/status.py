@@ -39,6 +39,7 @@ NOW: dict[str, Any] = {
     "followed": "ef" * 20,
     "is_held": False,
     "has_update": False,
+    "has_failed_training": False,
     "is_mining": True,
     "scores_due": 0,
     "outbox": [],
@@ -73,6 +74,7 @@ NOW: dict[str, Any] = {
     ],
     "refused": {"bad-signature": 2},
     "disk_bytes": 470_000_000,
+    "update": {"release": 0, "state": 0, "detail": ""},
 }
 ROUND = {
     "round": 127,

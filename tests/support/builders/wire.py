@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cbor2
 
 from flchain.wire.envelope import encode, open_envelope, verify_envelope
 from flchain.wire.fields import Kind
+from flchain.wire.fleet import Health, Status, UpdateState
 from flchain.wire.messages import AnyMessage, Commit
 from tests.vectors.make_messages import CHAIN
 
 SENDER = CHAIN.devices[0]
 COMMIT = Commit(1, b"c" * 32, False)
 PREFIX = CHAIN.id[:8]
+
+
+def build_word(round_number: int = 1, model_hash: bytes = b"m" * 32, **changes: Any) -> Status:
+    """A device's word to its operator: nothing is known of its board, and it is well."""
+    known = {"is_mismatch": False, "training_ms": 0, "bytes_up": 0, "bytes_down": 0, "written_ms": 0, "up_s": 0}
+    texts = {"name": "", "labels": (), "task": "", "version": "", "suite": "", "architecture": ""}
+    health = {"health": Health.OK, "reason": "", "battery_percent": None, "temperature_c": None}
+    update = {"release": 0, "update": UpdateState.NONE}
+    return Status(**{"round": round_number, "model_hash": model_hash, **known, **texts, **health, **update, **changes})
 
 
 def read(raw: bytes, chain: bytes = CHAIN.id, public_key: bytes = SENDER.public_key) -> AnyMessage:

@@ -24,7 +24,7 @@ from flchain.rules import blocks as rules
 from flchain.rules.blocks import select_transactions
 from flchain.rules.phases import get_present, is_phase_complete
 from flchain.wire.envelope import seal
-from flchain.wire.messages import Commit, Phase, ScoreCommit, Status, compute_update_commitment
+from flchain.wire.messages import Commit, Phase, ScoreCommit, compute_update_commitment
 from tests.support.builders.chain import (
     Driver,
     build_chain,
@@ -37,6 +37,7 @@ from tests.support.builders.chain import (
     seal_score_commit,
     seal_score_reveal,
 )
+from tests.support.builders.wire import build_word
 from tests.support.chain_checks import apply, open_chain, phase_of
 
 
@@ -80,7 +81,7 @@ def test_each_phase_takes_its_own_kind_only() -> None:
         Phase.SCORE: seal_score_commit(driver.chain, 0, word),
         Phase.SETTLE: seal_score_reveal(driver.chain, 0, word),
     }
-    status = seal(Status(1, b"m" * 32, False, 0, 0, 0), driver.chain.id, driver.chain.devices[0])
+    status = seal(build_word(), driver.chain.id, driver.chain.devices[0])
     driver.run_round()
     for state in driver.states[:5]:
         for phase, raw in kinds.items():
