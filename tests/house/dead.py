@@ -34,8 +34,13 @@ ALIVE = {
     "FakeLink": "runners in tests have no broker",
     "MemoryJournal": "miners in tests have no disk",
     # read from JSON by programs
-    "chain_time_age_s": "a field of the status",
     "heard_age_s": "a field of the status",
+    # a board's word to its operator, whose tools come with the same release
+    "battery_percent": "`flchain fleet list` shows it",
+    "is_sick": "`flchain fleet list` and `update` ask it",
+    "FETCHING": "an update goes through it",
+    "INSTALLING": "an update goes through it",
+    "CHECKING": "an update goes through it",
     # said beside what they are about
     "find_illegal": "tests ask it of every state that a device reaches",
     "iio": "a section of [[sensors]], read by the name of its kind",
