@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import sys
 from collections.abc import Sequence
 
 from flchain.base.errors import FlchainError
-from flchain_edge.process.command import EXIT_CONFIG, EXIT_FAULT, EXIT_IO, end_unread, tolerate_terminal
+from flchain_edge.process.command_line import EXIT_CONFIG, EXIT_FAULT, run_program, wrap_words
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("tools.demo.cli", "run a whole network on this machine: miners, agents, broker"),
@@ -23,22 +22,24 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("tools.bench.cli", "measure on this machine, next to the floor of the same run"),
 }
 
-DISK_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
-"""Any command that writes may meet these errors, and a traceback would help no one."""
+HELP_WIDTH = 80
 
 
 def _format_help() -> str:
     lines = ["usage: flchain COMMAND [OPTIONS]", "", "commands:"]
-    lines += [f"  {name:<10}{text}" for name, (_, text) in COMMANDS.items()]
-    return "\n".join(
-        [*lines, "", "See also: flchain COMMAND --help. A device runs flchain-agent, a server flchain-miner."]
-    )
+    for name, (_, text) in COMMANDS.items():
+        first, *more = wrap_words(text, HELP_WIDTH - 12)
+        lines += [f"  {name:<10}{first}", *(f"{'':<12}{line}" for line in more)]
+    see = "See also: flchain COMMAND --help. A device runs flchain-agent, a server flchain-miner."
+    return "\n".join([*lines, "", *wrap_words(see, HELP_WIDTH)])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `flchain`."""
-    tolerate_terminal()
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    return run_program(lambda: _choose_and_run(list(sys.argv[1:] if argv is None else argv)))
+
+
+def _choose_and_run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_format_help())
         return 0 if arguments else 2
@@ -52,15 +53,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         return EXIT_CONFIG if hasattr(error, "problems") else EXIT_FAULT
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        return end_unread()
-    except OSError as error:
-        if error.errno not in DISK_FAULTS:
-            raise
-        print(f"error: {error.filename or arguments[0]}: {error.strerror}", file=sys.stderr)
-        return EXIT_IO
 
 
 if __name__ == "__main__":

@@ -23,8 +23,9 @@ from flchain.privacy import MECHANISMS
 from flchain.wire.fields import SAMPLES_CAP_MAX, VALIDATORS_MAX
 from flchain.wire.messages import DeviceEntry, HolderEntry, ValidatorEntry
 from flchain_edge.model.model_files import compute_initial_model
-from flchain_edge.model.tflite import TfliteModel, probe_model
-from flchain_edge.process.chain_files import load_genesis
+from flchain_edge.model.tflite import TfliteModel
+from flchain_edge.process.chain_files import load_genesis, load_trainable
+from flchain_edge.process.command_line import CommandParser, add_command
 from flchain_edge.settings.config import load_config, render_example
 
 KEY_PATTERN = "[0-9a-f]{64}"
@@ -177,11 +178,7 @@ def build_genesis(settings: NetworkSettings, time_ms: int) -> Genesis:
 
     Raises ConfigError for a model that cannot train, and for keys that are invalid, duplicate or unknown.
     """
-    try:
-        model_file = settings.model.read_bytes()
-    except OSError as error:
-        raise ConfigError((f"model {settings.model}: {error.strerror or error}",)) from error
-    probe_model(model_file)
+    model_file = load_trainable(settings.model, "model")
     validators = tuple(
         ValidatorEntry(bytes.fromhex(v.public_key), v.bond, round(v.commission_percent * 100))
         for v in settings.validators
@@ -258,14 +255,21 @@ def _format_address(public_key: bytes) -> str:
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="flchain genesis", description="Make or show the genesis of a chain.")
+    parser = CommandParser(
+        prog="flchain genesis",
+        description="Make or show the genesis of a chain.",
+        epilog="examples:\n"
+        "  flchain genesis example > network.toml    write one, then edit it\n"
+        "  flchain genesis make --network network.toml --out genesis.cbor\n"
+        "  flchain genesis show genesis.cbor",
+    )
     actions = parser.add_subparsers(dest="action", required=True, metavar="COMMAND")
-    make = actions.add_parser("make", help="make a genesis file from a network file (TOML)")
+    make = add_command(actions, "make", "make a genesis file from a network file (TOML)")
     make.add_argument("--network", type=Path, required=True, metavar="FILE", help="see: flchain genesis example")
     make.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write; never overwritten")
-    show = actions.add_parser("show", help="print the parameters, validators, devices and holders of a genesis file")
-    show.add_argument("file", type=Path)
-    actions.add_parser("example", help="print a commented network file")
+    show = add_command(actions, "show", "print the parameters, validators, devices and holders of a genesis file")
+    show.add_argument("file", type=Path, metavar="FILE", help="a genesis file")
+    add_command(actions, "example", "print a commented network file")
     return parser
 
 

@@ -47,7 +47,7 @@ def run_logs(settings: NodeSettings, arguments: argparse.Namespace, unit: str, s
     """Print the wanted lines. Raise ConfigError if the node's log is kept nowhere."""
     fields = dict(arguments.field) | ({} if arguments.round is None else {"round": str(arguments.round)})
     wanted = Wanted(getattr(logging, arguments.level.upper()), fields)
-    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
+    with contextlib.suppress(KeyboardInterrupt):
         for text in _choose_source(settings, unit, systemd, arguments.lines, arguments.follow, wanted=wanted):
             print(text, flush=True)
 

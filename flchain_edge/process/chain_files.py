@@ -7,7 +7,7 @@ from pathlib import Path
 from flchain.base.errors import ConfigError
 from flchain.consensus import CONSENSUS_RULES
 from flchain.ledger.genesis import GENESIS_BYTES_MAX, Genesis, decode_genesis
-from flchain_edge.model.model_files import read_file, read_model_file
+from flchain_edge.model.model_files import MODEL_BYTES_MAX, read_file, read_model_file
 
 
 def load_genesis(path: Path) -> Genesis:
@@ -22,6 +22,20 @@ def load_genesis(path: Path) -> Genesis:
             (f"{path}: genesis: consensus: {genesis.params.consensus!r} only runs in simulations: {hint}",)
         )
     return genesis
+
+
+def load_trainable(path: Path, what: str) -> bytes:
+    """Read a .tflite file that nobody has vouched for, and try it in a child process. Raise ConfigError; `what` and
+    the path say which file it is about."""
+    from flchain_edge.model.tflite import probe_model  # a running agent never loads the runtime (docs/decisions/0011)
+
+    data = read_file(path, what, MODEL_BYTES_MAX)
+    try:
+        probe_model(data)
+    except ConfigError as error:
+        problems = (problem.removeprefix("model: ") for problem in error.problems)
+        raise ConfigError(tuple(f"{what} {path}: {problem}" for problem in problems)) from error
+    return data
 
 
 def load_model_file(path: Path, genesis: Genesis) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import io
 import logging
 import os
 import sys
@@ -20,6 +19,15 @@ from flchain_edge.logs.setup import setup_logging
 from flchain_edge.model.model_files import load_examples
 from flchain_edge.mqtt.settings import build_tls_context
 from flchain_edge.process.chain_files import load_genesis, load_model_file
+from flchain_edge.process.command_line import (
+    EXIT_CONFIG,
+    EXIT_FAULT,
+    EXIT_IO,
+    EXIT_TRY_AGAIN,
+    CommandParser,
+    add_command,
+    run_program,
+)
 from flchain_edge.process.event_loop import run_until_signal
 from flchain_edge.settings.config import load_config, render_example
 from flchain_edge.settings.node import NodeSettings, load_identity
@@ -29,11 +37,6 @@ if TYPE_CHECKING:
     from flchain_edge.model.tflite import TfliteModel
 
 T = TypeVar("T")
-
-EXIT_FAULT, EXIT_IO, EXIT_TRY_AGAIN, EXIT_CONFIG = 1, 74, 75, 78
-"""As in sysexits.h. The systemd units restart after the first three, never after a configuration error."""
-EXIT_UNREAD = 141
-"""The exit code that a shell reports for a program whose reader went away."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,9 @@ class NodeCommand:
 
 
 def _build_parser(command: NodeCommand) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=command.program, description=command.description)
+    parser = CommandParser(
+        prog=command.program, description=command.description, epilog=_format_examples(command.program)
+    )
     actions = parser.add_subparsers(dest="action", required=True, metavar="COMMAND")
     has_default = command.default_config is not None and os.access(command.default_config, os.R_OK)
 
@@ -90,19 +95,34 @@ def _build_parser(command: NodeCommand) -> argparse.ArgumentParser:
         ("check", "report every problem of the configuration and of the files that it names; change nothing"),
         ("key", "print this node's lines for the network file; make the key file if there is none"),
     ):
-        add_config(actions.add_parser(name, help=text, description=text))
+        add_config(add_command(actions, name, text))
     for extra in command.actions:
-        action = actions.add_parser(extra.name, help=extra.help, description=extra.help)
+        action = add_command(actions, extra.name, extra.help)
         if extra.has_config:
             add_config(action)
         extra.add_arguments(action)
-    actions.add_parser("example", help="print a commented configuration file")
+    add_command(actions, "example", "print a commented configuration file")
     return parser
+
+
+def _format_examples(program: str) -> str:
+    file = f"{program.removeprefix('flchain-')}.toml"
+    return (
+        "examples:\n"
+        f"  {program} example > {file}\n"
+        f"  {program} check --config {file}\n"
+        f"  {program} run --config {file}\n"
+        f"  {program} logs --config {file} --follow --level warning\n\n"
+        "Exit code: 0 done, 1 a fault, 74 disk full, 75 not yet, 78 configuration (docs/running.md)."
+    )
 
 
 def run_command(command: NodeCommand, argv: Sequence[str] | None = None) -> int:
     """Parse and run a command; print each error as one line, and return the exit code."""
-    tolerate_terminal()
+    return run_program(lambda: _parse_and_act(command, argv))
+
+
+def _parse_and_act(command: NodeCommand, argv: Sequence[str] | None) -> int:
     arguments = _build_parser(command).parse_args(argv)
     if arguments.action == "example":
         print(render_example(command.settings_type), end="")
@@ -112,8 +132,6 @@ def run_command(command: NodeCommand, argv: Sequence[str] | None = None) -> int:
         file = settings.log.file if settings is not None and arguments.action == "run" else None
         setup_logging(settings.log.level if settings is not None else "info", times=True, file=file)
         return _act(command, settings, arguments)
-    except BrokenPipeError:
-        return end_unread()
     except ConfigError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
@@ -131,18 +149,6 @@ def run_command(command: NodeCommand, argv: Sequence[str] | None = None) -> int:
     except FlchainError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_TRY_AGAIN if isinstance(error, TryAgain) else EXIT_FAULT
-
-
-def tolerate_terminal() -> None:
-    """Let stdout print `?` for a character that the terminal's encoding lacks: a path or a bar must end no command."""
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="replace")
-
-
-def end_unread() -> int:
-    """Return the exit code for a reader, such as `head`, that went away; drop what Python would still flush."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return EXIT_UNREAD
 
 
 def _act(command: NodeCommand, settings: Any, arguments: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.cli import build_command
-from flchain_edge.process.command import EXIT_CONFIG
+from flchain_edge.process.command_line import EXIT_CONFIG
 from miner.cli import COMMAND as MINER
 
 UNITS = Path(__file__).parents[2] / "systemd"

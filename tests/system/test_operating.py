@@ -20,7 +20,7 @@ from agent.commands.status_view import read_history
 from agent.edge.cpu.control import count_cores
 from agent.edge.store.status_file import STATUS_FILE
 from agent.status.values import AgentStatus
-from flchain_edge.process.command import EXIT_UNREAD
+from flchain_edge.process.command_line import EXIT_UNREAD
 from tests.support.networks.board import ROOT, SCHEDULER, BoardNetwork, board_network
 
 pytestmark = pytest.mark.timeout(240)

@@ -19,7 +19,7 @@ import pytest
 from agent.cli import main as agent_command
 from flchain.wire.messages import Phase
 from flchain_edge.keys.keystore import load_or_create_identity
-from flchain_edge.process.command import EXIT_TRY_AGAIN
+from flchain_edge.process.command_line import EXIT_TRY_AGAIN
 from miner.cli import main as miner_command
 from tests.support.networks.field import FieldNetwork, make_node, save_levels
 from tests.support.networks.registrar import Registrar, make_registrar, run_command, serving

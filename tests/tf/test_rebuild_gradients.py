@@ -13,10 +13,11 @@ from keras import layers
 
 from flchain.base.errors import ConfigError
 from flchain_edge.model.tflite import TfliteModel
+from flchain_edge.process.command_line import EXIT_CONFIG
+from tools.cli import main
 from tools.modelbuilder import ops
 from tools.modelbuilder.build import build_tflite, verify_built
 from tools.modelbuilder.chain import read_chain
-from tools.modelbuilder.cli import main
 from tools.modelbuilder.keras_models import load_keras
 from tools.modelbuilder.reference import build_inputs, build_reference, compute_gradients, measure_errors
 from tools.modelbuilder.zoo import ARCHITECTURES
@@ -102,9 +103,9 @@ def test_every_supported_option_has_tensorflows_gradients(build: Callable[[], An
 
 
 def test_a_wrong_kernel_is_found_before_the_file_is_written(tmp_path, monkeypatch, capsys):
-    """A layer that converts, and trains, but is not Keras's stops the build: no file, exit code 2, and the figures."""
+    """A layer that converts, and trains, but is not Keras's stops the build: no file, exit code 78, and the figures."""
     monkeypatch.setattr(ops.Relu, "forward", lambda self, x, parameters: (x * 0.99, x))
-    assert main(["build", "--keras", "mlp", "--out", str(tmp_path / "out.tflite")]) == 2
+    assert main(["model", "build", "--keras", "mlp", "--out", str(tmp_path / "out.tflite")]) == EXIT_CONFIG
     assert "differs from the Keras model" in capsys.readouterr().err
     assert not (tmp_path / "out.tflite").exists()
 
@@ -177,16 +178,16 @@ def test_build_from_a_file(build: Callable[[], Any], tmp_path, capsys):
     model = build()
     model.save(tmp_path / "mine.keras")
     out = tmp_path / "mine.tflite"
-    assert main(["build", "--keras", str(tmp_path / "mine.keras"), "--out", str(out)]) == 0
+    assert main(["model", "build", "--keras", str(tmp_path / "mine.keras"), "--out", str(out)]) == 0
     built = TfliteModel(out.read_bytes())
     assert built.get_weights().tobytes() == np.concatenate([w.ravel() for w in model.get_weights()]).tobytes()
     assert f"parameters  {model.count_params()}" in capsys.readouterr().out
 
 
 def test_build_says_what_is_wrong(tmp_path, capsys):
-    """An unknown name and a file that is no Keras model end with exit code 2 and a reason."""
+    """An unknown name and a file that is no Keras model end with exit code 78 and a reason."""
     (tmp_path / "bad.keras").write_bytes(b"garbage")
     for source in ("perceptron", str(tmp_path / "bad.keras")):
-        assert main(["build", "--keras", source, "--out", str(tmp_path / "out.tflite")]) == 2
+        assert main(["model", "build", "--keras", source, "--out", str(tmp_path / "out.tflite")]) == EXIT_CONFIG
         assert source in capsys.readouterr().err
     assert not (tmp_path / "out.tflite").exists()

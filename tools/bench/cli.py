@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flchain.base.errors import ConfigError
+from flchain_edge.process.command_line import CommandParser, add_command
 from tools.bench import devices, store
 from tools.bench.agent import cli as agent_cli
 from tools.bench.chain import FULL, METHOD, QUICK, QUICK_SPAN_S, SPAN_S, run_bench
@@ -84,15 +85,19 @@ def main(argv: Sequence[str], plans: tuple[Plan, ...] | None = None) -> int:
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="flchain bench", description="Measure on this machine.")
+    parser = CommandParser(
+        prog="flchain bench",
+        description="Measure on this machine, next to the floor of the same run.",
+        epilog="examples:\n  flchain bench chain --quick\n  flchain bench store --quick --json --out results",
+    )
     benchmarks = parser.add_subparsers(dest="benchmark", required=True, metavar="NAME")
-    benchmarks.add_parser("chain", help="agreement and light client at 4, 7, 13 and 21 validators")
+    add_command(benchmarks, "chain", "agreement and light client at 4, 7, 13 and 21 validators")
     consensus_cli.add_parser(benchmarks)
     devices.add_parser(benchmarks)
     codecs_cli.add_parser(benchmarks)
     agent_cli.add_parser(benchmarks)
     scheduler_cli.add_parser(benchmarks)
-    benchmarks.add_parser(store.NAME, help="bytes that a device's database writes to its card per round and per day")
+    add_command(benchmarks, store.NAME, "bytes that a device's database writes to its card per round and per day")
     for name, benchmark in benchmarks.choices.items():
         benchmark.add_argument("--quick", action="store_true", help="run a small selection, about a minute")
         benchmark.add_argument("--json", action="store_true", help="print JSON on stdout, everything else on stderr")

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flchain.base.errors import ConfigError
+from flchain_edge.process.command_line import add_command
 from tools.bench.host import describe_machine, format_machine, read_commit
 from tools.bench.network import BenchError
 from tools.bench.output import write_output
@@ -49,7 +50,7 @@ QUICK = tuple(Plan(devices, rounds=2, repeats=1) for devices in (8, 32, 128))
 
 def add_parser(benchmarks: Any) -> None:
     """The options, below `flchain bench`."""
-    parser = benchmarks.add_parser(NAME, help="CPU of a miner's machine a round, at 8 to 1,024 devices")
+    parser = add_command(benchmarks, NAME, "CPU of a miner's machine a round, at 8 to 1,024 devices")
     parser.add_argument("--against", type=Path, metavar="DIR", help="measure this other checkout too, in turn")
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from flchain.base.errors import ConfigError, FlchainError
 from flchain.base.frozen import replace
-from flchain_edge.process.command import EXIT_FAULT
+from flchain_edge.process.command_line import EXIT_FAULT, EXIT_INTERRUPTED
 from tools.demo.display import Display
 from tools.demo.earnings import read_mined
 from tools.demo.evaluation import Evaluator
@@ -27,7 +27,6 @@ from tools.demo.summary import print_summary
 from tools.network.datasets import Dataset
 from tools.network.layout import Network, build_network, open_network
 
-EXIT_INTERRUPTED = 130
 LOG_FILE = "demo.log"
 
 

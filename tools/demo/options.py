@@ -18,7 +18,9 @@ from flchain.codecs import CODECS, DOWNSTREAM_RULES
 from flchain.codecs.codec import LEVEL_MAX
 from flchain.ledger.params import DEVICES_MAX
 from flchain.wire.fields import VALIDATORS_MAX
-from flchain_edge.model.tflite import TfliteModel, probe_model
+from flchain_edge.model.tflite import TfliteModel
+from flchain_edge.process.chain_files import load_trainable
+from flchain_edge.process.command_line import CommandParser
 from tools.demo.measures import load_measures
 from tools.network.broker import BrokerKind
 from tools.network.datasets import DATASETS, Dataset, load_dataset, load_npz
@@ -73,14 +75,17 @@ NAMES: dict[str, Collection[str]] = {
 
 EXAMPLES = """\
 examples:
-  flchain demo                                      8 people's watches learn to tell 7 exercises
-  flchain demo --dataset mnist --rounds 20          handwritten digits, dealt unevenly
-  flchain demo --dataset-file mine.npz --model cnn  your data: arrays x, y and client (who made each example)
-  flchain demo --codec identity                     whole updates instead of compressed ones
-  flchain demo --follow light                       devices download the result of a round, not all updates
-  flchain demo --mining 3                           three of the devices also score the others' updates
-  flchain demo --out DIR --rounds 20                resume a network that was stopped, or add rounds to it
-  flchain demo --json 2>/dev/null                   one JSON object on stdout
+  flchain demo                    8 people's watches learn to tell 7 exercises
+  flchain demo --dataset mnist --rounds 20
+                                  handwritten digits, dealt unevenly
+  flchain demo --dataset-file mine.npz --model cnn
+                                  your data: arrays x, y and client (whose)
+  flchain demo --codec identity   whole updates instead of compressed ones
+  flchain demo --follow light     devices download only the result of a round
+  flchain demo --mining 3         three devices also score the others' updates
+  flchain demo --out DIR --rounds 20
+                                  resume a network, or add rounds to it
+  flchain demo --json 2>/dev/null one JSON object on stdout
 
 Ctrl-C stops all processes cleanly; the chain stays valid, and --out resumes it.
 """
@@ -118,11 +123,10 @@ def load_data(options: Options) -> tuple[Plan, Dataset]:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser. Numbers and names are checked later, so that all problems are reported at once."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="flchain demo",
         description="Run a whole network on this machine: miners, agents and a broker, each a process of its own.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--devices", metavar="N", help="agents (default 8)")
@@ -193,13 +197,7 @@ def _build_plan(asked: dict[str, object], earlier: dict[str, object]) -> Plan:
 
 def check_model(dataset: Dataset) -> None:
     """Raise ConfigError if the model is missing, cannot train, or does not read the dataset's examples."""
-    path = get_model_file(dataset.model)
-    try:
-        model_file = path.read_bytes()
-    except OSError as error:
-        raise ConfigError((f"--model: {path}: {error.strerror or error}",)) from error
-    probe_model(model_file)  # a stranger's file could crash the process that loads it
-    model = TfliteModel(model_file)
+    model = TfliteModel(load_trainable(get_model_file(dataset.model), "--model"))
     problems = []
     if model.input_shape != dataset.x.shape[1:]:
         shape = dataset.x.shape[1:]

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from flchain.base.errors import ConfigError, FlchainError
-from flchain_edge.process.command import EXIT_CONFIG
+from flchain_edge.process.command_line import EXIT_CONFIG
 from tools.network.layout import Node
 
 RESTARTS_MAX = 3

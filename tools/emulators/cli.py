@@ -12,6 +12,7 @@ from typing import Any
 
 from agent.sensing.home_assistant import PREFIX
 from flchain.base.errors import ConfigError
+from flchain_edge.process.command_line import CommandParser, add_command
 from tools.emulators.examples import write_examples
 from tools.emulators.iio_tree import run_iio
 from tools.emulators.mqtt_sensors import Target, run_watch, run_weather
@@ -44,11 +45,19 @@ def _port(text: str) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all emulators."""
-    parser = argparse.ArgumentParser(prog="flchain emulate", description="Emulate a sensor. Ctrl-C ends it.")
+    parser = CommandParser(
+        prog="flchain emulate",
+        description="Emulate a sensor. Ctrl-C ends it. docs/sensors.md has the settings of an agent for each.",
+        epilog="examples:\n"
+        "  flchain emulate watch --host broker.local --subject 3\n"
+        "  flchain emulate iio --root /tmp/iio --seconds 60\n"
+        "  flchain emulate nmea --link /tmp/gps\n"
+        "  flchain emulate examples --subject 8 9 --out examples.npz",
+    )
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="SENSOR")
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
-        kind = kinds.add_parser(name, help=text, description=text)
+        kind = add_command(kinds, name, text)
         kind.add_argument(
             "--seconds", type=_not_negative, default=0.0, metavar="N", help="how long (default: until Ctrl-C)"
         )
@@ -60,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_weather(add("weather", "a weather station over MQTT that announces itself to Home Assistant's discovery"))
     _add_uav(add("uav", "a UAV over MAVLink and UDP: climbs, circles, hovers, lands"))
     _add_nmea(add("nmea", "a satellite receiver on a serial port (a pseudo-terminal): NMEA 0183 along the UAV's path"))
-    examples = kinds.add_parser("examples", help="no sensor: writes other wearers' data to a file, to score on")
+    examples = add_command(kinds, "examples", "no sensor: writes other wearers' data to a file, to score on")
     examples.add_argument(
         "--subject", type=int, choices=WEARERS, nargs="+", default=[8, 9], metavar="0..9", help="who (default: 8 9)"
     )
@@ -72,7 +81,7 @@ def _add_watch(kind: argparse.ArgumentParser) -> None:
     _add_broker_options(kind, "watch")
     _add_wearer_options(kind)
     text = "how many times faster; the agent then needs rate_hz = 50 times that (default: 1)"
-    kind.add_argument("--speed", type=_positive, default=1.0, help=text)
+    kind.add_argument("--speed", type=_positive, default=1.0, metavar="X", help=text)
 
 
 def _add_iio(kind: argparse.ArgumentParser) -> None:
@@ -83,7 +92,7 @@ def _add_iio(kind: argparse.ArgumentParser) -> None:
 def _add_weather(kind: argparse.ArgumentParser) -> None:
     _add_broker_options(kind, "weather")
     kind.add_argument("--rate", type=_positive, default=1.0, metavar="HZ", help="readings per second (default: 1)")
-    kind.add_argument("--discovery", default=PREFIX, metavar="PREFIX", help=f"default: {PREFIX}")
+    kind.add_argument("--discovery", default=PREFIX, metavar="PREFIX", help=f"of Home Assistant (default: {PREFIX})")
 
 
 def _add_uav(kind: argparse.ArgumentParser) -> None:

@@ -24,7 +24,7 @@ from flchain.ledger.state import ChainState
 from flchain.wire.envelope import BODY_BYTES_MAX, CERTIFICATE_BYTES_MAX, HEADER_BYTES_MAX, decode_struct
 from flchain.wire.messages import Body, Certificate, Header
 from flchain_edge.process.chain_files import load_genesis
-from flchain_edge.process.command import EXIT_FAULT
+from flchain_edge.process.command_line import EXIT_FAULT, CommandParser
 from miner.edge.ledger.file import LedgerFile, open_ledger_file
 from miner.edge.ledger.ledger import LEDGER_FILE, StoredBlock, replay_block
 
@@ -200,11 +200,14 @@ def _to_json(audit: Audit) -> dict[str, Any]:
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="flchain audit",
         description="Check every byte of a ledger from genesis: hashes, Merkle roots, signatures, certificates, "
         "rules, state roots, and every global model recomputed. The file is only read; its miner may be running.",
-        epilog="Exit code: 0 no fault, 1 a fault, 78 not a ledger.",
+        epilog="examples:\n"
+        "  flchain audit /var/lib/flchain-miner --genesis genesis.cbor\n"
+        "  flchain audit flchain-demo/network --json\n\n"
+        "Exit code: 0 no fault, 1 a fault, 78 not a ledger.",
     )
     parser.add_argument(
         "path", type=Path, help="a ledger, a miner's folder, or a demo's --out folder (then all its miners' ledgers)"

@@ -33,6 +33,7 @@ from flchain.wire.envelope import (
 )
 from flchain.wire.fields import Kind
 from flchain.wire.messages import Body, Certificate, Header, Phase, Reveal, Settlement
+from flchain_edge.process.command_line import CommandParser, add_command
 from miner.edge.ledger.file import LedgerFile, open_ledger_file
 from miner.edge.ledger.ledger import StoredBlock
 from tools.inspect.audit import find_ledgers
@@ -302,17 +303,18 @@ def _count(text: str) -> int:
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="flchain chain",
         description="Look at the blocks of a ledger. The file is only read; its miner may be running. Nothing is "
         "checked (flchain audit does that).",
-        epilog="Exit code: 0 success, 1 a damaged ledger, 78 no ledger or no such block, 130 stopped by Ctrl-C.",
+        epilog="examples:\n"
+        "  flchain chain show /var/lib/flchain-miner head\n"
+        "  flchain chain tail /var/lib/flchain-miner -n 20 --follow\n\n"
+        "Exit code: 0 success, 1 a damaged ledger, 78 no ledger or no such block, 130 stopped by Ctrl-C.",
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="COMMAND")
-    show = actions.add_parser("show", help="one block in full", description="One block in full.")
-    tail = actions.add_parser(
-        "tail", help="the newest blocks, one per line", description="The newest blocks, one per line."
-    )
+    show = add_command(actions, "show", "one block in full")
+    tail = add_command(actions, "tail", "the newest blocks, one per line")
     for action in (show, tail):
         action.add_argument(
             "path", type=Path, help="a ledger, a miner's folder, or a demo's --out folder (its first miner)"

@@ -25,6 +25,7 @@ from flchain.wire.messages import AnyMessage, Delegate, Register, Transfer, Unde
 from flchain_edge.keys.keystore import load_or_create_identity, load_passphrase
 from flchain_edge.mqtt.settings import MqttSettings
 from flchain_edge.process.chain_files import load_genesis
+from flchain_edge.process.command_line import CommandParser, add_command
 from flchain_edge.settings.config import load_config
 from miner.edge.ledger.ledger import LEDGER_FILE
 from tools.inspect.audit import find_ledgers
@@ -201,7 +202,7 @@ def _format_sent(told: dict[str, Any]) -> str:
 
 
 def _add_show(actions: Any) -> None:
-    show = actions.add_parser("show", help="candidates and one account", description="Candidates and one account.")
+    show = add_command(actions, "show", "candidates and one account")
     show.add_argument("--data", type=Path, required=True, metavar="PATH", help="a ledger, a miner's or a demo's folder")
     who = show.add_mutually_exclusive_group()
     who.add_argument("--account", type=_read_address, metavar="ADDRESS", help="an address or a public key")
@@ -216,25 +217,27 @@ def _add_access(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--passphrase-env", metavar="NAME", help="environment variable with the key's passphrase")
     parser.add_argument("--genesis", type=Path, metavar="FILE", help="the chain; not needed with --data")
     parser.add_argument("--data", type=Path, metavar="PATH", help="a ledger, a miner's or a demo's folder")
-    parser.add_argument("--host", default="127.0.0.1", help="the broker's, default %(default)s")
-    parser.add_argument("--port", type=int, default=1883, help="default %(default)s")
+    parser.add_argument("--host", default="127.0.0.1", help="the broker (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=1883, metavar="N", help="its port (default: %(default)s)")
     parser.add_argument("--username", help="only if the broker asks; the password is FLCHAIN_MQTT_PASSWORD")
-    for name in ("--tls-ca", "--tls-certificate", "--tls-key"):
-        parser.add_argument(name, type=Path, metavar="FILE")
+    for name, text in (("ca", "who signs brokers' certificates"), ("certificate", "sender's"), ("key", "sender's")):
+        parser.add_argument(f"--tls-{name}", type=Path, metavar="FILE", help=f"TLS: {text}")
     parser.add_argument("--sequence", type=int, metavar="N", help="the order's number; default: the ledger's next one")
     parser.add_argument("--wait", action="store_true", help="wait until the order is in a final block of the ledger")
-    parser.add_argument("--timeout", type=float, default=30.0, metavar="S", help="seconds, default %(default)s")
+    parser.add_argument("--timeout", type=float, default=30.0, metavar="S", help="seconds (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="one JSON object")
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="flchain stake",
         description="Look at stake in a ledger, and send orders about it. See docs/staking.md for what they mean.",
-        epilog="example: flchain stake register --config miner.toml --amount 500 --commission-percent 10 --wait\n"
-        "example: flchain stake delegate --key me.pem --data /srv/miner --candidate ADDRESS --amount 50\n"
+        epilog="examples:\n"
+        "  flchain stake show --data /var/lib/flchain-miner\n"
+        "  flchain stake register --config miner.toml --amount 500 --wait\n"
+        "  flchain stake delegate --key me.pem --data /srv/miner --amount 50 \\\n"
+        "    --candidate ADDRESS\n\n"
         "Exit code: 0 done, 1 refused or no answer, 78 wrong options or files.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="COMMAND")
     _add_show(actions)
@@ -246,7 +249,7 @@ def _build_parser() -> argparse.ArgumentParser:
         "unjail": "become electable again, once the time in jail is over",
     }
     for name, text in texts.items():
-        action = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        action = add_command(actions, name, text)
         if name == "transfer":
             action.add_argument("--to", type=_read_public_key, required=True, metavar="KEY", help="a public key")
         if name == "register":

@@ -5,40 +5,41 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from flchain.base.errors import ConfigError
-from flchain_edge.model.tflite import RUNTIME_NAME, SIGNATURES, TfliteModel, probe_model, read_runtime_version
+from flchain_edge.model.tflite import RUNTIME_NAME, SIGNATURES, TfliteModel, read_runtime_version
+from flchain_edge.process.chain_files import load_trainable
+from flchain_edge.process.command_line import CommandParser, add_command
 from tools.modelbuilder.zoo import ARCHITECTURES
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run `build` or `show`. Return 0, or 2 with every problem on stderr."""
+    """Run `build` or `show`. Raise ConfigError."""
     args = _build_parser().parse_args(argv)
-    try:
-        if args.command == "build":
-            return _build(args.keras, Path(args.out), args.seed)
-        return _show(Path(args.file))
-    except ConfigError as error:
-        print("\n".join(error.problems), file=sys.stderr)
-        return 2
+    if args.command == "build":
+        return _build(args.keras, Path(args.out), args.seed)
+    return _show(Path(args.file))
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="flchain model", description="Build and inspect models that train on devices."
+    parser = CommandParser(
+        prog="flchain model",
+        description="Build and inspect models that train on devices.",
+        epilog="examples:\n  flchain model show model.tflite\n  flchain model build --keras cnn1d --out model.tflite",
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-    build = commands.add_parser("build", help="make a trainable .tflite file from a Keras model (needs TensorFlow)")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    build = add_command(commands, "build", "make a trainable .tflite file from a Keras model (needs TensorFlow)")
     build.add_argument(
         "--keras", required=True, metavar="NAME|FILE", help=f"{', '.join(ARCHITECTURES)}, or a .keras file"
     )
     build.add_argument("--out", required=True, metavar="FILE", help="the .tflite file to write")
-    build.add_argument("--seed", type=int, default=0, help="decides a built-in model's first weights (default 0)")
-    show = commands.add_parser("show", help="test a .tflite file in a child process, and describe it")
-    show.add_argument("file", metavar="FILE")
+    build.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="decides a built-in model's first weights (default 0)"
+    )
+    show = add_command(commands, "show", "test a .tflite file in a child process, and describe it")
+    show.add_argument("file", metavar="FILE", help="a .tflite file")
     return parser
 
 
@@ -60,12 +61,7 @@ def _build(source: str, out: Path, seed: int) -> int:
 
 
 def _show(path: Path) -> int:
-    try:
-        model = path.read_bytes()
-    except OSError as error:
-        raise ConfigError((f"{path}: {error.strerror}",)) from error
-    probe_model(model)
-    _describe(model)
+    _describe(load_trainable(path, "model"))
     return 0
 
 

@@ -23,6 +23,7 @@ from flchain_edge.keys.keystore import load_passphrase
 from flchain_edge.keys.private_files import create_private
 from flchain_edge.logs.setup import setup_logging
 from flchain_edge.mqtt.settings import parse_endpoint
+from flchain_edge.process.command_line import CommandParser, add_command
 from flchain_edge.process.event_loop import run_until_signal
 from flchain_edge.process.sd_notify import Notifier
 from flchain_edge.settings.config import load_config
@@ -227,29 +228,39 @@ def run_broker(enroller: Enroller, arguments: argparse.Namespace) -> None:
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="flchain registrar", description="Enrol boards and miners; set up brokers.")
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--dir", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help=f"default: {DEFAULT_FOLDER}")
+    parser = CommandParser(
+        prog="flchain registrar",
+        description="Enrol boards and miners; set up brokers. docs/security.md explains the order of things.",
+        epilog="examples:\n"
+        "  flchain registrar init --host edge.local --broker edge.local:8883\n"
+        "  flchain registrar token --count 10 --hours 48\n"
+        "  flchain registrar serve\n"
+        "  flchain registrar broker --kind mosquitto --out /etc/mosquitto/flchain",
+    )
+    common = CommandParser(add_help=False)
+    common.add_argument(
+        "--dir", type=Path, default=DEFAULT_FOLDER, metavar="DIR", help=f"of the registrar (default: {DEFAULT_FOLDER})"
+    )
     text = f"file with the passphrase of the authority's key (default: {PASSPHRASE_VARIABLE}, a credential, or none)"
     common.add_argument("--passphrase-file", type=Path, metavar="FILE", help=text)
     actions = parser.add_subparsers(dest="action", required=True, metavar="COMMAND")
 
     def add(name: str, text: str) -> argparse.ArgumentParser:
-        return actions.add_parser(name, help=text, description=text, parents=[common])
+        return add_command(actions, name, text, parents=[common])
 
     init = add("init", "make a registrar: authority, settings, register")
     init.add_argument("--name", default="field", help="of the network (default: field)")
     init.add_argument("--host", required=True, help="name or address by which nodes reach the registrar")
-    init.add_argument("--port", type=int, default=8443)
+    init.add_argument("--port", type=int, default=8443, metavar="N", help="its port (default: 8443)")
     init.add_argument("--bind", default="", help="address to listen on (default: all)")
     init.add_argument("--broker", action="append", required=True, metavar="HOST:PORT", help="a broker; can be repeated")
-    init.add_argument("--days", type=int, default=30, help="life of a node's certificate (default: 30)")
+    init.add_argument("--days", type=int, default=30, metavar="N", help="life of a node's certificate (default: 30)")
     token = add("token", "make tokens, each of which lets one node enrol")
-    token.add_argument("--role", choices=ROLES, default="device")
+    token.add_argument("--role", choices=ROLES, default="device", help="of the node (default: device)")
     token.add_argument("--address", default="", help="only for the node with this address")
     token.add_argument("--home", default="", help="the device's miner (default: the one with fewest devices)")
-    token.add_argument("--hours", type=int, default=24, help="how long it is valid (default: 24)")
-    token.add_argument("--count", type=int, default=1)
+    token.add_argument("--hours", type=int, default=24, metavar="N", help="how long it is valid (default: 24)")
+    token.add_argument("--count", type=int, default=1, metavar="N", help="how many tokens (default: 1)")
     add("serve", "answer nodes that enrol, renew and fetch files")
     sign = add("sign", "answer a request in a file, for a node that cannot reach the registrar")
     sign.add_argument("--request", type=Path, required=True, metavar="FILE", help="from: enroll --request")
@@ -257,17 +268,17 @@ def _build_parser() -> argparse.ArgumentParser:
     revoke = add("revoke", "revoke a node or a server and all its certificates")
     revoke.add_argument("name", help="the node's address, or the server's host")
     listing = add("list", "show which nodes have enrolled, and until when their certificates are valid")
-    listing.add_argument("--json", action="store_true")
+    listing.add_argument("--json", action="store_true", help="print JSON, for programs")
     add("network", "print validators and devices for the file that `flchain genesis make` reads")
     _add_broker_arguments(add("broker", "write a broker's configuration, rules, certificates and revocation list"))
     return parser
 
 
 def _add_broker_arguments(broker: argparse.ArgumentParser) -> None:
-    broker.add_argument("--kind", choices=KINDS, default="mosquitto")
+    broker.add_argument("--kind", choices=KINDS, default="mosquitto", help="of broker (default: mosquitto)")
     broker.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the files are written")
     broker.add_argument("--host", default="", help="the broker's name, as nodes call it (default: the first broker's)")
-    broker.add_argument("--port", type=int, default=0, help="default: the first broker's")
+    broker.add_argument("--port", type=int, default=0, metavar="N", help="its port (default: the first broker's)")
     broker.add_argument("--bind", default="0.0.0.0", help="address to listen on (default: all)")
     broker.add_argument("--install-dir", type=Path, metavar="DIR", help="where they will be used (default: --out)")
     broker.add_argument("--data", type=Path, metavar="DIR", help="the broker's own data (default: /var/lib/KIND)")

@@ -35,7 +35,7 @@ from flchain_edge.enrolment.renewal import RenewalKeeper
 from flchain_edge.keys.keystore import load_or_create_identity
 from flchain_edge.keys.tls_key import build_request, load_or_create_tls_key, read_validity
 from flchain_edge.mqtt.settings import build_tls_context
-from flchain_edge.process.command import EXIT_CONFIG, EXIT_TRY_AGAIN
+from flchain_edge.process.command_line import EXIT_CONFIG, EXIT_TRY_AGAIN
 from flchain_edge.settings.config import load_config
 from miner.cli import main as miner
 from miner.settings import MinerSettings

@@ -18,7 +18,8 @@ from flchain.base.errors import ConfigError
 from flchain_edge.children.native_lines import leave_out
 from flchain_edge.model import tflite
 from flchain_edge.model.tflite import EVALUATE_BATCH, SIGNATURES, TfliteModel
-from tools.modelbuilder.cli import main
+from flchain_edge.process.command_line import EXIT_CONFIG
+from tools.cli import main
 from tools.modelbuilder.reference import build_inputs
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -295,7 +296,7 @@ def test_no_runtime_is_a_config_error(monkeypatch):
 
 def test_show_describes_a_model(capsys):
     """`flchain model show` prints what an operator compares: parameters, shapes, signatures, size and hash."""
-    assert main(["show", str(MODELS["cnn1d"])]) == 0
+    assert main(["model", "show", str(MODELS["cnn1d"])]) == 0
     printed = capsys.readouterr().out
     assert "12519" in printed and "100 x 6" in printed and "train grad infer evaluate init save restore" in printed
     readme = (ROOT / "tools" / "models" / "README.md").read_text()
@@ -303,9 +304,9 @@ def test_show_describes_a_model(capsys):
 
 
 def test_show_names_what_is_wrong(tmp_path, capsys):
-    """A missing file and a file that is not a model end with exit code 2 and a reason, without a traceback."""
-    assert main(["show", str(tmp_path / "none.tflite")]) == 2
+    """A missing file and a file that is not a model end with exit code 78 and a reason, without a traceback."""
+    assert main(["model", "show", str(tmp_path / "none.tflite")]) == EXIT_CONFIG
     (tmp_path / "bad.tflite").write_bytes(b"garbage")
-    assert main(["show", str(tmp_path / "bad.tflite")]) == 2
+    assert main(["model", "show", str(tmp_path / "bad.tflite")]) == EXIT_CONFIG
     errors = capsys.readouterr().err
     assert "No such file" in errors and "not a .tflite file" in errors

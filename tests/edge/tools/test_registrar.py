@@ -24,7 +24,7 @@ from agent.cli import main as agent
 from flchain.base.crypto import Identity
 from flchain_edge.enrolment.messages import build_enrol_request, build_renew_request, parse_token
 from flchain_edge.keys.tls_key import build_request, load_or_create_tls_key
-from flchain_edge.process.command import EXIT_TRY_AGAIN
+from flchain_edge.process.command_line import EXIT_TRY_AGAIN
 from tests.support.networks.registrar import HOST, Registrar, make_registrar, serving
 from tools.cli import main
 from tools.registrar.authority import Issued

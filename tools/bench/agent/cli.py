@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from flchain_edge.process.command_line import add_command
 from tools.bench.agent.agent import FULL, IDLE_PERCENT_GOAL, MEMORY_MB_GOAL, METHOD, QUICK, Size, run_bench
 from tools.bench.agent.cpu_shares import GAP_POINTS_MAX
 from tools.bench.host import format_machine
@@ -20,7 +21,7 @@ RESULT_FILE, PLOT_FILE = "agent.json", "agent.png"
 
 def add_parser(benchmarks: Any) -> None:
     """Add the options to those of `flchain bench`."""
-    benchmarks.add_parser(NAME, help="an agent's CPU shares, requested and actual; its memory; its CPU when idle")
+    add_command(benchmarks, NAME, "an agent's CPU shares, requested and actual; its memory; its CPU when idle")
 
 
 def run(arguments: argparse.Namespace, console: Console, size: Size | None = None) -> int:

@@ -13,6 +13,7 @@ from rich.table import Column, Table
 
 from flchain.base.errors import ConfigError
 from flchain.base.frozen import replace
+from flchain_edge.process.command_line import add_command
 from tools.bench.codecs.codecs import (
     BASE,
     FILE_LEARNING_RATE,
@@ -41,7 +42,7 @@ TABLE_WIDTH = 150
 
 def add_parser(benchmarks: Any) -> None:
     """Add the options to those of `flchain bench`."""
-    parser = benchmarks.add_parser(NAME, help="bytes, rounds and milliseconds of each update codec on one task")
+    parser = add_command(benchmarks, NAME, "bytes, rounds and milliseconds of each update codec on one task")
     parser.add_argument("--dataset-file", type=Path, metavar="X.npz", help="your own data: arrays x, y, client")
     parser.add_argument("--model", metavar="NAME|FILE", help="for --dataset-file (default: the built-in one that fits)")
     parser.add_argument("--task", metavar="DATA/MODEL", help="run only this task, such as mnist/cnn")

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
+from flchain_edge.process.command_line import add_command
 from tools.bench.consensus.consensus import FULL, JOULES_PER_HASH, METHOD, QUICK, WATTS, Plan, name_rule, run_bench
 from tools.bench.output import write_output
 
@@ -45,7 +46,7 @@ ROWS: tuple[tuple[str, Callable[[Result], str]], ...] = (
 def add_parser(benchmarks: Any) -> None:
     """Add the options to those of `flchain bench`."""
     text = "forks, latency, messages, fairness and energy of bft (pok, pos, poq) and pow on the same rounds"
-    parser = benchmarks.add_parser(NAME, help=text)
+    parser = add_command(benchmarks, NAME, text)
     parser.add_argument(
         "--watts", type=_read_positive, default=WATTS, help="assumed power of a busy core (%(default)s)"
     )

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
+from flchain_edge.process.command_line import add_command
 from tools.bench.output import write_output
 from tools.bench.scheduler.scheduler import FULL, METHOD, QUICK, Plan, run_bench
 
@@ -36,7 +37,7 @@ COLUMNS: tuple[tuple[str, Callable[[Result], str]], ...] = (
 
 def add_parser(benchmarks: Any) -> None:
     """Add the options to those of `flchain bench`."""
-    benchmarks.add_parser(NAME, help="policies that split a board's CPU between training and mining, on traces")
+    add_command(benchmarks, NAME, "policies that split a board's CPU between training and mining, on traces")
 
 
 def run(arguments: argparse.Namespace, console: Console, plan: Plan | None = None) -> int:
