@@ -48,6 +48,7 @@ ALIVE = {
     "robust_parsing": "pymavlink reads it",
     "text_factory": "sqlite3 reads it",
     "isolation_level": "sqlite3 reads it",
+    "_split_lines": "argparse calls it",
     "handle": "logging calls it",
     "handleError": "logging calls it",
     "supported_ops": "TensorFlow's converter reads it",
