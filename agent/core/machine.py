@@ -18,6 +18,7 @@ from flchain.base.errors import InvalidMessage
 from flchain.base.frozen import replace
 from flchain.base.types import Hash, Millis, ModelVector, Round, UnixMillis
 from flchain.light.follow import LightState
+from flchain.wire.release import Release
 from flchain.wire.topics import Topics
 
 
@@ -29,6 +30,7 @@ def build_agent_state(
     outbox: dict[Hash, tuple[Round, bytes]] | None = None,
     *,
     saved_scores: Scores | None = None,
+    release: Release | None = None,
 ) -> AgentState:
     """Return the state after a start: what the store holds, or the genesis and an empty residual."""
     update, scoring = RoundUpdate(), RoundScores()
@@ -45,6 +47,7 @@ def build_agent_state(
         update=update,
         scoring=scoring,
         outbox=outbox or {},
+        release=release,
     )
 
 

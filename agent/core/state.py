@@ -16,6 +16,7 @@ from flchain.light.follow import LightState
 from flchain.light.trust import CertifiedHeader
 from flchain.rules.score_words import Subject
 from flchain.wire.chunks import Assembly
+from flchain.wire.release import Release
 from flchain.wire.topics import Topics
 
 
@@ -178,6 +179,8 @@ class AgentState:
     outbox: dict[Hash, tuple[Round, bytes]] = field(default_factory=dict)
     """Published messages, by digest, until a miner's receipt arrives."""
     trouble: Trouble = Trouble.NONE
+    release: Release | None = None
+    """The operator's newest."""
     is_mining_allowed: bool = True
     """The scheduler allows mining."""
     is_held: bool = False

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any, TypeAlias
 
-from agent.core import chain_news, downloads, following, scoring, update
+from agent.core import chain_news, downloads, following, releases, scoring, update
 from agent.core.state import AgentState, Resync, Scorer, Standing, Transition, UpdatePhase, compute_standing
 from agent.core.values import (
     Connected,
@@ -29,7 +29,7 @@ from agent.core.values import (
 from flchain.base.errors import MalformedMessage, UnknownSender
 from flchain.base.types import Address
 from flchain.wire.packets import Packet, PacketType, decode_packet
-from flchain.wire.topics import Listener, list_accepted, read_topic_channel, read_topic_owner
+from flchain.wire.topics import Channel, Listener, list_accepted, read_topic_channel, read_topic_owner
 
 EventKind: TypeAlias = type[object] | Timer
 """An event's class; of TimerFired, the timer."""
@@ -45,8 +45,11 @@ def ignore(state: AgentState, event: Event) -> Transition:
 
 
 def on_packet(state: AgentState, event: PacketReceived) -> Transition:
-    """Find the handler of a miner's packet; a chunk counts once its packet is whole."""
+    """Find the handler of a miner's packet, or of an operator's; a chunk counts once its packet is whole."""
     owner, channel = read_topic_owner(event.topic), read_topic_channel(event.topic)
+    if channel == Channel.RELEASE:
+        packet = decode_packet(event.payload)
+        return _find_handler(channel, packet)(state, owner, packet)
     if owner not in state.miners:
         raise UnknownSender(f"{owner.hex()} is no miner of this chain")
     packet = decode_packet(event.payload)
@@ -56,11 +59,15 @@ def on_packet(state: AgentState, event: PacketReceived) -> Transition:
             is_news = state.downloads.running is not before.downloads.running
             return following.hear(state, owner) if is_news else state, pulled
         packet = whole
+    state, effects = _find_handler(channel, packet)(state, owner, packet)
+    return following.hear(state, owner), effects
+
+
+def _find_handler(channel: str, packet: Packet) -> PacketHandler:
     handler = PACKET_RULES.get((channel, packet.type))
     if handler is None:
         raise MalformedMessage(f"a {packet.type.name} on channel {channel[:16]!r}")
-    state, effects = handler(state, owner, packet)
-    return following.hear(state, owner), effects
+    return handler
 
 
 def _in_every(phases: Iterable[Enum], handler: Handler) -> Row:
@@ -134,6 +141,7 @@ PACKET_RULES: dict[tuple[str, PacketType], PacketHandler] = {
     ("to", PacketType.MODEL): chain_news.on_snapshot,
     ("to", PacketType.PAYLOADS): chain_news.on_payloads,
     ("to", PacketType.MESSAGE): chain_news.on_message,
+    ("release", PacketType.MESSAGE): releases.on_release,
 }
 """By channel and type."""
 assert PACKET_RULES.keys() == list_accepted(Listener.FULL) == list_accepted(Listener.LIGHT), (

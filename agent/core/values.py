@@ -15,6 +15,7 @@ from flchain.light.follow import LightState
 from flchain.light.trust import CertifiedHeader
 from flchain.machines.effects import ComputeScore, Note, Publish, Refuse, SendChunks, StartTimer
 from flchain.machines.events import Connected, PacketReceived, ScoreComputed, TimerFired
+from flchain.wire.release import Release
 
 __all__ = [  # a device's whole vocabulary is found here: these words it shares with a miner, the others are its own
     "ComputeScore",
@@ -156,6 +157,14 @@ class Report:
 
 
 @dataclass(frozen=True)
+class SaveRelease:
+    """Keep the operator's newest release, and see whether it concerns this board."""
+
+    raw: bytes
+    release: Release
+
+
+@dataclass(frozen=True)
 class Follow:
     """Listen to another miner's headers and bodies."""
 
@@ -174,6 +183,7 @@ Effect: TypeAlias = (
     | DropOutbox
     | SavePosition
     | Report
+    | SaveRelease
     | Follow
     | StartTimer[Timer]
     | Refuse
@@ -194,6 +204,8 @@ class AgentConfig:
     failover_ms: int = 10_000
     is_mining: bool = False
     """This device is to score others' updates: its operator wants it, and the chain counts devices' scores."""
+    operators: tuple[tuple[Address, bytes], ...] = ()
+    """(address, public key) of those whose releases this device takes."""
 
 
 @dataclass(frozen=True, eq=False)

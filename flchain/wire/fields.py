@@ -53,6 +53,7 @@ class Kind(IntEnum):
     UNJAIL = 14
     EVIDENCE = 15
     RESUME = 16
+    RELEASE = 17
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

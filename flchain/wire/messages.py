@@ -29,6 +29,7 @@ from flchain.wire.fields import (
     Score,
 )
 from flchain.wire.fleet import Status
+from flchain.wire.release import Release
 
 
 class Phase(IntEnum):
@@ -240,6 +241,7 @@ AnyMessage: TypeAlias = (
     | Unjail
     | Evidence
     | Resume
+    | Release
 )
 
 MESSAGE_TYPES: dict[Kind, type[AnyMessage]] = {message.kind: message for message in get_args(AnyMessage)}

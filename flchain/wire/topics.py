@@ -35,6 +35,7 @@ class Role(_Word):
 
     DEVICE = "device"
     MINER = "miner"
+    OPERATOR = "operator"
 
 
 class Channel(_Word):
@@ -47,6 +48,7 @@ class Channel(_Word):
     BODY = "body"
     LIGHT = "light"
     TO = "to"
+    RELEASE = "release"
 
 
 class Listener(Enum):
@@ -167,6 +169,14 @@ CHANNEL_RULES: dict[Channel, ChannelRule] = {
             content="receipts, Resume, and the answers to Ask: headers, bodies, models, blocks, states",
             is_addressed=True,
         ),
+        ChannelRule(
+            Channel.RELEASE,
+            Role.OPERATOR,
+            is_for_miners=False,
+            heard={FULL: 1, LIGHT: 1},
+            carries=(_carry(PacketType.MESSAGE, FULL, LIGHT, is_retained=True),),
+            content="Release: the version that boards shall run, and how many of them by now",
+        ),
     )
 }
 
@@ -183,13 +193,14 @@ def list_grants(prefix: str, address: str, role: Role) -> Grants:
     """Return what the node with this address may publish and subscribe to below `prefix`, ROOT and chain.
 
     `address` may be a broker's own word for "the name in the certificate". A miner may do all that a device may: its
-    operator sends the orders of its account as a device does.
+    operator sends the orders of its account as a device does. So may the network's operator, who also reads what boards
+    say of themselves, and announces releases.
     """
     publish, subscribe = [], []
     for rule in CHANNEL_RULES.values():
-        if rule.role is Role.DEVICE or role is Role.MINER:
+        if rule.role in (Role.DEVICE, role):
             publish.append(f"{prefix}/{rule.role}/{address}/{rule.channel}" + ("/+" if rule.is_addressed else ""))
-        if not rule.is_for_miners or role is Role.MINER:
+        if not rule.is_for_miners or role is Role.MINER or (role is Role.OPERATOR and rule.channel is Channel.STATUS):
             end = f"/{address}" if rule.is_addressed else ""
             subscribe.append(f"{prefix}/{rule.role}/+/{rule.channel}{end}")
     return Grants(tuple(publish), tuple(subscribe))
@@ -248,6 +259,10 @@ class Topics:
         """Return where a miner answers one node."""
         return f"{self.get_topic(Channel.TO, miner)}/{node.hex()}"
 
+    def operator_release(self, operator: bytes) -> str:
+        """Return where an operator's newest release is."""
+        return self.get_topic(Channel.RELEASE, operator)
+
     def all_devices(self, channel: str) -> str:
         """Return the filter for a channel of every device."""
         return f"{self.prefix}/{Role.DEVICE}/+/{channel}"
@@ -276,7 +291,9 @@ class Topics:
 
 _NEWS = {
     listener: tuple(
-        channel for channel, rule in CHANNEL_RULES.items() if listener in rule.heard and not rule.is_addressed
+        channel
+        for channel, rule in CHANNEL_RULES.items()
+        if listener in rule.heard and rule.role is Role.MINER and not rule.is_addressed
     )
     for listener in (FULL, LIGHT)
 }

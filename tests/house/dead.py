@@ -44,6 +44,13 @@ ALIVE = {
     # said beside what they are about
     "find_illegal": "tests ask it of every state that a device reaches",
     "iio": "a section of [[sensors]], read by the name of its kind",
+    # of a release: what boards will ask of it, and operators say in it
+    "find_obstacle": "boards ask it before they install a release",
+    "is_in_tranche": "boards ask it before they install a release",
+    "operator_release": "boards and operators ask where releases are",
+    "ROLLING": "operators say it",
+    "size_bytes": "boards ask it before they download a package",
+    "issued_s": "operators read when a release was signed",
     # set or defined for a library
     "robust_parsing": "pymavlink reads it",
     "text_factory": "sqlite3 reads it",

@@ -7,12 +7,21 @@ changes a writer and its reader together.
 
 from __future__ import annotations
 
-from tests.mutants import rows_blocks, rows_kept, rows_light, rows_orders, rows_rounds, rows_stake, rows_state
+from tests.mutants import (
+    rows_blocks,
+    rows_kept,
+    rows_light,
+    rows_orders,
+    rows_releases,
+    rows_rounds,
+    rows_stake,
+    rows_state,
+)
 from tests.mutants.table import Mutant, join
 
 MUTANTS = join(
     *(rows_rounds.ROWS, rows_stake.ROWS, rows_orders.ROWS, rows_blocks.ROWS, rows_kept.ROWS, rows_state.ROWS),
-    rows_light.ROWS,
+    *(rows_light.ROWS, rows_releases.ROWS),
 )
 """By name."""
 ALWAYS = (

@@ -37,6 +37,7 @@ from flchain.wire.messages import (
     Vote,
     Want,
 )
+from flchain.wire.release import Package, Release, ReleaseState
 from tests.support.builders.chain import build_chain
 
 CHAIN = build_chain(miners=2, devices=2, seed=7)
@@ -113,6 +114,24 @@ MESSAGES: dict[str, AnyMessage] = {
     "evidence": Evidence(7, _fill(14, 180), _fill(15, 181)),
     "commit with a pledge": Commit(2, _fill(0, 32), True),
     "resume": Resume(8, _fill(16, 20), _fill(17, 32), ((0, 4), (24, 2**20))),
+    "release": Release(
+        1,
+        "0.2.0",
+        (Package("bookworm", "arm64", _fill(18, 32), 13_000_000), Package("trixie", "amd64", _fill(19, 32), 23)),
+        500,
+        ReleaseState.ROLLING,
+        900,
+        1_800_000_000,
+    ),
+    "release halted": Release(
+        2**53,
+        "999999.999999.999999",
+        (Package("noble", "arm64", _fill(20, 32), 256_000_000),),
+        10_000,
+        ReleaseState.HALTED,
+        86_400,
+        0,
+    ),
 }
 STRUCTS: dict[str, msgspec.Struct] = {
     "genesis": CHAIN.genesis,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.vectors.transitions import check, packing, state_form, world
+from tests.vectors.transitions import build_releases, check, packing, state_form, world
 from tests.vectors.transitions.builders import (
     blocks,
     elections,
@@ -45,6 +45,7 @@ BUILDERS: dict[str, Callable[[Recorder], None]] = {
     "settlements": settlements.build,
     "rewards": rewards.build,
     "kept": kept.build,
+    "releases": build_releases.build,
 }
 """By the name of the file."""
 

@@ -149,8 +149,8 @@ def _build_acl(templates: Path, enroller: Enroller, plan: BrokerPlan, chain: str
         if node.revoked_s:
             # The revocation list does not end an open connection; this silences it.
             users += f"\n# revoked\nuser {node.address}\ntopic deny #\n"
-        elif node.role == "miner":
-            users += _fill(templates / "mosquitto-miner.acl.in", address=node.address, chain=chain)
+        elif node.role != Role.DEVICE:
+            users += _fill(templates / f"mosquitto-{node.role}.acl.in", address=node.address, chain=chain)
     return _fill(templates / "mosquitto.acl.in", chain=chain, users=users)
 
 

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flchain.wire.topics import CHANNEL_RULES, ROOT, ChannelRule, Grants, Listener, Role, list_grants
+from flchain.wire.topics import CHANNEL_RULES, ROOT, Channel, ChannelRule, Grants, Listener, Role, list_grants
 
 CLONE = Path(__file__).parents[2]
 EVERYBODY_PATH = "firmware_config/broker/mosquitto.acl.in"
 MINER_PATH = "firmware_config/broker/mosquitto-miner.acl.in"
+OPERATOR_PATH = "firmware_config/broker/mosquitto-operator.acl.in"
 PAGE_PATH = "docs/protocol.md"
 
 MADE = "made by `python -m tools.registrar.topic_files` from flchain/wire/topics.py"
 PREFIX = ROOT + "/${chain}"
 PAGE_BEGIN, PAGE_END = f"<!-- topics: {MADE} -->\n\n", "\n<!-- end of topics -->\n"
+NAMES = {Role.MINER: "a miner", Role.OPERATOR: "the operator"}
 ORDER = {Listener.MINER: "miners", Listener.FULL: "full devices", Listener.LIGHT: "light devices"}
 
 
@@ -27,19 +29,20 @@ def build_everybody() -> str:
         f"# {MADE[0].upper()}{MADE[1:]}.",
         "# ${chain} names the chain; %u is the address in the certificate.",
         "",
-        "# Every node, miners too: publishes under its own address only, reads what miners publish and what is for it.",
+        "# Every node, miners and operators too: publishes under its own address only, reads what miners publish, what",
+        "# is for it, and the operator's releases.",
     ]
     return "\n".join([*head, *_list_lines("pattern", grants), "${users}\n"])
 
 
-def build_miner() -> str:
-    """Return mosquitto's rules for one miner, a template: what it may do beyond every node."""
-    every, miner = (list_grants(PREFIX, "${address}", role) for role in (Role.DEVICE, Role.MINER))
+def build_member(role: Role) -> str:
+    """Return mosquitto's rules for one miner or operator, a template: what it may do beyond every node."""
+    every, member = (list_grants(PREFIX, "${address}", known) for known in (Role.DEVICE, role))
     grants = Grants(
-        tuple(text for text in miner.publish if text not in every.publish),
-        tuple(text for text in miner.subscribe if text not in every.subscribe),
+        tuple(text for text in member.publish if text not in every.publish),
+        tuple(text for text in member.subscribe if text not in every.subscribe),
     )
-    return "\n".join(["", "# a miner", "user ${address}", *_list_lines("topic", grants), ""])
+    return "\n".join(["", f"# {NAMES[role]}", "user ${address}", *_list_lines("topic", grants), ""])
 
 
 def _list_lines(word: str, grants: Grants) -> list[str]:
@@ -63,13 +66,19 @@ def _build_row(rule: ChannelRule) -> str:
     )
     cells = (
         f"`{rule.role}/<me>/{rule.channel}" + ("/<node>`" if rule.is_addressed else "`"),
-        "miners" if rule.role is Role.MINER else "every node",
-        "that node" if rule.is_addressed else "miners" if rule.is_for_miners else "every node",
+        {Role.DEVICE: "every node", Role.MINER: "miners", Role.OPERATOR: "the operator"}[rule.role],
+        "that node" if rule.is_addressed else _name_readers(rule),
         ", ".join(f"{ORDER[listener]} {qos}" for listener, qos in rule.heard.items()),
         packets,
         rule.content,
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _name_readers(rule: ChannelRule) -> str:
+    if not rule.is_for_miners:
+        return "every node"
+    return "miners, the operator" if rule.channel is Channel.STATUS else "miners"
 
 
 def replace_table(page: str) -> str:
@@ -84,7 +93,8 @@ def replace_table(page: str) -> str:
 def build_files(clone: Path = CLONE) -> dict[str, str]:
     """Return what each of the files has to hold, by its path in a clone."""
     page = replace_table((clone / PAGE_PATH).read_text())
-    return {EVERYBODY_PATH: build_everybody(), MINER_PATH: build_miner(), PAGE_PATH: page}
+    members = {MINER_PATH: build_member(Role.MINER), OPERATOR_PATH: build_member(Role.OPERATOR)}
+    return {EVERYBODY_PATH: build_everybody(), **members, PAGE_PATH: page}
 
 
 if __name__ == "__main__":

@@ -149,7 +149,7 @@ ENVELOPE_ROWS: tuple[tuple[str, str, Callable[[Parts], Parts], str], ...] = (
     ("payload", "one field less", lambda p: replace(p, payload=as_list(p.payload)[:-1]), "malformed"),
     ("payload", "one field more", lambda p: replace(p, payload=[*as_list(p.payload), 0]), "malformed"),
     ("kind", "0", _field(0, 0), "malformed"),
-    ("kind", "17", _field(0, 17), "malformed"),
+    ("kind", "18", _field(0, 18), "malformed"),
     ("kind", "true", _field(0, True), "malformed"),
     ("kind", "text", _field(0, "COMMIT"), "malformed"),
     ("kind", "another than was signed", _field(0, 3), "bad-signature"),

@@ -34,6 +34,7 @@ from flchain.wire.messages import (
     compute_score_commitment,
     compute_update_commitment,
 )
+from flchain.wire.release import Release
 from miner.core.state import MinerState
 from tests.support.bad_fields.nodes import (
     CHAIN,
@@ -99,6 +100,15 @@ SHAPES: dict[type[AnyMessage], dict[str, str]] = {
     Undelegate: {"sequence": "number", "candidate": "address", "amount": "positive"},
     Unjail: {"sequence": "number"},
     Evidence: {"height": "number", "first": "bytes", "second": "bytes"},
+    Release: {
+        "sequence": "number",
+        "version": "version",
+        "packages": "packages",
+        "share_bp": "share",
+        "state": "release state",
+        "window_s": "window",
+        "issued_s": "counter",
+    },
 }
 """The shape of every field of every kind."""
 

@@ -27,13 +27,21 @@ from miner.core.machine import step as miner_step
 from miner.core.state import MinerState
 from miner.core.tip import Standing, extend
 from tests.support.bad_fields.table import Effect, Outcome
-from tests.support.builders.chain import NO_CLOCK, PARAMETERS_COUNT, BuiltChain, make_scores, seal_score_commit
+from tests.support.builders.chain import (
+    NO_CLOCK,
+    PARAMETERS_COUNT,
+    BuiltChain,
+    build_identity,
+    make_scores,
+    seal_score_commit,
+)
 from tests.support.builders.stake import StakeDriver, build_stake_chain
 from tests.support.light.driver import as_value
 
 CHAIN = build_stake_chain(bond_min=50, stake_min=10, order_fee=3, powers=[100] * 4)
 TOPICS = Topics.of_chain(CHAIN.id)
 DEVICE, MINER, HOLDER = CHAIN.devices[0], CHAIN.miners[1], CHAIN.holders[0]
+OPERATOR = build_identity(8, 8)
 NOW = Millis(0)
 
 
@@ -114,7 +122,8 @@ def build_agent(height: int = 0, rounds: int = 1, *, is_full: bool = True) -> Ag
     driver = drive(Phase.COMMIT, rounds)
     miners = tuple((key.address, key.public_key) for key in CHAIN.miners)
     light = build_light_state(CHAIN.genesis, CHAIN.model, is_full=is_full)
-    state = build_agent_state(av.AgentConfig(DEVICE, miners), light, np.zeros(PARAMETERS_COUNT, np.int32))
+    config = av.AgentConfig(DEVICE, miners, operators=((OPERATOR.address, OPERATOR.public_key),))
+    state = build_agent_state(config, light, np.zeros(PARAMETERS_COUNT, np.int32))
     home = CHAIN.miners[0].address
     for number in range(1, height + 1):
         head = driver.get_head(number)

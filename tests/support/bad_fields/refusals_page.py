@@ -12,6 +12,7 @@ from tests.support.bad_fields.files import build_export_rows, build_genesis_rows
 from tests.support.bad_fields.heads import build_head_rows
 from tests.support.bad_fields.messages import build_message_rows
 from tests.support.bad_fields.packets import build_packet_rows
+from tests.support.bad_fields.releases import build_release_rows
 from tests.support.bad_fields.repeats import build_repeat_rows
 from tests.support.bad_fields.state import build_carried_rows, build_state_rows
 from tests.support.bad_fields.table import Row
@@ -52,6 +53,7 @@ def build_all_rows() -> tuple[Row, ...]:
         *build_envelope_rows(),
         *build_packet_rows(),
         *build_message_rows(),
+        *build_release_rows(),
         *build_repeat_rows(),
         *build_block_rows(),
         *build_head_rows(),

@@ -122,6 +122,22 @@ SHAPES: dict[str, tuple[Fault, ...]] = {
     "address": _sized(20),
     "salt": _sized(16),
     "hash or null": tuple(fault for fault in _sized(32) if fault[0] != "null"),
+    "release state": _ranged(0, 1),
+    "window": _ranged(60, 86_400),
+    "package size": _ranged(1, 256_000_000),
+    "version": (
+        *(("empty", ""), ("two numbers", "1.0"), ("four numbers", "1.0.0.0"), ("a leading zero", "1.02.0")),
+        *(("a word behind", "1.0.0rc1"), ("a line's end", "1.0.0\n"), ("seven digits", "1000000.0.0")),
+        *(("digits of another script", "\u0661.0.0"), ("bytes", b"1.0.0"), ("null", None)),
+    ),
+    "word": (
+        *(("empty", ""), ("33 letters", "x" * 33), ("capitals", "Trixie"), ("a slash", "x/y"), ("a line's end", "x\n")),
+        *(("bytes", b"x"), ("null", None)),
+    ),
+    "packages": (
+        *(("none", []), ("33 of them", [["a", "b", b"h" * 32, 1]] * 33), ("bytes", b"x"), ("null", None)),
+        ("a package of three fields", [["a", "b", b"h" * 32]]),
+    ),
     "bytes": (("text", "x"), ("null", None), ("number", 1), ("list", [1])),
     "text of 32": (("33 letters", "x" * 33), ("bytes", b"ok"), ("null", None), ("number", 1)),
     "name": (("empty", ""), ("33 letters", "x" * 33), ("capitals", "X"), ("bytes", b"x"), ("null", None)),

@@ -239,7 +239,7 @@ def test_eddsa_is_the_one_algorithm(algorithm: object) -> None:
         open_envelope(seal_payload(encode([1, PREFIX, 1, b"c" * 32]), protected=header), CHAIN.id)
 
 
-@pytest.mark.parametrize("kind", [-1, 0, 17, 255, 2**63, True, False, None, b"", "commit", [1]], ids=repr)
+@pytest.mark.parametrize("kind", [-1, 0, 18, 255, 2**63, True, False, None, b"", "commit", [1]], ids=repr)
 def test_unknown_kinds(kind: object) -> None:
     """A kind that is not in the list, or no integer at all, is malformed."""
     with pytest.raises(MalformedMessage):

@@ -30,6 +30,7 @@ def test_topics_name_their_owner() -> None:
         (topics.miner_head(node), "head"),
         (topics.miner_body(node), "body"),
         (topics.miner_to(node, b"other" * 4), "to"),
+        (topics.operator_release(node), "release"),
     ):
         assert topic.startswith("flchain/v1/0001020304050607/")
         assert (read_topic_owner(topic), read_topic_channel(topic)) == (node, channel)
@@ -42,20 +43,28 @@ def test_one_spelling_of_an_owner(owner: str) -> None:
         read_topic_owner(f"flchain/v1/0001020304050607/device/{owner}/up")
 
 
-def test_a_device_may_publish_two_topics_and_read_four() -> None:
-    """A device: its own up and status; every miner's head, body and light, and the answers to itself. Nothing else."""
+def test_a_device_may_publish_two_topics_and_read_five() -> None:
+    """A device: its own up and status; miners' head, body and light, answers to itself, releases. Nothing else."""
     grants = list_grants("p", "me", Role.DEVICE)
     assert set(grants.publish) == {"p/device/me/up", "p/device/me/status"}
-    assert set(grants.subscribe) == {"p/miner/+/head", "p/miner/+/body", "p/miner/+/light", "p/miner/+/to/me"}
+    public = {f"p/miner/+/{channel}" for channel in ("head", "body", "light", "to/me")}
+    assert set(grants.subscribe) == public | {"p/operator/+/release"}
 
 
 def test_a_miner_may_do_what_a_device_may_and_speak_as_a_miner() -> None:
     """A miner: a device's rights, five topics more under its own address, and what devices and miners say to miners."""
-    device, miner = (list_grants("p", "me", role) for role in Role)
+    device, miner = (list_grants("p", "me", role) for role in (Role.DEVICE, Role.MINER))
     channels = ("bft", "head", "body", "light", "to/+")
     assert set(miner.publish) == set(device.publish) | {f"p/miner/me/{channel}" for channel in channels}
     more = {"p/device/+/up", "p/device/+/status", "p/miner/+/bft"}
     assert set(miner.subscribe) == set(device.subscribe) | more
+
+
+def test_an_operator_announces_releases_and_reads_what_boards_say_of_themselves() -> None:
+    """An operator: a device's rights, its own releases, every board's status; no vote, no update."""
+    device, operator = (list_grants("p", "me", role) for role in (Role.DEVICE, Role.OPERATOR))
+    assert set(operator.publish) == set(device.publish) | {"p/operator/me/release"}
+    assert set(operator.subscribe) == set(device.subscribe) | {"p/device/+/status"}
 
 
 def test_nobody_may_publish_under_a_name_that_is_not_its_own() -> None:
@@ -73,6 +82,7 @@ def test_each_node_may_read_what_it_subscribes_to() -> None:
     news = topics.news_of(miner, True) + topics.news_of(miner, False)
     assert {topic.replace(miner.hex(), "+") for topic in news} <= readable
     assert topics.answers_to(me) in readable
+    assert topics.operator_release(me).replace(me.hex(), "+") in readable
 
 
 def test_miners_hear_each_other_at_qos_0() -> None:

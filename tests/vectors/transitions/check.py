@@ -15,11 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from flchain.base import errors
-from tests.vectors.transitions import operations, operations_kept, operations_light, packing, state_form
+from tests.vectors.transitions import (
+    operations,
+    operations_kept,
+    operations_light,
+    operations_releases,
+    packing,
+    state_form,
+)
 
 DATA = Path(__file__).with_name("data")
 WORLD = DATA / "world.json"
 OPERATIONS = operations.OPERATIONS | operations_kept.OPERATIONS | operations_light.OPERATIONS
+OPERATIONS |= operations_releases.OPERATIONS
 Vector = dict[str, Any]
 
 
