@@ -19,7 +19,9 @@ PACKAGE_BYTES_MAX = 256_000_000
 WINDOW_S_MIN, WINDOW_S_MAX = 60, 86_400
 """How long a board may be given to show that a new version works."""
 
-Version = Annotated[str, msgspec.Meta(max_length=20, pattern=r"^(0|[1-9][0-9]{0,5})(\.(0|[1-9][0-9]{0,5})){2}\Z")]
+VersionNumbers = Annotated[
+    str, msgspec.Meta(max_length=20, pattern=r"^(0|[1-9][0-9]{0,5})(\.(0|[1-9][0-9]{0,5})){2}\Z")
+]
 """Three numbers, as 0.2.0: what has any other form cannot be ordered by all alike."""
 PackageWord = Annotated[str, msgspec.Meta(max_length=32, pattern=r"^[a-z0-9]+\Z")]
 
@@ -51,7 +53,7 @@ class Release(Message, frozen=True):
     kind: ClassVar[Kind] = Kind.RELEASE
     bytes_max: ClassVar[int] = RELEASE_BYTES_MAX
     sequence: PositiveCounter
-    version: Version
+    version: VersionNumbers
     packages: Annotated[tuple[Package, ...], msgspec.Meta(min_length=1, max_length=PACKAGES_MAX)]
     """In order of suite and architecture, none twice."""
     share_bp: Annotated[int, msgspec.Meta(ge=0, le=SHARE_ALL)]

@@ -102,7 +102,7 @@ SHAPES: dict[type[AnyMessage], dict[str, str]] = {
     Evidence: {"height": "number", "first": "bytes", "second": "bytes"},
     Release: {
         "sequence": "number",
-        "version": "version",
+        "version": "version of a release",
         "packages": "packages",
         "share_bp": "share",
         "state": "release state",

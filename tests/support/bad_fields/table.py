@@ -125,7 +125,7 @@ SHAPES: dict[str, tuple[Fault, ...]] = {
     "release state": _ranged(0, 1),
     "window": _ranged(60, 86_400),
     "package size": _ranged(1, 256_000_000),
-    "version": (
+    "version of a release": (
         *(("empty", ""), ("two numbers", "1.0"), ("four numbers", "1.0.0.0"), ("a leading zero", "1.02.0")),
         *(("a word behind", "1.0.0rc1"), ("a line's end", "1.0.0\n"), ("seven digits", "1000000.0.0")),
         *(("digits of another script", "\u0661.0.0"), ("bytes", b"1.0.0"), ("null", None)),
