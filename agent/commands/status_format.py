@@ -61,7 +61,7 @@ def _list_troubles(node: NodeView, now: AgentStatus) -> list[str]:
     age_s = node.age_s or 0.0
     if node.state == "running" and age_s > STALE_S + now.scheduler.period_s:
         troubles.append(
-            f"its last status is {format_span(age_s)} old: it hangs, or has no memory file system to write to"
+            f"its last status is {format_span(age_s)} old: it hangs, or has neither $RUNTIME_DIRECTORY nor /dev/shm"
         )
     if now.is_mismatch:
         troubles.append(
