@@ -52,6 +52,7 @@ def get_members(genesis: Genesis) -> list[bytes]:
 def build_command(spares: Sequence[WorkerProcess] = ()) -> NodeCommand:
     """Return the command; `spares` are worker processes that were forked already."""
     from agent.commands.inspection import INSPECTION_ACTIONS
+    from agent.commands.provisioning import PROVISIONING_ACTIONS
     from agent.commands.resync import RESYNC_ACTIONS
     from agent.commands.sensing import SENSING_ACTIONS, find_data_problems
     from agent.runner import run_agent
@@ -72,6 +73,7 @@ def build_command(spares: Sequence[WorkerProcess] = ()) -> NodeCommand:
             *RESYNC_ACTIONS,
             *SENSING_ACTIONS,
             *build_enrolment_actions("agent", "device", get_members),
+            *PROVISIONING_ACTIONS,
         ),
         find_data_problems=find_data_problems,
     )

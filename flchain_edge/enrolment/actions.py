@@ -40,6 +40,8 @@ def build_enrolment_actions(
         offline.add_argument("--request", type=Path, metavar="FILE", help=text)
         text = "finish with the registrar's answer to that request"
         offline.add_argument("--answer", type=Path, metavar="FILE", help=text)
+        text = "if it fails: write why to this file, as JSON (systemd's unit does, for the board's console)"
+        parser.add_argument("--report", type=Path, metavar="FILE", help=text)
         text = "protect the node's key with the passphrase in this file"
         parser.add_argument("--passphrase-file", type=Path, metavar="FILE", help=text)
 

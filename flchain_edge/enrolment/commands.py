@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from flchain.base.errors import ConfigError
+from flchain.base.errors import ConfigError, FlchainError
 from flchain.ledger.genesis import Genesis
 from flchain_edge.enrolment.enrol import Newcomer, build_request_file, enrol, format_time, renew
 from flchain_edge.enrolment.messages import ANSWER_BYTES_MAX, EnrolAnswer, EnrolRequest, parse_token
@@ -22,7 +22,23 @@ TOKEN_BYTES_MAX = 1_024
 def run_enroll(
     name: str, role: str, get_members: Callable[[Genesis], Iterable[bytes]] | None, arguments: argparse.Namespace
 ) -> None:
-    """Enrol this node. Raise ConfigError, TryAgain."""
+    """Enrol this node, and report why if it fails. Raise ConfigError, StoreFull, TryAgain."""
+    report: Path | None = arguments.report
+    if report is not None:
+        report.unlink(missing_ok=True)
+    try:
+        _enroll(name, role, get_members, arguments)
+    except FlchainError as error:
+        if report is not None:
+            text = "; ".join(error.problems) if isinstance(error, ConfigError) else str(error)
+            content = {"text": text, "is_final": isinstance(error, ConfigError)}
+            replace_private(report, msgspec.json.encode(content))
+        raise
+
+
+def _enroll(
+    name: str, role: str, get_members: Callable[[Genesis], Iterable[bytes]] | None, arguments: argparse.Namespace
+) -> None:
     token = parse_token(arguments.token if arguments.token is not None else _read_token(arguments.token_file))
     passphrase = load_passphrase(None, arguments.passphrase_file)
     folder = arguments.dir

@@ -8,11 +8,13 @@ The folder's files, each mode 600 and whole or absent; the configuration comes l
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flchain.base.crypto import Identity
 from flchain.base.errors import ConfigError, TryAgain
@@ -31,10 +33,17 @@ from flchain_edge.keys.private_files import create_private, replace_private
 from flchain_edge.keys.tls_key import build_request, load_or_create_tls_key, read_validity
 from flchain_edge.model.model_files import MODEL_BYTES_MAX
 from flchain_edge.mqtt.settings import Endpoint, MqttSettings, parse_endpoint
+from flchain_edge.newer_python import tomllib
 from flchain_edge.process.chain_files import load_genesis, load_model_file
+from flchain_edge.settings.config import parse_tables
+from flchain_edge.settings.toml_text import render_toml
+from flchain_edge.storage.sqlite import StoreFull
 
 KEY_FILE, TLS_KEY_FILE, CA_FILE, TLS_FILE = "key.pem", "tls-key.pem", "ca.pem", "tls.pem"
 GENESIS_FILE, MODEL_FILE = "genesis.cbor", "model.tflite"
+PROVISIONED_FILE = "provisioned.toml"
+"""Settings that were laid down before the enrolment, for the configuration that it writes."""
+FOUND_OUT = ("genesis", "model", "data_dir", "key", "mqtt", "enrolment")
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,7 @@ def enrol(token: Token, node: Newcomer, answer: EnrolAnswer | None = None) -> En
     """Make keys, get the certificate and the chain's files, write the configuration.
 
     With an `answer` that was brought here the registrar is not asked: genesis and model must be in the folder. Raise
-    ConfigError (the token or this folder is wrong), TryAgain.
+    ConfigError (the token or this folder is wrong), StoreFull, TryAgain.
     """
     folder, config = node.folder, node.folder / node.config_name
     try:
@@ -85,8 +94,9 @@ def enrol(token: Token, node: Newcomer, answer: EnrolAnswer | None = None) -> En
         ):
             _bring_file(client, token, node, identity, wanted)
         _check_files(node, identity)
-        create_private(config, _render_config(answer, token, node.passphrase_file).encode())
+        create_private(config, _add_provisioned(_render_config(answer, token, node.passphrase_file), folder).encode())
     except OSError as error:
+        _raise_if_full(error, folder)
         raise ConfigError((f"{error.filename or folder}: {error.strerror or error}",)) from error
     except ValueError as error:
         raise ConfigError((f"the registrar's answer: {error}",)) from error
@@ -105,9 +115,20 @@ def build_request_file(token: Token, node: Newcomer) -> EnrolRequest:
 def _make_keys(node: Newcomer) -> tuple[Identity, bytes]:
     """Return the node's identity and its certificate request, the same at every call. Raise OSError, ConfigError."""
     node.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    identity = load_or_create_identity(node.folder / KEY_FILE, node.passphrase)
-    tls_key = load_or_create_tls_key(node.folder / TLS_KEY_FILE)
+    try:
+        identity = load_or_create_identity(node.folder / KEY_FILE, node.passphrase)
+        tls_key = load_or_create_tls_key(node.folder / TLS_KEY_FILE)
+    except ConfigError as error:
+        if isinstance(error.__cause__, OSError):
+            _raise_if_full(error.__cause__, node.folder)
+        raise
     return identity, build_request(tls_key, identity.address.hex())
+
+
+def _raise_if_full(error: OSError, folder: Path) -> None:
+    """Raise StoreFull if there is no room: that is nobody's configuration, and it passes."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise StoreFull(f"{error.filename or folder}: {error.strerror}") from error
 
 
 def _bring_file(
@@ -152,6 +173,18 @@ def _render_config(answer: EnrolAnswer, token: Token, passphrase_file: Path | No
         f'tls_key = "{TLS_KEY_FILE}"\n\n[enrolment]\nregistrar = "{Endpoint(token.host, token.port)}"\n'
         f'fingerprint = "{token.fingerprint.hex()}"\n'
     )
+
+
+def _add_provisioned(config: str, folder: Path) -> str:
+    """Return the configuration with the settings that were laid down for it. Raise ConfigError, OSError."""
+    path = folder / PROVISIONED_FILE
+    extra = parse_tables(path.read_bytes(), path.name) if path.is_file() else {}
+    return render_toml(merge_provisioned(tomllib.loads(config), extra)) if extra else config
+
+
+def merge_provisioned(tables: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration's tables with those of `extra` in their place, but for what enrolment has found out."""
+    return {**tables, **{key: value for key, value in extra.items() if key not in FOUND_OUT}}
 
 
 def renew(mqtt: MqttSettings, registrar: Endpoint, fingerprint: bytes, identity: Identity) -> int:

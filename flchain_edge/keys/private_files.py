@@ -1,4 +1,4 @@
-"""Files of mode 600 that exist whole or not at all, even after a power cut."""
+"""Files that exist whole or not at all, even after a power cut; of mode 600 unless something else is asked for."""
 
 from __future__ import annotations
 
@@ -17,18 +17,24 @@ def create_private(path: Path, data: bytes) -> None:
             os.link(temporary, path)
     finally:
         temporary.unlink()
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def replace_private(path: Path, data: bytes) -> None:
-    """Write or replace a file: a reader sees either the old or the new one."""
+def replace_private(path: Path, data: bytes, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
+    """Write or replace a file: a reader sees either the old or the new one. `owner`: user and group, default the
+    process's own.
+    """
     temporary = _write_temporary(path, data)
     try:
+        if owner is not None:
+            os.chown(temporary, *owner, follow_symlinks=False)
+        if mode != 0o600:
+            temporary.chmod(mode)
         temporary.replace(path)
     except BaseException:
         temporary.unlink()
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _write_temporary(path: Path, data: bytes) -> Path:
@@ -45,7 +51,7 @@ def _write_temporary(path: Path, data: bytes) -> Path:
     return temporary
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -57,14 +57,32 @@ def load_config(path: Path, config_type: type[ConfigType], environ: Mapping[str,
     try:
         with path.open("rb") as stream:
             raw = stream.read(CONFIG_BYTES_MAX + 1)
-        if len(raw) > CONFIG_BYTES_MAX:
-            raise ConfigError((f"{path.name}: larger than {CONFIG_BYTES_MAX} bytes",))
-        tables = tomllib.loads(raw.decode("utf-8"))
     except OSError as error:
         raise ConfigError((f"{path}: cannot be read: {error.strerror or error}",)) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError((f"{path.name}: is not TOML: {error}",)) from error
-    reading = _Reading(path.name, path.resolve().parent, os.environ if environ is None else environ)
+    tables = parse_tables(raw, path.name)
+    return build_config(tables, path.name, path.resolve().parent, config_type, environ)
+
+
+def parse_tables(raw: bytes, file: str) -> dict[str, Any]:
+    """Return the tables of a TOML file called `file`. Raise ConfigError. Windows' byte order mark is left out."""
+    if len(raw) > CONFIG_BYTES_MAX:
+        raise ConfigError((f"{file}: larger than {CONFIG_BYTES_MAX} bytes",))
+    try:
+        tables: dict[str, Any] = tomllib.loads(raw.decode("utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError((f"{file}: is not TOML: {error}",)) from error
+    return tables
+
+
+def build_config(
+    tables: dict[str, Any],
+    file: str,
+    folder: Path,
+    config_type: type[ConfigType],
+    environ: Mapping[str, str] | None = None,
+) -> ConfigType:
+    """Return `config_type` of the tables of a file in `folder`. Raise ConfigError with all problems found."""
+    reading = _Reading(file, folder, os.environ if environ is None else environ)
     config = _read_table(reading, config_type, tables, ())
     if reading.problems:
         raise ConfigError(tuple(reading.problems))
@@ -154,6 +172,8 @@ def _check(value: Any, kind: Any, entry: Field[Any], folder: Path) -> object:
         items = tuple(_convert(item, item_kind, folder) for item in value)
         if "choices" in rules and any(item not in rules["choices"] for item in items):
             raise _Refused(f"must be of {_list(rules['choices'])}")
+        if "pattern" in rules and not all(re.fullmatch(rules["pattern"], str(item)) for item in items):
+            raise _Refused(f"each must match {rules['pattern']}")
         _check_range(len(items), rules, "entries")
         return items
     converted = _convert(value, kind, folder, rules)

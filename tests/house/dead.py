@@ -33,6 +33,7 @@ ALIVE = {
     # fakes, each beside the seam that it stands in for
     "FakeLink": "runners in tests have no broker",
     "MemoryJournal": "miners in tests have no disk",
+    "PressedFor": "tests have no button",
     # read from JSON by programs
     "heard_age_s": "a field of the status",
     # a board's word to its operator, whose tools come with the same release
