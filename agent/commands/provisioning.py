@@ -19,9 +19,9 @@ PROVISION_EPILOG = """examples:
   flchain-agent provision --status
   flchain-agent provision
 
-The first prints a file to fill in and to copy to the boot partition; the second names all problems at once, on any \
-machine. On the board the third says whether it waits, enrols, is refused or trains, and the last takes the file now (as \
-root). See docs/firstboot.md.
+The first prints a file to fill in and to copy to the boot partition; the second names all problems at once, \
+on any machine. On the board the third says whether it waits, enrols, is refused or trains, and the last, as root, \
+takes the file now. See docs/firstboot.md.
 """
 RESET_EPILOG = """examples:
   flchain-agent reset
@@ -118,9 +118,9 @@ def _add_provision_arguments(parser: argparse.ArgumentParser) -> None:
     kind.add_argument("--check", type=Path, metavar="FILE", help="report every problem of a file; change nothing")
     kind.add_argument("--status", action="store_true", help="say how far this board is; change nothing")
     text = "also look for flchain-reset and the button, as flchain-provision.service does"
-    kind.add_argument("--boot", action="store_true", help=text)
+    parser.add_argument("--boot", action="store_true", help=text)
     text = "only destroy a token that has done its work, as flchain-enroll.service does"
-    kind.add_argument("--settle", action="store_true", help=text)
+    parser.add_argument("--settle", action="store_true", help=text)
     parser.add_argument("--json", action="store_true", help="with --status: for programs")
     _add_root(parser)
 

@@ -30,7 +30,7 @@ token = ""                            # flchain1/...: works once, and is destroy
 # line = 17                           # GPIO 17, to ground
 
 # Where the data come from, as in agent.toml: sections [[sensors]], [dataset], [samples]; there
-# are [cpu], [mining], [power] and [scheduler], too. A file that is named lies beside this one, and is copied onto the board.
+# are [cpu], [mining], [power] and [scheduler], too. A file that is named lies beside this one, and is copied.
 # [[sensors]]
 # name = "imu"
 # kind = "replay"
