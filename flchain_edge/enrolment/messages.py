@@ -20,6 +20,8 @@ ANSWER_BYTES_MAX = 262_144
 SECRET_BYTES = 16
 ROLES = tuple(role.value for role in Role)
 FILES = ("genesis", "model")
+KEY_HEADER, SIGNATURE_HEADER = "flchain-key", "flchain-signature"
+"""Of a package that an operator hands over."""
 TOKEN_FORM = "flchain1/HOST:PORT/FINGERPRINT/SECRET"
 _TOKEN = re.compile(r"flchain1/(?P<where>[^/]{1,264})/(?P<fp>[\w-]{43})/(?P<secret>[\w-]{22})", re.ASCII)
 
@@ -89,6 +91,15 @@ class FileRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     signature: str
 
 
+class PackageRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An enrolled node's request for a package of a release, by its SHA-256, from the byte `offset` on."""
+
+    sha256: str
+    offset: int
+    public_key: str
+    signature: str
+
+
 class EnrolAnswer(msgspec.Struct, frozen=True):
     """The certificate, and where to connect. Digests are empty until the operator has made the genesis."""
 
@@ -99,6 +110,8 @@ class EnrolAnswer(msgspec.Struct, frozen=True):
     """Public key of the miner that a device belongs to."""
     genesis_sha256: str = ""
     model_sha256: str = ""
+    operators: list[str] = []
+    """Public keys of the network's operators: whose releases a board installs."""
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -124,6 +137,16 @@ def compute_file_statement(fingerprint: bytes, name: str) -> bytes:
     return bytes(hash_tagged("enrolment/file", fingerprint + name.encode()))
 
 
+def compute_package_statement(fingerprint: bytes, sha256: str) -> bytes:
+    """Return the same for a package. Whoever replays it gets what the node has asked for, which is no secret."""
+    return bytes(hash_tagged("enrolment/package", fingerprint + sha256.encode()))
+
+
+def compute_upload_statement(fingerprint: bytes, sha256: str, size_bytes: int) -> bytes:
+    """Return what an operator signs to hand the registrar a package of this hash and size."""
+    return bytes(hash_tagged("enrolment/upload", fingerprint + sha256.encode() + size_bytes.to_bytes(8, "big")))
+
+
 def build_enrol_request(identity: Identity, token: Token, role: str, csr: bytes) -> EnrolRequest:
     """Build a request that both keys sign: the TLS key `csr`, the node's own key all of it."""
     statement = compute_enrol_statement(token.fingerprint, role, csr, token.secret)
@@ -143,6 +166,18 @@ def build_file_request(identity: Identity, fingerprint: bytes, name: str) -> Fil
     return FileRequest(name, identity.public_key.hex(), signature)
 
 
+def build_package_request(identity: Identity, fingerprint: bytes, sha256: str, offset: int) -> PackageRequest:
+    """Build a request for a package, or for what is missing of it."""
+    signature = identity.sign(compute_package_statement(fingerprint, sha256)).hex()
+    return PackageRequest(sha256, offset, identity.public_key.hex(), signature)
+
+
+def build_upload_headers(identity: Identity, fingerprint: bytes, sha256: str, size_bytes: int) -> dict[str, str]:
+    """Build the headers under which an operator hands the registrar a package."""
+    signature = identity.sign(compute_upload_statement(fingerprint, sha256, size_bytes)).hex()
+    return {KEY_HEADER: identity.public_key.hex(), SIGNATURE_HEADER: signature}
+
+
 def is_signed(public_key: bytes, statement: bytes, signature: str) -> bool:
     """Return whether this is a signature by this key; False for anything that is not a signature."""
     return len(public_key) == PUBLIC_KEY_BYTES and verify(public_key, statement, read_hex(signature, SIGNATURE_BYTES))
@@ -155,6 +190,11 @@ def read_hex(text: str, count: int) -> bytes:
     except ValueError:
         return b""
     return data if len(data) == count and len(text) == 2 * count else b""
+
+
+def is_sha256(text: str) -> bool:
+    """Return whether this is a SHA-256 in hexadecimal, in the one spelling that names a file."""
+    return re.fullmatch(r"[0-9a-f]{64}", text) is not None
 
 
 def read_base64(text: str) -> bytes:

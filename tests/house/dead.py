@@ -42,6 +42,10 @@ ALIVE = {
     "FETCHING": "an update goes through it",
     "INSTALLING": "an update goes through it",
     "CHECKING": "an update goes through it",
+    "fetch_package": "a board that installs a release fetches its package",
+    "build_package_request": "the same",
+    "send_package": "`flchain fleet update` hands the registrar its packages",
+    "build_upload_headers": "the same",
     # said beside what they are about
     "find_illegal": "tests ask it of every state that a device reaches",
     "iio": "a section of [[sensors]], read by the name of its kind",
@@ -50,7 +54,6 @@ ALIVE = {
     "is_in_tranche": "boards ask it before they install a release",
     "operator_release": "boards and operators ask where releases are",
     "ROLLING": "operators say it",
-    "size_bytes": "boards ask it before they download a package",
     "issued_s": "operators read when a release was signed",
     # set or defined for a library
     "robust_parsing": "pymavlink reads it",

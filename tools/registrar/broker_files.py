@@ -141,7 +141,7 @@ def _build_mosquitto(templates: Path, plan: BrokerPlan) -> str:
 
 
 def _build_acl(templates: Path, enroller: Enroller, plan: BrokerPlan, chain: str) -> str:
-    """Return mosquitto's rules: devices by pattern; miners, other brokers and the revoked by name."""
+    """Return mosquitto's rules: devices by pattern; miners, operators, other brokers and the revoked by name."""
     users = "".join(
         f"\n# another broker of this network\nuser {peer}\ntopic readwrite flchain/#\n" for peer in plan.peers
     )

@@ -12,6 +12,8 @@ from typing import NoReturn
 
 from flchain.base.crypto import PUBLIC_KEY_BYTES, compute_address, is_public_key
 from flchain.base.errors import ConfigError, FlchainError
+from flchain.wire.release import PACKAGE_BYTES_MAX
+from flchain.wire.topics import Role
 from flchain_edge.enrolment.messages import (
     FILES,
     ROLES,
@@ -19,13 +21,17 @@ from flchain_edge.enrolment.messages import (
     EnrolAnswer,
     EnrolRequest,
     FileRequest,
+    PackageRequest,
     Refusal,
     RenewRequest,
     Token,
     compute_enrol_statement,
     compute_file_statement,
+    compute_package_statement,
     compute_renew_statement,
+    compute_upload_statement,
     hash_secret,
+    is_sha256,
     is_signed,
     read_base64,
     read_hex,
@@ -33,6 +39,7 @@ from flchain_edge.enrolment.messages import (
 from flchain_edge.mqtt.settings import HOST_PATTERN, parse_endpoint
 from flchain_edge.settings.config import load_config
 from tools.registrar.authority import Authority, encode_public_key
+from tools.registrar.packages import PackageStore
 from tools.registrar.register import CertificateRecord, NodeRecord, Register, TokenRecord
 
 SETTINGS_FILE = "registrar.toml"
@@ -83,6 +90,11 @@ class Enroller:
     settings: RegistrarSettings
     authority: Authority
     register: Register
+
+    @property
+    def packages(self) -> PackageStore:
+        """Return the packages of releases that are here for members."""
+        return PackageStore(self.folder)
 
     @classmethod
     def open(cls, folder: Path, passphrase: str | None) -> Enroller:
@@ -146,6 +158,38 @@ class Enroller:
         if not path.is_file():
             _refuse("not-yet", f"the operator has not put {path.name} into the registrar's folder yet")
         return path
+
+    def get_package(self, request: PackageRequest) -> Path:
+        """Return the path of a package, for enrolled nodes. Raise RequestRefused."""
+        public_key = read_hex(request.public_key, PUBLIC_KEY_BYTES)
+        statement = compute_package_statement(self.authority.fingerprint, request.sha256)
+        if (
+            not is_sha256(request.sha256)
+            or request.offset < 0
+            or not is_signed(public_key, statement, request.signature)
+        ):
+            _refuse("bad-signature", "the request is not signed by the key that it names")
+        self._find(public_key)
+        path = self.packages.find(request.sha256)
+        if path is None:
+            _refuse("no-package", "the registrar has no such package: the operator sends it with flchain fleet update")
+        return path
+
+    def check_upload(self, sha256: str, size_bytes: int, public_key_hex: str, signature: str) -> None:
+        """Check that an operator of this network sends a package of this hash and size. Raise RequestRefused."""
+        public_key = read_hex(public_key_hex, PUBLIC_KEY_BYTES)
+        statement = compute_upload_statement(self.authority.fingerprint, sha256, size_bytes)
+        if not is_sha256(sha256) or not is_signed(public_key, statement, signature):
+            _refuse("bad-signature", "the package is not signed by the key that is named")
+        if self._find(public_key).role != Role.OPERATOR:
+            _refuse("wrong-role", "only an operator of this network may hand it packages")
+        if not 1 <= size_bytes <= PACKAGE_BYTES_MAX:
+            _refuse("bad-size", f"a package has 1 to {PACKAGE_BYTES_MAX} bytes")
+
+    def list_operators(self) -> list[str]:
+        """Return the public keys of those whose releases boards install."""
+        nodes = self.register.list_nodes()
+        return [node.public_key for node in nodes if node.role == Role.OPERATOR and not node.revoked_s]
 
     def revoke(self, name: str, clock_s: int) -> int:
         """Revoke a node or server by the name in its certificates; return how many of them were revoked."""
@@ -231,6 +275,7 @@ class Enroller:
             home=node.home,
             genesis_sha256=digests["genesis"],
             model_sha256=digests["model"],
+            operators=self.list_operators(),
         )
 
     def _digest(self, name: str) -> str:

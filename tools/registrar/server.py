@@ -1,9 +1,11 @@
-"""The registrar's HTTPS side: four paths, JSON in and out, small bodies, few connections, one deadline for all.
+"""The registrar's HTTPS side: six paths, JSON in and out, small bodies, few connections, one deadline for all.
 
-GET  /v1/ca       the authority's certificate, which a node compares with the fingerprint in its token
-POST /v1/enroll   EnrolRequest -> EnrolAnswer
-POST /v1/renew    RenewRequest -> EnrolAnswer
-POST /v1/file     FileRequest -> the bytes of genesis or model
+GET  /v1/ca              the authority's certificate, which a node compares with the fingerprint in its token
+POST /v1/enroll          EnrolRequest -> EnrolAnswer
+POST /v1/renew           RenewRequest -> EnrolAnswer
+POST /v1/file            FileRequest -> the bytes of genesis or model
+POST /v1/package         PackageRequest -> the bytes of a package from an offset on, for any member
+PUT  /v1/package/SHA256  a package, from an operator (see `packages` and `compute_upload_statement`)
 """
 
 from __future__ import annotations
@@ -23,14 +25,33 @@ from typing import TypeVar
 
 import msgspec
 
-from flchain_edge.enrolment.messages import REQUEST_BYTES_MAX, EnrolRequest, FileRequest, Refusal, RenewRequest
+from flchain_edge.enrolment.messages import (
+    KEY_HEADER,
+    SIGNATURE_HEADER,
+    EnrolRequest,
+    FileRequest,
+    PackageRequest,
+    Refusal,
+    RenewRequest,
+)
 from flchain_edge.newer_python import Deadline, timeout
 from tools.registrar.enroller import Enroller, RequestRefused
+from tools.registrar.http_messages import (
+    HEAD_BYTES_MAX,
+    BadRequest,
+    FileAnswer,
+    Head,
+    iterate_body,
+    read_body,
+    read_head,
+    send,
+    send_file,
+)
+from tools.registrar.packages import PackageRefused
 
 T = TypeVar("T")
 log = logging.getLogger("registrar")
 
-HEAD_BYTES_MAX = 8_192
 CONNECTIONS_MAX = 64
 CONNECTIONS_PER_ORIGIN_MAX = 16
 """Further connections, in all or from one address, are closed unread. A board asks again after a minute."""
@@ -43,16 +64,10 @@ REFUSALS_WINDOW_S = 60.0
 up wrongly cannot keep others out."""
 ADDRESSES_MAX = 4_096
 """Addresses whose refusals are counted; with more, the oldest is forgotten."""
-FILE_CHUNK_BYTES = 65_536
-REASONS = {
-    200: "OK",
-    400: "Bad Request",
-    403: "Forbidden",
-    404: "Not Found",
-    413: "Too Large",
-    429: "Too Many",
-    503: "Fault",
-}
+DOWNLOADS_MAX, DOWNLOADS_PER_ORIGIN_MAX = 24, 8
+"""Packages that are sent at once, in all and to one address: boards that enrol must find a place beside those that
+update. One that is turned away asks again, and goes on where it was."""
+PACKAGE_PATH = "/v1/package/"
 
 
 class RefusalLimit:
@@ -76,13 +91,6 @@ class RefusalLimit:
             self._counts.pop(next(iter(self._counts)))
 
 
-class _BadRequest(Exception):
-    def __init__(self, status: int, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.refusal = Refusal(code, detail)
-
-
 class RegistrarServer:
     """Serves one registrar. `read_clock_s` returns seconds since 1970."""
 
@@ -91,6 +99,7 @@ class RegistrarServer:
         self._read_clock_s = read_clock_s
         self._limit = RefusalLimit()
         self._open: Counter[str] = Counter()
+        self._sending: Counter[str] = Counter()
         self._server: asyncio.Server | None = None
 
     @property
@@ -102,6 +111,7 @@ class RegistrarServer:
     async def start(self, bind: str, port: int) -> None:
         """Listen, with a certificate made for this run. Raise OSError."""
         context = _build_context(self._enroller, int(self._read_clock_s()))
+        self._enroller.packages.clean()
         self._server = await asyncio.start_server(
             self._serve, bind, port, ssl=context, limit=HEAD_BYTES_MAX, ssl_handshake_timeout=DEADLINE_S
         )
@@ -128,39 +138,78 @@ class RegistrarServer:
     async def _answer(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, deadline: Deadline, origin: str
     ) -> None:
-        answer: tuple[int, bytes] | Path
+        answer: tuple[int, bytes] | FileAnswer
         try:
-            method, path, body = await _read_request(reader)
+            head = await read_head(reader)
             if self._limit.is_over(origin, time.monotonic()):
-                raise _BadRequest(429, "too-many", "too many refused requests from this address: wait a minute")
-            answer = self._ask_enroller(method, path, body, origin)
-        except _BadRequest as bad:
+                raise BadRequest(429, "too-many", "too many refused requests from this address: wait a minute")
+            if head.method == "PUT" and head.path.startswith(PACKAGE_PATH):
+                answer = await self._take_package(head, reader, deadline, origin)
+            else:
+                body = await read_body(reader, head)
+                answer = self._ask_enroller(origin, lambda: self._decide(head.method, head.path, body, origin))
+        except BadRequest as bad:
             answer = bad.status, msgspec.json.encode(bad.refusal)
-        if isinstance(answer, Path):
-            deadline.reschedule(asyncio.get_running_loop().time() + FILE_DEADLINE_S)
-            await _send_file(writer, answer)
+        if isinstance(answer, FileAnswer):
+            await self._send_file(writer, answer, deadline, origin)
         else:
-            _send(writer, *answer)
+            send(writer, *answer)
         await writer.drain()
 
-    def _ask_enroller(self, method: str, path: str, body: bytes, origin: str) -> tuple[int, bytes] | Path:
-        """Return the answer. Raise _BadRequest, also for the registrar's own faults: the node should ask again."""
+    async def _send_file(
+        self, writer: asyncio.StreamWriter, answer: FileAnswer, deadline: Deadline, origin: str
+    ) -> None:
+        if self._sending.total() >= DOWNLOADS_MAX or self._sending[origin] >= DOWNLOADS_PER_ORIGIN_MAX:
+            busy = Refusal("busy", "the registrar is sending to many boards: ask again in a minute")
+            send(writer, 503, msgspec.json.encode(busy))
+            return
+        self._sending[origin] += 1
+        try:
+            deadline.reschedule(asyncio.get_running_loop().time() + FILE_DEADLINE_S)
+            await send_file(writer, answer)
+        finally:
+            self._sending -= Counter((origin,))
+
+    async def _take_package(
+        self, head: Head, reader: asyncio.StreamReader, deadline: Deadline, origin: str
+    ) -> tuple[int, bytes]:
+        """Keep a package that an operator sends. Raise BadRequest."""
+        sha256, size_bytes = head.path[len(PACKAGE_PATH) :], head.length
+        key, signature = head.headers.get(KEY_HEADER, ""), head.headers.get(SIGNATURE_HEADER, "")
+        self._ask_enroller(origin, lambda: self._enroller.check_upload(sha256, size_bytes, key, signature))
+        store = self._enroller.packages
+        if store.find(sha256) is None:
+            deadline.reschedule(asyncio.get_running_loop().time() + FILE_DEADLINE_S)
+            try:
+                await store.keep(sha256, iterate_body(reader, size_bytes))
+            except PackageRefused as refused:
+                raise BadRequest(403, "not-kept", str(refused)) from refused
+            except OSError as error:
+                log.error("cannot keep a package", extra={"cause": str(error)})
+                text = f"the registrar cannot keep the package: {error.strerror}"
+                raise BadRequest(503, "registrar-fault", text) from error
+            clock_s = int(self._read_clock_s())
+            self._enroller.register.note(clock_s, "package", sha256=sha256, bytes=size_bytes, key=key, peer=origin)
+        return 200, b"{}"
+
+    def _ask_enroller(self, origin: str, ask: Callable[[], T]) -> T:
+        """Return the answer. Raise BadRequest, also for the registrar's own faults: the node should ask again."""
         try:
             try:
-                return self._decide(method, path, body, origin)
+                return ask()
             except RequestRefused as refused:
                 code = refused.refusal.code
                 self._limit.add(origin, time.monotonic())
                 log.warning("refused", extra={"peer": origin, "code": code})
                 self._enroller.register.note(int(self._read_clock_s()), "refuse", code=code, peer=origin)
-                raise _BadRequest(403, code, refused.refusal.detail) from refused
+                raise BadRequest(403, code, refused.refusal.detail) from refused
         except (OSError, sqlite3.Error) as error:
             log.error("cannot answer", extra={"cause": str(error)})
             text = "the registrar cannot read or write its files: the operator finds the cause in its log"
-            raise _BadRequest(503, "registrar-fault", text) from error
+            raise BadRequest(503, "registrar-fault", text) from error
 
-    def _decide(self, method: str, path: str, body: bytes, peer: str) -> tuple[int, bytes] | Path:
-        """Return the answer. Raise RequestRefused, _BadRequest."""
+    def _decide(self, method: str, path: str, body: bytes, peer: str) -> tuple[int, bytes] | FileAnswer:
+        """Return the answer. Raise RequestRefused, BadRequest."""
         clock_s = int(self._read_clock_s())
         match method, path:
             case "GET", "/v1/ca":
@@ -170,8 +219,11 @@ class RegistrarServer:
             case "POST", "/v1/renew":
                 return 200, msgspec.json.encode(self._enroller.renew(_decode(body, RenewRequest), clock_s, peer))
             case "POST", "/v1/file":
-                return self._enroller.get_file(_decode(body, FileRequest))
-        raise _BadRequest(404, "unknown-path", "no such path")
+                return FileAnswer(self._enroller.get_file(_decode(body, FileRequest)))
+            case "POST", "/v1/package":
+                request = _decode(body, PackageRequest)
+                return FileAnswer(self._enroller.get_package(request), request.offset)
+        raise BadRequest(404, "unknown-path", "no such path")
 
 
 def _find_origin(writer: asyncio.StreamWriter) -> str:
@@ -187,41 +239,7 @@ def _decode(body: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _BadRequest(400, "bad-request", f"not a request: {error}"[:200]) from error
-
-
-async def _read_request(reader: asyncio.StreamReader) -> tuple[str, str, bytes]:
-    """Return method, path and body of one HTTP/1.1 request (RFC 9112). Of its headers only Content-Length matters."""
-    try:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-    except asyncio.LimitOverrunError as error:
-        raise _BadRequest(413, "too-large", "the headers are too long") from error
-    first, *lines = head.split("\r\n")
-    words = first.split(" ")
-    if len(words) != 3:
-        raise _BadRequest(400, "bad-request", "not HTTP")
-    lengths = [line.partition(":")[2].strip() for line in lines if line.lower().startswith("content-length:")]
-    if len(lengths) > 1 or not all(text.isdecimal() and len(text) < 9 for text in lengths):
-        raise _BadRequest(400, "bad-request", "Content-Length cannot be read")
-    length = int(lengths[0]) if lengths else 0
-    if length > REQUEST_BYTES_MAX:
-        raise _BadRequest(413, "too-large", f"at most {REQUEST_BYTES_MAX} bytes")
-    return words[0], words[1], await reader.readexactly(length)
-
-
-def _send(writer: asyncio.StreamWriter, status: int, body: bytes) -> None:
-    head = f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    writer.write(head.encode() + body)
-
-
-async def _send_file(writer: asyncio.StreamWriter, path: Path) -> None:
-    with path.open("rb") as stream:
-        size = stream.seek(0, 2)
-        stream.seek(0)
-        writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n".encode())
-        while chunk := stream.read(FILE_CHUNK_BYTES):
-            writer.write(chunk)
-            await writer.drain()
+        raise BadRequest(400, "bad-request", f"not a request: {error}"[:200]) from error
 
 
 def _build_context(enroller: Enroller, clock_s: int) -> ssl.SSLContext:

@@ -23,13 +23,14 @@ from tests.support.networks.registrar import Member, Registrar, enrol_member, ma
 from tools.network.broker import Broker, BrokerError, BrokerKind, find_program
 
 PREFIX = "flchain/v1/0123456789abcdef"
+RELEASES = f"{PREFIX}/operator/+/release"
 DAY_S = 86_400
-CROWD = ("device", "device", "miner", "miner")
+CROWD = ("device", "device", "miner", "miner", "operator")
 
 
 @dataclass
 class Site:
-    """A broker under rules, and its enrolled nodes: two devices and two miners."""
+    """A broker under rules, and its enrolled nodes: two devices, two miners, an operator."""
 
     kind: BrokerKind
     registrar: Registrar
@@ -97,7 +98,7 @@ def test_each_speaks_under_its_own_address_and_hears_what_is_public(site: Site) 
     """Device to miners, miner to devices, miner to one device, miner to miners: all that a round needs passes."""
 
     async def scenario() -> None:
-        a, _, m, n = site.members
+        a, _, m, n, _ = site.members
         up, head = f"{PREFIX}/device/{a.address}/up", f"{PREFIX}/miner/{m.address}/head"
         to_a, bft = f"{PREFIX}/miner/{m.address}/to/{a.address}", f"{PREFIX}/miner/{m.address}/bft"
         light, to_me = f"{PREFIX}/miner/{m.address}/light", f"{PREFIX}/miner/+/to/{a.address}"
@@ -123,7 +124,7 @@ def test_a_stolen_certificate_says_nothing_for_another(site: Site) -> None:
     """With device A's certificate: nothing under B's address, a miner's, on a channel or chain that is not A's."""
 
     async def scenario() -> None:
-        a, b, m, _ = site.members
+        a, b, m, _, o = site.members
         marker = f"{PREFIX}/device/{a.address}/up"
         forged = [
             f"{PREFIX}/device/{b.address}/up",
@@ -135,12 +136,14 @@ def test_a_stolen_certificate_says_nothing_for_another(site: Site) -> None:
             f"{PREFIX}/miner/{m.address}/to/{b.address}",
             f"{PREFIX}/miner/{a.address}/bft",
             f"{PREFIX}/miner/{a.address}/head",
+            f"{PREFIX}/operator/{o.address}/release",
+            f"{PREFIX}/operator/{a.address}/release",
         ]
         heard = [f"{PREFIX}/device/+/up", f"{PREFIX}/device/+/status"]
         heard += [f"{PREFIX}/miner/+/{channel}" for channel in ("bft", "head", "body", "light")]
         async with (
             started(site.link(2), *heard) as miner,
-            started(site.link(1), f"{PREFIX}/miner/+/to/{b.address}", f"{PREFIX}/miner/+/head") as victim,
+            started(site.link(1), f"{PREFIX}/miner/+/to/{b.address}", f"{PREFIX}/miner/+/head", RELEASES) as victim,
             started(site.link(0)) as thief,
         ):
             for topic in forged:
@@ -160,9 +163,15 @@ def test_a_device_hears_nothing_that_is_not_for_it(site: Site) -> None:
     """Other devices' messages, miners' votes, answers to others, everything at once: subscribed, and never seen."""
 
     async def scenario() -> None:
-        a, b, m, _ = site.members
+        a, b, m, _, _ = site.members
         marker = f"{PREFIX}/miner/{m.address}/body"
-        wanted = [f"{PREFIX}/device/+/up", f"{PREFIX}/device/{b.address}/up", f"{PREFIX}/miner/+/bft"]
+        wanted = [
+            f"{PREFIX}/device/+/status",
+            f"{PREFIX}/device/{b.address}/status",
+            f"{PREFIX}/device/+/up",
+            f"{PREFIX}/device/{b.address}/up",
+            f"{PREFIX}/miner/+/bft",
+        ]
         wanted += [
             f"{PREFIX}/miner/+/to/{b.address}",
             f"{PREFIX}/miner/+/to/+",
@@ -179,6 +188,7 @@ def test_a_device_hears_nothing_that_is_not_for_it(site: Site) -> None:
                 nosy.subscribe(topic_filter)
             await until(lambda: nosy._session is not None and nosy.is_connected and not nosy._session._asked)
             up, to_b = f"{PREFIX}/device/{b.address}/up", f"{PREFIX}/miner/{m.address}/to/{b.address}"
+            assert device.publish(f"{PREFIX}/device/{b.address}/status", b"secret", retain=True)
             assert device.publish(up, b"secret")
             await gather_until(miner, up)
             assert miner.publish(to_b, b"secret") and miner.publish(f"{PREFIX}/miner/{m.address}/bft", b"secret")
@@ -187,6 +197,61 @@ def test_a_device_hears_nothing_that_is_not_for_it(site: Site) -> None:
             assert miner.publish(marker, b"public")
             assert b"secret" not in {payload for _, payload in await gather_until(nosy, marker)}
             assert a.address not in up
+
+    asyncio.run(scenario())
+
+
+def test_an_operator_hears_how_boards_do_and_announces_releases(site: Site) -> None:
+    """Statuses reach the operator, also those of before; releases reach every board and miner; it stands for itself."""
+
+    async def scenario() -> None:
+        a, _, m, _, o = site.members
+        status, release = f"{PREFIX}/device/{a.address}/status", f"{PREFIX}/operator/{o.address}/release"
+        async with (
+            started(site.link(0), RELEASES) as device,
+            started(site.link(2), RELEASES, f"{PREFIX}/device/+/status") as miner,
+        ):
+            assert device.publish(status, b"well", retain=True)
+            await gather_until(miner, status)
+            async with started(site.link(4), f"{PREFIX}/device/+/status") as operator:
+                assert (status, b"well") in await gather_until(operator, status)
+                assert operator.publish(release, b"0.2.0", retain=True)
+                for node in (device, miner):
+                    assert (release, b"0.2.0") in await gather_until(node, release)
+            async with started(site.link(1), RELEASES) as late:
+                assert (release, b"0.2.0") in await gather_until(late, release)
+            assert m.address != o.address
+
+    asyncio.run(scenario())
+
+
+def test_a_stolen_operators_certificate_is_no_miner(site: Site) -> None:
+    """It says nothing as a miner or a board, and hears neither what boards send to miners nor miners' votes."""
+
+    async def scenario() -> None:
+        a, b, m, _, o = site.members
+        marker, head = f"{PREFIX}/device/{o.address}/up", f"{PREFIX}/miner/{m.address}/head"
+        forged = [head, f"{PREFIX}/miner/{o.address}/bft", f"{PREFIX}/device/{a.address}/status"]
+        heard = [f"{PREFIX}/device/+/up", f"{PREFIX}/device/+/status", f"{PREFIX}/miner/+/bft", head]
+        async with (
+            started(site.link(2), *heard) as miner,
+            started(site.link(4), head) as thief,
+            started(site.link(1)) as device,
+        ):
+            for topic_filter in (f"{PREFIX}/device/+/up", f"{PREFIX}/miner/+/bft", f"{PREFIX}/miner/+/to/+", "#"):
+                thief.subscribe(topic_filter)
+            await until(lambda: thief._session is not None and thief.is_connected and not thief._session._asked)
+            for topic in forged:
+                thief.publish(topic, b"forged")
+            await until(lambda: thief.is_connected and thief.publish(marker, b"marker"))
+            seen = await gather_until(miner, marker)
+            assert b"forged" not in {payload for _, payload in seen}
+            up = f"{PREFIX}/device/{b.address}/up"
+            assert device.publish(up, b"for miners")
+            await gather_until(miner, up)
+            await until(lambda: thief.is_connected and head in (thief._session.subscribed if thief._session else ()))
+            assert miner.publish(head, b"public")
+            assert b"for miners" not in {payload for _, payload in await gather_until(thief, head)}
 
     asyncio.run(scenario())
 
@@ -225,7 +290,7 @@ def test_nobody_takes_over_anothers_session(site: Site) -> None:
         pytest.skip("NATS lets any certificate take any client id: docs/security.md says so")
 
     async def scenario() -> None:
-        a, b, _, _ = site.members
+        a, b, *_ = site.members
         async with (
             started(site.link(2), f"{PREFIX}/device/+/up") as miner,
             started(site.link(0)) as device,
@@ -245,7 +310,7 @@ def test_revocation_shuts_out_after_a_reload(own_site: Site) -> None:
     """A revoked device is silenced on the connection that it has, and gets no new one; the others notice nothing."""
 
     async def scenario(site: Site) -> None:
-        a, b, _, _ = site.members
+        a, b, *_ = site.members
         up_a, up_b = f"{PREFIX}/device/{a.address}/up", f"{PREFIX}/device/{b.address}/up"
         async with (
             started(site.link(2), f"{PREFIX}/device/+/up") as miner,

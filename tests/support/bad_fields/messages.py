@@ -82,7 +82,7 @@ SHAPES: dict[type[AnyMessage], dict[str, str]] = {
         "name": "name of 32",
         "labels": "labels",
         "task": "title or none",
-        "version": "version",
+        "version": "version of 32",
         "suite": "system",
         "architecture": "system",
         "health": "health",

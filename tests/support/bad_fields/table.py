@@ -143,7 +143,7 @@ SHAPES: dict[str, tuple[Fault, ...]] = {
     "name": (("empty", ""), ("33 letters", "x" * 33), ("capitals", "X"), ("bytes", b"x"), ("null", None)),
     "title": (("empty", ""), ("65 letters", "x" * 65), ("a space", "x y"), ("bytes", b"x"), ("null", None)),
     "name of 32": (*_shown(32), ("a blank", "a b"), ("a dot first", ".a")),
-    "version": (*_shown(32), ("a blank", "1 0"), ("a plus first", "+1")),
+    "version of 32": (*_shown(32), ("a blank", "1 0"), ("a plus first", "+1")),
     "system": (*_shown(16), ("capitals", "Bookworm"), ("a dot first", ".a")),
     "title or none": (*_shown(64), ("a blank", "x y")),
     "reason": _shown(80),
