@@ -10,7 +10,7 @@ from agent.edge.data.settings import DatasetSettings, SampleSettings
 from agent.edge.power.settings import PowerSettings
 from agent.edge.sensors import SensorSettings
 from agent.scheduling.settings import SchedulerSettings
-from flchain.wire.fleet import LABEL_PATTERN, LABELS_MAX, NAME_PATTERN
+from flchain.wire.fleet import LABEL_FORM, LABEL_PATTERN, LABELS_MAX, NAME_FORM, NAME_PATTERN
 from flchain_edge.settings.node import NodeSettings
 
 UNIT = "flchain-agent.service"
@@ -32,7 +32,9 @@ class MiningSettings:
 class BoardSettings:
     """What the operator calls this board, and how often it reports to them: docs/operating.md."""
 
-    name: str = field(default="", metadata={"pattern": f"|{NAME_PATTERN}", "help": "shown by flchain fleet list"})
+    name: str = field(
+        default="", metadata={"pattern": f"|{NAME_PATTERN}", "form": NAME_FORM, "help": "shown by flchain fleet list"}
+    )
     labels: tuple[str, ...] = field(
         default=(),
         metadata={"max": LABELS_MAX, "help": "to choose boards by", "example": ["site=north", "roof"]},
@@ -49,7 +51,7 @@ class BoardSettings:
     def __post_init__(self) -> None:
         wrong = [label for label in self.labels if not re.fullmatch(LABEL_PATTERN, label)]
         if wrong:
-            raise ValueError(f"labels: each must match {LABEL_PATTERN}, {wrong[0]!r} does not")
+            raise ValueError(f"labels: each must be {LABEL_FORM}, is {wrong[0]!r}")
 
 
 @dataclass(frozen=True)

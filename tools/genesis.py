@@ -27,6 +27,7 @@ from flchain_edge.model.tflite import TfliteModel
 from flchain_edge.process.chain_files import load_genesis, load_trainable
 from flchain_edge.process.command_line import CommandParser, add_command
 from flchain_edge.settings.config import load_config, render_example
+from flchain_edge.settings.node import HASH_FORM
 
 KEY_PATTERN = "[0-9a-f]{64}"
 
@@ -131,7 +132,9 @@ class StakeRules:
 class ValidatorLine:
     """A miner that is a candidate from the start."""
 
-    public_key: str = field(metadata={"pattern": KEY_PATTERN, "help": "from: flchain-miner key", "example": "ab" * 32})
+    public_key: str = field(
+        metadata={"pattern": KEY_PATTERN, "form": HASH_FORM, "help": "from: flchain-miner key", "example": "ab" * 32}
+    )
     bond: int = field(default=1_000, metadata={"min": 1, "max": 2**31 - 1, "help": "its own stake"})
     commission_percent: float = field(
         default=10.0, metadata={"min": 0.0, "max": 100.0, "help": "kept of rewards before delegators get their share"}
@@ -142,9 +145,16 @@ class ValidatorLine:
 class DeviceLine:
     """A device that may send updates."""
 
-    public_key: str = field(metadata={"pattern": KEY_PATTERN, "help": "from: flchain-agent key", "example": "cd" * 32})
+    public_key: str = field(
+        metadata={"pattern": KEY_PATTERN, "form": HASH_FORM, "help": "from: flchain-agent key", "example": "cd" * 32}
+    )
     home: str = field(
-        metadata={"pattern": KEY_PATTERN, "help": "public key of the miner it belongs to", "example": "ab" * 32}
+        metadata={
+            "pattern": KEY_PATTERN,
+            "form": HASH_FORM,
+            "help": "public key of the miner it belongs to",
+            "example": "ab" * 32,
+        }
     )
 
 
@@ -152,7 +162,9 @@ class DeviceLine:
 class HolderLine:
     """An account that owns money from the start, to pay and to delegate."""
 
-    public_key: str = field(metadata={"pattern": KEY_PATTERN, "example": "ef" * 32})
+    public_key: str = field(
+        metadata={"pattern": KEY_PATTERN, "form": HASH_FORM, "help": "from: flchain-miner key", "example": "ef" * 32}
+    )
     balance: int = field(default=1_000, metadata={"min": 1, "max": 2**53})
 
 
@@ -160,7 +172,14 @@ class HolderLine:
 class NetworkSettings:
     """The network file, from which the genesis for every node is made."""
 
-    name: str = field(metadata={"pattern": "[A-Za-z0-9_-]{1,64}", "help": "for people", "example": "field-1"})
+    name: str = field(
+        metadata={
+            "pattern": "[A-Za-z0-9_-]{1,64}",
+            "form": "at most 64 letters, digits, _ and -",
+            "help": "for people",
+            "example": "field-1",
+        }
+    )
     model: Path = field(metadata={"help": "the .tflite file that all devices train", "example": "model.tflite"})
     preset: str = field(default="edge", metadata={"choices": tuple(PRESETS), "help": "how long miners wait"})
     training: TrainingRules = field(default_factory=TrainingRules)

@@ -18,6 +18,7 @@ from agent.edge.power.settings import PowerSettings
 from agent.edge.sensors import SensorSettings
 from agent.edge.sensors.replay import check_replay
 from agent.provisioning.settings import (
+    NAME_FORM,
     NAME_PATTERN,
     TIMEZONE_PATTERN,
     ButtonSettings,
@@ -29,7 +30,7 @@ from agent.provisioning.tokens import is_spent
 from agent.scheduling.settings import SchedulerSettings
 from agent.settings import AgentSettings, MiningSettings
 from flchain.base.errors import ConfigError
-from flchain.wire.fleet import LABEL_PATTERN, LABELS_MAX
+from flchain.wire.fleet import LABEL_FORM, LABEL_PATTERN, LABELS_MAX
 from flchain_edge.enrolment.messages import parse_token
 from flchain_edge.settings.config import build_config, parse_tables
 from flchain_edge.settings.node import KeySettings
@@ -48,16 +49,35 @@ DATA_SUFFIXES = (".csv", ".npz", ".parquet", ".txt")
 class Form:
     """All that flchain.toml may say."""
 
-    name: str = field(default="", metadata={"pattern": NAME_PATTERN, "help": "host name, and name in the fleet"})
+    name: str = field(
+        default="", metadata={"pattern": NAME_PATTERN, "form": NAME_FORM, "help": "host name, and name in the fleet"}
+    )
     labels: tuple[str, ...] = field(
         default=(),
-        metadata={"max": LABELS_MAX, "pattern": LABEL_PATTERN, "help": "groups in the fleet, such as site=north"},
+        metadata={
+            "max": LABELS_MAX,
+            "pattern": LABEL_PATTERN,
+            "form": LABEL_FORM,
+            "help": "groups in the fleet, such as site=north",
+        },
     )
-    timezone: str = field(default="", metadata={"pattern": TIMEZONE_PATTERN, "help": "such as Europe/Berlin"})
+    timezone: str = field(
+        default="",
+        metadata={"pattern": TIMEZONE_PATTERN, "form": "as in Europe/Berlin", "help": "time zone of the board"},
+    )
     ssh_keys: tuple[str, ...] = field(
-        default=(), metadata={"max": SSH_KEYS_MAX, "pattern": SSH_KEY_PATTERN, "help": "keys that may log in"}
+        default=(),
+        metadata={
+            "max": SSH_KEYS_MAX,
+            "pattern": SSH_KEY_PATTERN,
+            "form": "a line of authorized_keys",
+            "help": "keys that may log in",
+        },
     )
-    ssh_user: str = field(default="", metadata={"pattern": "|[a-z_][a-z0-9_-]{0,31}", "help": "whom they log in as"})
+    ssh_user: str = field(
+        default="",
+        metadata={"pattern": "|[a-z_][a-z0-9_-]{0,31}", "form": "a user of the board", "help": "whom they log in as"},
+    )
     examples: Path | None = field(default=None, metadata={"help": "this board's data, arrays x and y"})
     network: NetworkSettings = field(default_factory=NetworkSettings)
     registrar: RegistrarSettings = field(default_factory=RegistrarSettings)

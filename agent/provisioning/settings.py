@@ -8,6 +8,7 @@ FILE = "flchain.toml"
 """The provisioning file: in the folder of the boot partition, which any computer can write."""
 RESET_FILE = "flchain-reset"
 """A file of this name beside it asks for a factory reset."""
+NAME_FORM = "at most 32 letters, digits and -, a letter or digit first and last"
 NAME_PATTERN = "|[A-Za-z0-9](?:[A-Za-z0-9-]{0,30}[A-Za-z0-9])?"
 """A host name of one label (RFC 1123), at most 32 characters: it is the board's name in the fleet, too."""
 TIMEZONE_PATTERN = "|[A-Za-z0-9_+-]{1,32}(?:/[A-Za-z0-9_+-]{1,32}){0,2}"
@@ -27,12 +28,18 @@ class WifiSettings:
         repr=False,
         metadata={
             "pattern": PASSWORD_PATTERN,
+            "form": "8 to 63 characters of ASCII, or 64 digits of 0-9 and a-f",
             "secret": True,
-            "help": "8 to 63 characters, or the key as 64 hexadecimal digits; empty: an open network",
+            "help": "passphrase, or the key itself; empty: an open network",
         },
     )
     country: str = field(
-        default="", metadata={"pattern": "|[A-Z]{2}", "help": "where the board is, such as DE: it sets the channels"}
+        default="",
+        metadata={
+            "pattern": "|[A-Z]{2}",
+            "form": "two capital letters, as DE",
+            "help": "where the board is: sets the channels",
+        },
     )
     hidden: bool = field(default=False, metadata={"help": "the network does not announce its name"})
 
@@ -83,7 +90,8 @@ class ButtonSettings:
 
     line: int = field(metadata={"min": 0, "max": 511, "help": "GPIO line on the chip", "example": 17})
     chip: str = field(
-        default="gpiochip0", metadata={"pattern": r"gpiochip\d{1,3}", "help": "its GPIO chip; see: gpiodetect"}
+        default="gpiochip0",
+        metadata={"pattern": r"gpiochip\d{1,3}", "form": "as gpiochip0", "help": "its chip; see: gpiodetect"},
     )
     hold_s: float = field(default=5.0, metadata={"min": 1.0, "max": 60.0, "help": "seconds that it must be held"})
     active_low: bool = field(default=True, metadata={"help": "it connects the line to ground, against a pull-up"})

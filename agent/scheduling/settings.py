@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from agent.scheduling.policies import POLICIES
 
+HOURS_FORM = 'two times of day, as in "22:00-06:00"'
 HOURS_PATTERN = "|([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]"
 SHARE = {"min": 0.0, "max": 1.0}
 MONEY_MAX = 1e6
@@ -26,7 +27,7 @@ class SchedulerSettings:
     fixed_mine: float = field(default=0.36, metadata={**SHARE, "help": "share of policy fixed; 0: never"})
     quiet_hours: str = field(
         default="",
-        metadata={"pattern": HOURS_PATTERN, "help": 'local time without training and mining, such as "22:00-06:00"'},
+        metadata={"pattern": HOURS_PATTERN, "form": HOURS_FORM, "help": "local time without training and mining"},
     )
     period_s: int = field(default=5, metadata={"min": 1, "max": PERIOD_S_MAX, "help": "seconds between two decisions"})
     coin_value: float | None = field(

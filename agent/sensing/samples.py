@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+NAME_FORM = "at most 48 letters, digits, _ and -"
 NAME_PATTERN = "[A-Za-z0-9_-]{1,48}"
 """Names of sources and channels: what a topic, a column and a configuration key can all hold."""
 UNIT_CHARACTERS_MAX = 16

@@ -12,7 +12,9 @@ from flchain.wire.fields import Bytes32, Counter, Kind, Message
 STATUS_BYTES_MAX = 768
 LABELS_MAX = 8
 REASON_CHARACTERS_MAX = 80
+NAME_FORM = "at most 32 letters, digits, dots, _ and -, a letter or digit first"
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}"
+LABEL_FORM = "at most 24 small letters, digits and ._=-, a letter or digit first"
 LABEL_PATTERN = r"[a-z0-9][a-z0-9._=-]{0,23}"
 VERSION_PATTERN = r"[A-Za-z0-9][A-Za-z0-9.+~-]{0,31}"
 SYSTEM_PATTERN = r"[a-z0-9][a-z0-9._-]{0,15}"

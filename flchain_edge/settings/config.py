@@ -1,9 +1,9 @@
 """Configuration: read TOML into frozen dataclasses, and report every problem at once, with file and key.
 
 A section of the file is a nested dataclass, a list of tables a `tuple[SomeDataclass, ...]`. Field metadata holds the
-rules: `min` and `max` (of a number, or of the length of a text or list), `choices`, `pattern` (whole match), `help`,
-`example` (for `render_example`; otherwise the default is shown) and `secret` (never repeated in a problem). A
-`__post_init__` may raise ValueError about several keys together.
+rules: `min` and `max` (of a number, or of the length of a text or list), `choices`, `pattern` (whole match) and `form`,
+which says the pattern in an operator's words, `help`, `example` (for `render_example`; otherwise the default is shown)
+and `secret` (never repeated in a problem). A `__post_init__` may raise ValueError about several keys together.
 
 Environment: FLCHAIN_<SECTION>_<KEY>, in capitals, wins over the file (FLCHAIN_<KEY> at the top level; lists are
 separated by commas; lists of tables have none). An empty variable counts as not set.
@@ -173,18 +173,18 @@ def _check(value: Any, kind: Any, entry: Field[Any], folder: Path) -> object:
         if "choices" in rules and any(item not in rules["choices"] for item in items):
             raise _Refused(f"must be of {_list(rules['choices'])}")
         if "pattern" in rules and not all(re.fullmatch(rules["pattern"], str(item)) for item in items):
-            raise _Refused(f"each must match {rules['pattern']}")
-        _check_range(len(items), rules, "entries")
+            raise _Refused(f"each must be {rules['form']}")
+        _check_range(len(items), rules, ("entry", "entries"))
         return items
     converted = _convert(value, kind, folder, rules)
     if "choices" in rules and converted not in rules["choices"]:
         raise _Refused(f"must be one of {_list(rules['choices'])}")
     if isinstance(converted, str):
-        _check_range(len(converted), rules, "characters")
+        _check_range(len(converted), rules, ("character", "characters"))
         if "pattern" in rules and not re.fullmatch(rules["pattern"], converted):
-            raise _Refused(f"must match {rules['pattern']}")
+            raise _Refused(f"must be {rules['form']}")
     elif isinstance(converted, int | float):
-        _check_range(converted, rules, "")
+        _check_range(converted, rules)
     return converted
 
 
@@ -199,16 +199,24 @@ def _convert(value: Any, kind: Any, folder: Path, rules: Mapping[str, Any] = typ
     raise _Refused(f"must be {_describe_kind(kind, rules)}")
 
 
-def _check_range(value: float, rules: Mapping[str, Any], unit: str) -> None:
+def _check_range(value: float, rules: Mapping[str, Any], unit: tuple[str, str] | None = None) -> None:
     if value < rules.get("min", value) or value > rules.get("max", value):
-        raise _Refused(f"must be {_describe_range(rules)} {unit}".rstrip())
+        raise _Refused(f"must be {_describe_range(rules, unit)}")
 
 
-def _describe_range(rules: Mapping[str, Any]) -> str:
+def _describe_range(rules: Mapping[str, Any], unit: tuple[str, str] | None = None) -> str:
+    """Return the range in words; `unit` is what is counted, one and many of it."""
     low, high = rules.get("min"), rules.get("max")
     if low is not None and high is not None:
-        return f"{low}..{high}"
-    return f"at least {low}" if low is not None else f"at most {high}"
+        text = f"{_show_number(low)}..{_show_number(high)}"
+    else:
+        text = f"at least {_show_number(low)}" if low is not None else f"at most {_show_number(high)}"
+    return f"{text} {unit[(low if high is None else high) != 1]}" if unit else text
+
+
+def _show_number(value: Any) -> str:
+    """Return the number as people write it, never as 1e-06."""
+    return str(value) if isinstance(value, int) or abs(value) >= 1e-4 or not value else f"{value:.12f}".rstrip("0")
 
 
 def _describe_kind(kind: Any, rules: Mapping[str, Any]) -> str:
@@ -302,12 +310,15 @@ def _render_table(kind: Any, section: tuple[str, ...], in_list: bool = False) ->
 
 def _render_rules(entry: Field[Any], kind: Any) -> str:
     rules = entry.metadata
-    parts = [_describe_kind(kind, {}) if typing.get_origin(kind) is not tuple else "a list"]
+    is_list = typing.get_origin(kind) is tuple
+    parts = [rules["form"] if "pattern" in rules else _describe_kind(kind, {})]
+    if is_list:
+        parts = [f"a list, each {rules['form']}" if "pattern" in rules else "a list"]
     if "choices" in rules:
-        parts = [f"one of {_list(rules['choices'])}"]
+        parts = [f"{'any' if is_list else 'one'} of {_list(rules['choices'])}"]
     elif "min" in rules or "max" in rules:
-        unit = {str: " characters", int: "", float: ""}.get(kind, " entries")
-        parts.append(f"{_describe_range(rules)}{unit}")
+        units = {str: ("character", "characters"), int: None, float: None}
+        parts.append(_describe_range(rules, units.get(kind, ("entry", "entries"))))
     return ", ".join(parts + (["required"] if _is_required(entry) else []))
 
 

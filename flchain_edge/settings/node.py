@@ -10,6 +10,8 @@ from flchain.base.types import Hash
 from flchain_edge.keys.keystore import load_or_create_identity, load_passphrase
 from flchain_edge.mqtt.settings import Endpoint, MqttSettings, parse_endpoint
 
+HASH_FORM = "64 digits of 0-9 and a-f"
+
 
 @dataclass(frozen=True)
 class KeySettings:
@@ -39,10 +41,11 @@ class EnrolmentSettings:
     """Which registrar renews this node's certificate; written by `enroll`."""
 
     registrar: str = field(
-        default="", metadata={"pattern": r"|[^\s/]+:\d{1,5}", "help": "host:port", "example": "registrar.local:8443"}
+        default="", metadata={"pattern": r"|[^\s/]+:\d{1,5}", "form": "HOST:PORT", "example": "registrar.local:8443"}
     )
     fingerprint: str = field(
-        default="", metadata={"pattern": "|[0-9a-f]{64}", "help": "SHA-256 of its authority's certificate"}
+        default="",
+        metadata={"pattern": "|[0-9a-f]{64}", "form": HASH_FORM, "help": "SHA-256 of its authority's certificate"},
     )
 
     def __post_init__(self) -> None:
@@ -82,6 +85,7 @@ class NodeSettings:
         default="",
         metadata={
             "pattern": "|[0-9a-f]{64}",
+            "form": HASH_FORM,
             "help": "hash of a header to trust, for a node that was away for too long; see: flchain chain show",
         },
     )

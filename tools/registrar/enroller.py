@@ -53,9 +53,20 @@ DAY_S = 86_400
 class RegistrarSettings:
     """registrar.toml, written by `flchain registrar init`."""
 
-    name: str = field(metadata={"pattern": "[A-Za-z0-9_-]{1,32}", "help": "of the network", "example": "field-1"})
+    name: str = field(
+        metadata={
+            "pattern": "[A-Za-z0-9_-]{1,32}",
+            "form": "at most 32 letters, digits, _ and -",
+            "help": "of the network",
+            "example": "field-1",
+        }
+    )
     host: str = field(
-        metadata={"pattern": HOST_PATTERN, "help": "name or address by which nodes reach the registrar"},
+        metadata={
+            "pattern": HOST_PATTERN,
+            "form": "a host's name or address",
+            "help": "name or address by which nodes reach the registrar",
+        },
     )
     port: int = field(default=8443, metadata={"min": 1, "max": 65535})
     bind: str = field(default="0.0.0.0", metadata={"help": "address to listen on; :: for IPv6 as well"})

@@ -12,7 +12,7 @@ from agent.edge.sensors.mqtt import MqttSensorSettings, check_mqtt, get_mqtt_cha
 from agent.edge.sensors.replay import ReplaySettings, check_replay, get_replay_channels, read_replay
 from agent.edge.sensors.serial_lines import SerialSettings, check_serial, get_serial_channels, read_serial
 from agent.edge.sensors.source import SensorKind
-from agent.sensing.samples import NAME_PATTERN
+from agent.sensing.samples import NAME_FORM, NAME_PATTERN
 
 SENSORS: dict[str, SensorKind] = {
     "iio": SensorKind(read_iio, check_iio, get_iio_channels),
@@ -29,9 +29,16 @@ class SensorSettings:
     """One entry of [[sensors]]: its name, its kind, and the section of that kind."""
 
     name: str = field(
-        metadata={"pattern": NAME_PATTERN, "help": "any name; its channels are NAME.CHANNEL", "example": "imu"}
+        metadata={
+            "pattern": NAME_PATTERN,
+            "form": NAME_FORM,
+            "help": "any name; its channels are NAME.CHANNEL",
+            "example": "imu",
+        }
     )
-    kind: str = field(metadata={"choices": tuple(SENSORS), "help": "kind of source; its section has the same name"})
+    kind: str = field(
+        metadata={"choices": tuple(SENSORS), "help": "kind of source; its section has the same name", "example": "iio"}
+    )
     iio: IioSettings | None = field(default=None, metadata={"help": "Linux Industrial I/O"})
     mqtt: MqttSensorSettings | None = field(default=None, metadata={"help": "JSON by MQTT, Home Assistant's discovery"})
     serial: SerialSettings | None = field(default=None, metadata={"help": "lines from a serial port"})

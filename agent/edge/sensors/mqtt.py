@@ -53,6 +53,7 @@ class MqttSensorSettings:
         metadata={
             "max": 64,
             "pattern": "[^+#]*",
+            "form": "a topic without + and #",
             "help": "prefix of Home Assistant's discovery, homeassistant; empty: off",
         },
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.sensing.json_values import parse_path
-from agent.sensing.samples import CHANNELS_MAX, NAME_PATTERN, UNIT_CHARACTERS_MAX, Sample
+from agent.sensing.samples import CHANNELS_MAX, NAME_FORM, NAME_PATTERN, UNIT_CHARACTERS_MAX, Sample
 
 Samples = Sequence[Sample]
 """The samples since the last time, in order; may be empty."""
@@ -61,7 +61,9 @@ class SensorKind:
 class ChannelSettings:
     """One channel of a message or a line."""
 
-    name: str = field(metadata={"pattern": NAME_PATTERN, "help": "name of the channel", "example": "acc_x"})
+    name: str = field(
+        metadata={"pattern": NAME_PATTERN, "form": NAME_FORM, "help": "name of the channel", "example": "acc_x"}
+    )
     path: str = field(
         default="", metadata={"help": "its place: a.b[0] in JSON, a column's name or number; empty: the channel's name"}
     )

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+import typing
+from collections.abc import Iterator
+from dataclasses import Field, dataclass, field, fields, is_dataclass, make_dataclass
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.firstboot.form import Form as ProvisioningForm
+from agent.settings import AgentSettings
 from flchain.base.errors import ConfigError
 from flchain_edge.mqtt.settings import MqttSettings
 from flchain_edge.newer_python import tomllib
 from flchain_edge.settings.config import load_config, render_example
 from flchain_edge.settings.node import EnrolmentSettings
+from miner.settings import MinerSettings
 from tests.support.floats import floats
+from tools.genesis import NetworkSettings
+from tools.registrar.enroller import RegistrarSettings
 
 
 @dataclass(frozen=True)
 class Peer:
-    name: str = field(metadata={"pattern": "[a-z]+", "example": "alpha"})
+    name: str = field(metadata={"pattern": "[a-z]+", "form": "small letters", "example": "alpha"})
     power: int = field(default=1, metadata={"min": 1})
 
 
@@ -121,7 +129,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         'agent.toml: [training] codec: must be one of identity, ternary, is "zip"',
         "agent.toml: [training] layers: must be a whole number, is [1, 'x']",
         "agent.toml: [training] is_verbose: must be true or false, is 1",
-        'agent.toml: [peers #1] name: must match [a-z]+, is "A1"',
+        'agent.toml: [peers #1] name: must be small letters, is "A1"',
         "agent.toml: [peers #2] name: is missing",
         "agent.toml: [peers #2] power: must be at least 1, is true",
     ]
@@ -229,3 +237,58 @@ def test_a_registrar_is_named_whole_or_not_at_all(text: str, tmp_path: Path) -> 
     (tmp_path / "m.toml").write_text(text)
     with pytest.raises(ConfigError, match="registrar"):
         load_config(tmp_path / "m.toml", EnrolmentSettings)
+
+
+def walk_fields(kind: type) -> Iterator[Field[object]]:
+    """The fields of a class of settings, and of every section in it."""
+    hints = typing.get_type_hints(kind)
+    for entry in fields(kind):
+        yield entry
+        inner = [hints[entry.name], *typing.get_args(hints[entry.name])]
+        for found in inner:
+            if is_dataclass(found):
+                yield from walk_fields(typing.cast("type", found))
+
+
+@pytest.mark.parametrize("kind", [AgentSettings, MinerSettings, NetworkSettings, RegistrarSettings, ProvisioningForm])
+def test_no_operator_reads_a_regular_expression(kind: type, tmp_path: Path) -> None:
+    """Every setting of a certain form says in words what it wants, in the example and where it is wrong."""
+    shown = render_example(kind)
+    patterned = [entry for entry in walk_fields(kind) if "pattern" in entry.metadata]
+    assert patterned
+    for entry in patterned:
+        form = entry.metadata["form"]
+        assert entry.metadata["pattern"] not in shown and form in shown, entry.name
+        holder = make_dataclass("Holder", [(entry.name, str, field(metadata=dict(entry.metadata)))])
+        (tmp_path / "wrong.toml").write_text(f'{entry.name} = "# +"\n')
+        with pytest.raises(ConfigError) as caught:
+            load_config(tmp_path / "wrong.toml", holder, {})
+        (problem,) = caught.value.problems
+        assert problem.startswith(f"wrong.toml: {entry.name}: must be {form}, is"), problem
+
+
+@pytest.mark.parametrize("kind", [AgentSettings, MinerSettings, NetworkSettings, RegistrarSettings, ProvisioningForm])
+def test_the_examples_count_in_english(kind: type) -> None:
+    """One of a thing is one character, and small numbers are written as people write them."""
+    shown = render_example(kind)
+    assert not re.search(r"\b1 (characters|entries)\b", shown)
+    assert not re.search(r"\d(character|entr)", shown)
+    assert not re.search(r"\d[eE][-+]\d", shown)
+
+
+@pytest.mark.parametrize(
+    ("rules", "given_text", "problem"),
+    [
+        ({"min": 1}, '""', 'must be at least 1 character, is ""'),
+        ({"min": 2}, '"a"', 'must be at least 2 characters, is "a"'),
+        ({"max": 1}, '"ab"', 'must be at most 1 character, is "ab"'),
+        ({"min": 1, "max": 3}, '"abcd"', 'must be 1..3 characters, is "abcd"'),
+    ],
+)
+def test_lengths_are_told_in_english(rules: dict[str, int], given_text: str, problem: str, tmp_path: Path) -> None:
+    """The words for a text's length agree with its number."""
+    holder = make_dataclass("Holder", [("name", str, field(metadata=rules))])
+    (tmp_path / "a.toml").write_text(f"name = {given_text}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "a.toml", holder, {})
+    assert caught.value.problems == (f"a.toml: name: {problem}",)

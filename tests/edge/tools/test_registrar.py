@@ -51,10 +51,10 @@ def build_csr(folder: Path, identity: Identity) -> bytes:
 @pytest.mark.parametrize(
     ("option", "value", "word"),
     [
-        ("--name", "bad name!", "name: must match"),
-        ("--name", 'a"\nport = 1\n#', "name: must match"),
-        ("--host", 'h"x', "host: must match"),
-        ("--host", "büro", "host: must match"),
+        ("--name", "bad name!", "name: must be at most 32 letters"),
+        ("--name", 'a"\nport = 1\n#', "name: must be at most 32 letters"),
+        ("--host", 'h"x', "host: must be a host's name or address"),
+        ("--host", "büro", "host: must be a host's name or address"),
         ("--port", "99999", "port: must be"),
         ("--days", "9999", "certificate_days: must be"),
         ("--broker", "nowhere", "host:port"),
