@@ -56,7 +56,9 @@ class Reporter:
         """Publish how the board does, if that is due; `now_s` by the monotonic clock."""
         has_spoken = self._spoken.regular_s is not None
         self._settled = settle(self._settled if has_spoken else None, judge_health(status), now_s)
-        word = build_report(status, self._settled.shown, self._facts, self._done, time_ms)
+        word = build_report(
+            status, self._settled.shown, self._facts, self._done, written_ms=time_ms, report_s=self._every_s
+        )
         if not is_due(self._spoken, word, every_s=self._every_s, now_s=now_s, has_news=self._has_news):
             return
         packet = encode_packet(PacketType.MESSAGE, seal(word, self._chain, self._identity))

@@ -58,7 +58,13 @@ class RoundDone:
 
 
 def build_report(
-    status: AgentStatus, judged: Judgement, facts: BoardFacts, done: RoundDone | None, written_ms: UnixMillis | None
+    status: AgentStatus,
+    judged: Judgement,
+    facts: BoardFacts,
+    done: RoundDone | None,
+    *,
+    written_ms: UnixMillis | None,
+    report_s: int,
 ) -> Status:
     """Return the word as of now; without a round of this process, the one that it was started with."""
     battery, temperature = _round_readings(status.board)
@@ -71,6 +77,7 @@ def build_report(
         bytes_down=status.link.bytes_received,
         written_ms=written_ms or 0,
         up_s=int(status.up_s),
+        report_s=report_s,
         name=facts.name,
         labels=facts.labels,
         task=facts.task,

@@ -102,6 +102,8 @@ class Status(Message, frozen=True):
     """UNIX time, by the chain; 0 while the device does not know the time."""
     up_s: Counter
     """How long the process has run."""
+    report_s: Counter
+    """The longest time between two words; 0 if it tells each round, so nothing says when it is overdue."""
     name: Name
     labels: Annotated[tuple[Label, ...], msgspec.Meta(max_length=LABELS_MAX)]
     task: Task

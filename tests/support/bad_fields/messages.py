@@ -79,6 +79,7 @@ SHAPES: dict[type[AnyMessage], dict[str, str]] = {
         "bytes_down": "counter",
         "written_ms": "counter",
         "up_s": "counter",
+        "report_s": "counter",
         "name": "name of 32",
         "labels": "labels",
         "task": "title or none",

@@ -19,7 +19,15 @@ PREFIX = CHAIN.id[:8]
 
 def build_word(round_number: int = 1, model_hash: bytes = b"m" * 32, **changes: Any) -> Status:
     """A device's word to its operator: nothing is known of its board, and it is well."""
-    known = {"is_mismatch": False, "training_ms": 0, "bytes_up": 0, "bytes_down": 0, "written_ms": 0, "up_s": 0}
+    known = {
+        "is_mismatch": False,
+        "training_ms": 0,
+        "bytes_up": 0,
+        "bytes_down": 0,
+        "written_ms": 0,
+        "up_s": 0,
+        "report_s": 900,
+    }
     texts = {"name": "", "labels": (), "task": "", "version": "", "suite": "", "architecture": ""}
     health = {"health": Health.OK, "reason": "", "battery_percent": None, "temperature_c": None}
     update = {"release": 0, "update": UpdateState.NONE}

@@ -105,18 +105,18 @@ def test_a_report_holds_the_last_round_and_whole_numbers() -> None:
     """Round and model are those of the newest report; charge and heat are rounded; what is impossible is unmeasured."""
     done = RoundDone(Report(Round(127), Hash(b"h" * 32), False, True, None))
     status = on_board(temperature_c=61.6, battery_fraction=0.834)
-    word = build_report(status, Judgement(Health.OK), BoardFacts("n"), done, UnixMillis(5))
+    word = build_report(status, Judgement(Health.OK), BoardFacts("n"), done, written_ms=UnixMillis(5), report_s=9)
     assert (word.round, word.model_hash, word.training_ms, word.up_s) == (127, b"h" * 32, 0, 273_600)
     assert (word.battery_percent, word.temperature_c, word.written_ms, word.name) == (83, 62, 5, "n")
     status = on_board(temperature_c=999.0, battery_fraction=7.0)
-    word = build_report(status, Judgement(Health.OK), BoardFacts(), None, None)
+    word = build_report(status, Judgement(Health.OK), BoardFacts(), None, written_ms=None, report_s=0)
     assert (word.battery_percent, word.temperature_c, word.written_ms) == (None, None, 0)
     assert (word.round, word.model_hash.hex()) == (127, status.model_hash)
 
 
 def test_the_longest_status_fits() -> None:
     """With every text and number at its limit the signed message is within STATUS_BYTES_MAX."""
-    names = ("training_ms", "bytes_up", "bytes_down", "written_ms", "up_s", "release")
+    names = ("training_ms", "bytes_up", "bytes_down", "written_ms", "up_s", "report_s", "release")
     numbers: dict[str, Any] = dict.fromkeys(names, COUNTER_MAX)
     texts: dict[str, Any] = {
         "name": "n" * 32,

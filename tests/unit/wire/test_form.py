@@ -181,7 +181,7 @@ def test_fields_missing_or_too_many(name: str) -> None:
             read(seal_payload(payload, message.kind))
 
 
-NULLABLE: dict[tuple[Kind, int], type] = {(Kind.VOTE, 3): type(None), (Kind.STATUS, 16): int, (Kind.STATUS, 17): int}
+NULLABLE: dict[tuple[Kind, int], type] = {(Kind.VOTE, 3): type(None), (Kind.STATUS, 17): int, (Kind.STATUS, 18): int}
 """Fields that may be null, and what else they may be that is among the others."""
 
 
