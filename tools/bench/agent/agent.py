@@ -7,7 +7,7 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +68,16 @@ class BenchFault(FlchainError):
     """The network failed, so there is nothing to measure; the text says how far it got."""
 
 
-def run_bench(size: Size, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Measure all three parts. Raises BenchFault."""
+def plan_for(model: str) -> Plan:
+    """Return the plan that trains another model, of flattened digits: memory and idle CPU by the size of a model."""
+    return replace(PLAN, dataset="mnist", model=model)
+
+
+def run_bench(size: Size, tell: Callable[[str], None], model: str | None = None) -> dict[str, Any]:
+    """Measure all three parts; of `model` (a name or a file) only the agent's own two. Raises BenchFault."""
     machine = describe_machine()
-    shares = measure_shares(size, tell)
-    agent = measure_agent(size, tell)
+    shares = measure_shares(size, tell) if model is None else []
+    agent = measure_agent(size, tell, PLAN if model is None else plan_for(model))
     return {
         "benchmark": "agent",
         "method": METHOD,
@@ -102,16 +107,22 @@ def measure_shares(size: Size, tell: Callable[[str], None]) -> list[dict[str, An
     return results
 
 
-def measure_agent(size: Size, tell: Callable[[str], None]) -> dict[str, Any]:
+def measure_agent(size: Size, tell: Callable[[str], None], plan: Plan = PLAN) -> dict[str, Any]:
     """Measure memory while rounds run, then CPU when they are over. Raises BenchFault."""
-    with tempfile.TemporaryDirectory(prefix="flchain-bench-") as name, _running(Path(name), size.rounds, tell) as node:
-        network_agent, pid = node
+    with (
+        tempfile.TemporaryDirectory(prefix="flchain-bench-") as name,
+        _running(Path(name), plan, size.rounds, tell) as started,
+    ):
+        network, pid = started
+        network_agent = network.agents[0]
         memory, samples = _watch_rounds(network_agent, pid, size.rounds)
         tell(f"{size.rounds} rounds: PSS up to {memory.pss_bytes / 1e6:.1f} MB, RSS {memory.rss_bytes / 1e6:.1f} MB")
         time.sleep(SETTLE_S)
         idle = _measure_idle(pid, size.idle_s)
         tell(f"idle for {size.idle_s:g} s: {idle['cpu_percent_of_a_core']:.2f}% of a core")
     return {
+        "model": plan.model,
+        "parameters": network.genesis.params.parameters_count,
         "memory": {
             "pss_mb": memory.pss_bytes / 1e6,
             "rss_mb": memory.rss_bytes / 1e6,
@@ -124,15 +135,14 @@ def measure_agent(size: Size, tell: Callable[[str], None]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _running(folder: Path, rounds: int, tell: Callable[[str], None]) -> Iterator[tuple[Node, int]]:
-    network = build_network(folder / "network", PLAN, load_dataset(PLAN.dataset, PLAN.model))
+def _running(folder: Path, plan: Plan, rounds: int, tell: Callable[[str], None]) -> Iterator[tuple[Network, int]]:
+    network = build_network(folder / "network", plan, load_dataset(plan.dataset, plan.model))
     processes = Processes(network.out, tell, lambda node: None)
     with start_broker("nats", folder / "broker") as broker:
         write_configs(network, broker.host, broker.port, rounds)
         try:
             _start(processes, network)
-            node = network.agents[0]
-            yield node, processes.children[node.name].process.pid
+            yield network, processes.children[network.agents[0].name].process.pid
         finally:
             processes.stop()
 
