@@ -51,6 +51,7 @@ def get_members(genesis: Genesis) -> list[bytes]:
 
 def build_command(spares: Sequence[WorkerProcess] = ()) -> NodeCommand:
     """Return the command; `spares` are worker processes that were forked already."""
+    from agent.commands.board import BOARD_ACTION, list_warnings
     from agent.commands.inspection import INSPECTION_ACTIONS
     from agent.commands.provisioning import PROVISIONING_ACTIONS
     from agent.commands.resync import RESYNC_ACTIONS
@@ -70,12 +71,14 @@ def build_command(spares: Sequence[WorkerProcess] = ()) -> NodeCommand:
         default_config=DEFAULT_CONFIG,
         actions=(
             *INSPECTION_ACTIONS,
+            BOARD_ACTION,
             *RESYNC_ACTIONS,
             *SENSING_ACTIONS,
             *build_enrolment_actions("agent", "device", get_members),
             *PROVISIONING_ACTIONS,
         ),
         find_data_problems=find_data_problems,
+        list_warnings=list_warnings,
     )
 
 

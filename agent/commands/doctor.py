@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from agent.commands.board import check_model_fits, check_profile
 from agent.commands.status_view import build_view
 from agent.edge.cpu.control import count_cores
 from agent.edge.cpu.probe import probe
@@ -22,7 +24,7 @@ from agent.edge.cpu.values import CpuBoard
 from agent.edge.data.data_card import build_card
 from agent.edge.data.sensor_checks import find_sensor_problems
 from agent.edge.power.board import Board
-from agent.edge.power.files import read_board_roots
+from agent.edge.power.files import BoardRoots, read_board_roots
 from agent.edge.store.store import STORE_FILE
 from agent.settings import UNIT, AgentSettings
 from agent.status.values import AgentStatus, StatusView
@@ -66,8 +68,9 @@ def list_checks(settings: AgentSettings) -> tuple[Check, ...]:
         Check("clock", lambda: check_clock(_get_certified_ms(view), _get_trusting_s(settings), roots.sysfs)),
         Check("disk", lambda: check_disk(data_dir, roots.sysfs)),
         Check("database", lambda: check_database(data_dir / STORE_FILE), DATA_TIMEOUT_S),
-        Check("memory", lambda: check_memory(roots.proc)),
-        Check("board", lambda: check_board(settings)),
+        Check("memory", lambda: itertools.chain(check_memory(roots.proc), check_model_fits(settings, roots))),
+        Check("board", lambda: check_profile(settings, roots)),
+        Check("heat", lambda: check_heat(settings, roots)),
         Check("cpu", lambda: check_cpu(settings, view)),
         Check("key", lambda: check_key(settings, "flchain-agent")),
         Check("chain", lambda: check_membership(settings, "device", _get_devices)),
@@ -140,9 +143,9 @@ def check_database(path: Path) -> Iterator[Finding]:
         )
 
 
-def check_board(settings: AgentSettings) -> Iterator[Finding]:
+def check_heat(settings: AgentSettings, roots: BoardRoots) -> Iterator[Finding]:
     """Compare temperature, throttling, supply and battery with the scheduler's limits."""
-    board, limits = Board(settings.power, read_board_roots()), settings.scheduler
+    board, limits = Board(settings.power, roots), settings.scheduler
     reading = asyncio.run(board.read())
     if reading.temperature_c is None:
         yield warn(

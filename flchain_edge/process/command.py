@@ -66,6 +66,8 @@ class NodeCommand:
     """The public keys that the genesis has in this role; None if a node can join later (docs/staking.md)."""
     find_data_problems: Callable[[Any, TfliteModel | None], Iterable[str]] | None = None
     """Finds problems in the data of a node that has more than the file `examples`; None if that file is all."""
+    list_warnings: Callable[[Any], Iterable[str]] | None = None
+    """What `check` warns of besides: it works, but a person should know. None if there is nothing."""
     default_config: Path | None = None
     """The configuration of the node that runs as a service, used if none is named and this one can be read."""
     actions: tuple[NodeAction, ...] = ()
@@ -160,6 +162,8 @@ def _act(command: NodeCommand, settings: Any, arguments: argparse.Namespace) -> 
     elif action == "check":
         if problems := find_problems(command, settings):
             raise ConfigError(problems)
+        for warning in command.list_warnings(settings) if command.list_warnings is not None else ():
+            print(f"warning: {warning}", file=sys.stderr)
         print(f"{arguments.config}: no problem found")
     else:
         try:
