@@ -30,6 +30,7 @@ def format_view(view: StatusView) -> str:
                 f"{format_bytes(per_day)} written a day" if per_day else "known after the first ten minutes",
             )
         )
+    lines.append(_label("profile", view.profile))
     lines.append(_label("versions", ", ".join(f"{name} {version}" for name, version in view.versions.items())))
     lines += ["", *_format_rounds(history)]
     return "\n".join(lines)

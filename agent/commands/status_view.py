@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 from urllib.parse import quote
 
+from agent.commands.board import describe_profile, find_board
+from agent.edge.power.files import read_board_roots
 from agent.edge.store.status_file import read_status
 from agent.edge.store.store import STORE_FILE
 from agent.scheduling.energy import EnergySource
@@ -24,7 +26,7 @@ from agent.status.values import (
     StatusView,
     WriterStatus,
 )
-from flchain.base.errors import InvalidMessage
+from flchain.base.errors import ConfigError, InvalidMessage
 from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct
 from flchain.wire.messages import Header
 from flchain_edge.process.kernel_clock import read_boot_key, read_start_ticks
@@ -57,12 +59,20 @@ def build_view(settings: AgentSettings, rounds: int = ROUNDS_SHOWN) -> StatusVie
     found = read_status(data_dir)
     status = None if found is None else found.status
     return StatusView(
+        profile=_describe_profile(settings),
         node=build_node(None if found is None else found.writer, data_dir),
         now=status,
         history=read_history(data_dir / STORE_FILE, rounds),
         disk_bytes_per_day=_estimate_disk(status),
         versions=_read_versions(),
     )
+
+
+def _describe_profile(settings: AgentSettings) -> str:
+    try:
+        return describe_profile(find_board(settings.power, read_board_roots()))
+    except ConfigError as error:
+        return f"cannot be read: {error.problems[0]}"
 
 
 def build_node(writer: WriterStatus | None, data_dir: Path) -> NodeView:

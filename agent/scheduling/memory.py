@@ -1,7 +1,7 @@
 """How much memory training takes by the size of its model, and so which models fit a board. Pure.
 
-The figures are of `flchain bench agent --model FILE` with perceptrons of 0.1 to 3 million parameters: 78, 179 and 402 MB
-for agent and worker together, each shared page counted once. docs/boards.md has the table.
+The figures are of `flchain bench agent --model FILE` with perceptrons of 0.1, 1.0 and 3.0 million parameters: 78, 179
+and 402 MB for agent and worker together, each shared page counted once. docs/boards.md has the table.
 """
 
 from __future__ import annotations

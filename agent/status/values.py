@@ -240,6 +240,8 @@ class StatusView(msgspec.Struct, frozen=True, kw_only=True):
     """The newest status; of a process that has ended, its last."""
     history: HistoryView
     disk_bytes_per_day: int | None
+    profile: str
+    """The board's profile that is in use."""
     versions: dict[str, str]
 
     @property

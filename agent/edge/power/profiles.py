@@ -181,5 +181,7 @@ def _build(name: str, table: dict[str, Any]) -> ProfileFile:
     profile = BoardProfile(
         name, float(table["idle_w"]), float(table["core_w"]), int(table["cores"]), str(table["source"])
     )
-    rest = {key: tuple(table[key]) if isinstance(table[key], list) else table[key] for key in POSSIBLE if key in table}
+    rest: dict[str, Any] = {
+        key: tuple(table[key]) if isinstance(table[key], list) else table[key] for key in POSSIBLE if key in table
+    }
     return ProfileFile(profile, str(table["name"]), **rest)

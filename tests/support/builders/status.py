@@ -93,6 +93,7 @@ VIEW: dict[str, Any] = {
     "now": NOW,
     "history": {"rounds": [{**ABSENT, "energy_source": "unmeasured"}, ROUND], "fault": "", "outbox": 0},
     "disk_bytes_per_day": 148_000_000,
+    "profile": "rpi-4 (Raspberry Pi 4 Model B)",
     "versions": {"python": "3.11.7", "flchain": "0.1.0"},
 }
 

@@ -21,7 +21,7 @@ def test_one_json_object_with_shares_memory_and_idle(
 ) -> None:
     """A real agent's processes stay within 90 MB in rounds with the 1-D CNN, each shared page counted once."""
     monkeypatch.setattr(bench, "QUICK_SPLITS", (Shares(0.2, 0.1),))
-    arguments = argparse.Namespace(quick=True, json=True, out=tmp_path)
+    arguments = argparse.Namespace(quick=True, json=True, out=tmp_path, model=None)
     assert run(arguments, Console(stderr=True), TINY) == 0
     results = json.loads(capsys.readouterr().out)
     assert results == json.loads((tmp_path / RESULT_FILE).read_text())

@@ -29,6 +29,7 @@ The agent RUNS, for 3 d 4 h (process 812), as of 2 s ago
   earned     12,000 coins by updates; 12 rounds scored, worth about 300 coins
   refused    2 bad-signature
   card       148 MB written a day
+  profile    rpi-4 (Raspberry Pi 4 Model B)
   versions   python 3.11.7, flchain 0.1.0
 
   round  accepted          up     down  training           energy  of it training
@@ -105,7 +106,7 @@ def test_the_status_reaches_a_program_under_its_old_names() -> None:
     assert msgspec.json.decode(msgspec.json.encode(view), type=StatusView) == view
     shown = json.loads(msgspec.json.encode(view))
     assert shown["now"] == NOW and shown["history"]["rounds"][-1] == ROUND
-    assert set(shown) == {"node", "now", "history", "disk_bytes_per_day", "versions"}
+    assert set(shown) == {"node", "now", "history", "disk_bytes_per_day", "profile", "versions"}
 
 
 def test_a_status_of_another_form_is_refused() -> None:
