@@ -25,6 +25,8 @@ def write_file(path: Path, data: bytes, mode: int = 0o600, owner: Owner | None =
     if path.is_file() and not path.is_symlink() and path.read_bytes() == data:
         return False
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    for leftover in path.parent.glob(f".{path.name}.*"):  # of a power cut
+        leftover.unlink()
     replace_private(path, data, mode, owner)
     return True
 

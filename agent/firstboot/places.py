@@ -93,6 +93,11 @@ class Places:
         """What Avahi announces."""
         return self.root / "etc/avahi/services/flchain.service"
 
+    def list_leftovers(self) -> list[Path]:
+        """Return what power cuts have left of files that were being written."""
+        folders = (self.state, self.credentials)
+        return [path for folder in folders for path in sorted(folder.glob(".*")) if path.is_file()]
+
     def find_file(self) -> Path | None:
         """Return the provisioning file, if there is one."""
         return next((path for folder in self.boot_folders if (path := folder / FILE).is_file()), None)

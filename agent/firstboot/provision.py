@@ -58,12 +58,20 @@ class Outcome:
 def provision(places: Places, programs: Programs) -> tuple[Outcome, BoardFacts]:
     """Do one pass. Neither a wrong file nor a full disk raises: the outcome says it."""
     outcome = Outcome()
+    _clean(places, outcome)
     provisioning = _take(places, outcome) or _read_form(places.settings, places.agent, outcome)
     if provisioning is not None:
         applied = apply_form(provisioning.form, places, programs)
         outcome.done += applied.done
         outcome.problems += applied.problems
-    return settle(places, programs, outcome)
+    return _finish(places, programs, outcome)
+
+
+def settle(places: Places, programs: Programs) -> tuple[Outcome, BoardFacts]:
+    """Do what has to be done after each attempt to enrol: destroy the token or hand it on, and say how it stands."""
+    outcome = Outcome()
+    _clean(places, outcome)
+    return _finish(places, programs, outcome)
 
 
 def boot(places: Places, programs: Programs) -> tuple[Outcome, BoardFacts]:
@@ -92,12 +100,15 @@ def _is_button_held(places: Places, outcome: Outcome) -> bool:
         return False
 
 
-def settle(places: Places, programs: Programs, outcome: Outcome | None = None) -> tuple[Outcome, BoardFacts]:
-    """Do what is also done after each attempt to enrol: hand on the token or destroy it, and say how it stands."""
-    outcome = Outcome() if outcome is None else outcome
-    if places.is_enrolled:
-        for path in list_token_files(places):
-            outcome.attempt(partial(_destroy, path, places), path)
+def _clean(places: Places, outcome: Outcome) -> None:
+    """Drop what power cuts have left. Destroy the token of an enrolled board, before anything reads half of it."""
+    for path in places.list_leftovers():
+        outcome.attempt(partial(_drop, path), path)
+    for path in list_token_files(places) if places.is_enrolled else ():
+        outcome.attempt(partial(_destroy, path, places), path)
+
+
+def _finish(places: Places, programs: Programs, outcome: Outcome) -> tuple[Outcome, BoardFacts]:
     outcome.attempt(lambda: _hand_on(places), places.credentials)
     return outcome, announce(places, programs, tuple(outcome.problems))
 
@@ -108,6 +119,13 @@ def list_token_files(places: Places) -> list[Path]:
     found += [path for pattern in CLOUD_INIT_FILES for path in sorted(places.root.glob(pattern))]
     found += [places.token, *places.token_credentials]
     return [path for path in found if path.is_file() and not path.is_symlink()]
+
+
+def _drop(path: Path) -> Iterable[str]:
+    """Remove what a power cut has left of a file that was being written; it may hold a token."""
+    destroy_tokens(path)
+    remove_file(path)
+    return ()
 
 
 def _destroy(path: Path, places: Places) -> Iterable[str]:
