@@ -172,10 +172,11 @@ class ConfigError(FlchainError):
 
 
 class LedgerCorrupt(FlchainError):
-    """The disk is at fault: stop, say at which height, offer resync."""
+    """The disk is at fault: stop, say at which height, offer resync. The height is None where no block is damaged, but
+    the file, or what a node keeps beside blocks."""
 
-    def __init__(self, height: int, what: str) -> None:
-        super().__init__(f"height {height}: {what}")
+    def __init__(self, height: int | None, what: str) -> None:
+        super().__init__(what if height is None else f"height {height}: {what}")
         self.height = height
         self.what = what
 

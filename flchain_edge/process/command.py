@@ -140,7 +140,7 @@ def _parse_and_act(command: NodeCommand, argv: Sequence[str] | None) -> int:
         return EXIT_CONFIG
     except LedgerCorrupt as error:
         print(
-            f"error: the database is damaged at {error}; repair it with: "
+            f"error: the database is damaged{':' if error.height is None else ' at'} {error}; repair it with: "
             f"{command.program} resync --config {arguments.config}",
             file=sys.stderr,
         )

@@ -52,7 +52,7 @@ def explain(error: sqlite3.Error, path: str = "") -> FlchainError | None:
     if code == sqlite_codes.IOERR:
         return DiskFailed(f"the disk failed under the database {path}: {error}")
     if code in _CORRUPT:
-        return LedgerCorrupt(0, f"{path}: {error}" if path else str(error))
+        return LedgerCorrupt(None, f"{path}: {error}" if path else str(error))
     if code in _UNUSABLE:
         return ConfigError((f"database {path}: {error}",))
     return None
@@ -149,7 +149,7 @@ async def open_database(
     are never edited. `synchronous` FULL survives a power cut with every commit; NORMAL may lose the latest ones.
     `checkpoint_pages`: length of the write-ahead log from which on it is copied into the database.
     `journal` PERSIST is for a database that must go on when the disk is full: see agent.edge.data.sample_ring.
-    Raise ConfigError (unusable path, or a schema newer than this program), LedgerCorrupt(0, ...) and StoreFull.
+    Raise ConfigError (unusable path, or a schema newer than this program), LedgerCorrupt (at no height) and StoreFull.
     The connection is in autocommit mode: write inside `transaction`.
     """
     if synchronous not in SYNCHRONOUS:

@@ -165,6 +165,7 @@ def test_a_damaged_database_stops_the_start(tmp_path: Path, role: str, capsys: p
     assert MAINS[role](["run", "--config", str(config)]) == EXIT_FAULT
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1 and "damaged" in err and f"flchain-{role} resync --config {config}" in err
+    assert "height" not in err and err.startswith(f"error: the database is damaged: {config.parent}"), err
 
 
 def test_resync_does_what_the_error_says(tmp_path: Path, role: str, capsys: pytest.CaptureFixture[str]) -> None:

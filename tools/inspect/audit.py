@@ -115,7 +115,7 @@ def _audit_file(path: Path, wanted: Genesis | None, show_progress: bool) -> Audi
             more = f"; file: {pages_fault}" if pages_fault else ""
             raise LedgerCorrupt(error.height, error.what + more) from error
         if pages_fault:
-            raise LedgerCorrupt(0, f"file: {pages_fault} (every block passes)")
+            raise LedgerCorrupt(None, f"file: {pages_fault} (every block passes)")
     return Audit(path, genesis, start.ledger.base, state, counts, time.monotonic() - started)
 
 
@@ -226,6 +226,7 @@ def main(argv: Sequence[str]) -> int:
     show_progress = sys.stderr.isatty() and not arguments.quiet and not arguments.json
     audits: list[Audit] = []
     fault: dict[str, object] | None = None
+    fault_text = ""
     where = arguments.path
     try:
         for where in paths:
@@ -236,12 +237,13 @@ def main(argv: Sequence[str]) -> int:
         common = compare(audits)
     except LedgerCorrupt as error:
         fault = {"file": str(where), "height": error.height, "what": error.what}
+        fault_text = f"fault: {where}: {error}"
     if arguments.json:
         common_height = {"common_height": common} if fault is None else {}
         found = {"ok": fault is None, "fault": fault, **common_height, "ledgers": [_to_json(audit) for audit in audits]}
         print(json.dumps(found))
     elif fault is not None:
-        print(f"fault: {where}: height {fault['height']}: {fault['what']}", file=sys.stderr)
+        print(fault_text, file=sys.stderr)
     elif len(paths) > 1 and not arguments.quiet:
         print(f"ok: {len(paths)} ledgers agree up to height {common}")
     return EXIT_FAULT if fault else 0

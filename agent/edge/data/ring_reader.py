@@ -46,7 +46,7 @@ def open_ring(path: Path) -> Iterator[sqlite3.Connection]:
             yield db
     except sqlite3.DatabaseError as error:
         if get_code(error) in (CORRUPT, NOTADB):
-            raise LedgerCorrupt(0, f"{path}: {error}") from error
+            raise LedgerCorrupt(None, f"{path}: {error}") from error
         raise ConfigError((f"samples {path}: {error}",)) from error
 
 

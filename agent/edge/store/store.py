@@ -136,7 +136,7 @@ class Store:
             return await self._load(genesis_light, empty, identity)
         except (InvalidMessage, ValueError) as error:
             code = f"{error.code}: " if isinstance(error, InvalidMessage) else ""
-            raise LedgerCorrupt(0, f"the device's database: {code}{error}") from error
+            raise LedgerCorrupt(None, f"the device's database: {code}{error}") from error
 
     async def _load(self, genesis_light: LightState, empty: ModelVector, identity: Identity) -> Stored:
         light, residual, work, count = genesis_light, empty, None, genesis_light.params.parameters_count
@@ -199,7 +199,7 @@ class Store:
         """Return all rows. Raises LedgerCorrupt: SQLite allows any type in any column."""
         rows = await self._fetch(query)
         if any(type(value) is not wanted for row in rows for value, wanted in zip(row, types, strict=True)):
-            raise LedgerCorrupt(0, "the device's database: a value of another type than was stored")
+            raise LedgerCorrupt(None, "the device's database: a value of another type than was stored")
         return rows
 
     async def _fetch(self, query: str) -> list[tuple[Any, ...]]:

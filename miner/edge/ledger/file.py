@@ -120,7 +120,7 @@ class LedgerFile:
             silence = self._db.execute("SELECT until_height FROM silence").fetchone() if has_silence else None
         for height, *parts in (*messages, *blocks, *([silence] if silence else [])):
             if not isinstance(height, int) or not all(isinstance(part, bytes) for part in parts):
-                raise LedgerCorrupt(0, "an own vote or block: not stored as bytes")
+                raise LedgerCorrupt(None, "an own vote or block: not stored as bytes")
         return OwnRecord(tuple(messages), tuple(blocks), Height(silence[0] if silence else 0))
 
     def get_hash(self, height: Height) -> bytes:

@@ -206,7 +206,7 @@ class Ledger:
         if row is None:
             return Height(0)
         if not isinstance(row[0], int):
-            raise LedgerCorrupt(0, "silence: not a height")
+            raise LedgerCorrupt(None, "silence: not a height")
         return Height(row[0])
 
     async def get_blocks(self, height: Height, count: int) -> tuple[StoredBlock, ...]:
