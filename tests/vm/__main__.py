@@ -18,10 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
-PACKAGES = (
-    "busybox-static", "libc6", "zlib1g", "libexpat1", "libssl3", "libffi8", "python3.11-minimal",
-    "libpython3.11-minimal", "libpython3.11-stdlib",
-)  # fmt: skip
+UNNEEDED = frozenset({"media-types", "mime-support", "tzdata"})
+"""The standard library recommends them in the disguise of a dependency; nothing that runs here reads them."""
 CODE = (
     "agent",
     "flchain/__init__.py",
@@ -43,9 +41,9 @@ mkdir /sys/fs/cgroup/shares.service /sys/fs/cgroup/memory.service /sys/fs/cgroup
 echo 1 > /sys/fs/cgroup/other.slice/cpu.weight
 for core in {cores}; do sh -c 'echo $$ > /sys/fs/cgroup/other.slice/cgroup.procs; while :; do :; done' & done
 cd /flchain
-sh -c 'echo $$ > /sys/fs/cgroup/shares.service/cgroup.procs; exec python3.11 -m tools.bench.agent.cpu_shares cgroup2
+sh -c 'echo $$ > /sys/fs/cgroup/shares.service/cgroup.procs; exec {python} -m tools.bench.agent.cpu_shares cgroup2
 {seconds} 0' echo "shares: status $?"
-sh -c 'echo $$ > /sys/fs/cgroup/memory.service/cgroup.procs; exec python3.11 tests/vm/guest.py'
+sh -c 'echo $$ > /sys/fs/cgroup/memory.service/cgroup.procs; exec {python} tests/vm/guest.py'
 echo "memory: status $?"
 poweroff -f
 """
@@ -74,14 +72,36 @@ def build_root(folder: Path) -> Path:
     """Unpack the packages below `root`; the kernel's path."""
     if missing := [tool for tool in ("qemu-system-x86_64", "apt-get", "dpkg-deb", "cpio") if not shutil.which(tool)]:
         raise SystemExit(f"error: {', '.join(missing)}: not installed (Debian: qemu-system-x86, cpio)")
-    listed = run("apt-cache", "depends", "linux-image-cloud-amd64")
-    kernel_package = re.findall(r"Depends: (linux-image-\S+)", listed)[0]
+    (kernel_package,) = list_dependencies("linux-image-cloud-amd64")
     debs = folder / "debs"
     debs.mkdir()
-    run("apt-get", "download", *PACKAGES, kernel_package, cwd=debs)
+    run("apt-get", "download", *list_packages(), kernel_package, cwd=debs)
     for deb in debs.iterdir():
         run("dpkg-deb", "-x", str(deb), str(folder / ("kernel" if deb.name.startswith("linux-") else "root")))
+    for name in ("bin", "sbin", "lib", "lib64"):
+        # since Debian 13 packages hold only what these links lead to, and base-files makes them
+        if not (folder / "root" / name).exists():
+            (folder / "root" / name).symlink_to(f"usr/{name}")
     return next((folder / "kernel" / "boot").glob("vmlinuz-*"))
+
+
+def find_python() -> str:
+    """The release's Python, such as python3.13."""
+    return next(name.removesuffix("-minimal") for name in list_dependencies("python3-minimal") if "python" in name)
+
+
+def list_packages() -> list[str]:
+    """Python, a shell, and the libraries of both, by the names that the release has for them."""
+    python = find_python()
+    own = ["busybox-static", f"{python}-minimal", f"lib{python}-minimal", f"lib{python}-stdlib"]
+    libraries = {library for name in own for library in list_dependencies(name)} - UNNEEDED
+    return sorted({*own, *libraries})
+
+
+def list_dependencies(package: str) -> list[str]:
+    """What a package cannot do without. A name that is only provided by others is left out."""
+    listed = run("apt-cache", "depends", "--important", package)
+    return re.findall(r"^ +(?:Pre)?Depends: ([^<>\s]+)$", listed, re.MULTILINE)
 
 
 def pack(folder: Path, seconds: float) -> Path:
@@ -100,7 +120,7 @@ def pack(folder: Path, seconds: float) -> Path:
         else:
             shutil.copyfile(source, target)
     init = root / "init"
-    init.write_text(INIT.format(seconds=seconds, cores=" ".join(map(str, range(CORES)))))
+    init.write_text(INIT.format(python=find_python(), seconds=seconds, cores=" ".join(map(str, range(CORES)))))
     init.chmod(0o755)
     names = "\0".join(str(path.relative_to(root)) for path in sorted(root.rglob("*")))
     ramdisk = folder / "ramdisk.cpio"
