@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import TypeAlias
 
 from flchain.base.fixedpoint import VALUE_BYTES
@@ -103,5 +104,11 @@ def add_payload(payloads: Payloads, before: ChainState, after: ChainState) -> Pa
 
 
 def add_change(changes: Changes, height: Height, tip: Tip) -> Changes:
-    """Return the changes, with this block's header added if the validators change after it."""
-    return (*changes, (height, tip.head))[-CHANGES_KEPT_MAX:] if tip.is_change else changes
+    """Return the changes, with this block's header added if the validators change after it.
+
+    A miner that is far behind learns of changes by proof before it has the blocks up to them: they may come in any
+    order, and twice. Those that it answers with are in order of height, as nodes have to follow them.
+    """
+    if not tip.is_change or any(at == height for at, _ in changes):
+        return changes
+    return tuple(sorted((*changes, (height, tip.head)), key=itemgetter(0))[-CHANGES_KEPT_MAX:])

@@ -198,3 +198,37 @@ def test_what_is_trusted_grows_old(driver: StakeDriver) -> None:
     healed, _ = play(build_miner_state(config, stand(driver, 1)), packet, clock_ms=late)
     assert healed.chain.height == top
     assert healed.ledger.base == Height(top)
+
+
+def list_changes(miner: MinerState) -> list[int]:
+    return [height for height, _ in miner.ledger.changes]
+
+
+def block_packet(driver: StakeDriver, height: int) -> bytes:
+    block = driver.blocks[height - 1]
+    return encode_packet(PacketType.BLOCK, block.header_bytes, driver.certificates[height - 1], block.body_bytes)
+
+
+def test_changes_stay_in_order_for_who_proves_first_and_fetches_later() -> None:
+    """A miner that has followed headers beyond its chain, and then takes the blocks or the states between, leads others
+    as one does that was never late: each change once, in order of height."""
+    driver = StakeDriver(build_stake_chain(miners=7))
+    for accused in (0, 3):
+        driver.run_round()
+        driver.extend(orders=[accuse(driver.state, driver.chain.miners[1], driver.chain.miners[accused])])
+    driver.run_round()
+    driver.run_round()
+    whole = build(driver, 2, len(driver.blocks))
+    assert len(list_changes(whole)) >= 2, "otherwise nothing could be out of order"
+    for first in list_changes(whole):
+        head = driver.get_head(first)
+        proof = encode_packet(PacketType.HEAD, head.header, head.certificate, head.sets)
+        late, _ = play(build(driver, 2, 1), answer(driver, 1, 2, proof))
+        assert late.catch_up.trust is not None and list_changes(late) == [first]
+        blocks = [answer(driver, 1, 2, block_packet(driver, height)) for height in range(2, len(driver.blocks) + 1)]
+        by_blocks, _ = play(late, *blocks)
+        assert by_blocks.chain.height == whole.chain.height
+        assert by_blocks.ledger.changes == whole.ledger.changes
+        for height in [height for height in list_changes(whole) if height >= first]:
+            by_state, _ = play(late, answer(driver, 1, 2, state_packet(driver, height)))
+            assert list_changes(by_state) == sorted({first, height})
