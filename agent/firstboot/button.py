@@ -14,16 +14,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from agent.provisioning.settings import ButtonSettings
-
 POLL_S = 0.1
-GET_LINE, GET_VALUES = 0xC250B407, 0xC010B40E
-"""GPIO_V2_GET_LINE_IOCTL, GPIO_V2_LINE_GET_VALUES_IOCTL."""
+GET_CHIP, GET_LINE_INFO, GET_LINE, GET_VALUES = 0x8044B401, 0xC100B405, 0xC250B407, 0xC010B40E
+"""GPIO_GET_CHIPINFO_IOCTL, and GPIO_V2_GET_LINEINFO, _GET_LINE and _LINE_GET_VALUES."""
 ACTIVE_LOW, INPUT, PULL_UP, PULL_DOWN = 1 << 1, 1 << 2, 1 << 8, 1 << 9
+CHIP = struct.Struct("=32s 32s I")
+"""struct gpiochip_info: name, label, lines."""
+LINE_INFO = struct.Struct("=32s 32s I I Q 160x 16x")
+"""struct gpio_v2_line_info: name, consumer, offset, attributes, flags."""
 REQUEST = struct.Struct("=64I 32s Q I 20x 240x I I 20x i")
 """struct gpio_v2_line_request: offsets; consumer; flags, attributes; lines, buffer, padding; the descriptor."""
 VALUES = struct.Struct("=QQ")
 """struct gpio_v2_line_values: bits, and which of them are asked for."""
+LINES_MAX = 1024
 
 
 class Line(Protocol):
@@ -56,17 +59,42 @@ class PressedFor:
 
 
 @contextlib.contextmanager
-def open_line(button: ButtonSettings, devices: Path = Path("/dev")) -> Iterator[Line]:
-    """Request the line as an input, pulled to where the button does not pull it. Raise OSError."""
-    flags = INPUT | (ACTIVE_LOW | PULL_UP if button.active_low else PULL_DOWN)
-    request = REQUEST.pack(button.line, *[0] * 63, b"flchain-provision", flags, 0, 1, 0, 0)
-    chip = os.open(devices / button.chip, os.O_RDWR | os.O_CLOEXEC)
+def open_line(name: str, is_active_low: bool, devices: Path = Path("/dev")) -> Iterator[Line]:
+    """Request a line as an input, pulled to where the button does not pull it. Raise OSError, LookupError.
+
+    `name`: as the kernel calls it, which does not depend on the chips' numbers, or as CHIP:NUMBER.
+    """
+    chip, offset = _find_line(name, devices)
+    flags = INPUT | (ACTIVE_LOW | PULL_UP if is_active_low else PULL_DOWN)
+    request = REQUEST.pack(offset, *[0] * 63, b"flchain-provision", flags, 0, 1, 0, 0)
+    with _opened(chip) as descriptor:
+        *_, line = REQUEST.unpack(fcntl.ioctl(descriptor, GET_LINE, request))
     try:
-        *_, descriptor = REQUEST.unpack(fcntl.ioctl(chip, GET_LINE, request))
+        yield GpioLine(line)
     finally:
-        os.close(chip)
+        os.close(line)
+
+
+def _find_line(name: str, devices: Path) -> tuple[Path, int]:
+    chip, colon, number = name.partition(":")
+    if colon:
+        return devices / chip, int(number)
+    for path in sorted(devices.glob("gpiochip*")):
+        with _opened(path) as descriptor:
+            _, _, count = CHIP.unpack(fcntl.ioctl(descriptor, GET_CHIP, bytes(CHIP.size)))
+            for offset in range(min(count, LINES_MAX)):
+                asked = LINE_INFO.pack(b"", b"", offset, 0, 0)
+                found, *_ = LINE_INFO.unpack(fcntl.ioctl(descriptor, GET_LINE_INFO, asked))
+                if found.rstrip(b"\0") == name.encode():
+                    return path, offset
+    raise LookupError(f"no GPIO line is called {name} here; see: gpioinfo")
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        yield GpioLine(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
 

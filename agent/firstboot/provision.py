@@ -7,11 +7,15 @@ settings that came with it, and it is destroyed only once agent.toml, the last f
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from agent.edge.power.files import BoardRoots, SensorFiles
+from agent.edge.power.profiles import choose_board
+from agent.edge.power.settings import PowerSettings
 from agent.firstboot.announce import announce
 from agent.firstboot.apply import apply_form
 from agent.firstboot.button import is_held, open_line
@@ -93,11 +97,22 @@ def _is_button_held(places: Places, outcome: Outcome) -> bool:
         return False
     button = found.form.button
     try:
-        with open_line(button, places.root / "dev") as line:
+        name = button.line or _get_profile_line(places)
+        with open_line(name, button.active_low, places.root / "dev") as line:
             return is_held(line, button.hold_s)
-    except OSError as error:
-        outcome.problems.append(f"[button] {button.chip} line {button.line}: {error.strerror or error}")
+    except (OSError, LookupError, ConfigError) as error:
+        outcome.problems.append(f"[button]: {error}")
         return False
+
+
+def _get_profile_line(places: Places) -> str:
+    """Return the line of the board's profile. Raise LookupError, ConfigError."""
+    board = choose_board(
+        PowerSettings(), SensorFiles(BoardRoots(places.root / "sys", places.root / "proc")), platform.machine()
+    )
+    if board.file is None or not board.file.reset_line:
+        raise LookupError(f"the profile of {board.model} names no line: give one, see: gpioinfo")
+    return board.file.reset_line
 
 
 def _clean(places: Places, outcome: Outcome) -> None:

@@ -27,7 +27,7 @@ token = ""                            # flchain1/...: works once, and is destroy
 # follow = "light"                    # receive the result of a round only: far fewer bytes
 
 # [button]                            # held for 5 s while the board starts: factory reset
-# line = 17                           # GPIO 17, to ground
+# line = "GPIO17"                     # to ground; not set: as in the board's profile (flchain-agent board)
 
 # Where the data come from, as in agent.toml: sections [[sensors]], [dataset], [samples]; there
 # are [cpu], [mining], [power] and [scheduler], too. A file that is named lies beside this one, and is copied.

@@ -12,6 +12,7 @@ NAME_FORM = "at most 32 letters, digits and -, a letter or digit first and last"
 NAME_PATTERN = "|[A-Za-z0-9](?:[A-Za-z0-9-]{0,30}[A-Za-z0-9])?"
 """A host name of one label (RFC 1123), at most 32 characters: it is the board's name in the fleet, too."""
 TIMEZONE_PATTERN = "|[A-Za-z0-9_+-]{1,32}(?:/[A-Za-z0-9_+-]{1,32}){0,2}"
+LINE_PATTERN = r"|[A-Za-z0-9_. -]{1,31}|gpiochip\d{1,3}:\d{1,4}"
 SSID_BYTES_MAX = 32
 """IEEE 802.11; bytes, not characters."""
 PASSWORD_PATTERN = r"|[ -~]{8,63}|[0-9a-fA-F]{64}"
@@ -86,12 +87,15 @@ class TaskSettings:
 
 @dataclass(frozen=True)
 class ButtonSettings:
-    """A section [button]: held while the board starts, it asks for a factory reset."""
+    """A section [button]: held while the board starts, it asks for a factory reset. No section: no button."""
 
-    line: int = field(metadata={"min": 0, "max": 511, "help": "GPIO line on the chip", "example": 17})
-    chip: str = field(
-        default="gpiochip0",
-        metadata={"pattern": r"gpiochip\d{1,3}", "form": "as gpiochip0", "help": "its chip; see: gpiodetect"},
+    line: str = field(
+        default="",
+        metadata={
+            "pattern": LINE_PATTERN,
+            "form": "the name of a GPIO line such as GPIO17, or its place such as gpiochip0:17",
+            "help": "GPIO line, by name or as CHIP:NUMBER (see: gpioinfo); empty: as in the board's profile",
+        },
     )
     hold_s: float = field(default=5.0, metadata={"min": 1.0, "max": 60.0, "help": "seconds that it must be held"})
     active_low: bool = field(default=True, metadata={"help": "it connects the line to ground, against a pull-up"})
