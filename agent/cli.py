@@ -56,6 +56,7 @@ def build_command(spares: Sequence[WorkerProcess] = ()) -> NodeCommand:
     from agent.commands.provisioning import PROVISIONING_ACTIONS
     from agent.commands.resync import RESYNC_ACTIONS
     from agent.commands.sensing import SENSING_ACTIONS, find_data_problems
+    from agent.commands.update import UPDATE_ACTIONS
     from agent.runner import run_agent
     from agent.settings import AgentSettings
     from flchain_edge.enrolment.actions import build_enrolment_actions
@@ -74,6 +75,7 @@ def build_command(spares: Sequence[WorkerProcess] = ()) -> NodeCommand:
             BOARD_ACTION,
             *RESYNC_ACTIONS,
             *SENSING_ACTIONS,
+            *UPDATE_ACTIONS,
             *build_enrolment_actions("agent", "device", get_members),
             *PROVISIONING_ACTIONS,
         ),

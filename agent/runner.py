@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from agent.core.values import (
     Report,
     SaveOutbox,
     SavePosition,
+    SaveRelease,
     SaveScores,
     SaveWork,
     ScoreComputed,
@@ -47,11 +49,15 @@ from agent.edge.reporter import Reporter, read_facts
 from agent.edge.store.disk_writes import read_disk_bytes
 from agent.edge.store.status_file import StatusFile
 from agent.edge.store.store import STORE_FILE, Change, RoundLine, Store
+from agent.edge.update.fetch import RegistrarFetcher
+from agent.edge.update.trust import Trust
+from agent.edge.update.updater import Updater, find_places
 from agent.edge.workers.allocator import return_memory
 from agent.edge.workers.spawn import WorkerProcess
 from agent.edge.workers.worker import WorkerFailed
 from agent.edge.workers.workers import Workers, build_workers
 from agent.settings import AgentSettings
+from agent.status.report import BoardFacts
 from agent.status.snapshot import EdgeStatus, LifeTimes, build_status
 from agent.status.values import AgentStatus, SensorStatus, UpdateReport
 from agent.supervisor import Supervisor
@@ -62,6 +68,7 @@ from flchain.base.types import Address, UnixMillis
 from flchain.ledger.genesis import Genesis
 from flchain.light.follow import build_light_state
 from flchain.wire.packets import PacketType, encode_packet
+from flchain_edge.enrolment.operators import load_operators
 from flchain_edge.enrolment.renewal import RenewalKeeper
 from flchain_edge.mqtt.link import MqttLink
 from flchain_edge.mqtt.seam import Link
@@ -89,7 +96,7 @@ class AgentRunner:
         status: StatusFile,
         reporter: Reporter,
         describe_sensors: Callable[[], Sequence[SensorStatus]],
-        describe_update: Callable[[], UpdateReport] = UpdateReport,
+        updater: Updater | None = None,
     ) -> None:
         self._state = state
         self._store = store
@@ -100,7 +107,7 @@ class AgentRunner:
         self._status = status
         self._reporter = reporter
         self._describe_sensors = describe_sensors
-        self._describe_update = describe_update
+        self._updater = updater
         self._times = LifeTimes(started_s=time.monotonic())
         self._refusals = RefusalCounter()
         self._working: set[asyncio.Task[None]] = set()
@@ -117,7 +124,9 @@ class AgentRunner:
 
     async def run(self) -> None:
         """Run until cancelled, or until the disk fails. Raises StoreFull or LedgerCorrupt."""
-        self._link.subscribe(self._state.topics.answers_to(self._state.config.identity.address))
+        topics, config = self._state.topics, self._state.config
+        releases = (topics.operator_release(operator) for operator, _ in config.operators)
+        self._link.subscribe(topics.answers_to(config.identity.address), *releases)
         await self._link.start()
         supervising = asyncio.create_task(self._supervisor.run(self._tell_status), name="supervisor")
         try:
@@ -175,12 +184,14 @@ class AgentRunner:
             sensors=self._describe_sensors(),
             refused=self._refusals.counts,
             disk_bytes=read_disk_bytes(),
-            update=self._describe_update(),
+            update=UpdateReport() if self._updater is None else self._updater.describe(),
         )
         return build_status(self._state, self._supervisor.watch, self._times, edges, time.monotonic())
 
     def _tell_status(self) -> None:
         status = self._build_status()
+        if self._updater is not None:
+            self._updater.look(self._state, status, self._supervisor.read_minute())
         self._status.write(status)
         self._reporter.tell(status, time.monotonic(), self.get_time_ms())
 
@@ -208,6 +219,9 @@ class AgentRunner:
             case Report():
                 self._reporter.on_report(effect)
                 self._tell_status()
+            case SaveRelease(raw):
+                if self._updater is not None:
+                    self._updater.save(raw)
             case Follow(before, miner):
                 self._follow(before, miner)
             case StartTimer(timer, delay_ms):
@@ -261,7 +275,10 @@ def build_config(settings: AgentSettings, genesis: Genesis, identity: Identity) 
     if is_mining and not genesis.params.mining_weight_bp:
         log.warning("mining is enabled, but this chain neither counts nor pays devices' scores: it stays off")
         is_mining = False
-    return AgentConfig(identity, ordered, settings.until_round, failover_ms=failover_ms, is_mining=is_mining)
+    operators = tuple((compute_address(key), key) for key in load_operators(settings.enrolment.operators))
+    return AgentConfig(
+        identity, ordered, settings.until_round, failover_ms=failover_ms, is_mining=is_mining, operators=operators
+    )
 
 
 async def run_agent(settings: AgentSettings, spares: Sequence[WorkerProcess] = ()) -> None:
@@ -290,8 +307,11 @@ async def _run_with(workers: Workers, settings: AgentSettings, genesis: Genesis,
         await sensing.start()
         stored = await store.load(light, np.zeros_like(initial_model), config.identity)
         saved = (stored.light, stored.residual, stored.work, stored.outbox)
-        state = build_agent_state(config, *saved, saved_scores=stored.scores)
         queue: EventQueue[Event] = EventQueue()
+        facts = read_facts(settings.board.name, settings.board.labels, genesis.name)
+        updater = _build_updater(settings, facts, config, light.chain, queue)
+        release = updater.load_release() if updater is not None else None
+        state = build_agent_state(config, *saved, saved_scores=stored.scores, release=release)
         report = ServiceReport(Notifier(), queue)
         address = config.identity.address.hex()
         link = MqttLink(with_client_id(settings.mqtt, address), report.relay(queue.on_link_event))
@@ -300,8 +320,6 @@ async def _run_with(workers: Workers, settings: AgentSettings, genesis: Genesis,
         log.info("starting", extra={"address": address, "chain": genesis.name, "round": stored.light.round})
         supervisor = _build_supervisor(settings, state, workers, queue)
         status = StatusFile(Path(settings.data_dir))
-        board = settings.board
-        facts = read_facts(board.name, board.labels, genesis.name)
         runner = AgentRunner(
             state,
             store,
@@ -310,8 +328,9 @@ async def _run_with(workers: Workers, settings: AgentSettings, genesis: Genesis,
             queue,
             supervisor=supervisor,
             status=status,
-            reporter=Reporter(facts, board.report_s, light.chain, config.identity, link),
+            reporter=Reporter(facts, settings.board.report_s, light.chain, config.identity, link),
             describe_sensors=sensing.describe,
+            updater=updater,
         )
         on_reload(lambda: link.reconnect("reload"))
         renewal = RenewalKeeper(settings, config.identity, runner.get_time_ms)
@@ -320,6 +339,24 @@ async def _run_with(workers: Workers, settings: AgentSettings, genesis: Genesis,
     finally:
         await sensing.stop()
         await store.close()
+
+
+def _build_updater(
+    settings: AgentSettings, facts: BoardFacts, config: AgentConfig, chain: bytes, queue: EventQueue[Event]
+) -> Updater | None:
+    """Return what brings releases to root; None where the operator is unknown, or no package is installed."""
+    places = find_places(os.environ)
+    if places is None or not config.operators:
+        return None
+    trust = Trust(chain, tuple(key for _, key in config.operators))
+    fetch = RegistrarFetcher(settings, config.identity)
+    updater = Updater(settings.update, places, trust, facts, fetch=fetch, post=queue.post)
+    try:
+        updater.start()
+    except OSError as error:
+        log.warning("no updates: their folder cannot be used", extra={"cause": error})
+        return None
+    return updater
 
 
 def _build_supervisor(

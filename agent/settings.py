@@ -10,6 +10,7 @@ from agent.edge.data.settings import DatasetSettings, SampleSettings
 from agent.edge.power.settings import PowerSettings
 from agent.edge.sensors import SensorSettings
 from agent.scheduling.settings import SchedulerSettings
+from agent.scheduling.updates import UpdateSettings
 from flchain.wire.fleet import LABEL_FORM, LABEL_PATTERN, LABELS_MAX, NAME_FORM, NAME_PATTERN
 from flchain_edge.settings.node import NodeSettings
 
@@ -74,6 +75,9 @@ class AgentSettings(NodeSettings):
     power: PowerSettings = field(default_factory=PowerSettings)
     scheduler: SchedulerSettings = field(
         default_factory=SchedulerSettings, metadata={"help": "how the CPU is split; docs/scheduler.md"}
+    )
+    update: UpdateSettings = field(
+        default_factory=UpdateSettings, metadata={"help": "releases of the network's operator; docs/update.md"}
     )
     samples: SampleSettings = field(default_factory=SampleSettings, metadata={"help": "what is kept of the samples"})
     dataset: DatasetSettings = field(

@@ -250,12 +250,12 @@ class Supervisor:
             cpu=cpu,
             steps=self._workers.training_steps,
             training_core_s=self._read_job(TRAIN),
-            minute_of_day=self._read_minute(),
+            minute_of_day=self.read_minute(),
             profile=self._board.profile,
             earned=self.compute_earned(),
         )
 
-    def _read_minute(self) -> int | None:
+    def read_minute(self) -> int | None:
         """Return local time, once it is known: from a time server, a certified header, or the operator's word."""
         is_known = self._trust_clock or self._state.clock.chain is not None or is_clock_synchronised()
         if not is_known:

@@ -183,6 +183,8 @@ class AgentState:
     """The operator's newest."""
     is_mining_allowed: bool = True
     """The scheduler allows mining."""
+    is_leaving: bool = False
+    """This process is about to be replaced: it ends its round, and begins no other."""
     is_held: bool = False
     """The scheduler lets neither training nor scoring run for now."""
 

@@ -16,6 +16,7 @@ from agent.core.state import AgentState, Resync, Scorer, Standing, Transition, U
 from agent.core.values import (
     Connected,
     Event,
+    LeavePlanned,
     MiningAllowed,
     PacketReceived,
     ScoreComputed,
@@ -121,6 +122,7 @@ TRANSITIONS: dict[EventKind, Row] = {
     },
     MiningAllowed: _in_every(Standing, scoring.on_mining_allowed),
     WorkHeld: _in_every(Standing, scoring.on_work_held),
+    LeavePlanned: _in_every(Standing, releases.on_leave_planned),
 }
 
 PHASE_OF: dict[type[Enum], Callable[[AgentState], Enum]] = {

@@ -43,7 +43,7 @@ def advance_update(state: AgentState) -> Transition:
     light = state.light
     if compute_standing(state) is not Standing.TAKING_PART:
         return state, ()
-    if light.phase is Phase.COMMIT and state.update.round != light.round:
+    if light.phase is Phase.COMMIT and state.update.round != light.round and not state.is_leaving:
         state = replace(state, update=RoundUpdate(UpdatePhase.TRAINING, light.round, state.update.work))
         return state, (Train(light.round, light.model),)
     raw = _get_due(state)

@@ -83,6 +83,13 @@ class WorkHeld:
     is_held: bool
 
 
+@dataclass(frozen=True)
+class LeavePlanned:
+    """This process is about to be replaced, or is not after all: while it is, no new round is begun."""
+
+    is_planned: bool
+
+
 Event: TypeAlias = (
     PacketReceived
     | TimerFired[Timer]
@@ -92,6 +99,7 @@ Event: TypeAlias = (
     | ScoringFailed
     | MiningAllowed
     | WorkHeld
+    | LeavePlanned
     | Connected
 )
 

@@ -80,7 +80,10 @@ class SchedulerSettings:
         """True in quiet hours; if some are configured, also while the time is unknown."""
         if not self.quiet_hours:
             return False
-        if minute_of_day is None:
-            return True
-        start, end = (60 * int(text[:2]) + int(text[3:]) for text in self.quiet_hours.split("-"))
-        return start <= minute_of_day < end if start <= end else minute_of_day >= start or minute_of_day < end
+        return True if minute_of_day is None else is_within(self.quiet_hours, minute_of_day)
+
+
+def is_within(hours: str, minute_of_day: int) -> bool:
+    """Return whether a minute lies in hours as "22:00-06:00"."""
+    start, end = (60 * int(text[:2]) + int(text[3:]) for text in hours.split("-"))
+    return start <= minute_of_day < end if start <= end else minute_of_day >= start or minute_of_day < end

@@ -82,3 +82,14 @@ def clip_reason(text: str) -> str:
     """Return the text as a Status may carry it: printable ASCII, and short."""
     shown = "".join(letter if " " <= letter <= "~" else "?" for letter in text)
     return shown if len(shown) <= REASON_CHARACTERS_MAX else shown[: REASON_CHARACTERS_MAX - 3] + "..."
+
+
+def has_proved_itself(status: AgentStatus, *, is_finished: bool) -> bool:
+    """Return whether this process has shown that its version works: a miner has taken a message of it.
+
+    A board that the scheduler rests, or whose rounds are over, has nothing to say: it must then hold the newest model,
+    under a header that it has verified itself.
+    """
+    if status.receipt_age_s is not None:
+        return True
+    return status.is_time_known and status.is_synced and not status.is_mismatch and (status.is_held or is_finished)

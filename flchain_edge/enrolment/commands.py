@@ -58,7 +58,7 @@ def run_renew(settings: NodeSettings, arguments: argparse.Namespace) -> None:
     if where is None:
         raise ConfigError((f"{arguments.config}: [enrolment] registrar: not set, so nothing can renew it",))
     fingerprint = bytes.fromhex(settings.enrolment.fingerprint)
-    ends_s = renew(settings.mqtt, where, fingerprint, load_identity(settings))
+    ends_s = renew(settings.mqtt, where, fingerprint, load_identity(settings), settings.enrolment.operators)
     print(f"{settings.mqtt.tls_certificate}: valid until {format_time(ends_s)}")
 
 

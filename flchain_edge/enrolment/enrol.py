@@ -28,6 +28,7 @@ from flchain_edge.enrolment.messages import (
     build_file_request,
     build_renew_request,
 )
+from flchain_edge.enrolment.operators import keep_operators
 from flchain_edge.keys.keystore import load_or_create_identity
 from flchain_edge.keys.private_files import create_private, replace_private
 from flchain_edge.keys.tls_key import build_request, load_or_create_tls_key, read_validity
@@ -40,7 +41,7 @@ from flchain_edge.settings.toml_text import render_toml
 from flchain_edge.storage.sqlite import StoreFull
 
 KEY_FILE, TLS_KEY_FILE, CA_FILE, TLS_FILE = "key.pem", "tls-key.pem", "ca.pem", "tls.pem"
-GENESIS_FILE, MODEL_FILE = "genesis.cbor", "model.tflite"
+GENESIS_FILE, MODEL_FILE, OPERATORS_FILE = "genesis.cbor", "model.tflite", "operators.txt"
 PROVISIONED_FILE = "provisioned.toml"
 """Settings that were laid down before the enrolment, for the configuration that it writes."""
 FOUND_OUT = ("genesis", "model", "data_dir", "key", "mqtt", "enrolment")
@@ -94,6 +95,7 @@ def enrol(token: Token, node: Newcomer, answer: EnrolAnswer | None = None) -> En
         ):
             _bring_file(client, token, node, identity, wanted)
         _check_files(node, identity)
+        keep_operators(folder / OPERATORS_FILE, answer.operators)
         create_private(config, _add_provisioned(_render_config(answer, token, node.passphrase_file), folder).encode())
     except OSError as error:
         _raise_if_full(error, folder)
@@ -171,7 +173,7 @@ def _render_config(answer: EnrolAnswer, token: Token, passphrase_file: Path | No
         f'data_dir = "data"\n\n[key]\nfile = "{KEY_FILE}"\n{protected}\n'
         f'[mqtt]\nbrokers = [{brokers}]\ntls_ca = "{CA_FILE}"\ntls_certificate = "{TLS_FILE}"\n'
         f'tls_key = "{TLS_KEY_FILE}"\n\n[enrolment]\nregistrar = "{Endpoint(token.host, token.port)}"\n'
-        f'fingerprint = "{token.fingerprint.hex()}"\n'
+        f'fingerprint = "{token.fingerprint.hex()}"\noperators = "{OPERATORS_FILE}"\n'
     )
 
 
@@ -187,9 +189,16 @@ def merge_provisioned(tables: Mapping[str, Any], extra: Mapping[str, Any]) -> di
     return {**tables, **{key: value for key, value in extra.items() if key not in FOUND_OUT}}
 
 
-def renew(mqtt: MqttSettings, registrar: Endpoint, fingerprint: bytes, identity: Identity) -> int:
+def renew(
+    mqtt: MqttSettings,
+    registrar: Endpoint,
+    fingerprint: bytes,
+    identity: Identity,
+    operators: Path | None = None,
+) -> int:
     """Get a new certificate for the TLS key that is there; return when it ends, seconds since 1970. Block meanwhile.
 
+    The operators' keys are kept in the file `operators` if that holds none yet.
     Raise ConfigError (refused, files that cannot be used), TryAgain.
     """
     if mqtt.tls_ca is None or mqtt.tls_certificate is None or mqtt.tls_key is None:
@@ -202,6 +211,8 @@ def renew(mqtt: MqttSettings, registrar: Endpoint, fingerprint: bytes, identity:
         )
         ends_s = read_validity(answer.certificate).not_after_s
         replace_private(mqtt.tls_certificate, answer.certificate.encode())
+        if operators is not None:
+            keep_operators(operators, answer.operators)
     except OSError as error:
         raise ConfigError((f"{error.filename}: {error.strerror or error}",)) from error
     except ValueError as error:

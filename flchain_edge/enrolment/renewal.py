@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import threading
 from collections.abc import AsyncIterator, Callable
 
 from flchain.base.crypto import Identity
 from flchain.base.errors import FlchainError
 from flchain.base.types import UnixMillis
 from flchain_edge.keys.tls_key import Validity, read_validity
+from flchain_edge.process.aside import call_aside
 from flchain_edge.settings.node import NodeSettings
 
 log = logging.getLogger(__name__)
@@ -71,36 +71,12 @@ class RenewalKeeper:
         try:
             if not is_due(read_validity(path.read_text()), time_ms):
                 return False
-            fingerprint = bytes.fromhex(self._settings.enrolment.fingerprint)
-            ends_s = await _call_aside(lambda: renew(self._settings.mqtt, registrar, fingerprint, self._identity))
+            enrolment = self._settings.enrolment
+            fingerprint = bytes.fromhex(enrolment.fingerprint)
+            known = self._settings.mqtt, registrar, fingerprint, self._identity, enrolment.operators
+            ends_s = await call_aside(lambda: renew(*known), "renewal")
         except (FlchainError, OSError, ValueError) as error:
             log.warning("the certificate could not be renewed", extra={"cause": str(error)})
             return False
         log.info("certificate renewed", extra={"until": format_time(ends_s)})
         return True
-
-
-async def _call_aside(act: Callable[[], int]) -> int:
-    """Call in a daemon thread: a registrar that does not answer must not delay the end of the process."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[int] = loop.create_future()
-
-    def finish(result: int, error: Exception | None) -> None:
-        if done.done():
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(result)
-
-    def run() -> None:
-        result, failed = 0, None
-        try:
-            result = act()
-        except Exception as error:  # passed on to the caller
-            failed = error
-        with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody waits
-            loop.call_soon_threadsafe(finish, result, failed)
-
-    threading.Thread(target=run, name="renewal", daemon=True).start()
-    return await done

@@ -47,6 +47,10 @@ class EnrolmentSettings:
         default="",
         metadata={"pattern": "|[0-9a-f]{64}", "form": HASH_FORM, "help": "SHA-256 of its authority's certificate"},
     )
+    operators: Path | None = field(
+        default=None,
+        metadata={"help": "file with the keys whose releases are installed, one a line", "example": "operators.txt"},
+    )
 
     def __post_init__(self) -> None:
         if self.registrar:

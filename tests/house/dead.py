@@ -39,20 +39,12 @@ ALIVE = {
     # a board's word to its operator, whose tools come with the same release
     "battery_percent": "`flchain fleet list` shows it",
     "is_sick": "`flchain fleet list` and `update` ask it",
-    "FETCHING": "an update goes through it",
-    "INSTALLING": "an update goes through it",
-    "CHECKING": "an update goes through it",
-    "fetch_package": "a board that installs a release fetches its package",
-    "build_package_request": "the same",
     "send_package": "`flchain fleet update` hands the registrar its packages",
     "build_upload_headers": "the same",
     # said beside what they are about
     "find_illegal": "tests ask it of every state that a device reaches",
     "iio": "a section of [[sensors]], read by the name of its kind",
     # of a release: what boards will ask of it, and operators say in it
-    "find_obstacle": "boards ask it before they install a release",
-    "is_in_tranche": "boards ask it before they install a release",
-    "operator_release": "boards and operators ask where releases are",
     "ROLLING": "operators say it",
     "issued_s": "operators read when a release was signed",
     # set or defined for a library

@@ -17,6 +17,7 @@ from agent.core.values import (
     AgentConfig,
     Connected,
     Event,
+    LeavePlanned,
     MiningAllowed,
     PacketReceived,
     ScoreComputed,
@@ -104,13 +105,14 @@ EVENTS: st.SearchStrategy[Event] = st.one_of(
     st.builds(ScoringFailed, ROUND_NUMBERS, st.just("no data")),
     st.builds(MiningAllowed, st.booleans()),
     st.builds(WorkHeld, st.booleans()),
+    st.builds(LeavePlanned, st.booleans()),
 )
 
 
 def test_the_events_below_are_all_that_there_are() -> None:
     """The random walk draws from every row of the table."""
     drawn = {PacketReceived, Connected, TrainingDone, TrainingFailed, ScoreComputed, ScoringFailed}
-    assert drawn | {MiningAllowed, WorkHeld} | set(Timer) == set(TRANSITIONS)
+    assert drawn | {MiningAllowed, WorkHeld, LeavePlanned} | set(Timer) == set(TRANSITIONS)
 
 
 @settings(max_examples=60, deadline=None)

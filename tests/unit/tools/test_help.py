@@ -75,7 +75,7 @@ def test_every_command_says_what_it_does(program: str, monkeypatch: pytest.Monke
         assert without == [], parser.prog
 
 
-GROUPS = ("action", "command", "kind", "benchmark")
+GROUPS = ("action", "command", "kind", "benchmark", "task")
 """Where the list of commands is kept: its help is that of the commands."""
 
 
