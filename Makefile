@@ -30,7 +30,7 @@ define make_venv
 	@echo "creating $(1)"; rm -rf $(1); $(PYTHON) -m venv $(1)
 endef
 
-.PHONY: help setup setup-model setup-oracle demo sim bench-chain bench-codecs bench-agent fuzz test test-main test-model test-oracle test-long test-cgroup2 mutants lint counts format lock clean
+.PHONY: help setup setup-model setup-oracle demo sim bench-chain bench-codecs bench-agent fuzz test test-main test-model test-oracle test-long test-cgroup2 test-python313 test-mixed mutants lint counts format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -84,6 +84,12 @@ test-long: setup ## kill and cut off real miners, cut a device's power 200 times
 
 test-cgroup2: setup ## prove shares under cgroup version 2, in an emulated machine with Debian's kernel (ten minutes)
 	$(VENV)/bin/python -m tests.vm $(ARGS)
+
+test-python313: setup ## run every test under Debian 13's Python 3.13, in a chroot (root; a quarter of an hour)
+	$(VENV)/bin/python -m tests.machines.whole_suite trixie $(or $(ARGS),test)
+
+test-mixed: setup $(VENV_LOCK)/.installed ## one network over both runtimes, x86-64 and AArch64 (root; four minutes; FLCHAIN_MIXED=short)
+	PATH="$(CURDIR)/$(VENV_LOCK)/bin:$$PATH" $(VENV)/bin/python -m pytest -s tests/machines/test_mixed_network.py $(ARGS)
 
 mutants: setup ## change each rule in small ways and check that the recorded vectors notice (three minutes; ARGS=--list)
 	$(VENV)/bin/python -m tests.mutants $(ARGS)

@@ -27,6 +27,7 @@ ENVIRONMENT = {
 PASSED_ON = ("PIP_INDEX_URL", "PIP_DEFAULT_TIMEOUT", "http_proxy", "https_proxy", "no_proxy")
 """Of this machine's environment: where packages come from. An option of pip's that names a file here would not work."""
 
+# The shell stays, as PID 1: it buries the children of those who ended before them, as an init does.
 # Device nodes are made on a file system of the namespace's own, never on the machine's /dev.
 _ENTER = """set -e
 mount -t proc proc "$0/proc"
@@ -38,7 +39,10 @@ ln -s /proc/self/fd "$0/dev/fd"; ln -s fd/0 "$0/dev/stdin"; ln -s fd/1 "$0/dev/s
 mkdir "$0/dev/pts" "$0/dev/shm"
 mount -t devpts -o newinstance,ptmxmode=666 devpts "$0/dev/pts"; ln -s pts/ptmx "$0/dev/ptmx"
 mount -t tmpfs -o mode=1777 tmpfs "$0/dev/shm"
-exec chroot "$0" "$@"
+while [ "$1" != -- ]; do mkdir -p "$0$2"; mount --rbind "$1" "$0$2"; shift 2; done
+shift
+chroot "$0" "$@" || exit $?
+exit 0
 """
 
 
@@ -47,6 +51,8 @@ class Chroot:
     """A prepared root in a folder."""
 
     folder: Path
+    shared: tuple[tuple[Path, str], ...] = ()
+    """Folders of this machine, and where they are seen inside."""
 
     def run(
         self,
@@ -58,12 +64,18 @@ class Chroot:
         timeout_s: float = 600,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end with `text` as its input; with `check`, fail with all that it said."""
+        inside = self.build_command(*command, env=env, user=user)
+        return run_checked(inside, check=check, text=text, timeout_s=timeout_s)
+
+    def build_command(self, *command: str, env: Mapping[str, str] | None = None, user: str = "root") -> tuple[str, ...]:
+        """Return the command that runs `command` inside, for who needs more than its end."""
         as_user = () if user == "root" else ("runuser", "-u", user, "--")
         settings = {**ENVIRONMENT, **_list_passed_on(), **(env or {})}
         inside = ("env", "-i", *(f"{name}={value}" for name, value in settings.items()), *as_user, *command)
+        shared = tuple(text for outside, inside in self.shared for text in (str(outside), inside))
         # --kill-child: whatever the command left behind ends with it
-        outside = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", _ENTER, str(self.folder))
-        return run_checked((*outside, *inside), check=check, text=text, timeout_s=timeout_s)
+        enter = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", _ENTER, str(self.folder))
+        return (*enter, *shared, "--", *inside)
 
     def install(self, *packages: str) -> None:
         """Install packages by apt: names, or paths of .deb files outside, which are copied in."""

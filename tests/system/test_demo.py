@@ -16,7 +16,7 @@ import pytest
 
 from flchain.ledger.genesis import decode_genesis
 from flchain_edge.model.model_files import compute_initial_model
-from flchain_edge.model.tflite import TfliteModel
+from flchain_edge.model.tflite import RUNTIME_NAME, TfliteModel
 from tools.demo.processes import PIDS_FILE
 from tools.demo.results import iterate_models
 
@@ -123,7 +123,8 @@ def test_people_teach_a_model_that_fits_people_it_has_never_seen(tmp_path: Path)
     assert (results["dataset"], results["devices"], results["miners"]) == ("watch", 8, 4)
     assert len(set(results["model_hash"].values())) == 1 and len(results["model_hash"]) == 12
     assert results["test_accuracy"][-1] > 0.5 > results["initial_accuracy"]
-    assert results["peak_memory_mb"]["agent"] <= 120
+    # the newer runtime's libraries are larger; a first run compiles the modules beside
+    assert results["peak_memory_mb"]["agent"] <= (120 if RUNTIME_NAME == "tflite_runtime" else 135)
     assert results["bytes_up_per_device_round"] * 20 < results["bytes_float32"]
 
 

@@ -30,6 +30,7 @@ from tools.network.layout import Node
 MODEL = Path(__file__).parents[2] / "tools" / "models" / "cnn1d.tflite"
 COMMANDS = {"agent": agent_command, "miner": miner_command}
 NEAR, FAR = "localhost", "127.0.0.1"
+
 """Two names for this machine, so that each broker has a certificate of its own name."""
 
 
@@ -76,7 +77,8 @@ def test_a_broker_dies_in_mid_round_and_the_round_goes_on(tmp_path: Path) -> Non
     except BrokerError as missing:
         pytest.skip(str(missing))
     registrar = make_registrar(tmp_path / "registrar")
-    near = registrar.start_broker("mosquitto", tmp_path / "near", "--peer", FAR)
+    # At all addresses of its name: mosquitto's bridge tries the first only, which may be IPv6's.
+    near = registrar.start_broker("mosquitto", tmp_path / "near", "--peer", FAR, bind=NEAR)
     bridge = ("--bridge", f"{NEAR}:{near.port}")
     far = registrar.start_broker("mosquitto", tmp_path / "far", *bridge, host=FAR)
     settings = registrar.folder / "registrar.toml"
@@ -86,7 +88,7 @@ def test_a_broker_dies_in_mid_round_and_the_round_goes_on(tmp_path: Path) -> Non
         with serving(registrar):
             network = enrol_all(registrar, tmp_path, 4, 2)
         # Now that miners and chain are known, the rules name them.
-        registrar.render_broker("mosquitto", tmp_path / "near", near.port, "--peer", FAR)
+        registrar.render_broker("mosquitto", tmp_path / "near", near.port, "--peer", FAR, bind=NEAR)
         registrar.render_broker("mosquitto", tmp_path / "far", far.port, *bridge, host=FAR)
         near.reload()
         far.reload()

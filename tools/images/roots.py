@@ -24,7 +24,8 @@ CACHE_DEFAULT = Path("build") / "roots"
 RELEASES = {"bookworm": "3.11", "trixie": "3.13"}
 """By Debian release: the Python that it brings."""
 ARCHITECTURES = ("amd64", "arm64")
-VARIANTS = ("minbase", "apt", "important")
+VARIANTS = ("minbase", "apt", "important", "extract")
+"""In `extract` the packages are unpacked only: no program of the root runs while it is made."""
 MAKE_TIMEOUT_S = 3600.0
 
 
