@@ -26,11 +26,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     spares = _fork_spares() if arguments[:1] == ["run"] else ()
     from flchain_edge.process.command import run_command
 
+    if _is_asked_too_early(arguments):
+        from agent.commands.provisioning import say_not_enrolled
+        from flchain_edge.process.command_line import run_program
+
+        return run_program(lambda: say_not_enrolled(DEFAULT_CONFIG, "--json" in arguments))
     try:
         return run_command(build_command(spares), arguments)
     finally:
         for process in spares:
             process.kill()
+
+
+def _is_asked_too_early(arguments: Sequence[str]) -> bool:
+    """Return whether this asks for the state of an installed agent that has no configuration yet, or none to read."""
+    is_asked = (
+        bool(arguments) and arguments[0] in ("status", "doctor") and not set(arguments) & {"--config", "-h", "--help"}
+    )
+    return is_asked and DEFAULT_CONFIG.parent.is_dir() and not os.access(DEFAULT_CONFIG, os.R_OK)
 
 
 def _fork_spares() -> tuple[WorkerProcess, ...]:

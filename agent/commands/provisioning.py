@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
 
+import msgspec
+
+from agent.commands.status import EXIT_NOT_RUNNING
+from agent.provisioning.announcement import BoardWord, build_word
 from flchain.base.errors import ConfigError
 from flchain_edge.process.command import NodeAction
 from flchain_edge.process.command_line import EXIT_CONFIG, EXIT_IO
@@ -33,10 +36,9 @@ without a login: a file flchain-reset on the boot partition, or the button of [b
 
 
 def _provision(_: None, arguments: argparse.Namespace) -> int:
-    from agent.firstboot.announce import gather_facts
+    from agent.firstboot.announce import read_word
     from agent.firstboot.form import read_form
     from agent.firstboot.places import Places
-    from agent.provisioning.announcement import decide_state, describe
     from agent.provisioning.example import EXAMPLE
 
     if arguments.example:
@@ -51,13 +53,28 @@ def _provision(_: None, arguments: argparse.Namespace) -> int:
         print(f"{path}: no problem found")
         return 0
     if arguments.status:
-        facts = gather_facts(Places(arguments.root))
-        if arguments.json:
-            print(json.dumps({"state": decide_state(facts).value, "name": facts.name, "address": facts.address}))
-        else:
-            print("\n".join((f"{decide_state(facts).value}: this board {describe(facts)[0]}", *describe(facts)[1:])))
+        print(_format_word(read_word(Places(arguments.root)), arguments.json))
         return 0
     return _take(arguments)
+
+
+def _format_word(word: BoardWord, as_json: bool) -> str:
+    if as_json:
+        return msgspec.json.encode(word).decode()
+    return "\n".join((f"{word.state}: this board {word.lines[0]}", *word.lines[1:]))
+
+
+def say_not_enrolled(config: Path, as_json: bool) -> int:
+    """Say how a board without `config`, its agent.toml, stands: nothing else is to be seen there. Return 3."""
+    from agent.firstboot.announce import read_word
+    from agent.firstboot.places import Places
+
+    if not os.access(config.parent, os.X_OK):
+        user = config.parent.owner()
+        print(f"error: only root and {user} can look into {config.parent}: run this as one of them", file=sys.stderr)
+    else:
+        print(_format_word(read_word(Places()), as_json))
+    return EXIT_NOT_RUNNING
 
 
 def _take(arguments: argparse.Namespace) -> int:
@@ -68,11 +85,13 @@ def _take(arguments: argparse.Namespace) -> int:
     places = Places(arguments.root)
     _refuse_without_root(places.root)
     programs = SystemPrograms() if places.root == Path("/") else NoPrograms()
-    outcome, _ = (settle if arguments.settle else boot if arguments.boot else provision)(places, programs)
+    outcome, facts = (settle if arguments.settle else boot if arguments.boot else provision)(places, programs)
     for line in outcome.done:
         print(line)
     for problem in outcome.problems:
         print(f"error: {problem}", file=sys.stderr)
+    if not outcome.problems:
+        print(_format_word(build_word(facts), False))
     if outcome.is_full:
         print("error: a disk is full; free some space, nothing was lost; the next boot goes on", file=sys.stderr)
         return EXIT_IO

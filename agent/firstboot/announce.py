@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
+import msgspec
+
 from agent.firstboot.disk import remove_file, write_file
 from agent.firstboot.places import Places
 from agent.firstboot.programs import Programs
-from agent.provisioning.announcement import BoardFacts, render_issue, render_service
+from agent.provisioning.announcement import BoardFacts, BoardWord, build_word, render_issue, render_service
 from agent.provisioning.refusals import Attempt, read_attempt
 from flchain.base.errors import ConfigError
 from flchain_edge.enrolment.enrol import KEY_FILE
@@ -15,10 +19,10 @@ REPORT_BYTES_MAX = 4096
 
 
 def announce(places: Places, programs: Programs, problems: tuple[str, ...]) -> BoardFacts:
-    """Write both files, and return what they say. What cannot be written is left out: it is only a word."""
+    """Write the files, and return what they say. What cannot be written is left out: it is only a word."""
     facts = gather_facts(places, problems)
     try:
-        places.issue.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        write_file(places.word, msgspec.json.encode(build_word(facts)), 0o644)
         if write_file(places.issue, render_issue(facts).encode(), 0o644):
             programs.run("agetty", "--reload")
         if places.service.parent.is_dir():  # Avahi is installed, and sees the new file by itself
@@ -43,9 +47,16 @@ def gather_facts(places: Places, problems: tuple[str, ...] = ()) -> BoardFacts:
     )
 
 
+def read_word(places: Places) -> BoardWord:
+    """Return how the board stands. Raise OSError."""
+    if os.access(places.state, os.R_OK) or not places.word.exists():
+        return build_word(gather_facts(places))
+    return msgspec.json.decode(places.word.read_bytes(), type=BoardWord)
+
+
 def clear(places: Places) -> None:
-    """Take back both files."""
-    for path in (places.issue, places.service):
+    """Take all of them back."""
+    for path in (places.word, places.issue, places.service):
         remove_file(path)
 
 

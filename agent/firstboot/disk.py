@@ -24,11 +24,19 @@ def write_file(path: Path, data: bytes, mode: int = 0o600, owner: Owner | None =
     """Write a file unless it is there with the same bytes; return whether anything was written. Raise OSError."""
     if path.is_file() and not path.is_symlink() and path.read_bytes() == data:
         return False
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    _make_folders(path.parent)
     for leftover in path.parent.glob(f".{path.name}.*"):  # of a power cut
         leftover.unlink()
     replace_private(path, data, mode, owner)
     return True
+
+
+def _make_folders(folder: Path) -> None:
+    """Make the folders that are missing, open to all as a system's are, whatever this process's mask is."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    for each in reversed(missing):
+        each.mkdir()
+        each.chmod(0o755)
 
 
 def write_link(path: Path, target: str) -> bool:

@@ -89,6 +89,11 @@ class Places:
         return self.root / "run/issue.d/flchain.issue"
 
     @property
+    def word(self) -> Path:
+        """How the board stands, for everybody: other users cannot look into the folders that tell it."""
+        return self.root / "run/flchain-provision/state.json"
+
+    @property
     def service(self) -> Path:
         """What Avahi announces."""
         return self.root / "etc/avahi/services/flchain.service"

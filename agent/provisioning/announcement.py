@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from xml.sax.saxutils import escape
 
+import msgspec
+
 from agent.provisioning.refusals import Attempt, explain
 from agent.provisioning.settings import FILE
 
@@ -80,6 +82,20 @@ def describe(facts: BoardFacts) -> list[str]:
         word = explain(facts.attempt)
         lines += [f"{word.reason}: {word.advice}", f"({facts.attempt.text})"]
     return lines
+
+
+class BoardWord(msgspec.Struct, frozen=True):
+    """How a board stands, for programs and for people."""
+
+    state: str
+    name: str
+    address: str
+    lines: tuple[str, ...]
+
+
+def build_word(facts: BoardFacts) -> BoardWord:
+    """Return it."""
+    return BoardWord(decide_state(facts).value, facts.name, facts.address, tuple(describe(facts)))
 
 
 def render_issue(facts: BoardFacts) -> str:

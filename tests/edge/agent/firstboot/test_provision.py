@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,14 @@ AGENT = (
 )
 
 
+@pytest.fixture(autouse=True)
+def umask() -> Iterator[None]:
+    """The unit's, so that what is open to all is so on purpose."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
 @pytest.fixture
 def places(tmp_path: Path) -> Places:
     """A system as Raspberry Pi OS lays it out, with a provisioning file and its data on the boot partition."""
@@ -80,7 +90,9 @@ def test_the_first_boot_takes_all_of_it(places: Places) -> None:
     assert (root / "etc/localtime").readlink() == Path("/usr/share/zoneinfo/Europe/Berlin")
     wifi = root / "etc/NetworkManager/system-connections/flchain-wifi.nmconnection"
     assert "psk=correct horse" in wifi.read_text() and stat.S_IMODE(wifi.stat().st_mode) == 0o600
-    assert (root / "etc/ssh/authorized_keys.d/pi").read_text().startswith("ssh-ed25519 AAAA")
+    keys = root / "etc/ssh/authorized_keys.d/pi"
+    assert keys.read_text().startswith("ssh-ed25519 AAAA")
+    assert (stat.S_IMODE(keys.parent.stat().st_mode), stat.S_IMODE(keys.stat().st_mode)) == (0o755, 0o644), "for sshd"
     assert places.token_credentials[0].read_text() == TOKEN and places.passphrase_credential.read_text() == "a long one"
     assert (places.agent / "walk.csv").is_file() and (places.agent / "examples.npz").read_bytes() == b"npz"
     extra = tomllib.loads(places.provisioned.read_text())
@@ -170,7 +182,7 @@ def test_without_any_file_it_waits_and_says_how(tmp_path: Path, capsys: pytest.C
     assert agent(["provision", "--boot", "--root", str(tmp_path)]) == 0
     issue = (tmp_path / "run/issue.d/flchain.issue").read_text()
     assert "(waiting)" in issue and "/boot/firmware/flchain.toml" in issue
-    assert set(read_tree(tmp_path)) == {"run/issue.d/flchain.issue"}
+    assert set(read_tree(tmp_path)) == {"run/issue.d/flchain.issue", "run/flchain-provision/state.json"}
     assert agent(["provision", "--status", "--root", str(tmp_path)]) == 0
     assert "waiting" in capsys.readouterr().out
 
