@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from flchain.base.errors import InvalidMessage
 from flchain.base.frozen import replace
 from flchain.ledger.state import RevealedUpdate, find_validator
 from flchain.rules.phases import PHASE_KINDS, get_present
@@ -22,7 +23,7 @@ from flchain.wire.fields import Kind
 from flchain.wire.messages import AnyMessage, Phase, ScoreReveal
 from miner.core.pools import mempool
 from miner.core.state import MinerState, Transition
-from miner.core.values import ComputeScore, Effect
+from miner.core.values import ComputeScore, Effect, Refuse
 
 
 def process_phase(state: MinerState) -> Transition:
@@ -130,9 +131,13 @@ def _publish(state: MinerState, message: AnyMessage) -> Transition:
     if held is not None and held.message == message:
         return state, ()
     said = seal_verified(message, state.chain.chain, state.config.identity)
-    if mempool.is_known(state.mempool, said):
-        return state, ()
-    pool, _ = mempool.insert(state.mempool, state.chain, said)
+    try:
+        if mempool.is_known(state.mempool, said):
+            return state, ()
+        pool, _ = mempool.insert(state.mempool, state.chain, said)
+    except InvalidMessage as error:
+        # Told here and not to the caller: it may be taking over a final block, which must not be lost for a score.
+        return state, (Refuse(error.code, f"own score: {error}"),)
     return replace(state, mempool=pool), (state.build_gossip(said.raw),)
 
 
