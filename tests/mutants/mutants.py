@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from tests.mutants import (
     rows_blocks,
+    rows_frames,
     rows_kept,
     rows_light,
     rows_orders,
@@ -21,7 +22,7 @@ from tests.mutants.table import Mutant, join
 
 MUTANTS = join(
     *(rows_rounds.ROWS, rows_stake.ROWS, rows_orders.ROWS, rows_blocks.ROWS, rows_kept.ROWS, rows_state.ROWS),
-    *(rows_light.ROWS, rows_releases.ROWS),
+    *(rows_light.ROWS, rows_releases.ROWS, rows_frames.ROWS),
 )
 """By name."""
 ALWAYS = (

@@ -45,6 +45,20 @@ ROWS = (
         "if not letter.sender:",
     ),
     change(
+        "a message comes twice in a block",
+        "Strictly rising.",
+        RULES,
+        "if letter.sender <= last:",
+        "if letter.sender < last:",
+    ),
+    change(
+        "a round may be settled before its end",
+        "A settlement comes when the rules want one.",
+        RULES,
+        "    if body.settlement != expected:\n",
+        "    if expected is not None and body.settlement != expected:\n",
+    ),
+    change(
         "a message of another phase is taken",
         "A block carries its phase's kind.",
         RULES,
