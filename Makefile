@@ -8,10 +8,9 @@ VENV := .venv
 VENV_MODEL := .venv-model
 VENV_ORACLE := .venv-oracle
 VENV_FUZZ := .venv-fuzz
-VENV_LOCK := .venv-lock
+# uv, which also writes the lock files, and what lists a package's parts; not needed to use either
+VENV_PACKAGES := .venv-packages
 PIP := -m pip --disable-pip-version-check install --quiet
-# the tool that writes the lock files; not needed to use them
-UV_VERSION := 0.13.9
 # most tests wait for processes: two at a time, each file by one worker, take little more than half as long
 SPREAD := -n 2 --dist loadfile
 # an editable install maps the top-level packages there are, so a new one asks for a new install
@@ -109,21 +108,27 @@ format: setup ## put the code into the one format
 	$(VENV)/bin/ruff check --fix --exit-zero .
 	$(VENV)/bin/ruff format .
 
-lock: $(VENV_LOCK)/.installed ## resolve the lock files again, for every platform
+lock: $(VENV_PACKAGES)/.installed ## resolve the lock files again, for every platform
 	@# pip's and uv's own settings of this machine must not leak into files that others install from
 	@uv() { env -u UV_INDEX_URL -u UV_DEFAULT_INDEX -u UV_INDEX -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS \
-	  $(VENV_LOCK)/bin/uv --no-config pip compile --quiet --universal --python-version 3.10 --generate-hashes \
+	  $(VENV_PACKAGES)/bin/uv --no-config pip compile --quiet --universal --python-version 3.10 --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links \
 	  --constraint requirements/constraints.in --custom-compile-command 'make lock' "$$@"; }; \
 	uv pyproject.toml --extra tools --extra uav --extra dev -o requirements/main.lock; \
 	uv pyproject.toml --constraint requirements/main.lock -o requirements/agent.lock; \
+	uv pyproject.toml --extra tools --constraint requirements/main.lock -o requirements/tools.lock; \
 	uv requirements/model.in -o requirements/model.lock; \
 	uv --no-deps requirements/data.in -o requirements/data.lock; \
 	uv requirements/oracle.in -o requirements/oracle.lock; \
-	uv requirements/fuzz.in -o requirements/fuzz.lock
+	uv requirements/fuzz.in -o requirements/fuzz.lock; \
+	uv requirements/packages.in -o requirements/packages.lock
+
+.PHONY: debs
+debs: setup $(VENV_PACKAGES)/.installed ## build Debian packages into build/debs (VERSION=, ARGS="--release trixie ...", ARGS=--help)
+	PATH="$(CURDIR)/$(VENV_PACKAGES)/bin:$$PATH" $(VENV)/bin/python -m tools.images.debs.cli $(if $(VERSION),--version $(VERSION)) $(ARGS)
 
 clean: ## remove the environments and everything generated
-	rm -rf $(VENV) $(VENV_MODEL) $(VENV_ORACLE) $(VENV_FUZZ) $(VENV_LOCK) build ./*.egg-info \
+	rm -rf $(VENV) $(VENV_MODEL) $(VENV_ORACLE) $(VENV_FUZZ) $(VENV_PACKAGES) build ./*.egg-info \
 	  .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -155,7 +160,7 @@ $(VENV_FUZZ)/.installed: requirements/fuzz.lock
 	@$(VENV_FUZZ)/bin/python $(PIP) --require-hashes -r requirements/fuzz.lock
 	@touch $@
 
-$(VENV_LOCK)/.installed:
-	$(call make_venv,$(VENV_LOCK))
-	@$(VENV_LOCK)/bin/python $(PIP) uv==$(UV_VERSION)
+$(VENV_PACKAGES)/.installed: requirements/packages.lock
+	$(call make_venv,$(VENV_PACKAGES))
+	@$(VENV_PACKAGES)/bin/python $(PIP) --require-hashes -r requirements/packages.lock
 	@touch $@

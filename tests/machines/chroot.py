@@ -82,8 +82,8 @@ class Chroot:
         inside = [self.copy_in(Path(package)) if package.endswith(".deb") else package for package in packages]
         self.run("apt-get", "install", "-y", "-q", "--no-install-recommends", *inside)
 
-    def copy_in(self, path: Path, target: str = "/tmp") -> str:
-        """Copy a file into a folder of the root; its path inside."""
+    def copy_in(self, path: Path, target: str = "/srv") -> str:
+        """Copy a file into a folder of the root (a container hides what is in /tmp); its path inside."""
         shutil.copy(path, self.folder / target.lstrip("/"))
         return f"{target}/{path.name}"
 

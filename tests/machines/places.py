@@ -16,7 +16,8 @@ from pathlib import Path
 from tests.machines.chroot import Chroot
 from tools.images.emulation import ensure_runnable
 from tools.images.programs import run_tool
-from tools.images.roots import RELEASES, Root, get_cache, make_root, unpack_root
+from tools.images.roots import Root, get_cache, make_root, unpack_root
+from tools.images.suites import SUITES
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 LOCK = CHECKOUT / "requirements" / "agent.lock"
@@ -68,6 +69,6 @@ def make_root_place(release: str, architecture: str, folder: Path, shared: Path)
     tarball = make_root(Root(release, architecture, PACKAGES, "extract"))
     root = unpack_root(tarball, folder)
     (root / "etc" / "hosts").write_text("127.0.0.1 localhost\n")
-    site = install_site(RELEASES[release], architecture)
+    site = install_site(SUITES[release].python, architecture)
     chroot = Chroot(root, ((CHECKOUT, CODE), (site, SITE), (shared, str(shared))))
     return Place(f"{release} {architecture}", lambda words: chroot.build_command(*words, env=INSIDE), {})

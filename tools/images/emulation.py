@@ -16,6 +16,7 @@ from pathlib import Path
 from flchain.base.errors import ConfigError
 from tools.images.mirror import list_lines, read_mirror
 from tools.images.programs import ToolError, run_tool
+from tools.images.suites import MACHINES
 
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
 QEMU_VERSION_MIN = 10
@@ -23,8 +24,6 @@ QEMU_RELEASE = "trixie"
 """The Debian release whose static qemu-user is fetched where this machine's is too old."""
 OUR_HANDLER = "flchain-aarch64"
 """Handlers of the machine are left alone: the one that was registered last goes first."""
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-"""By the kernel's name: Debian's."""
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 # The first 20 bytes of an ELF file for AArch64, and which of their bits count.
@@ -35,9 +34,9 @@ _MASK = "ffffffffffffff00fffffffffffffffffeffffff"
 def get_architecture() -> str:
     """Return Debian's name of this machine's architecture. Raises ConfigError for one that nothing is built on."""
     machine = platform.machine()
-    if machine not in ARCHITECTURES:
-        raise ConfigError((f"{machine}: packages and images are built on {' or '.join(ARCHITECTURES)} only",))
-    return ARCHITECTURES[machine]
+    if machine not in MACHINES.values():
+        raise ConfigError((f"{machine}: packages and images are built on {' or '.join(MACHINES.values())} only",))
+    return next(name for name, kernels in MACHINES.items() if kernels == machine)
 
 
 def ensure_runnable(architecture: str, cache: Path) -> None:

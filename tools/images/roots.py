@@ -18,12 +18,11 @@ from flchain.base.errors import ConfigError
 from tools.images.emulation import ensure_runnable
 from tools.images.mirror import list_lines, read_mirror
 from tools.images.programs import run_tool
+from tools.images.suites import MACHINES, SUITES
 
 CACHE_VARIABLE = "FLCHAIN_ROOTS"
 CACHE_DEFAULT = Path("build") / "roots"
-RELEASES = {"bookworm": "3.11", "trixie": "3.13"}
-"""By Debian release: the Python that it brings."""
-ARCHITECTURES = ("amd64", "arm64")
+RELEASES = tuple(suite.name for suite in SUITES.values() if suite.is_debian)
 VARIANTS = ("minbase", "apt", "important", "extract")
 """In `extract` the packages are unpacked only: no program of the root runs while it is made."""
 MAKE_TIMEOUT_S = 3600.0
@@ -71,8 +70,8 @@ def _check(root: Root) -> None:
     problems = []
     if root.release not in RELEASES:
         problems.append(f"release {root.release!r}: unknown; known are {', '.join(RELEASES)}")
-    if root.architecture not in ARCHITECTURES:
-        problems.append(f"architecture {root.architecture!r}: unknown; known are {', '.join(ARCHITECTURES)}")
+    if root.architecture not in MACHINES:
+        problems.append(f"architecture {root.architecture!r}: unknown; known are {', '.join(MACHINES)}")
     if root.variant not in VARIANTS:
         problems.append(f"variant {root.variant!r}: unknown; known are {', '.join(VARIANTS)}")
     if problems:
@@ -108,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Make a root and print the path of its tarball."""
     parser = argparse.ArgumentParser(prog="python -m tools.images.roots", description=__doc__.split("\n")[0])
     parser.add_argument("release", choices=RELEASES)
-    parser.add_argument("architecture", choices=ARCHITECTURES)
+    parser.add_argument("architecture", choices=MACHINES)
     parser.add_argument("--include", default="", metavar="PACKAGES", help="more packages, with commas between them")
     parser.add_argument("--variant", choices=VARIANTS, default="minbase", help="default: %(default)s")
     parser.add_argument("--unpack", type=Path, metavar="DIR", help="also unpack it into this new folder")
