@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import math
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flchain_edge.newer_python import tomllib
+from flchain_edge.settings import toml_text
 from flchain_edge.settings.toml_text import render_toml
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -23,6 +25,12 @@ values = st.recursive(
 def test_round_trip(tables: dict[str, object]) -> None:
     """Any tables, at any depth, with any text as key or value."""
     assert tomllib.loads(render_toml(tables)) == tables
+
+
+def test_the_example_in_its_docstring() -> None:
+    """It prints what stands below it."""
+    found = doctest.testmod(toml_text)
+    assert found.attempted and not found.failed
 
 
 def test_what_toml_has_no_place_for() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import configparser
+import doctest
 import random
 from xml.etree import ElementTree
 
 import pytest
 
+from agent.provisioning import tokens
 from agent.provisioning.announcement import (
     LINE_CHARACTERS_MAX,
     BoardFacts,
@@ -25,6 +27,12 @@ from agent.provisioning.tokens import blank_tokens, find_patches, is_spent
 SECRET = b"abcdefghijklmnopqrstuv"
 TOKEN = b"flchain1/registrar.lan:8443/" + b"F" * 43 + b"/" + SECRET
 FACTS = BoardFacts(name="north-3", folder="/boot/firmware", is_enrolled=False, has_token=False)
+
+
+def test_the_examples_in_docstrings() -> None:
+    """They print what stands below them."""
+    found = doctest.testmod(tokens)
+    assert found.attempted and not found.failed
 
 
 def test_a_destroyed_token_leaves_the_rest_of_the_file_as_it_was() -> None:
