@@ -124,6 +124,15 @@ class RegistrarClient:
             raise TryAgain(f"{self._server}: the package stopped after {taken} of {expected} bytes")
         return taken
 
+    def has_package(self, request: PackageRequest) -> bool:
+        """Return whether the registrar has all of a package; the request's offset is the package's size."""
+        status, answer = _ask(self._server, "POST", "/v1/package", msgspec.json.encode(request))
+        if status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+            return True
+        if self._decode(answer, Refusal).code == "no-package":
+            return False
+        self._refuse(status, answer)
+
     def send_package(self, stream: BinaryIO, sha256: str, size_bytes: int, headers: dict[str, str]) -> None:
         """Hand the registrar a package; `headers` say by whom (see `build_upload_headers`)."""
         with _connecting(self._server) as connection:

@@ -36,17 +36,9 @@ ALIVE = {
     "PressedFor": "tests have no button",
     # read from JSON by programs
     "heard_age_s": "a field of the status",
-    # a board's word to its operator, whose tools come with the same release
-    "battery_percent": "`flchain fleet list` shows it",
-    "is_sick": "`flchain fleet list` and `update` ask it",
-    "send_package": "`flchain fleet update` hands the registrar its packages",
-    "build_upload_headers": "the same",
     # said beside what they are about
     "find_illegal": "tests ask it of every state that a device reaches",
     "iio": "a section of [[sensors]], read by the name of its kind",
-    # of a release: what boards will ask of it, and operators say in it
-    "ROLLING": "operators say it",
-    "issued_s": "operators read when a release was signed",
     # set or defined for a library
     "robust_parsing": "pymavlink reads it",
     "text_factory": "sqlite3 reads it",

@@ -177,11 +177,14 @@ class RegistrarServer:
         sha256, size_bytes = head.path[len(PACKAGE_PATH) :], head.length
         key, signature = head.headers.get(KEY_HEADER, ""), head.headers.get(SIGNATURE_HEADER, "")
         self._ask_enroller(origin, lambda: self._enroller.check_upload(sha256, size_bytes, key, signature))
-        store = self._enroller.packages
-        if store.find(sha256) is None:
-            deadline.reschedule(asyncio.get_running_loop().time() + FILE_DEADLINE_S)
+        store, body = self._enroller.packages, iterate_body(reader, size_bytes)
+        deadline.reschedule(asyncio.get_running_loop().time() + FILE_DEADLINE_S)
+        if store.find(sha256) is not None:
+            async for _ in body:  # an answer before its end would look like a broken line
+                pass
+        else:
             try:
-                await store.keep(sha256, iterate_body(reader, size_bytes))
+                await store.keep(sha256, body)
             except PackageRefused as refused:
                 raise BadRequest(403, "not-kept", str(refused)) from refused
             except OSError as error:

@@ -1,0 +1,246 @@
+"""Drive a rollout: bring the packages to the registrar, announce tranche after tranche, halt when `rollout` says so.
+
+It runs in the foreground. If it ends, nothing advances: boards of the tranches that have begun go on, others wait. The
+same command again continues.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from flchain.base.crypto import Identity
+from flchain.base.errors import ConfigError, TryAgain
+from flchain.base.frozen import replace
+from flchain.rules.releases import compute_place, find_package, is_newer
+from flchain.wire.envelope import seal
+from flchain.wire.release import Package, Release, ReleaseState
+from flchain_edge.enrolment.messages import build_package_request, build_upload_headers
+from tools.fleet.debs import Deb
+from tools.fleet.folder import FleetFolder, connect_registrar
+from tools.fleet.link import Fleet, FleetLink, holding_link
+from tools.fleet.progress import format_begin, format_end, format_progress
+from tools.fleet.rollout import Candidate, Plan, Rollout, Stage, begin, halt, resume, step
+from tools.fleet.roster import Board
+from tools.fleet.state import Saved, build_release, load, save
+
+TICK_S = 2.0
+HALT_FILE = "halt"
+"""Laid down by `flchain fleet halt` beside a running `update`, which carries it out."""
+HALT_WAIT_S = 60.0
+BY_HAND = "halted by the operator"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the operator asks of `update`."""
+
+    plan: Plan
+    debs: tuple[Deb, ...]
+    """Empty if the packages were brought before."""
+    window_s: int
+    is_again: bool = False
+    """Go on with a rollout that was halted."""
+
+
+async def run_update(fleet: Fleet, identity: Identity, wish: Wish, say: Say) -> Rollout:
+    """Return the rollout when it is done or halted. Raise ConfigError, TryAgain."""
+    folder = fleet.folder
+    with holding_link(folder) as is_ours:
+        if not is_ours:
+            raise TryAgain("another flchain fleet command uses the connection: end it, or wait for it")
+        (folder.path / HALT_FILE).unlink(missing_ok=True)
+        async with FleetLink(fleet).running() as link:
+            await link.gather()
+            saved = _begin(fleet, wish)
+            await asyncio.to_thread(bring_packages, folder, identity, wish.debs, saved.packages, say)
+            save(folder.path, saved)
+            await _announce(link, identity, saved)
+            say(format_begin(saved.rollout, build_candidates(fleet, saved), time.time()))
+            return await _drive(link, identity, saved, say)
+
+
+def _begin(fleet: Fleet, wish: Wish) -> Saved:
+    """Return a new rollout, or the one that goes on. Raise ConfigError."""
+    known, now_s = find_known(fleet, wish), time.time()
+    boards = fleet.list_boards(now_s)
+    sequence = max(known.sequence if known else 0, fleet.release.sequence if fleet.release else 0) + 1
+    if known is None or known.rollout.plan.version != wish.plan.version:
+        if known is not None and not is_newer(wish.plan.version, known.rollout.plan.version):
+            newest = known.rollout.plan.version
+            text = (
+                f"{wish.plan.version}: boards go only forward, and {newest} was announced: give the packages a higher"
+            )
+            raise ConfigError((f"{text} version, also to bring back an older state",))
+        if not wish.debs:
+            raise ConfigError((f"{wish.plan.version}: name the folder with its packages (from: make debs)",))
+        packages = tuple(deb.package for deb in wish.debs)
+        return Saved(begin(wish.plan, boards, now_s, sequence), sequence, wish.window_s, packages)
+    return _continue(known, wish, boards, sequence, now_s)
+
+
+def _continue(known: Saved, wish: Wish, boards: Iterable[Board], sequence: int, now_s: float) -> Saved:
+    rollout, packages = known.rollout, tuple(deb.package for deb in wish.debs)
+    if packages and packages != known.packages:
+        raise ConfigError(
+            (f"{wish.plan.version}: was announced with other packages: what has changed needs a new version",)
+        )
+    if rollout.stage is Stage.HALTED and not wish.is_again:
+        raise ConfigError(
+            (
+                f"{wish.plan.version}: {rollout.reason}; look at the boards (flchain fleet status), then give a mended "
+                "version, or go on all the same with --again",
+            )
+        )
+    if rollout.plan.tranches_bp != wish.plan.tranches_bp:
+        raise ConfigError((f"--tranches: this rollout has {format_tranches(rollout.plan)}",))
+    rollout = replace(rollout, plan=wish.plan)
+    if rollout.stage is Stage.HALTED:
+        rollout = resume(rollout, boards, now_s, sequence)
+    elif rollout.stage is Stage.DONE:
+        rollout = replace(rollout, stage=Stage.ROLLING)
+    return Saved(rollout, sequence, wish.window_s, known.packages)
+
+
+def format_tranches(plan: Plan) -> str:
+    """Return the tranches as the option takes them."""
+    return ",".join(f"{share / 100:g}" for share in plan.tranches_bp)
+
+
+def find_known(fleet: Fleet, wish: Wish | None = None) -> Saved | None:
+    """Return the newest rollout: from the folder, or if that was lost, as far as the release on the broker tells."""
+    saved, release = load(fleet.folder.path), fleet.release
+    if release is None or (saved is not None and saved.sequence >= release.sequence):
+        return saved
+    plan = wish.plan if wish is not None else Plan(release.version)
+    plan = replace(plan, version=release.version)
+    tranche = next((n for n, share in enumerate(plan.tranches_bp) if share >= release.share_bp), 0)
+    rollout = replace(begin(plan, fleet.list_boards(time.time()), time.time(), 1), tranche=tranche)
+    if release.state is ReleaseState.HALTED:
+        rollout = halt(rollout, "halted, and the folder does not tell why")
+    return Saved(rollout, release.sequence, release.window_s, release.packages)
+
+
+def bring_packages(
+    folder: FleetFolder, identity: Identity, debs: Sequence[Deb], packages: Sequence[Package], say: Say
+) -> None:
+    """Bring the registrar what it lacks. Raise ConfigError, also if a package is neither here nor there; TryAgain."""
+    client, fingerprint = connect_registrar(folder)
+    paths = {deb.package.sha256: deb.path for deb in debs}
+    for package in packages:
+        sha256, size = package.sha256.hex(), package.size_bytes
+        if client.has_package(build_package_request(identity, fingerprint, sha256, size)):
+            continue
+        path = paths.get(package.sha256)
+        if path is None:
+            text = (
+                f"the registrar lacks the package for {package.suite} {package.architecture}: name the folder with it"
+            )
+            raise ConfigError((text,))
+        say(f"bringing {path.name} to the registrar ({size / 1e6:.1f} MB)")
+        with path.open("rb") as stream:
+            client.send_package(stream, sha256, size, build_upload_headers(identity, fingerprint, sha256, size))
+
+
+def build_candidates(fleet: Fleet, saved: Saved) -> tuple[Candidate, ...]:
+    """Return all boards as the rollout sees them."""
+    release, version = build_release(saved, 0), saved.rollout.plan.version
+    return tuple(
+        Candidate(board, compute_place(fleet.chain, version, board.address), _has_package(release, board))
+        for board in fleet.list_boards(time.time())
+    )
+
+
+def _has_package(release: Release, board: Board) -> bool:
+    status = board.status
+    return status is not None and find_package(release, status.suite, status.architecture) is not None
+
+
+async def _drive(link: FleetLink, identity: Identity, saved: Saved, say: Say) -> Rollout:
+    folder, said = link.fleet.folder.path, ""
+    while saved.rollout.stage is Stage.ROLLING:
+        await asyncio.sleep(TICK_S)
+        link.share()
+        now_s, before = time.time(), saved.rollout
+        if (folder / HALT_FILE).exists():
+            saved = await _change(link, identity, saved, halt(before, BY_HAND))
+            (folder / HALT_FILE).unlink(missing_ok=True)
+            break
+        if not link.is_settled:
+            text = f"no connection to the broker: {link.trouble or 'waiting'}; the rollout stays where it is"
+        else:
+            candidates = build_candidates(link.fleet, saved)
+            after = step(before, candidates, now_s)
+            if after != before:
+                saved = await _change(link, identity, saved, after)
+            text = format_progress(after, candidates, now_s)
+        if text != said:
+            said = text
+            say(text)
+    say(format_end(saved.rollout))
+    return saved.rollout
+
+
+async def _change(link: FleetLink, identity: Identity, saved: Saved, after: Rollout) -> Saved:
+    """Carry a decision out: on the disk first, then to the boards if it says something new to them."""
+    before = saved.rollout
+    is_news = (after.tranche, after.stage is Stage.HALTED) != (before.tranche, before.stage is Stage.HALTED)
+    fresh = msgspec.structs.replace(saved, rollout=after, sequence=saved.sequence + is_news)
+    save(link.fleet.folder.path, fresh)
+    if is_news:
+        await _announce_until(link, identity, fresh)
+    return fresh
+
+
+async def _announce_until(link: FleetLink, identity: Identity, saved: Saved) -> None:
+    """Announce for as long as it takes: a halt must reach the boards also when the broker is away just now."""
+    while True:
+        try:
+            await _announce(link, identity, saved)
+            return
+        except TryAgain:
+            link.share()
+
+
+async def _announce(link: FleetLink, identity: Identity, saved: Saved) -> None:
+    release = build_release(saved, int(time.time()))
+    await link.announce(seal(release, link.fleet.chain, identity), release)
+
+
+async def run_halt(fleet: Fleet, load_identity: Callable[[], Identity], say: Say) -> Rollout | None:
+    """Halt the newest rollout, through the `update` that runs, or itself; None if there is none. Raise TryAgain."""
+    path = fleet.folder.path
+    with holding_link(fleet.folder) as is_ours:
+        if not is_ours:
+            return await _halt_other(path)
+        async with FleetLink(fleet).running() as link:
+            await link.gather()
+            known = find_known(fleet)
+            if known is None or known.rollout.stage is Stage.HALTED:
+                return known.rollout if known else None
+            sequence = max(known.sequence, fleet.release.sequence if fleet.release else 0) + 1
+            fresh = msgspec.structs.replace(known, rollout=halt(known.rollout, BY_HAND), sequence=sequence)
+            save(path, fresh)
+            await _announce(link, load_identity(), fresh)
+            return fresh.rollout
+
+
+async def _halt_other(path: Path) -> Rollout:
+    (path / HALT_FILE).touch()
+    until = time.monotonic() + HALT_WAIT_S
+    while time.monotonic() < until:
+        await asyncio.sleep(TICK_S / 4)
+        known = load(path)
+        if known is not None and known.rollout.stage is Stage.HALTED:
+            return known.rollout
+        if not (path / HALT_FILE).exists():
+            break  # the other one has ended
+    (path / HALT_FILE).unlink(missing_ok=True)
+    raise TryAgain("the flchain fleet command that is connected does not answer: end it, then run this again")
