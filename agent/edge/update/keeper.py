@@ -19,6 +19,7 @@ import fcntl
 import json
 import os
 import re
+import signal
 import stat
 import subprocess
 import sys
@@ -186,6 +187,15 @@ class System:
     def __init__(self, dpkg: str = "dpkg", systemctl: str = "systemctl", chroot: str = "overlayroot-chroot") -> None:
         self._dpkg, self._systemctl, self._chroot = dpkg, systemctl, chroot
         self.sleep: Callable[[float], None] = time.sleep
+        self.is_stopping = False
+
+    def stop_later(self) -> None:
+        """Let a signal end this program between two steps: dpkg finishes what it has begun."""
+
+        def note(*_: object) -> None:
+            self.is_stopping = True
+
+        signal.signal(signal.SIGTERM, note)
 
     def is_overlay(self) -> bool:
         """Return whether the root keeps nothing: what is installed must go to the file system below it."""
@@ -227,7 +237,7 @@ class System:
             deb = inside
         for _ in range(LOCK_WAITS_MAX):
             code, text = self.run(*command, str(deb), timeout_s=DPKG_S_MAX)
-            if code == 0 or not re.search(r"dpkg.*lock", text):
+            if code == 0 or self.is_stopping or not re.search(r"dpkg.*lock", text):
                 break
             self.sleep(LOCK_WAIT_S)
         return code, text
@@ -276,7 +286,7 @@ class Keeper:
 
     def run(self, *, is_boot: bool) -> int:
         """Go on where the journal stands; return the exit code. Raise OSError (full disk)."""
-        while (journal := read_journal(self._folder)) is not None:
+        while not self._system.is_stopping and (journal := read_journal(self._folder)) is not None:
             journal, task = plan(journal, is_boot=is_boot)
             if task is Task.FORGET:
                 say(f"version {journal.version} was not begun: left to the agent")
@@ -316,7 +326,7 @@ class Keeper:
         """Wait until the new version has spoken in a round, or its time is over; return whether to go on at once."""
         say(f"version {journal.version} has {journal.window_s} s to speak in a round")
         waited_s = 0.0
-        while waited_s < journal.window_s:
+        while waited_s < journal.window_s and not self._system.is_stopping:
             if read_spoken(self._agent_folder) == journal.version:
                 say(f"version {journal.version} has spoken in a round: it stays")
                 write_state(self._folder, "done", journal, "")
@@ -327,6 +337,8 @@ class Keeper:
                 return True
             self._system.sleep(POLL_S)
             waited_s += POLL_S
+        if self._system.is_stopping:
+            return False  # the check begins again with the board
         write_journal(self._folder, begin_revert(journal, f"no word in a round within {journal.window_s} s"))
         return True
 
@@ -403,8 +415,9 @@ def main(arguments: list[str]) -> int:
     except OSError:
         say("another update is at work")
         return EXIT_BUSY
-    keeper = Keeper(options.dir, options.agent_dir, System(options.dpkg, options.systemctl))
-    return keeper.run(is_boot=options.task == "recover")
+    system = System(options.dpkg, options.systemctl)
+    system.stop_later()
+    return Keeper(options.dir, options.agent_dir, system).run(is_boot=options.task == "recover")
 
 
 if __name__ == "__main__":

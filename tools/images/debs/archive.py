@@ -59,6 +59,7 @@ def write_control(package: Package, source: Source, root: Path) -> None:
         "PREFIX": package.prefix,
         "USER": package.content.user,
         "UNITS": " ".join(package.content.units),
+        "INSTALLERS": " ".join(package.content.own_installers),
         "FOLDERS": " ".join(package.content.folders),
         "KEPT": " ".join(package.content.kept),
     }

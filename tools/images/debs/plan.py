@@ -34,6 +34,9 @@ class Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is enabled at installation; conditions in the units say what has to be configured first."""
     folders: list[str]
     """What it writes while it runs, in its user's name: a purge removes them, except what `kept` names."""
+    own_installers: list[str] = []
+    """What installs this package's next version: enabled as `units` are, and never stopped by the upgrade it carries
+    out."""
     recommends: list[str] = []
     kept: list[str] = []
     """Below the first folder: what a purge moves to /var/backups, since nobody can make it again."""
