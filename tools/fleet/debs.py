@@ -16,10 +16,11 @@ from pathlib import Path
 
 from flchain.base.errors import ConfigError
 from flchain.wire.release import PACKAGE_BYTES_MAX, PACKAGES_MAX, Package
+from tools.images.suites import SUITES
 
 AGENT = "flchain-agent"
 """The package that boards install."""
-SUITES = {"deb12": "bookworm", "deb13": "trixie", "ubuntu22.04": "jammy", "ubuntu24.04": "noble"}
+MARKS = {suite.mark: suite.name for suite in SUITES.values()}
 """By the end of a package's version: the release of the system that it is for."""
 VERSION = re.compile(r"(?P<version>\d+\.\d+\.\d+)\+(?P<mark>[a-z0-9.]+)")
 AR_MAGIC, AR_HEADER_BYTES = b"!<arch>\n", 60
@@ -75,14 +76,14 @@ def read_deb(path: Path) -> Deb:
     if name != AGENT:
         raise ValueError(f"is a package of {name or 'nothing'}, not of {AGENT}")
     found = VERSION.fullmatch(version)
-    if found is None or found["mark"] not in SUITES:
-        known = ", ".join(f"0.2.0+{mark}" for mark in SUITES)
+    if found is None or found["mark"] not in MARKS:
+        known = ", ".join(f"0.2.0+{mark}" for mark in MARKS)
         raise ValueError(f"has version {version}; boards take those like {known}")
     with path.open("rb") as stream:
         digest = hashlib.sha256()
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
-    package = Package(SUITES[found["mark"]], architecture, digest.digest(), size)
+    package = Package(MARKS[found["mark"]], architecture, digest.digest(), size)
     return Deb(path, found["version"], package)
 
 
