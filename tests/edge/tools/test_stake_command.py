@@ -292,4 +292,4 @@ def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         flchain(["stake", "--help"])
     assert left.value.code == 0
-    assert "example: flchain stake register --config miner.toml" in capsys.readouterr().out
+    assert "  flchain stake register --config miner.toml" in capsys.readouterr().out
