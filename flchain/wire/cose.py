@@ -72,18 +72,30 @@ def split_sign1(raw: bytes) -> Parts:
     return _split_frame(raw) or _read_frame(raw)
 
 
+def cut_payload(raw: bytes) -> bytes:
+    """Return the payload of a frame that `split_sign1` has taken."""
+    start = _find_payload(raw)
+    return raw[start:-_ENDING_BYTES] if start is not None else _read_frame(raw)[2]
+
+
 def _split_frame(raw: bytes) -> Parts | None:
     """Return the parts of what `build_sign1` has built; None for anything else."""
+    start = _find_payload(raw)
+    if start is None:
+        return None
+    sender, protected = raw[len(_OPENING) : _SENDER_END], raw[len(_FRAME_HEAD) : _SENDER_END]
+    return Address(sender), protected, raw[start:-_ENDING_BYTES], raw[-SIGNATURE_BYTES:]
+
+
+def _find_payload(raw: bytes) -> int | None:
+    """Return where the payload of what `build_sign1` has built begins; None for anything else."""
     end = len(raw) - _ENDING_BYTES
     if end <= _PAYLOAD_START or not raw.startswith(_OPENING) or raw[end : end + len(_ENDING)] != _ENDING:
         return None
     size = end - _PAYLOAD_START
     size -= 1 if size < 26 else 2 if size < 2**8 + 3 else 3 if size < 2**16 + 5 else 5
     start = end - size
-    if raw[_SENDER_END:start] != _NOTHING_UNPROTECTED + _encode_bytes_head(size):
-        return None
-    sender, protected = raw[len(_OPENING) : _SENDER_END], raw[len(_FRAME_HEAD) : _SENDER_END]
-    return Address(sender), protected, raw[start:end], raw[-SIGNATURE_BYTES:]
+    return start if raw[_SENDER_END:start] == _NOTHING_UNPROTECTED + _encode_bytes_head(size) else None
 
 
 def _read_frame(raw: bytes) -> Parts:

@@ -19,7 +19,7 @@ from flchain.base.errors import BadSignature, MalformedMessage, OversizedMessage
 from flchain.base.types import Address, Hash
 from flchain.codecs.decoded import DecodedUpdate
 from flchain.wire.cbor_form import ITEMS_MAX, decode_item
-from flchain.wire.cose import build_sign1, build_signed_bytes, encode_protected, split_sign1
+from flchain.wire.cose import build_sign1, build_signed_bytes, cut_payload, encode_protected, split_sign1
 from flchain.wire.fields import COUNTER_MAX, Kind
 from flchain.wire.messages import MESSAGE_BYTES_MAX, MESSAGE_TYPES, AnyMessage
 
@@ -81,9 +81,14 @@ class Envelope(msgspec.Struct, frozen=True):
     """The first field: the round or height that the message is for."""
     fields: list[Any]
     protected: bytes
-    payload: bytes
     signature: bytes
     raw: bytes
+    """The very bytes that were received. The payload is cut out of them where it is needed: an update that waits
+    in a pool is long, and its bytes are there a second time in the fields."""
+
+    def get_payload(self) -> bytes:
+        """Return what was signed beside the protected header."""
+        return cut_payload(self.raw)
 
     def digest(self) -> Hash:
         """Return the hash of the very bytes that were received."""
@@ -204,7 +209,7 @@ def open_envelope(raw: bytes, chain: bytes) -> Envelope:
         raise OversizedMessage(f"{len(raw)} bytes for a {kind.name}")
     if fields[1] != chain[:CHAIN_PREFIX_BYTES]:
         raise WrongChain("made for another chain")
-    return Envelope(kind, sender, fields[2], fields[2:], protected, payload, signature, raw)
+    return Envelope(kind, sender, fields[2], fields[2:], protected, signature, raw)
 
 
 def open_known(raw: bytes, chain: bytes, known: Known) -> Letter:
@@ -225,7 +230,7 @@ def verify_letter(letter: Letter, chain: bytes, public_key: bytes) -> Verified:
 
 def verify_envelope(envelope: Envelope, chain: bytes, public_key: bytes) -> Verified:
     """Check the signature, then type the fields. Raises BadSignature or MalformedMessage."""
-    signed = build_signed_bytes(envelope.protected, _get_external(chain, envelope.kind), envelope.payload)
+    signed = build_signed_bytes(envelope.protected, _get_external(chain, envelope.kind), envelope.get_payload())
     if not verify(public_key, signed, envelope.signature):
         raise BadSignature(f"{envelope.kind.name} of {envelope.sender.hex()}")
     message: AnyMessage = convert(envelope.fields, MESSAGE_TYPES[envelope.kind])

@@ -174,7 +174,7 @@ def build_vectors() -> dict[str, object]:
                 "seed": sender.seed.hex(),
                 "public_key": sender.public_key.hex(),
                 "address": sender.address.hex(),
-                "payload": open_envelope(raw, CHAIN.id).payload.hex(),
+                "payload": open_envelope(raw, CHAIN.id).get_payload().hex(),
                 "raw": raw.hex(),
             }
         )

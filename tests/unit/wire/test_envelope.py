@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import cbor2
 import msgspec
@@ -101,7 +102,7 @@ def test_every_flipped_bit_is_refused() -> None:
 def test_the_signature_covers_kind_chain_sender_and_fields() -> None:
     """A valid signature put under another payload, header or key is a bad signature."""
     raw = seal(COMMIT, CHAIN.id, SENDER)
-    other = open_envelope(seal(Commit(2, b"c" * 32, False), CHAIN.id, SENDER), CHAIN.id).payload
+    other = open_envelope(seal(Commit(2, b"c" * 32, False), CHAIN.id, SENDER), CHAIN.id).get_payload()
     other_kind = encode([int(Kind.SCORE_COMMIT), PREFIX, 1, b"c" * 32])
     other_header = encode({1: -8, 4: CHAIN.devices[1].address})
     for place, part in ((2, other), (2, other_kind), (0, other_header)):
@@ -264,3 +265,16 @@ def test_a_vote_that_counts_can_be_certified() -> None:
     assert wire.verify_detached(vote, CHAIN.id, SENDER.address, SENDER.public_key, signature)
     # What the strange one would bring into a certificate is no signature of the vote that others rebuild.
     assert not wire.verify_detached(vote, CHAIN.id, SENDER.address, SENDER.public_key, wire.get_signature(strange))
+
+
+def test_a_message_that_waits_takes_twice_its_length() -> None:
+    """A long update is in memory as the bytes that were received and as its field, and not a third time."""
+    raw = seal(Reveal(1, bytes(16), 5, bytes(1_000_000)), CHAIN.id, SENDER)
+    tracemalloc.start()
+    try:
+        said = verify_envelope(open_envelope(bytes(bytearray(raw)), CHAIN.id), CHAIN.id, SENDER.public_key)
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert said.raw == raw and held < 2.1 * len(raw)
+    assert raw.endswith(said.envelope.get_payload() + b"\x58\x40" + said.envelope.signature)
