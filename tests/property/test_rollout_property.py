@@ -56,7 +56,8 @@ def test_a_rollout_advances_only_on_tranches_that_came_through(plan: Plan, seed:
     chance = random.Random(seed)
     addresses = [Address(number.to_bytes(20, "big")) for number in range(boards)]
     places = {address: chance.randrange(10_000) for address in addresses}
-    rollout = begin(plan, [build_some_board(chance, address) for address in addresses], 0.0, 7)
+    fresh = [Candidate(build_some_board(chance, address), places[address], True) for address in addresses]
+    rollout = begin(plan, fresh, 0.0, 7)
     now_s = 0.0
     for _ in range(steps):
         now_s += chance.choice((0.0, 1.0, 10.0, 60.0))
@@ -66,7 +67,7 @@ def test_a_rollout_advances_only_on_tranches_that_came_through(plan: Plan, seed:
         if before.stage is not Stage.ROLLING:
             assert rollout == before
         if rollout.tranche > before.tranche or rollout.stage is Stage.DONE != before.stage:
-            low_bp = plan.tranches_bp[before.tranche - 1] if before.tranche else 0
+            low_bp = before.shares_bp[before.tranche - 1] if before.tranche else 0
             for first in (0, low_bp):
                 tally = count(before, seen, first, before.share_bp)
                 judged = tally[Outcome.UPDATED] + tally[Outcome.FAILED] + tally[Outcome.PENDING]
@@ -82,7 +83,8 @@ def test_every_rollout_ends(plan: Plan, seed: int, boards: int) -> None:
     chance = random.Random(seed)
     addresses = [Address(number.to_bytes(20, "big")) for number in range(boards)]
     places = {address: chance.randrange(10_000) for address in addresses}
-    rollout = begin(plan, [build_some_board(chance, address) for address in addresses], 0.0, 7)
+    fresh = [Candidate(build_some_board(chance, address), places[address], True) for address in addresses]
+    rollout = begin(plan, fresh, 0.0, 7)
     until_s = len(plan.tranches_bp) * (plan.patience_s + plan.soak_s + 2)
     for now_s in range(until_s + 1):
         seen = [Candidate(build_some_board(chance, a), places[a], True) for a in addresses]
@@ -104,7 +106,7 @@ def test_a_good_version_reaches_every_board_of_a_well_fleet(seed: int, boards: i
     def look() -> list[Candidate]:
         return [Candidate(Board(a, words[a], 1.0, Standing.WELL), places[a], True) for a in addresses]
 
-    rollout = begin(plan, [one.board for one in look()], 0.0, 7)
+    rollout = begin(plan, look(), 0.0, 7)
     for now_s in range(0, 400, 3):
         for address in addresses:
             if places[address] < rollout.share_bp and now_s - rollout.since_s >= delays[address]:
@@ -127,8 +129,9 @@ def test_a_bad_version_reaches_few_boards(seed: int, boards: int) -> None:
     def look() -> list[Candidate]:
         return [Candidate(Board(a, words[a], 1.0, Standing.WELL), places[a], True) for a in addresses]
 
-    rollout = begin(plan, [one.board for one in look()], 0.0, 7)
-    first = next(share for share in plan.tranches_bp if any(place < share for place in places.values()))
+    rollout = begin(plan, look(), 0.0, 7)
+    first = rollout.shares_bp[0]
+    assert any(place < first for place in places.values())
     for now_s in range(100):
         for address in addresses:
             if places[address] < rollout.share_bp and rollout.stage is Stage.ROLLING and chance.random() < 0.2:

@@ -55,10 +55,8 @@ def until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.02)
 
 
-def get_shares(fleet: SimFleet) -> str:
-    """Tranches of two, three and all boards, whatever their places are."""
-    bounds = [fleet.boards[number].place_bp for number in (2, 5)]
-    return ",".join(f"{bound / 100:g}" for bound in [*bounds, 10_000])
+TRANCHES = ("--tranches", "25,62.5,100")
+"""Two boards, three more, and the others."""
 
 
 def list_boards(fleet: SimFleet, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, dict[str, Any]]]:
@@ -79,7 +77,7 @@ def test_a_good_version_reaches_all_boards(fleet: SimFleet, tmp_path: Path, caps
     code, rows = list_boards(fleet, capsys)
     assert code == 0 and len(rows) == BOARDS and {row["version"] for row in rows.values()} == {OLD}
     write_deb(tmp_path / "debs", NEW)
-    assert main(fleet.run("update", str(tmp_path / "debs"), "--tranches", get_shares(fleet), *QUICK)) == 0
+    assert main(fleet.run("update", str(tmp_path / "debs"), *TRANCHES, *QUICK)) == 0
     said = capsys.readouterr().out
     assert "0.2.0 to 8 boards" in said and "bringing flchain-agent_0.2.0+deb12_arm64.deb" in said
     assert said.index("tranche 1 of 3") < said.index("tranche 2 of 3") < said.index("tranche 3 of 3")
@@ -91,7 +89,7 @@ def test_a_good_version_reaches_all_boards(fleet: SimFleet, tmp_path: Path, caps
     assert (code, status["stage"], status["tranche"]) == (0, "done", 3)
     assert {board["outcome"] for board in status["boards"]} == {"updated"}
     assert [board["tranche"] for board in status["boards"]].count(2) == 3
-    assert main(fleet.run("update", NEW, "--tranches", get_shares(fleet), *QUICK)) == 0, "the same again is done again"
+    assert main(fleet.run("update", NEW, *TRANCHES, *QUICK)) == 0, "the same again is done again"
     assert main(fleet.run("update", "0.1.9")) == 78
     assert "boards go only forward" in capsys.readouterr().err
 
@@ -107,7 +105,7 @@ def test_a_sick_tranche_halts_the_rollout_by_itself(
             UpdateState.ROLLED_BACK if one.index in bad and version == NEW else UpdateState.DONE
         )
     write_deb(tmp_path / "debs", NEW)
-    command = fleet.run("update", str(tmp_path / "debs"), "--tranches", get_shares(fleet), *QUICK)
+    command = fleet.run("update", str(tmp_path / "debs"), *TRANCHES, *QUICK)
     assert main(command) == 3
     said = capsys.readouterr().out
     assert "HALTED in tranche 2 of 3" in said and "boards of this tranche have failed" in said
@@ -159,7 +157,7 @@ def test_a_rollout_outlives_the_command_that_drives_it(
 ) -> None:
     """Ctrl-C and kill -9 leave it at its tranche; the same command continues; what was lost of the folder is found."""
     write_deb(tmp_path / "debs", NEW)
-    slow = (str(tmp_path / "debs"), "--tranches", get_shares(fleet), "--soak", "30m")
+    slow = (str(tmp_path / "debs"), *TRANCHES, "--soak", "30m")
     running = Running(fleet, *slow)
     until(lambda: running.has_said("2 updated"), "the first tranche")
     code, rows = list_boards(fleet, capsys)  # beside the one that is connected
@@ -171,7 +169,7 @@ def test_a_rollout_outlives_the_command_that_drives_it(
     running.end(signal.SIGKILL)
     assert [len(board.fetched) for board in fleet.boards] == [1, 1, 0, 0, 0, 0, 0, 0]
     (fleet.operator / "rollout.json").unlink()
-    assert main(fleet.run("update", NEW, "--tranches", get_shares(fleet), *QUICK)) == 0
+    assert main(fleet.run("update", NEW, *TRANCHES, *QUICK)) == 0
     assert [len(board.fetched) for board in fleet.boards] == [1] * BOARDS
     capsys.readouterr()
 
@@ -182,7 +180,7 @@ def test_an_operator_halts_a_rollout(fleet: SimFleet, tmp_path: Path, capsys: py
     assert main(fleet.run("halt")) == 0
     assert "nothing to halt" in capsys.readouterr().out
     write_deb(tmp_path / "debs", NEW)
-    slow = (str(tmp_path / "debs"), "--tranches", get_shares(fleet), "--soak", "30m")
+    slow = (str(tmp_path / "debs"), *TRANCHES, "--soak", "30m")
     running = Running(fleet, *slow)
     until(lambda: running.has_said("2 updated"), "the first tranche")
     assert main(fleet.run("halt")) == 0

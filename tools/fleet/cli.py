@@ -30,7 +30,7 @@ from tools.fleet.rollout import HEALTH_MIN, PATIENCE_S, SOAK_S, TRANCHES, Plan, 
 from tools.fleet.roster import choose
 from tools.fleet.state import Saved
 from tools.fleet.table import WIDTH_MIN, build_json, format_roster
-from tools.fleet.update import Wish, build_candidates, find_known, run_halt, run_update
+from tools.fleet.update import Wish, find_known, run_halt, run_update, see
 from tools.registrar.register import REGISTER_FILE, Register
 
 EXIT_UNWELL = 3
@@ -212,7 +212,7 @@ def run_status(arguments: argparse.Namespace) -> int:
         if known is None:
             print("null" if arguments.json else "no release was announced yet: flchain fleet update DIR", flush=True)
             return
-        candidates = build_candidates(fleet, known)
+        candidates = see(fleet, known)
         if arguments.json:
             print(json.dumps(build_rollout_json(known.rollout, candidates, known.sequence)), flush=True)
             return

@@ -169,6 +169,8 @@ class FleetLink:
         self._heard_s = time.monotonic()
         self._shared_s = 0.0
         self._up_s = 0.0
+        self._has_gathered = False
+        """On this connection."""
         self.is_up = False
         self.trouble = ""
 
@@ -194,12 +196,13 @@ class FleetLink:
                 self.is_up, self.trouble, self._heard_s = True, "", time.monotonic()
                 self._up_s = time.monotonic()
             elif isinstance(event, LinkDown):
-                self.is_up, self.trouble = False, event.reason
+                self.is_up, self.trouble, self._has_gathered = False, event.reason, False
 
     @property
     def is_settled(self) -> bool:
         """Return whether all that the broker keeps has come on this connection: without it boards would seem silent."""
-        return self.is_up and self._link.is_subscribed and time.monotonic() - self._up_s >= SETTLE_S
+        is_old = self._has_gathered or time.monotonic() - self._up_s >= SETTLE_S
+        return self.is_up and self._link.is_subscribed and is_old
 
     async def gather(self) -> None:
         """Wait until all that the broker keeps is here. Raise TryAgain without a connection."""
@@ -212,8 +215,9 @@ class FleetLink:
             await asyncio.sleep(POLL_S)
         while time.monotonic() - self._heard_s < QUIET_S:
             if self.fleet.is_whole and self.fleet.release is not None:
-                return
+                break
             await asyncio.sleep(POLL_S)
+        self._has_gathered = self.is_up
 
     async def announce(self, raw: bytes, release: Release) -> None:
         """Publish a release, retained, until the broker gives it back: a PUBACK is no receipt. Raise TryAgain."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from flchain_edge.formatting import format_span
 from tools.fleet.rollout import Candidate, Outcome, Rollout, Stage, find_tranche, judge
@@ -15,16 +15,16 @@ WORDS = {
     Outcome.LATER: "later",
     Outcome.NO_PACKAGE: "no package",
     Outcome.UNWELL_BEFORE: "unwell before",
-    Outcome.FAILED: "FAILED",
+    Outcome.FAILED: "failed",
 }
 
 
-def format_begin(rollout: Rollout, candidates: Iterable[Candidate], now_s: float) -> str:
+def format_begin(rollout: Rollout, candidates: Sequence[Candidate]) -> str:
     """Return the first lines: what goes where, and what stops it."""
     outcomes = Counter(judge(rollout, candidate) for candidate in candidates)
-    shares = ", ".join(f"{share / 100:g}%" for share in rollout.plan.tranches_bp)
+    counts = [sum(one.place_bp < share for one in candidates) for share in rollout.shares_bp]
     lines = [
-        f"{rollout.plan.version} to {sum(outcomes.values())} boards, in tranches of {shares}",
+        f"{rollout.plan.version} to {counts[-1]} boards, by tranches: {', '.join(map(str, counts))}",
         f"each must stay well for {format_span(rollout.plan.soak_s)}; it halts if fewer than "
         f"{rollout.plan.health_min}% come through",
     ]
@@ -45,13 +45,14 @@ def format_progress(rollout: Rollout, candidates: Sequence[Candidate], now_s: fl
     text = f"{format_tranche(rollout)}: {', '.join(told)}"
     if rollout.stage is Stage.ROLLING and rollout.sound_s is not None:
         left_s = max(0.0, rollout.plan.soak_s - (now_s - rollout.sound_s))
-        text += f"; well, for {format_span(60 * (left_s // 60 + 1))} more at most" if left_s else "; well"
+        what = "done" if rollout.is_last else "the next one"
+        text += f"; well, {what} in {format_span(60 * (left_s // 60 + 1))} at most"
     return text
 
 
 def format_tranche(rollout: Rollout) -> str:
     """Return which tranche it is."""
-    return f"tranche {rollout.tranche + 1} of {len(rollout.plan.tranches_bp)} ({rollout.share_bp / 100:g}%)"
+    return f"tranche {rollout.tranche + 1} of {len(rollout.shares_bp)}"
 
 
 def format_end(rollout: Rollout) -> str:
@@ -72,13 +73,13 @@ def format_end(rollout: Rollout) -> str:
 def format_boards(rollout: Rollout, candidates: Sequence[Candidate], *, width: int) -> list[str]:
     """Return the boards by tranche, the failed ones first, with what each has come to."""
     lines = []
-    for index, share in enumerate(rollout.plan.tranches_bp):
-        members = [candidate for candidate in candidates if find_tranche(rollout.plan, candidate.place_bp) == index]
+    for index in range(len(rollout.shares_bp)):
+        members = [candidate for candidate in candidates if find_tranche(rollout, candidate.place_bp) == index]
         state = "now" if index == rollout.tranche else "begun" if index < rollout.tranche else "later"
         if rollout.stage is not Stage.ROLLING and index <= rollout.tranche:
             state = rollout.stage.value
         noun = "board" if len(members) == 1 else "boards"
-        lines.append(f"tranche {index + 1}, to {share / 100:g}%: {len(members)} {noun}, {state}")
+        lines.append(f"tranche {index + 1}: {len(members)} {noun}, {state}")
         ordered = sorted(members, key=lambda one: (-judge(rollout, one), one.board.title.lower(), one.board.address))
         lines += [cut(_format_board(rollout, one), width) for one in ordered]
     return lines
@@ -99,12 +100,12 @@ def build_json(rollout: Rollout, candidates: Sequence[Candidate], sequence: int)
         "reason": rollout.reason or None,
         "sequence": sequence,
         "tranche": rollout.tranche + 1,
-        "tranches_percent": [share / 100 for share in rollout.plan.tranches_bp],
+        "shares_bp": list(rollout.shares_bp),
         "boards": [
             {
                 "address": one.board.address.hex(),
                 "name": one.board.title,
-                "tranche": None if (place := find_tranche(rollout.plan, one.place_bp)) is None else place + 1,
+                "tranche": None if (place := find_tranche(rollout, one.place_bp)) is None else place + 1,
                 "outcome": judge(rollout, one).name.lower(),
                 "version": (one.board.status.version if one.board.status else "") or None,
                 "update": one.board.status.update.name.lower() if one.board.status else None,

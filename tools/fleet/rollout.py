@@ -1,10 +1,11 @@
 """How an update goes through a fleet: on to the next tranche, wait, or halt. Pure; boards in, a decision out.
 
-A tranche is the boards whose place lies below its share (`flchain.rules.releases`). Judged are only those that were
-well before the rollout began: a board that was sick or silent already says nothing about the new version. A failed one
-has refused the release, has gone back, or has fallen sick or silent since. The rollout halts once more of a tranche, or
-of all boards that take part, have failed than `health_min` allows, and goes on once so many have proved the new version
-for the whole of `soak_s`. What a halted rollout has reached never grows.
+A tranche is a part of the boards, in order of their places; its share is chosen so that it has at least one board more
+than the one before (`flchain.rules.releases`). Judged are only boards that were well before the rollout began: one that
+was sick or silent already says nothing about the new version. A failed one has refused the release, has gone back, or
+has fallen sick or silent since. The rollout halts once more of a tranche, or of all boards that take part, have failed
+than `health_min` allows, and goes on once so many have proved the new version for the whole of `soak_s`. What a halted
+rollout has reached never grows.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Plan:
 
     version: str
     tranches_bp: tuple[int, ...] = TRANCHES
+    """Parts of the boards, rising, in basis points."""
     soak_s: int = SOAK_S
     """How long a tranche must stay well before the next one begins."""
     health_min: int = HEALTH_MIN
@@ -101,11 +103,18 @@ class Rollout:
     """Why it was halted."""
     first_sequence: int = 1
     """Of the release with which it began: what boards say of earlier ones is not about this version."""
+    shares_bp: tuple[int, ...] = (SHARE_ALL,)
+    """The share of each tranche, rising: fewer than the plan's in a small fleet."""
 
     @property
     def share_bp(self) -> int:
         """Return the share that takes part by now."""
-        return self.plan.tranches_bp[self.tranche]
+        return self.shares_bp[self.tranche]
+
+    @property
+    def is_last(self) -> bool:
+        """Return whether no tranche comes after this one."""
+        return self.tranche + 1 == len(self.shares_bp)
 
 
 @dataclass(frozen=True)
@@ -134,10 +143,43 @@ class Tally:
         return 100 * self.updated >= health_min * self.judged
 
 
-def begin(plan: Plan, boards: Iterable[Board], now_s: float, first_sequence: int) -> Rollout:
+def begin(plan: Plan, candidates: Iterable[Candidate], now_s: float, first_sequence: int) -> Rollout:
     """Return a rollout whose first tranche begins now."""
-    well = frozenset(board.address for board in boards if board.standing.is_good)
-    return Rollout(plan, well, since_s=now_s, first_sequence=first_sequence)
+    well = [one for one in candidates if one.board.standing.is_good]
+    return Rollout(
+        plan,
+        frozenset(one.board.address for one in well),
+        since_s=now_s,
+        first_sequence=first_sequence,
+        shares_bp=compute_shares(plan, [one.place_bp for one in well if one.has_package]),
+    )
+
+
+def compute_shares(plan: Plan, places: Iterable[int]) -> tuple[int, ...]:
+    """Return the shares at which the plan's parts of these boards take part, rising; each brings one more at least.
+
+    By the parts themselves a small fleet could have no board in its first tranches, and all of them in the last.
+
+    >>> compute_shares(Plan("0.2.0", (500, 2_500, 10_000)), [7_000, 1_000, 4_000, 9_000])
+    (1001, 4001, 10000)
+    """
+    ordered = sorted(places)
+    shares: list[int] = []
+    reached = 0
+    for part in plan.tranches_bp:
+        wanted = max(reached + 1, -(-part * len(ordered) // SHARE_ALL))
+        if part == SHARE_ALL or wanted > len(ordered):
+            break
+        share = ordered[wanted - 1] + 1
+        reached = sum(place < share for place in ordered)  # boards may share a place
+        shares.append(share)
+    last = plan.tranches_bp[-1]
+    if last == SHARE_ALL:
+        # The last of them brings all others, too: boards that were unwell, and those that come later.
+        if shares and reached == len(ordered):
+            shares.pop()
+        shares.append(SHARE_ALL)
+    return tuple(shares) or (last,)
 
 
 def judge(rollout: Rollout, candidate: Candidate) -> Outcome:
@@ -185,7 +227,7 @@ def step(rollout: Rollout, candidates: Sequence[Candidate], now_s: float) -> Rol
         if now_s - rollout.since_s >= plan.patience_s + plan.soak_s:
             return halt(rollout, "boards of this tranche come and go: it never was well for long enough")
         return replace(rollout, sound_s=sound_s)
-    if rollout.tranche + 1 == len(plan.tranches_bp):
+    if rollout.is_last:
         return replace(rollout, sound_s=sound_s, stage=Stage.DONE)
     return replace(rollout, tranche=rollout.tranche + 1, since_s=now_s, sound_s=None)
 
@@ -195,15 +237,23 @@ def halt(rollout: Rollout, reason: str) -> Rollout:
     return rollout if rollout.stage is Stage.HALTED else replace(rollout, stage=Stage.HALTED, reason=reason)
 
 
-def resume(rollout: Rollout, boards: Iterable[Board], now_s: float, first_sequence: int) -> Rollout:
+def resume(rollout: Rollout, candidates: Iterable[Candidate], now_s: float, first_sequence: int) -> Rollout:
     """Return a halted rollout that goes on at its tranche, because its operator says so: judged anew from now on."""
-    fresh = begin(rollout.plan, boards, now_s, first_sequence)
-    return replace(fresh, tranche=rollout.tranche)
+    fresh = begin(rollout.plan, candidates, now_s, first_sequence)
+    return replace(fresh, tranche=rollout.tranche, shares_bp=rollout.shares_bp)
+
+
+def rebuild(plan: Plan, candidates: Iterable[Candidate], now_s: float, share_bp: int) -> Rollout:
+    """Return a rollout of which only the share is known that takes part by now: the next tranche has more than that."""
+    fresh = begin(plan, candidates, now_s, 1)
+    later = tuple(share for share in fresh.shares_bp if share > share_bp)
+    before = tuple(share for share in fresh.shares_bp if share < share_bp)
+    return replace(fresh, shares_bp=(*before, share_bp, *later), tranche=len(before))
 
 
 def _tally(rollout: Rollout, candidates: Iterable[Candidate], first: int) -> Tally:
     """Return how the tranches from `first` to the newest stand."""
-    low_bp = rollout.plan.tranches_bp[first - 1] if first else 0
+    low_bp = rollout.shares_bp[first - 1] if first else 0
     outcomes = Counter(
         judge(rollout, candidate) for candidate in candidates if low_bp <= candidate.place_bp < rollout.share_bp
     )
@@ -211,6 +261,6 @@ def _tally(rollout: Rollout, candidates: Iterable[Candidate], first: int) -> Tal
     return Tally(updated + failed + outcomes[Outcome.PENDING], updated, failed)
 
 
-def find_tranche(plan: Plan, place_bp: int) -> int | None:
+def find_tranche(rollout: Rollout, place_bp: int) -> int | None:
     """Return the index of the tranche with which a board begins; None if it is in none."""
-    return next((index for index, share in enumerate(plan.tranches_bp) if place_bp < share), None)
+    return next((index for index, share in enumerate(rollout.shares_bp) if place_bp < share), None)

@@ -44,6 +44,7 @@ class _File(msgspec.Struct, frozen=True):
     stage: Stage
     reason: str
     first_sequence: int
+    shares_bp: list[int]
 
 
 class Saved(msgspec.Struct, frozen=True):
@@ -90,6 +91,7 @@ def save(folder: Path, saved: Saved) -> None:
         stage=rollout.stage,
         reason=rollout.reason,
         first_sequence=rollout.first_sequence,
+        shares_bp=list(rollout.shares_bp),
     )
     replace_private(folder / STATE_FILE, msgspec.json.encode(file))
 
@@ -103,7 +105,7 @@ def load(folder: Path) -> Saved | None:
         if file.version != STATE_VERSION:
             raise ValueError(f"is of version {file.version}, this program reads {STATE_VERSION}")
         plan = Plan(file.release_version, tuple(file.tranches_bp), file.soak_s, file.health_min, file.patience_s)
-        if not 0 <= file.tranche < len(plan.tranches_bp):
+        if not 0 <= file.tranche < len(file.shares_bp):
             raise ValueError(f"names tranche {file.tranche}")
         rollout = Rollout(
             plan=plan,
@@ -114,6 +116,7 @@ def load(folder: Path) -> Saved | None:
             stage=file.stage,
             reason=file.reason,
             first_sequence=file.first_sequence,
+            shares_bp=tuple(file.shares_bp),
         )
         packages = tuple(Package(p.suite, p.architecture, bytes.fromhex(p.sha256), p.size_bytes) for p in file.packages)
         return Saved(rollout, file.sequence, file.window_s, packages)

@@ -17,16 +17,15 @@ import msgspec
 from flchain.base.crypto import Identity
 from flchain.base.errors import ConfigError, TryAgain
 from flchain.base.frozen import replace
-from flchain.rules.releases import compute_place, find_package, is_newer
+from flchain.rules.releases import compute_place, is_newer
 from flchain.wire.envelope import seal
-from flchain.wire.release import Package, Release, ReleaseState
+from flchain.wire.release import Package, ReleaseState
 from flchain_edge.enrolment.messages import build_package_request, build_upload_headers
 from tools.fleet.debs import Deb
 from tools.fleet.folder import FleetFolder, connect_registrar
 from tools.fleet.link import Fleet, FleetLink, holding_link
 from tools.fleet.progress import format_begin, format_end, format_progress
-from tools.fleet.rollout import Candidate, Plan, Rollout, Stage, begin, halt, resume, step
-from tools.fleet.roster import Board
+from tools.fleet.rollout import Candidate, Plan, Rollout, Stage, begin, halt, rebuild, resume, step
 from tools.fleet.state import Saved, build_release, load, save
 
 TICK_S = 2.0
@@ -63,14 +62,13 @@ async def run_update(fleet: Fleet, identity: Identity, wish: Wish, say: Say) -> 
             await asyncio.to_thread(bring_packages, folder, identity, wish.debs, saved.packages, say)
             save(folder.path, saved)
             await _announce(link, identity, saved)
-            say(format_begin(saved.rollout, build_candidates(fleet, saved), time.time()))
+            say(format_begin(saved.rollout, see(fleet, saved)))
             return await _drive(link, identity, saved, say)
 
 
 def _begin(fleet: Fleet, wish: Wish) -> Saved:
     """Return a new rollout, or the one that goes on. Raise ConfigError."""
     known, now_s = find_known(fleet, wish), time.time()
-    boards = fleet.list_boards(now_s)
     sequence = max(known.sequence if known else 0, fleet.release.sequence if fleet.release else 0) + 1
     if known is None or known.rollout.plan.version != wish.plan.version:
         if known is not None and not is_newer(wish.plan.version, known.rollout.plan.version):
@@ -82,11 +80,12 @@ def _begin(fleet: Fleet, wish: Wish) -> Saved:
         if not wish.debs:
             raise ConfigError((f"{wish.plan.version}: name the folder with its packages (from: make debs)",))
         packages = tuple(deb.package for deb in wish.debs)
-        return Saved(begin(wish.plan, boards, now_s, sequence), sequence, wish.window_s, packages)
-    return _continue(known, wish, boards, sequence, now_s)
+        candidates = build_candidates(fleet, wish.plan.version, packages)
+        return Saved(begin(wish.plan, candidates, now_s, sequence), sequence, wish.window_s, packages)
+    return _continue(fleet, known, wish, sequence, now_s)
 
 
-def _continue(known: Saved, wish: Wish, boards: Iterable[Board], sequence: int, now_s: float) -> Saved:
+def _continue(fleet: Fleet, known: Saved, wish: Wish, sequence: int, now_s: float) -> Saved:
     rollout, packages = known.rollout, tuple(deb.package for deb in wish.debs)
     if packages and packages != known.packages:
         raise ConfigError(
@@ -103,7 +102,7 @@ def _continue(known: Saved, wish: Wish, boards: Iterable[Board], sequence: int, 
         raise ConfigError((f"--tranches: this rollout has {format_tranches(rollout.plan)}",))
     rollout = replace(rollout, plan=wish.plan)
     if rollout.stage is Stage.HALTED:
-        rollout = resume(rollout, boards, now_s, sequence)
+        rollout = resume(rollout, build_candidates(fleet, wish.plan.version, known.packages), now_s, sequence)
     elif rollout.stage is Stage.DONE:
         rollout = replace(rollout, stage=Stage.ROLLING)
     return Saved(rollout, sequence, wish.window_s, known.packages)
@@ -121,8 +120,8 @@ def find_known(fleet: Fleet, wish: Wish | None = None) -> Saved | None:
         return saved
     plan = wish.plan if wish is not None else Plan(release.version)
     plan = replace(plan, version=release.version)
-    tranche = next((n for n, share in enumerate(plan.tranches_bp) if share >= release.share_bp), 0)
-    rollout = replace(begin(plan, fleet.list_boards(time.time()), time.time(), 1), tranche=tranche)
+    candidates = build_candidates(fleet, release.version, release.packages)
+    rollout = rebuild(plan, candidates, time.time(), release.share_bp)
     if release.state is ReleaseState.HALTED:
         rollout = halt(rollout, "halted, and the folder does not tell why")
     return Saved(rollout, release.sequence, release.window_s, release.packages)
@@ -149,18 +148,22 @@ def bring_packages(
             client.send_package(stream, sha256, size, build_upload_headers(identity, fingerprint, sha256, size))
 
 
-def build_candidates(fleet: Fleet, saved: Saved) -> tuple[Candidate, ...]:
-    """Return all boards as the rollout sees them."""
-    release, version = build_release(saved, 0), saved.rollout.plan.version
+def build_candidates(fleet: Fleet, version: str, packages: Iterable[Package]) -> tuple[Candidate, ...]:
+    """Return all boards as a rollout of these packages sees them."""
+    systems = {(package.suite, package.architecture) for package in packages}
     return tuple(
-        Candidate(board, compute_place(fleet.chain, version, board.address), _has_package(release, board))
+        Candidate(
+            board,
+            compute_place(fleet.chain, version, board.address),
+            board.status is not None and (board.status.suite, board.status.architecture) in systems,
+        )
         for board in fleet.list_boards(time.time())
     )
 
 
-def _has_package(release: Release, board: Board) -> bool:
-    status = board.status
-    return status is not None and find_package(release, status.suite, status.architecture) is not None
+def see(fleet: Fleet, saved: Saved) -> tuple[Candidate, ...]:
+    """Return all boards as this rollout sees them now."""
+    return build_candidates(fleet, saved.rollout.plan.version, saved.packages)
 
 
 async def _drive(link: FleetLink, identity: Identity, saved: Saved, say: Say) -> Rollout:
@@ -176,7 +179,7 @@ async def _drive(link: FleetLink, identity: Identity, saved: Saved, say: Say) ->
         if not link.is_settled:
             text = f"no connection to the broker: {link.trouble or 'waiting'}; the rollout stays where it is"
         else:
-            candidates = build_candidates(link.fleet, saved)
+            candidates = see(link.fleet, saved)
             after = step(before, candidates, now_s)
             if after != before:
                 saved = await _change(link, identity, saved, after)

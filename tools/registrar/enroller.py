@@ -170,8 +170,8 @@ class Enroller:
             _refuse("not-yet", f"the operator has not put {path.name} into the registrar's folder yet")
         return path
 
-    def get_package(self, request: PackageRequest) -> Path:
-        """Return the path of a package, for enrolled nodes. Raise RequestRefused."""
+    def get_package(self, request: PackageRequest) -> Path | None:
+        """Return the path of a package, for enrolled nodes; None if it is not here. Raise RequestRefused."""
         public_key = read_hex(request.public_key, PUBLIC_KEY_BYTES)
         statement = compute_package_statement(self.authority.fingerprint, request.sha256)
         if (
@@ -181,10 +181,7 @@ class Enroller:
         ):
             _refuse("bad-signature", "the request is not signed by the key that it names")
         self._find(public_key)
-        path = self.packages.find(request.sha256)
-        if path is None:
-            _refuse("no-package", "the registrar has no such package: the operator sends it with flchain fleet update")
-        return path
+        return self.packages.find(request.sha256)
 
     def check_upload(self, sha256: str, size_bytes: int, public_key_hex: str, signature: str) -> None:
         """Check that an operator of this network sends a package of this hash and size. Raise RequestRefused."""

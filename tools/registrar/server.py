@@ -225,7 +225,11 @@ class RegistrarServer:
                 return FileAnswer(self._enroller.get_file(_decode(body, FileRequest)))
             case "POST", "/v1/package":
                 request = _decode(body, PackageRequest)
-                return FileAnswer(self._enroller.get_package(request), request.offset)
+                if (found := self._enroller.get_package(request)) is None:
+                    # Asked by a member, so no guess that counts against its address.
+                    text = "the registrar has no such package: the operator brings it by flchain fleet update"
+                    raise BadRequest(404, "no-package", text)
+                return FileAnswer(found, request.offset)
         raise BadRequest(404, "unknown-path", "no such path")
 
 

@@ -80,7 +80,7 @@ def test_what_is_no_package_of_the_agent_is_named(tmp_path: Path, data: bytes, t
 
 PACKAGES = (Package("bookworm", "arm64", b"h" * 32, 1_000),)
 PLAN = Plan("0.2.0", (100, 10_000), soak_s=5, health_min=80, patience_s=50)
-ROLLOUT = Rollout(PLAN, frozenset({Address(b"a" * 20)}), 1, 12.5, 20.0, Stage.HALTED, "by hand", 3)
+ROLLOUT = Rollout(PLAN, frozenset({Address(b"a" * 20)}), 1, 12.5, 20.0, Stage.HALTED, "by hand", 3, (5, 10_000))
 
 
 def test_the_state_of_a_rollout_comes_back(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -11,7 +12,21 @@ from flchain.base.errors import ConfigError
 from flchain.base.types import Address
 from flchain.wire.fleet import Health, UpdateState
 from tests.support.builders.wire import build_word
-from tools.fleet.rollout import Candidate, Outcome, Plan, Rollout, Stage, begin, find_tranche, halt, judge, resume, step
+from tools.fleet.rollout import (
+    Candidate,
+    Outcome,
+    Plan,
+    Rollout,
+    Stage,
+    begin,
+    compute_shares,
+    find_tranche,
+    halt,
+    judge,
+    rebuild,
+    resume,
+    step,
+)
 from tools.fleet.roster import Board, Standing
 
 NEW, OLD = "0.2.0", "0.1.0"
@@ -32,13 +47,10 @@ def updated(number: int, **changes: Any) -> Board:
     return board(number, **{"version": NEW, "release": FIRST, "update": UpdateState.DONE, **changes})
 
 
-def start(*boards: Board, plan: Plan = PLAN) -> Rollout:
-    return begin(plan, boards, 0.0, FIRST)
-
-
 TEN = tuple(board(number) for number in range(10))
 """Ten boards that were well; board n has place 1,000 n: one in the first tranche, four and five in the next."""
-ROLLOUT = start(*TEN)
+SEEN = tuple(place(one, 1_000 * number) for number, one in enumerate(TEN))
+ROLLOUT = dataclasses.replace(begin(PLAN, SEEN, 0.0, FIRST), shares_bp=PLAN.tranches_bp)
 
 
 def see(*changed: Board) -> tuple[Candidate, ...]:
@@ -145,7 +157,7 @@ def test_a_tranche_that_never_comes_through_halts_in_the_end() -> None:
 
 def test_an_empty_tranche_has_nothing_to_prove() -> None:
     """No board has its place there, or all were unwell: the next one at once; the last one ends it."""
-    rollout = start()
+    rollout = dataclasses.replace(begin(PLAN, (), 0.0, FIRST), shares_bp=PLAN.tranches_bp)
     steps = [rollout := step(rollout, see(), 1.0) for _ in range(3)]
     assert [(one.tranche, one.stage) for one in steps] == [
         (1, Stage.ROLLING),
@@ -167,15 +179,41 @@ def test_an_operator_halts_and_goes_on_all_the_same() -> None:
     """By hand at any stage; going on begins at the same tranche, and judges by how boards are then."""
     halted = halt(at(1), "by hand")
     assert (halted.stage, halted.reason, halt(halted, "again").reason) == (Stage.HALTED, "by hand", "by hand")
-    again = resume(halted, [*TEN[:3], board(3, Standing.SILENT)], 50.0, FIRST + 5)
+    again = resume(halted, (*SEEN[:3], place(board(3, Standing.SILENT), 3_000)), 50.0, FIRST + 5)
     assert (again.tranche, again.since_s, again.stage, again.first_sequence) == (1, 50.0, Stage.ROLLING, FIRST + 5)
-    assert again.well_before == {one.address for one in TEN[:3]}
+    assert again.well_before == {one.address for one in TEN[:3]} and again.shares_bp == ROLLOUT.shares_bp
 
 
 def test_every_place_has_its_tranche() -> None:
     """From the bounds; with a last share below 100 percent some have none."""
-    assert [find_tranche(PLAN, place_bp) for place_bp in (0, 999, 1_000, 4_999, 5_000, 9_999)] == [0, 0, 1, 1, 2, 2]
-    assert find_tranche(dataclasses.replace(PLAN, tranches_bp=(100,)), 100) is None
+    places = (0, 999, 1_000, 4_999, 5_000, 9_999)
+    assert [find_tranche(ROLLOUT, place_bp) for place_bp in places] == [0, 0, 1, 1, 2, 2]
+    assert find_tranche(dataclasses.replace(ROLLOUT, shares_bp=(100,)), 100) is None
+
+
+@pytest.mark.parametrize(
+    ("parts", "places", "shares"),
+    [
+        ((500, 2_500, 10_000), range(0, 10_000, 50), (451, 2_451, 10_000)),
+        ((500, 2_500, 10_000), (4, 9_000), (5, 10_000)),
+        ((500, 2_500, 10_000), (9_000,), (10_000,)),
+        ((500, 2_500, 10_000), (), (10_000,)),
+        ((500, 2_500, 10_000), (7, 7, 7, 8, 9), (8, 9, 10_000)),
+        ((500, 1_000), (1, 2, 3, 4, 5), (2, 3)),
+        ((500, 1_000), (1,), (2,)),
+        ((10_000,), (1, 2), (10_000,)),
+    ],
+)
+def test_each_tranche_has_a_board_more(parts: tuple[int, ...], places: Iterable[int], shares: tuple[int, ...]) -> None:
+    """Parts of the boards become shares; a small fleet has fewer tranches, never one that tries nothing."""
+    assert compute_shares(dataclasses.replace(PLAN, tranches_bp=parts), places) == shares
+
+
+def test_a_rollout_whose_folder_was_lost_goes_on_where_the_release_says() -> None:
+    """The share on the broker is a tranche of its own; smaller ones are behind it, larger ones are to come."""
+    found = rebuild(PLAN, SEEN, 5.0, 2_222)
+    assert (found.shares_bp, found.share_bp, found.since_s) == ((1, 2_222, 4_001, 10_000), 2_222, 5.0)
+    assert rebuild(PLAN, SEEN, 5.0, 10_000).is_last
 
 
 @pytest.mark.parametrize(
