@@ -87,8 +87,8 @@ test-cgroup2: setup ## prove shares under cgroup version 2, in an emulated machi
 test-python313: setup ## run every test under Debian 13's Python 3.13, in a chroot (root; a quarter of an hour)
 	$(VENV)/bin/python -m tests.machines.whole_suite trixie $(or $(ARGS),test)
 
-test-mixed: setup $(VENV_LOCK)/.installed ## one network over both runtimes, x86-64 and AArch64 (root; four minutes; FLCHAIN_MIXED=short)
-	PATH="$(CURDIR)/$(VENV_LOCK)/bin:$$PATH" $(VENV)/bin/python -m pytest -s tests/machines/test_mixed_network.py $(ARGS)
+test-mixed: setup $(VENV_PACKAGES)/.installed ## one network over both runtimes, x86-64 and AArch64 (root; four minutes; FLCHAIN_MIXED=short)
+	PATH="$(CURDIR)/$(VENV_PACKAGES)/bin:$$PATH" $(VENV)/bin/python -m pytest -s tests/machines/test_mixed_network.py $(ARGS)
 
 mutants: setup ## change each rule in small ways and check that the recorded vectors notice (three minutes; ARGS=--list)
 	$(VENV)/bin/python -m tests.mutants $(ARGS)

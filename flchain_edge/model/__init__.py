@@ -1,4 +1,5 @@
 """Models and examples.
 
-`tflite` runs a trainable model on either TFLite runtime; `model_files` reads models and examples, and scores.
+`tflite` runs a trainable model on either TFLite runtime, of which `seam` says what it needs; `model_files` reads models
+and examples, and scores.
 """

@@ -30,7 +30,11 @@ from flchain_edge.children.native_lines import leave_out
 from flchain_edge.model.float_state import keep_float_state
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
+
+    from flchain_edge.model.seam import OpenModel, SignatureRunner
 
     FloatArray = NDArray[np.float32]
 
@@ -57,14 +61,15 @@ _RUNTIMES: Final = (
 )
 
 
-def _find_runtime() -> tuple[str, Any]:
+def _find_runtime() -> tuple[str, OpenModel | None]:
     """Return name and Interpreter class of the first runtime that works here, or an empty name and None."""
     for name, _, module in _RUNTIMES:
         if name == "tflite_runtime" and int(np.__version__.split(".")[0]) >= 2:
             continue  # it imports beside numpy 2, then fails on the first model
         try:
             with keep_float_state():
-                return name, importlib.import_module(module).Interpreter
+                found: OpenModel = importlib.import_module(module).Interpreter
+                return name, found
         except ImportError:
             continue
     return "", None
@@ -90,14 +95,14 @@ class TfliteModel:
     """
 
     def __init__(self, model: bytes, threads: int = 1) -> None:
-        _check_file(model)
+        open_model = _check_file(model)
         try:
-            self._interpreter = _INTERPRETER(model_content=model, num_threads=threads)
+            self._interpreter = open_model(model_content=model, num_threads=threads)
             signatures = self._interpreter.get_signature_list()
         except (ValueError, RuntimeError) as error:
             raise ConfigError((f"model: the {RUNTIME_NAME} runtime cannot load it: {error}",)) from error
         _check_signatures(signatures)
-        self._runners: dict[str, Any] = {}
+        self._runners: dict[str, SignatureRunner] = {}
         infer = self._get_runner("infer")
         shape_in = _get_shape(infer.get_input_details()["x"])
         shape_out = _get_shape(infer.get_output_details()["probabilities"])
@@ -167,7 +172,7 @@ class TfliteModel:
             loss_sum += float(result["loss_sum"])
         return correct, loss_sum / len(x)
 
-    def _get_runner(self, signature: str) -> Any:
+    def _get_runner(self, signature: str) -> SignatureRunner:
         """Return a signature's runner, made on first use: a signature that is never called costs no memory."""
         if signature not in self._runners:
             self._runners[signature] = self._interpreter.get_signature_runner(signature)
@@ -180,8 +185,7 @@ class TfliteModel:
         for the shape () it writes past the end of an empty vector and dies. The results are the same bits.
         """
         shaped = {name: np.atleast_1d(value) for name, value in inputs.items()}
-        result: dict[str, Any] = self._get_runner(signature)(**shaped)
-        return result
+        return self._get_runner(signature)(**shaped)
 
     def _check_examples(self, x: FloatArray) -> FloatArray:
         examples = np.ascontiguousarray(x, np.float32)
@@ -287,8 +291,8 @@ def _try_model(model: TfliteModel) -> None:
         raise ConfigError(tuple(problems))
 
 
-def _check_file(model: bytes) -> None:
-    """Check what can be checked without the runtime, whose parser is not made for hostile bytes."""
+def _check_file(model: bytes) -> OpenModel:
+    """Check what can be checked without the runtime, whose parser is not made for hostile bytes; return the runtime."""
     if _INTERPRETER is None:
         wanted = "tflite-runtime 2.14 (with numpy < 2) or ai-edge-litert 2.3"
         raise ConfigError((f"no TensorFlow Lite runtime works here (numpy is {np.__version__}): install {wanted}",))
@@ -296,6 +300,7 @@ def _check_file(model: bytes) -> None:
         raise ConfigError((f"model: {len(model)} bytes, more than {MODEL_FILE_BYTES_MAX}",))
     if model[4:8] != _FILE_IDENTIFIER:
         raise ConfigError((f"model: not a .tflite file ({len(model)} bytes, no {_FILE_IDENTIFIER.decode()} mark)",))
+    return _INTERPRETER
 
 
 def _check_signatures(found: dict[str, dict[str, list[str]]]) -> None:
@@ -313,6 +318,6 @@ def _check_signatures(found: dict[str, dict[str, list[str]]]) -> None:
         raise ConfigError(tuple(problems))
 
 
-def _get_shape(details: dict[str, Any]) -> tuple[int, ...]:
+def _get_shape(details: Mapping[str, Any]) -> tuple[int, ...]:
     """Return a shape, with -1 where a size is open."""
     return tuple(int(size) for size in details["shape_signature"])

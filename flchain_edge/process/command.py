@@ -18,6 +18,7 @@ from flchain.ledger.genesis import Genesis
 from flchain_edge.logs.setup import setup_logging
 from flchain_edge.model.model_files import load_examples
 from flchain_edge.mqtt.settings import build_tls_context
+from flchain_edge.process import word_size
 from flchain_edge.process.chain_files import load_genesis, load_model_file
 from flchain_edge.process.command_line import (
     EXIT_CONFIG,
@@ -130,6 +131,7 @@ def _parse_and_act(command: NodeCommand, argv: Sequence[str] | None) -> int:
         print(render_example(command.settings_type), end="")
         return 0
     try:
+        word_size.check_address_bits(word_size.ADDRESS_BITS)
         settings = load_config(arguments.config, command.settings_type) if "config" in arguments else None
         file = settings.log.file if settings is not None and arguments.action == "run" else None
         setup_logging(settings.log.level if settings is not None else "info", times=True, file=file)

@@ -36,7 +36,7 @@ NEED_ROOT = (
 GROUPS = Path("/sys/fs/cgroup")
 PROGRAMS = ("git", "mmdebstrap", "tar", "unshare")
 USER, USER_ID = "tester", 1000
-HOME = f"/home/{USER}"
+HOME = f"/srv/{USER}"
 INSIDE = f"{HOME}/flchain"
 WHEELS = "/var/cache/wheels"
 EXIT_UNAVAILABLE = 69
@@ -76,7 +76,7 @@ def make_machine(release: str) -> Iterator[Chroot]:
     with tempfile.TemporaryDirectory(prefix="suite-", dir=cache, ignore_cleanup_errors=True) as folder:
         root = prepare(unpack_root(tarball, Path(folder) / "root"), release)
         machine = Chroot(root.folder, ((wheels, WHEELS),))
-        machine.run("useradd", "--uid", str(USER_ID), "--create-home", USER)
+        machine.run("useradd", "--uid", str(USER_ID), "--create-home", "--home-dir", HOME, USER)
         machine.run("mkdir", "-p", "/run/systemd")  # which every booted machine has
         copy_checkout(machine.folder / INSIDE.lstrip("/"))
         machine.run("chown", "-R", f"{USER}:{USER}", INSIDE)

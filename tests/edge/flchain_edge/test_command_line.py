@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from agent.cli import main as agent
+from flchain_edge.process import word_size
 from flchain_edge.process.command_line import EXIT_CONFIG, EXIT_IO, EXIT_UNREAD
+from miner.cli import main as miner
 from tools.cli import main as flchain
 
 PROGRAMS = {"flchain": "tools.cli", "flchain-agent": "agent.cli", "flchain-miner": "miner.cli"}
@@ -75,6 +79,20 @@ def test_no_stdout_at_all(line: str, tmp_path: Path) -> None:
     command = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", PROGRAMS[program], *arguments]
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("action", ["run", "check", "enroll", "doctor"])
+@pytest.mark.parametrize("command", [agent, miner])
+def test_a_32_bit_system_is_refused_in_a_sentence(
+    command: Callable[[list[str]], int],
+    action: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Programs of 32 bits, also on a 64-bit kernel, end with the word for configuration and what to do."""
+    monkeypatch.setattr(word_size, "ADDRESS_BITS", 32)
+    assert command([action, *(("--token", "x") if action == "enroll" else ("--config", "x"))]) == EXIT_CONFIG
+    assert "FLchain needs 64: write the 64-bit image" in capsys.readouterr().err
 
 
 WRONG = ("chain show {path} head", "chain tail {path}", "audit {path}", "genesis show {path}", "model show {path}")

@@ -25,7 +25,7 @@ from tools.modelbuilder.reference import build_inputs
 ROOT = Path(__file__).resolve().parents[3]
 MODELS = {name: ROOT / "tools" / "models" / f"{name}.tflite" for name in ("mlp", "cnn", "cnn1d")}
 SHAPES = {"mlp": ((784,), 10, 101_770), "cnn": ((28, 28, 1), 10, 20_522), "cnn1d": ((100, 6), 7, 12_519)}
-RUNTIME = tflite._INTERPRETER
+RUNTIME: Any = tflite._INTERPRETER
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 # Of a tensor's largest entry. Measured: at most 2e-6 on tflite-runtime 2.14 and ai-edge-litert 2.3.
