@@ -22,6 +22,7 @@ from flchain.wire.envelope import (
 )
 from flchain.wire.fields import SMALL_BYTES_MAX, UPDATE_BYTES_MAX, VALIDATORS_MAX, Kind
 from flchain.wire.messages import MESSAGE_BYTES_MAX
+from flchain.wire.packets import PACKET_BYTES_MAX
 
 FRAME_BYTES = 4_096
 """A generous bound of what a packet adds to its parts."""
@@ -69,6 +70,13 @@ assert ORDERS_BYTES_MAX >= ORDERS_MAX * SMALL_BYTES_MAX, "a block's orders"
 assert MESSAGE_BYTES_MAX[Kind.EVIDENCE] >= 2 * MESSAGE_BYTES_MAX[Kind.VOTE] + SMALL_BYTES_MAX, "two votes in evidence"
 assert CERTIFICATE_BYTES_MAX >= VALIDATORS_MAX * SIGNATURE_ENTRY_BYTES + 3 * INT_BYTES_MAX, "every validator signs"
 assert SETS_BYTES_MAX >= 2 * (VALIDATORS_MAX * VALIDATOR_ENTRY_BYTES + INT_BYTES_MAX) + 1, "two full sets"
+# A model is no longer than an update, and no rule carries more than two models' length into the next round.
+CARRIED_MODELS_MAX = 2
+assert PACKET_BYTES_MAX >= (
+    STATE_TABLES_BYTES_MAX
+    + (1 + CARRIED_MODELS_MAX) * UPDATE_BYTES_MAX
+    + (HEADER_BYTES_MAX + CERTIFICATE_BYTES_MAX + SETS_BYTES_MAX + FRAME_BYTES)
+), "a state between two rounds"
 
 
 def compute_update_bytes_max(params: ChainParams) -> int:
@@ -122,9 +130,13 @@ def compute_state_bytes_max(params: ChainParams, devices_count: int) -> int:
 
 
 def compute_miner_packet_bytes_max(params: ChainParams, devices_count: int, validators_count: int) -> int:
-    """Return the length of the longest packet between miners: as for a device, or a state."""
+    """Return the length of the longest packet between miners: as for a device, or a state.
+
+    A state that no packet can carry, as with long updates of many devices, is not sent (see `miner.core.state_sync`).
+    """
     state = compute_state_bytes_max(params, devices_count) + HEADER_BYTES_MAX + CERTIFICATE_BYTES_MAX + FRAME_BYTES
-    return max(state + SETS_BYTES_MAX, compute_packet_bytes_max(params, devices_count, validators_count))
+    longest = max(state + SETS_BYTES_MAX, compute_packet_bytes_max(params, devices_count, validators_count))
+    return min(longest, PACKET_BYTES_MAX)
 
 
 def _compute_model(params: ChainParams) -> int:

@@ -16,7 +16,7 @@ from flchain.light.trust import CertifiedHeader, Trust, build_trust, verify_fina
 from flchain.wire import messages
 from flchain.wire.envelope import HEADER_BYTES_MAX, decode_struct, seal
 from flchain.wire.messages import Header, Want
-from flchain.wire.packets import Packet, PacketType, encode_packet
+from flchain.wire.packets import PACKET_BYTES_MAX, Packet, PacketType, encode_packet
 from miner.core.agreement import enter_state
 from miner.core.state import MinerState, Transition
 from miner.core.tip import LedgerSummary, Tip, add_change
@@ -39,11 +39,16 @@ def get_trust(state: MinerState) -> Trust:
 
 
 def build_state_packet(state: MinerState) -> bytes | None:
-    """Return the packet with the state after this miner's newest block; None at the very start."""
-    if state.ledger.tip is None:
+    """Return the packet with the state after this miner's newest block.
+
+    None at the very start, and while the updates of the open round make it longer than any packet: who asks again later
+    gets the state between two rounds, which always fits (see `flchain.ledger.limits`).
+    """
+    if state.ledger.tip is None or sum(len(one.update) for one in state.chain.round.reveals) > PACKET_BYTES_MAX:
         return None
     head = state.ledger.tip.head
-    return encode_packet(PacketType.STATE, head.header, head.certificate, head.sets, encode_state(state.chain))
+    packet = encode_packet(PacketType.STATE, head.header, head.certificate, head.sets, encode_state(state.chain))
+    return packet if len(packet) <= PACKET_BYTES_MAX else None
 
 
 def on_change(state: MinerState, owner: Address, packet: Packet) -> Transition:

@@ -13,6 +13,7 @@ from flchain.base.types import Address, BasisPoints, Hash, Millis, Power, Stake,
 from flchain.codecs import CODECS, DOWNSTREAM_RULES, encode_carried
 from flchain.ledger.block import Block
 from flchain.ledger.limits import (
+    CARRIED_MODELS_MAX,
     SCORE_ENTRY_BYTES,
     STATE_TABLES_BYTES_MAX,
     compute_body_bytes_max,
@@ -332,3 +333,12 @@ def test_blocks_of_who_may_not_propose_are_not_checked(monkeypatch: pytest.Monke
             after, codes = hear(state, TOPICS.miner_bft(key.address), packet)
             assert codes == ([] if view == 1_000_000 else ["unknown-sender"])
             assert block.hash not in after.proposed
+
+
+@pytest.mark.parametrize("name", sorted(DOWNSTREAM_RULES))
+@pytest.mark.parametrize("level", [1, 3, 20])
+def test_what_is_carried_is_at_most_two_models(name: str, level: int) -> None:
+    """So that a state between two rounds fits into one packet, whatever the chain has agreed on."""
+    count = 1_000
+    carried = encode_carried(DOWNSTREAM_RULES[name].start(count, level))
+    assert len(carried) <= CARRIED_MODELS_MAX * 4 * count

@@ -8,7 +8,7 @@ from flchain.base.types import Hash, Height, Millis, UnixMillis
 from flchain.ledger.snapshot import encode_state
 from flchain.ledger.state import compute_validators_hash
 from flchain.wire.envelope import open_envelope, seal
-from flchain.wire.messages import Ask, Want
+from flchain.wire.messages import Ask, Phase, Want
 from flchain.wire.packets import PacketType, decode_packet, encode_packet
 from flchain.wire.topics import Topics
 from miner.core import state_sync
@@ -232,3 +232,21 @@ def test_changes_stay_in_order_for_who_proves_first_and_fetches_later() -> None:
         for height in [height for height in list_changes(whole) if height >= first]:
             by_state, _ = play(late, answer(driver, 1, 2, state_packet(driver, height)))
             assert list_changes(by_state) == sorted({first, height})
+
+
+def test_a_state_that_no_packet_carries_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With long updates in the open round a state is longer than a packet may be: the peer gets none, which it would
+    refuse chunk by chunk, and the state between two rounds when it asks again."""
+    driver = StakeDriver(build_stake_chain())
+    driver.run_round()
+    between = len(driver.blocks)
+    driver.go_to(Phase.SCORE)
+    long, short = len(state_packet(driver, len(driver.blocks))), len(state_packet(driver, between))
+    assert short < long
+    ask = seal(Ask(2, driver.chain.miners[1].address, Want.STATE, 0), driver.chain.id, driver.chain.miners[2])
+    topic = Topics.of_chain(driver.chain.id).miner_bft(driver.chain.miners[2].address)
+    asked = PacketReceived(topic, encode_packet(PacketType.MESSAGE, ask))
+    for packet_bytes_max, sent in ((long, (1, 1)), (long - 1, (0, 1)), (short, (0, 1)), (1, (0, 0))):
+        monkeypatch.setattr(state_sync, "PACKET_BYTES_MAX", packet_bytes_max)
+        answers = [play(build(driver, 1, height), asked)[1] for height in (len(driver.blocks), between)]
+        assert tuple(len([e for e in effects if isinstance(e, Publish)]) for effects in answers) == sent
