@@ -114,7 +114,7 @@ CHANNEL_RULES: dict[Channel, ChannelRule] = {
             is_for_miners=True,
             heard={},
             carries=(_carry(PacketType.MESSAGE, is_retained=True),),
-            content="Status: how the board does, its model, its software, how far an update has come; for the operator's tools",
+            content="Status: how the board does, its model and software, how far an update has come; for the operator",
         ),
         ChannelRule(
             Channel.BFT,

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,8 +17,9 @@ import pytest
 
 from flchain.wire.fleet import Health, UpdateState
 from tests.support.builders.debs import write_deb
+from tests.support.networks.enrolled import enrol_all
 from tests.support.networks.fleet import OLD, SimFleet, simulated_fleet
-from tests.support.networks.registrar import run_command
+from tests.support.networks.registrar import make_registrar, run_command, serving
 from tools.cli import main
 from tools.fleet import link, update
 from tools.network.broker import BrokerError, BrokerKind, find_program
@@ -194,6 +196,42 @@ def test_an_operator_halts_a_rollout(fleet: SimFleet, tmp_path: Path, capsys: py
     code, status = read_status(fleet, capsys)
     assert (code, status["stage"], status["tranche"]) == (3, "halted", 1)
     assert [len(board.fetched) for board in fleet.boards] == [1, 1, 0, 0, 0, 0, 0, 0]
+
+
+@pytest.mark.timeout(240)
+def test_real_boards_are_seen_with_their_rounds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two agents, two miners, real processes: the list has their software, their rounds and their health."""
+    registrar = make_registrar(tmp_path / "registrar")
+    with registrar.start_broker("nats", tmp_path / "broker") as broker:
+        settings = registrar.folder / "registrar.toml"
+        settings.write_text(settings.read_text().replace(":8883", f":{broker.port}"))
+        operator = tmp_path / "operator"
+        with serving(registrar):
+            network = enrol_all(registrar, tmp_path, 2, 2)
+            run_command("fleet", "key", "--dir", str(operator), "--token", registrar.make_token("operator"))
+        registrar.render_broker("nats", tmp_path / "broker", broker.port)
+        broker.reload()
+        for index, agent in enumerate(network.agents):
+            named = f'[board]\nname = "board-{index}"\nlabels = ["roof"]\n'
+            agent.config.write_text(f"{agent.config.read_text()}\n{named}")
+        command = ["fleet", "list", "--json", "--dir", str(operator)]
+        with network.running():
+            network.start(*network.nodes)
+            network.until_settled(2)
+            rows: list[dict[str, Any]] = []
+
+            def have_all_trained() -> bool:
+                capsys.readouterr()
+                main(command)
+                rows[:] = json.loads(capsys.readouterr().out)
+                return all(row.get("round", 0) >= 1 for row in rows)
+
+            until(have_all_trained, "a word after a round of each")
+        assert [row["name"] for row in rows] == ["board-0", "board-1"]
+        for row in rows:
+            assert (row["task"], row["health"], row["standing"]) == ("field", "ok", "well"), row
+            assert row["version"] == metadata.version("flchain") and row["labels"] == ["roof"]
+            assert row["age_s"] < DEADLINE_S and row["architecture"]
 
 
 @pytest.mark.timeout(120)
