@@ -88,6 +88,12 @@ class Machine:
             ahead += map(int, children)
         return 0
 
+    @property
+    def leader(self) -> int:
+        """The number of its PID 1, as this machine counts."""
+        assert self._leader, "it does not run"
+        return self._leader
+
     def get_state(self) -> str:
         """Return what systemd says of the whole machine, "" if it does not answer yet."""
         done = self.run("systemctl", "is-system-running", check=False)
