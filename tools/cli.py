@@ -37,7 +37,8 @@ def _format_help() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `flchain`."""
-    return run_program(lambda: _choose_and_run(list(sys.argv[1:] if argv is None else argv)))
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return run_program(lambda: _choose_and_run(arguments), next(iter(arguments), "flchain"))
 
 
 def _choose_and_run(arguments: list[str]) -> int:

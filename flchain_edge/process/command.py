@@ -122,7 +122,7 @@ def _format_examples(program: str) -> str:
 
 def run_command(command: NodeCommand, argv: Sequence[str] | None = None) -> int:
     """Parse and run a command; print each error as one line, and return the exit code."""
-    return run_program(lambda: _parse_and_act(command, argv))
+    return run_program(lambda: _parse_and_act(command, argv), command.program)
 
 
 def _parse_and_act(command: NodeCommand, argv: Sequence[str] | None) -> int:

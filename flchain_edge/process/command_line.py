@@ -56,11 +56,11 @@ def add_command(commands: Any, name: str, text: str, **options: Any) -> argparse
     return parser
 
 
-def run_program(act: Callable[[], int]) -> int:
+def run_program(act: Callable[[], int], name: str = "output") -> int:
     """Return the exit code of a command line's work.
 
     A reader that goes away (`| head`), Ctrl-C, a full disk, and a file that cannot be read or written end it in at most
-    one line. argparse's SystemExit passes through.
+    one line, which has the file, or otherwise the `name` of what was being done. argparse's SystemExit passes through.
     """
     tolerate_terminal()
     try:
@@ -77,7 +77,7 @@ def run_program(act: Callable[[], int]) -> int:
         if error.filename is None and error.errno not in DISK_FAULTS:
             raise
         drop_output()
-        print(f"error: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        print(f"error: {error.filename or name}: {error.strerror}", file=sys.stderr)
         return EXIT_IO if error.errno in DISK_FAULTS else EXIT_CONFIG
 
 

@@ -62,14 +62,17 @@ def test_nobody_hears_the_complaint(line: str, tmp_path: Path) -> None:
     assert child.wait() == EXIT_UNREAD
 
 
-@pytest.mark.parametrize("line", ["flchain --help", "flchain-agent example", "flchain genesis example"])
-def test_output_to_a_full_disk_is_one_line(line: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [("flchain --help", "--help"), ("flchain-agent example", "flchain-agent"), ("flchain genesis example", "genesis")],
+)
+def test_output_to_a_full_disk_is_one_line(line: str, name: str, tmp_path: Path) -> None:
     """`flchain-agent example > agent.toml` on a full disk says so, with the exit code of a full disk."""
     with open("/dev/full", "w") as full:
         child = start(line, tmp_path, stdout=full.fileno(), stderr=subprocess.PIPE)
         _, err = child.communicate()
     assert child.returncode == EXIT_IO
-    assert err.splitlines() == ["error: output: No space left on device"]
+    assert err.splitlines() == [f"error: {name}: No space left on device"]
 
 
 @pytest.mark.parametrize("line", ["flchain --help", "flchain-agent example"])
