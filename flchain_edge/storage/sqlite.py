@@ -107,6 +107,8 @@ async def write(db: aiosqlite.Connection, act: Callable[[sqlite3.Connection], Re
     """
     async with _locks.setdefault(db, asyncio.Lock()):
         with store_errors():
+            # aiosqlite's public methods each run one statement; this is what all of them are made of, and the version
+            # is locked. A connection class whose `execute` took functions would be public, and a worse surprise.
             result: ResultT = await db._execute(_transact, db._conn, act)  # type: ignore[no-untyped-call]
             return result
 

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
-from agent.edge.sensors.source import Samples, SourceContext, SourceFailed
+from agent.edge.sensors.source import Samples, SensorKind, SourceContext, SourceFailed
 from agent.sensing.gpsd_reports import UNITS, WATCH, parse_report
 from agent.sensing.json_values import read_json
 from agent.sensing.samples import InvalidReading, Sample
@@ -61,3 +61,6 @@ def check_gpsd(settings: GpsdSettings) -> list[str]:
 
 def get_gpsd_channels(settings: GpsdSettings) -> tuple[str, ...]:
     return tuple(UNITS)
+
+
+GPSD = SensorKind("gpsd", "position and speed from gpsd", read_gpsd, check_gpsd, get_gpsd_channels)

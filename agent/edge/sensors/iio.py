@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.edge.sensors.iio_buffer import read_buffer
-from agent.edge.sensors.source import Samples, SourceContext, SourceFailed
+from agent.edge.sensors.source import Samples, SensorKind, SourceContext, SourceFailed
 from agent.sensing.iio_format import get_unit, split_attribute
 from agent.sensing.samples import CHANNELS_MAX, InvalidReading, Sample, clean_name
 
@@ -184,3 +184,6 @@ def check_iio(settings: IioSettings) -> list[str]:
 def get_iio_channels(settings: IioSettings) -> tuple[str, ...] | None:
     """Return the channels that are configured by name."""
     return settings.channels or None
+
+
+IIO = SensorKind("iio", "Linux Industrial I/O", read_iio, check_iio, get_iio_channels)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from agent.edge.sensors.source import Samples, SourceContext, SourceFailed
+from agent.edge.sensors.source import Samples, SensorKind, SourceContext, SourceFailed
 from agent.sensing.mavlink_fields import FIELDS, read_fields
 from agent.sensing.samples import Sample
 
@@ -154,3 +154,8 @@ def check_mavlink(settings: MavlinkSettings) -> list[str]:
 
 def get_mavlink_channels(settings: MavlinkSettings) -> tuple[str, ...]:
     return tuple({field.channel for kind in settings.messages for field in FIELDS[kind].values()})
+
+
+MAVLINK = SensorKind(
+    "mavlink", "a UAV's telemetry; needs flchain[uav]", read_mavlink, check_mavlink, get_mavlink_channels
+)

@@ -11,6 +11,7 @@ from typing import Any
 from agent.edge.sensors.source import (
     ChannelSettings,
     Samples,
+    SensorKind,
     SourceContext,
     check_channels,
 )
@@ -228,3 +229,6 @@ def check_mqtt(settings: MqttSensorSettings) -> list[str]:
 
 def get_mqtt_channels(settings: MqttSensorSettings) -> tuple[str, ...] | None:
     return None if settings.discovery else tuple(channel.name for channel in settings.channels)
+
+
+MQTT = SensorKind("mqtt", "JSON by MQTT, Home Assistant's discovery", read_mqtt, check_mqtt, get_mqtt_channels)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from agent.edge.sensors.source import Samples, SourceContext, SourceFailed
+from agent.edge.sensors.source import Samples, SensorKind, SourceContext, SourceFailed
 from agent.sensing.json_values import NO_VALUE, to_number
 from agent.sensing.samples import CHANNELS_MAX, UNIT_CHARACTERS_MAX, InvalidReading, Sample, clean_name
 from agent.sensing.text_lines import split_columns
@@ -198,3 +198,6 @@ def check_replay(settings: ReplaySettings) -> list[str]:
 def get_replay_channels(settings: ReplaySettings) -> tuple[str, ...] | None:
     """Return None: only the file knows."""
     return None
+
+
+REPLAY = SensorKind("replay", "a recording, as if it were live", read_replay, check_replay, get_replay_channels)

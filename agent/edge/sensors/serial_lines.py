@@ -14,6 +14,7 @@ from agent.edge.sensors.descriptor import read_when_ready
 from agent.edge.sensors.source import (
     ChannelSettings,
     Samples,
+    SensorKind,
     SourceContext,
     SourceFailed,
     check_channels,
@@ -155,3 +156,6 @@ def check_serial(settings: SerialSettings) -> list[str]:
 
 def get_serial_channels(settings: SerialSettings) -> tuple[str, ...]:
     return tuple(nmea.UNITS) if settings.form == "nmea" else tuple(channel.name for channel in settings.channels)
+
+
+SERIAL = SensorKind("serial", "lines from a serial port", read_serial, check_serial, get_serial_channels)

@@ -46,15 +46,24 @@ class SourceContext:
 
 @dataclass(frozen=True)
 class SensorKind:
-    """One kind of source. `check` returns all problems of its section; `read` runs it.
+    """One kind of source, told by its module. `check` returns all problems of its section; `read` runs it.
 
     `read` may end (as a replay does), raise SourceFailed or OSError, and is closed when the agent stops.
     """
 
+    name: str
+    """As in `kind = "..."` and `[sensors.NAME]`."""
+    help: str
+    """What it reads, for the commented example."""
     read: Callable[[Any, SourceContext], AsyncGenerator[Samples, None]]
     check: Callable[[Any], list[str]]
     get_channels: Callable[[Any], tuple[str, ...] | None]
     """The channels that a section is sure to deliver, or None if only the source itself knows."""
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """Return what SensorSettings says of the field that is this kind's section."""
+        return {"help": self.help, "sensor": self}
 
 
 @dataclass(frozen=True)

@@ -204,7 +204,7 @@ def test_unknown_kinds_and_sections_list_the_known_ones(tmp_path: Path) -> None:
         load_config(path, AgentSettings, {})
     text = str(caught.value)
     assert 'kind: must be one of iio, mqtt, serial, gpsd, mavlink, replay, is "lidar"' in text
-    assert '[sensors #2] kind: "iio" needs a section [sensors.iio] and no other, has []' in text
+    assert '[sensors #2] kind: "iio" needs a section [sensors.iio] and no other, has none' in text
 
 
 DATASET = """

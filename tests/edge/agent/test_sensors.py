@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -231,3 +232,14 @@ def test_a_recording_that_cannot_be_played_says_why(
         path.write_bytes(content)
     with pytest.raises(SourceFailed, match=text):
         load_recording(ReplaySettings(path))
+
+
+def test_each_kind_of_sensor_is_one_row() -> None:
+    """A kind's module says all about it: its name is that of its section, and its settings are that section's."""
+    assert list(SENSORS) == ["iio", "mqtt", "serial", "gpsd", "mavlink", "replay"]
+    hints = typing.get_type_hints(SensorSettings)
+    for name, kind in SENSORS.items():
+        assert kind.name == name and kind.help
+        (settings,) = (one for one in typing.get_args(hints[name]) if one is not type(None))
+        for function in (kind.read, kind.check, kind.get_channels):
+            assert settings in typing.get_type_hints(function).values(), function
