@@ -119,8 +119,6 @@ def test_a_sick_tranche_halts_the_rollout_by_itself(
     assert fetched[:2] == [1, 1] and sum(fetched[2:5]) >= 1 and fetched[5:] == [0, 0, 0]
     code, rows = list_boards(fleet, capsys)
     assert code == 3 and any(row["health"] == "update_failed" for row in rows.values())
-    for board in fleet.boards:
-        fleet.tell(board, health=Health.OK, reason="", update=UpdateState.NONE)
     write_deb(tmp_path / "mended", "0.2.1")
     assert main(fleet.run("update", str(tmp_path / "mended"), *QUICK)) == 0
     assert all(board.word.version == "0.2.1" for board in fleet.boards)

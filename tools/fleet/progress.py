@@ -13,7 +13,7 @@ WORDS = {
     Outcome.UPDATED: "updated",
     Outcome.PENDING: "on its way",
     Outcome.LATER: "later",
-    Outcome.NO_PACKAGE: "no package",
+    Outcome.LEFT_OUT: "left out",
     Outcome.UNWELL_BEFORE: "unwell before",
     Outcome.FAILED: "failed",
 }
@@ -29,8 +29,8 @@ def format_begin(rollout: Rollout, candidates: Sequence[Candidate]) -> str:
         f"{rollout.plan.health_min}% come through",
     ]
     for outcome, text in (
-        (Outcome.NO_PACKAGE, "have no package in this release, and stay as they are"),
-        (Outcome.UNWELL_BEFORE, "are sick, silent or never heard now: they are not judged"),
+        (Outcome.LEFT_OUT, "without a package for their system, or switched off, stay as they are"),
+        (Outcome.UNWELL_BEFORE, "sick, silent or never heard now: they are not judged"),
     ):
         if outcomes[outcome]:
             lines.append(f"{outcomes[outcome]} {text}")
@@ -88,8 +88,12 @@ def format_boards(rollout: Rollout, candidates: Sequence[Candidate], *, width: i
 def _format_board(rollout: Rollout, candidate: Candidate) -> str:
     board, status = candidate.board, candidate.board.status
     version = (status.version if status else "") or "?"
-    text = f"  {cut(board.title, 16):<16} {WORDS[judge(rollout, candidate)]:<13} {cut(version, 8):<8}"
-    return f"{text} {format_age(board.age_s):>5}  {get_reason(board)}".rstrip()
+    outcome = judge(rollout, candidate)
+    reason = get_reason(board)
+    if outcome is Outcome.PENDING and status is not None and status.release < rollout.first_sequence:
+        reason = "knows nothing of this release: flchain-agent update status"
+    text = f"  {cut(board.title, 16):<16} {WORDS[outcome]:<13} {cut(version, 8):<8}"
+    return f"{text} {format_age(board.age_s):>5}  {reason}".rstrip()
 
 
 def build_json(rollout: Rollout, candidates: Sequence[Candidate], sequence: int) -> dict[str, object]:

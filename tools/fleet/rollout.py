@@ -19,7 +19,7 @@ from flchain.base.errors import ConfigError
 from flchain.base.frozen import replace
 from flchain.base.types import SHARE_ALL, Address
 from flchain.rules.releases import is_newer
-from flchain.wire.fleet import UpdateState
+from flchain.wire.fleet import Health, UpdateState
 from tools.fleet.roster import Board, Standing
 
 TRANCHES_MAX = 16
@@ -78,8 +78,8 @@ class Outcome(IntEnum):
     """In a tranche that has begun; it has yet to take the release, or to prove it."""
     LATER = 2
     """In a tranche that has not begun."""
-    NO_PACKAGE = 3
-    """The release has no package for its system."""
+    LEFT_OUT = 3
+    """The release has no package for its system, or the board's own settings leave it out."""
     UNWELL_BEFORE = 4
     """Was sick, silent or never heard when the rollout began: it may take the release, but is not judged by it."""
     FAILED = 5
@@ -145,7 +145,7 @@ class Tally:
 
 def begin(plan: Plan, candidates: Iterable[Candidate], now_s: float, first_sequence: int) -> Rollout:
     """Return a rollout whose first tranche begins now."""
-    well = [one for one in candidates if one.board.standing.is_good]
+    well = [one for one in candidates if is_well(one.board)]
     return Rollout(
         plan,
         frozenset(one.board.address for one in well),
@@ -153,6 +153,16 @@ def begin(plan: Plan, candidates: Iterable[Candidate], now_s: float, first_seque
         first_sequence=first_sequence,
         shares_bp=compute_shares(plan, [one.place_bp for one in well if one.has_package]),
     )
+
+
+def is_well(board: Board) -> bool:
+    """Return whether a board does its work; one that only has not taken an earlier release does."""
+    has_only_refused = board.standing is Standing.SICK and _get_health(board) is Health.UPDATE_FAILED
+    return board.standing.is_good or has_only_refused
+
+
+def _get_health(board: Board) -> Health:
+    return board.status.health if board.status else Health.OK
 
 
 def compute_shares(plan: Plan, places: Iterable[int]) -> tuple[int, ...]:
@@ -190,12 +200,13 @@ def judge(rollout: Rollout, candidate: Candidate) -> Outcome:
     if status is None:  # heard before, and the broker has lost its word since
         return Outcome.FAILED if candidate.place_bp < rollout.share_bp else Outcome.LATER
     has_version = is_version(status.version) and not is_newer(rollout.plan.version, status.version)
-    if not has_version and not candidate.has_package:
-        return Outcome.NO_PACKAGE
-    if candidate.place_bp >= rollout.share_bp:
-        return Outcome.UPDATED if has_version and board.standing.is_good else Outcome.LATER
     is_about_this = status.release >= rollout.first_sequence
-    if board.standing in (Standing.SICK, Standing.SILENT) or (is_about_this and status.update.is_failed):
+    is_switched_off = is_about_this and status.update is UpdateState.NONE
+    if not has_version and (is_switched_off or not candidate.has_package):
+        return Outcome.LEFT_OUT
+    if candidate.place_bp >= rollout.share_bp:
+        return Outcome.UPDATED if has_version and is_well(board) else Outcome.LATER
+    if not is_well(board) or (is_about_this and status.update.is_failed and not has_version):
         return Outcome.FAILED
     is_proving = is_about_this and status.update in (UpdateState.INSTALLING, UpdateState.CHECKING)
     return Outcome.UPDATED if has_version and not is_proving else Outcome.PENDING

@@ -137,7 +137,7 @@ class SimFleet:
             return
         package = find_package(release, status.suite, status.architecture)
         assert package is not None
-        board.change(release=release.sequence, update=UpdateState.FETCHING)
+        board.change(release=release.sequence, update=UpdateState.FETCHING, health=Health.OK, reason="")
         await self._say(board)
         data = await asyncio.to_thread(self._fetch, board, package.sha256.hex())
         assert hashlib.sha256(data).digest() == package.sha256

@@ -82,6 +82,16 @@ def at(tranche: int, **changes: Any) -> Rollout:
         (board(77), Outcome.UNWELL_BEFORE),
         (board(0, version="0.3.0"), Outcome.UPDATED),
         (board(0, version="dev"), Outcome.PENDING),
+        (board(0, Standing.SICK, health=Health.UPDATE_FAILED, update=UpdateState.REFUSED), Outcome.PENDING),
+        (
+            board(0, Standing.SICK, health=Health.UPDATE_FAILED, update=UpdateState.REFUSED, release=FIRST),
+            Outcome.FAILED,
+        ),
+        (
+            updated(0, version="0.3.0", health=Health.UPDATE_FAILED, update=UpdateState.REFUSED),
+            Outcome.UPDATED,
+        ),
+        (board(0, release=FIRST), Outcome.LEFT_OUT),
     ],
 )
 def test_what_has_become_of_a_board(one: Board, outcome: Outcome) -> None:
@@ -91,10 +101,19 @@ def test_what_has_become_of_a_board(one: Board, outcome: Outcome) -> None:
 
 def test_a_board_without_a_package_is_left_out() -> None:
     """It neither fails nor delays; once it has the version by other means, it counts as updated."""
-    assert judge(ROLLOUT, place(TEN[0], 0, has_package=False)) is Outcome.NO_PACKAGE
+    assert judge(ROLLOUT, place(TEN[0], 0, has_package=False)) is Outcome.LEFT_OUT
     assert judge(ROLLOUT, place(updated(0), 0, has_package=False)) is Outcome.UPDATED
     assert judge(ROLLOUT, place(TEN[0], 1_000)) is Outcome.LATER
     assert judge(ROLLOUT, place(dataclasses.replace(TEN[0], standing=Standing.SILENT), 1_000)) is Outcome.LATER
+
+
+def test_a_board_that_refused_an_earlier_release_is_judged_by_this_one() -> None:
+    """It does its work, so a mended version has to reach it, too; a board that is sick otherwise is not judged."""
+    refused = board(0, Standing.SICK, health=Health.UPDATE_FAILED, update=UpdateState.ROLLED_BACK, release=FIRST - 1)
+    ill = board(1, Standing.SICK, health=Health.CUT_OFF)
+    fresh = begin(PLAN, (place(refused, 0), place(ill, 1_000)), 0.0, FIRST)
+    assert fresh.well_before == {refused.address}
+    assert step(fresh, (place(refused, 0), place(ill, 1_000)), 5.0) == fresh
 
 
 def test_it_waits_until_the_tranche_has_proved_itself_for_the_whole_soak() -> None:
