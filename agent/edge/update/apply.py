@@ -5,10 +5,12 @@ from scratch, and take it into a folder of root's own. Installing is `keeper`'s.
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import re
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ RELEASE_FILE = "release.cbor"
 KEEPER_FILE = "keeper.py"
 ROOM_FACTOR = 2
 """Of a package's installed size: dpkg keeps the old files until the new ones are there."""
+CONTROL_BYTES_MAX = 65_536
 SPARE_BYTES = 16_000_000
 """Left for everybody else, beside what an update takes."""
 WORDS = {
@@ -47,26 +50,33 @@ class Debs:
 
     def read_status(self) -> str:
         """Return the installed package's part of dpkg's status. Raise ConfigError if it is not installed."""
-        done = _run(self.dpkg_query, "--status", keeper.PACKAGE)
-        if done is None or "ok installed" not in done:
+        done = _run(self.dpkg_query, "--status", keeper.PACKAGE).decode(errors="replace")
+        if "ok installed" not in done:
             text = f"the agent was not installed as a Debian package ({keeper.PACKAGE}): nothing here can update it"
             raise ConfigError((text,))
         return done
 
     def read_fields(self, deb: Path) -> dict[str, str]:
-        """Return a package file's fields. Raise Refused."""
-        done = _run(self.dpkg_deb, "--field", str(deb))
-        if done is None:
-            raise Refused(f"{deb.name}: is no Debian package")
-        return read_stanza(done)
+        """Return a package file's fields, without a file of it being unpacked. Raise Refused."""
+        try:
+            packed = io.BytesIO(_run(self.dpkg_deb, "--ctrl-tarfile", str(deb)))
+            with tarfile.open(fileobj=packed, mode="r:") as archive:
+                member = next(found for found in archive if found.name.lstrip("./") == "control")
+                content = archive.extractfile(member)
+                if content is not None:
+                    return read_stanza(content.read(CONTROL_BYTES_MAX).decode(errors="replace"))
+        except (tarfile.TarError, StopIteration) as error:
+            raise Refused(f"{deb.name}: is no Debian package") from error
+        raise Refused(f"{deb.name}: is no Debian package")
 
 
-def _run(*command: str) -> str | None:
+def _run(*command: str) -> bytes:
+    """Return what a program of dpkg's says; nothing if it fails."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
+        return b""
+    return done.stdout if done.returncode == 0 else b""
 
 
 def read_stanza(text: str) -> dict[str, str]:
