@@ -29,7 +29,7 @@ define make_venv
 	@echo "creating $(1)"; rm -rf $(1); $(PYTHON) -m venv $(1)
 endef
 
-.PHONY: help setup setup-model setup-oracle demo sim bench-chain bench-codecs bench-agent fuzz test test-main test-model test-oracle test-long test-cgroup2 test-python313 test-mixed mutants lint counts format lock clean
+.PHONY: help setup setup-model setup-oracle demo sim bench-chain bench-codecs bench-agent fuzz test test-main test-model test-oracle test-long test-cgroup2 test-python313 test-mixed image test-image mutants lint counts format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -89,6 +89,14 @@ test-python313: setup ## run every test under Debian 13's Python 3.13, in a chro
 
 test-mixed: setup $(VENV_PACKAGES)/.installed ## one network over both runtimes, x86-64 and AArch64 (root; four minutes; FLCHAIN_MIXED=short)
 	PATH="$(CURDIR)/$(VENV_PACKAGES)/bin:$$PATH" $(VENV)/bin/python -m pytest -s tests/machines/test_mixed_network.py $(ARGS)
+
+image: setup ## build the image of a board's card into build/images (BOARD=rpi4, others: flchain image list); as root, after make debs
+	$(VENV)/bin/flchain image build $(or $(BOARD),qemu-arm64) $(ARGS)
+
+test-image: image ## boot the image of an emulated board: it enrols, trains, loses power, goes on (half an hour; log in build/test-image)
+	@# the emulated board reaches this machine as 10.0.2.2; so do the nodes here, in a network of the test's own
+	unshare --net sh -c 'ip link set lo up && ip address add 10.0.2.2/32 dev lo && exec "$$@"' -- \
+	  $(VENV)/bin/python -m pytest -s tests/machines/test_image.py $(ARGS)
 
 mutants: setup ## change each rule in small ways and check that the recorded vectors notice (three minutes; ARGS=--list)
 	$(VENV)/bin/python -m tests.mutants $(ARGS)

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "emulate": ("tools.emulators.cli", "emulate a sensor: watch, weather station, UAV, satellite receiver, IIO device"),
     "registrar": ("tools.registrar.cli", "enrol boards and miners, revoke them, write the broker's files"),
     "fleet": ("tools.fleet.cli", "show how all boards do; update them, tranche by tranche"),
+    "image": ("tools.images.cli", "build images of boards' cards, check them, change a maker's own"),
     "bench": ("tools.bench.cli", "measure on this machine, next to the floor of the same run"),
 }
 

@@ -27,8 +27,8 @@ ALIVE = {
     "gpsd": "the reader of settings finds a sensor's section by the field's name",
     "mavlink": "the reader of settings finds a sensor's section by the field's name",
     "crashes": "a sweep sums the counters by name",
-    "partitions": "a sweep sums the counters by name",
     "run_probe_program": "a program that is started by its source calls it",
+    "mtime": "tarfile writes it into an archive",
     "main": "`flchain COMMAND` imports the command's module by name and calls its main",
     # fakes, each beside the seam that it stands in for
     "FakeLink": "runners in tests have no broker",

@@ -12,10 +12,17 @@ from flchain.base.errors import ConfigError, FlchainError
 
 PACKAGES = {
     "apt-get": "apt",
+    "bmaptool": "bmap-tools",
+    "debugfs": "e2fsprogs",
     "dpkg-deb": "dpkg",
+    "mcopy": "mtools",
+    "mke2fs": "e2fsprogs",
+    "mkfs.vfat": "dosfstools",
     "mmdebstrap": "mmdebstrap",
+    "sfdisk": "fdisk",
     "systemd-nspawn": "systemd-container",
     "unshare": "util-linux",
+    "xz": "xz-utils",
 }
 """By program: the Debian package that has it."""
 SYSTEM_PATHS = ("/usr/local/sbin", "/usr/sbin", "/sbin")

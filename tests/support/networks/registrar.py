@@ -156,10 +156,12 @@ def enrol_member(registrar: Registrar, folder: Path, role: str, clock_s: int | N
     return Member(identity, folder)
 
 
-def make_registrar(folder: Path, *brokers: Endpoint, days: int = 30) -> Registrar:
+def make_registrar(
+    folder: Path, *brokers: Endpoint, days: int = 30, host: str = HOST, bind: str = "127.0.0.1"
+) -> Registrar:
     """A new registrar that does not serve."""
     registrar = Registrar(folder, find_free_port())
     known = [text for broker in brokers or (Endpoint(HOST, 8883),) for text in ("--broker", str(broker))]
-    where = ["--host", HOST, "--bind", "127.0.0.1", "--port", str(registrar.port)]
+    where = ["--host", host, "--bind", bind, "--port", str(registrar.port)]
     registrar.run("init", *where, "--days", str(days), *known)
     return registrar
