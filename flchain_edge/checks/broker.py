@@ -113,8 +113,8 @@ async def _try_login(mqtt: MqttSettings, answers: str, questions: tuple[tuple[st
             why = link.describe().trouble or "no answer to the login"
             return (
                 fail(
-                    f"the broker does not let this node in: {why}",
-                    "check its certificate and the broker's rules",
+                    f"this node could not log in: {why}",
+                    "mend what `broker` says above; then look at this node's certificate and the broker's rules",
                 ),
             )
         found = (ok(f"logged in at {link.describe().broker} as {mqtt.client_id}"),)

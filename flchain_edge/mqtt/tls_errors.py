@@ -16,7 +16,8 @@ def describe_tls_error(error: Exception, now_s: float) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         now = datetime.fromtimestamp(now_s, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
         return _describe_refused_server(error, now)
-    return describe_alert(str(error)) or str(error) or type(error).__name__
+    plain = error.strerror if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) else None
+    return describe_alert(str(error)) or plain or str(error) or type(error).__name__
 
 
 def describe_alert(text: str) -> str:

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import errno
 import io
+import math
 import os
 import sys
 import textwrap
@@ -47,6 +48,31 @@ class CommandParser(argparse.ArgumentParser):
     def __init__(self, *arguments: object, **options: object) -> None:
         options.setdefault("formatter_class", HelpFormatter)
         super().__init__(*arguments, **options)  # type: ignore[arg-type]
+        self.register("type", int, read_whole_number)
+        self.register("type", float, read_number)
+
+
+def read_whole_number(text: str, low: int | None = None, high: int | None = None) -> int:
+    """Return the number. Raise ArgumentTypeError in words; argparse's own would name our function."""
+    try:
+        number = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be a whole number, is {text!r}") from error
+    if (low is not None and number < low) or (high is not None and number > high):
+        bounds = f"{low}..{high}" if high is not None else f"at least {low}"
+        raise argparse.ArgumentTypeError(f"must be {bounds}, is {text}")
+    return number
+
+
+def read_number(text: str) -> float:
+    """Return the number, which is finite. Raise ArgumentTypeError in words."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"must be a number, is {text!r}")
+    return number
 
 
 def add_command(commands: Any, name: str, text: str, **options: Any) -> argparse.ArgumentParser:

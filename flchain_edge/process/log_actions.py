@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from flchain_edge.process.command import NodeAction
+from flchain_edge.process.command_line import read_whole_number
 from flchain_edge.settings.node import NodeSettings
 
 LINES = 50
@@ -43,10 +44,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _read_count(text: str) -> int:
-    count = int(text)
-    if not 0 <= count <= LINES_MAX:
-        raise argparse.ArgumentTypeError(f"must be 0 to {LINES_MAX}")
-    return count
+    return read_whole_number(text, 0, LINES_MAX)
 
 
 def _read_field(text: str) -> tuple[str, str]:

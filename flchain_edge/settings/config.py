@@ -69,7 +69,10 @@ def parse_tables(raw: bytes, file: str) -> dict[str, Any]:
         raise ConfigError((f"{file}: larger than {CONFIG_BYTES_MAX} bytes",))
     try:
         tables: dict[str, Any] = tomllib.loads(raw.decode("utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise ConfigError((f"{file}: is not UTF-8 text: byte 0x{raw[error.start]:02x} in line {line}",)) from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError((f"{file}: is not TOML: {error}",)) from error
     return tables
 

@@ -213,8 +213,10 @@ def _read_earlier_plan(out: Path) -> dict[str, object]:
         found = json.loads((out / PLAN_FILE).read_text())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise ConfigError((f"--out: {out / PLAN_FILE} cannot be read: {error}",)) from error
+    except OSError as error:
+        raise ConfigError((f"--out: {out / PLAN_FILE}: {error.strerror or error}",)) from error
+    except ValueError as error:
+        raise ConfigError((f"--out: {out / PLAN_FILE} is damaged: {error}",)) from error
     if not isinstance(found, dict) or not Plan.__dataclass_fields__.keys() <= found.keys():
         raise ConfigError((f"--out: {out / PLAN_FILE} is not the plan of a network",))
     return found

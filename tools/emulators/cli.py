@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import math
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
 from agent.sensing.home_assistant import PREFIX
 from flchain.base.errors import ConfigError
-from flchain_edge.process.command_line import CommandParser, add_command
+from flchain_edge.process.command_line import CommandParser, add_command, read_number, read_whole_number
 from tools.emulators.examples import write_examples
 from tools.emulators.iio_tree import run_iio
 from tools.emulators.mqtt_sensors import Target, run_watch, run_weather
@@ -24,23 +23,21 @@ WEARERS = range(10)
 
 
 def _positive(text: str) -> float:
-    number = float(text)
-    if not 0 < number < math.inf:
+    number = read_number(text)
+    if number <= 0:
         raise argparse.ArgumentTypeError(f"must be above 0, is {text}")
     return number
 
 
 def _not_negative(text: str) -> float:
-    number = float(text)
-    if not 0 <= number < math.inf:
+    number = read_number(text)
+    if number < 0:
         raise argparse.ArgumentTypeError(f"must be at least 0, is {text}")
     return number
 
 
 def _port(text: str) -> int:
-    if not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"must be 1..65535, is {text}")
-    return int(text)
+    return read_whole_number(text, 1, 65535)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -21,9 +21,9 @@ class LedgerView:
         """Read the whole ledger. Raise ConfigError or LedgerCorrupt."""
         self.path = path
         with open_ledger_file(path) as ledger:
-            genesis, state = ledger.load_genesis_state()
+            genesis, start = ledger.load_start()
         self.genesis: Genesis = genesis
-        self.state: ChainState = state
+        self.state: ChainState = start.chain
         self.read_on()
 
     def read_on(self, order: bytes | None = None) -> int | None:

@@ -183,6 +183,8 @@ def run_list(enroller: Enroller, arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(rows, indent=2))
         return
+    if not rows:
+        print("no node has enrolled yet; give it a token: flchain registrar token", file=sys.stderr)
     for row in rows:
         state = "revoked" if row["is_revoked"] else f"until {row['good_until']}" if row["good_until"] else "expired"
         print(f"{row['address']}  {row['role']:<7} {state}")

@@ -116,3 +116,41 @@ def test_a_path_that_is_not_what_was_meant(
     assert flchain(arguments) == EXIT_CONFIG
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1 and str(path) in err and err.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("emulate watch --port abc", "--port: must be a whole number, is 'abc'"),
+        ("emulate watch --port 0", "--port: must be 1..65535, is 0"),
+        ("emulate weather --rate nan", "--rate: must be a number, is 'nan'"),
+        ("sim --seed x", "--seed: must be a whole number, is 'x'"),
+        ("bench codecs --rounds 0", "--rounds: must be at least 1, is 0"),
+        ("bench consensus --watts -1", "--watts: must be above 0, is -1"),
+        ("stake transfer --amount 1 --to x --timeout y", "--timeout: must be a number, is 'y'"),
+    ],
+)
+def test_a_number_that_is_none_is_told_in_words(line: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is wrong with an option never names a function or a type of ours."""
+    with pytest.raises(SystemExit):
+        flchain(line.split())
+    err = capsys.readouterr().err
+    assert "invalid" not in err and (words in err or "--to" in err)
+
+
+def test_a_configuration_in_another_encoding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An editor's Latin-1 is named with its line, and not with the words of a decoder."""
+    (tmp_path / "network.toml").write_bytes('name = "x"\nmodel = "größe"\n'.encode("latin-1"))
+    out = str(tmp_path / "genesis.cbor")
+    assert flchain(["genesis", "make", "--network", str(tmp_path / "network.toml"), "--out", out]) == EXIT_CONFIG
+    assert capsys.readouterr().err == "error: network.toml: is not UTF-8 text: byte 0xf6 in line 2\n"
+
+
+def test_examples_are_written_where_they_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Under the very name, and not in a folder that was a slip of the pen."""
+    assert flchain(["emulate", "examples", "--out", str(tmp_path / "mine")]) == 0
+    assert [file.name for file in tmp_path.iterdir()] == ["mine"]
+    for wrong in (tmp_path, tmp_path / "none" / "x.npz"):
+        assert flchain(["emulate", "examples", "--out", str(wrong)]) == EXIT_CONFIG
+    assert [file.name for file in tmp_path.iterdir()] == ["mine"]
+    assert "Is a directory" in capsys.readouterr().err

@@ -14,6 +14,7 @@ import pytest
 
 from flchain.base.crypto import Identity
 from flchain.ledger.genesis import encode_genesis
+from flchain.ledger.state import find_account
 from flchain.wire.envelope import open_envelope, seal
 from flchain.wire.messages import Receipt, Register, Undelegate
 from flchain.wire.packets import PacketType, decode_packet, encode_packet
@@ -22,6 +23,7 @@ from flchain_edge.keys import keystore
 from flchain_edge.keys.keystore import load_or_create_identity
 from flchain_edge.mqtt.inbox import Received
 from flchain_edge.mqtt.settings import MqttSettings
+from miner.edge.ledger.prune import prune_ledger
 from tests.support.builders.chain import build_identity
 from tests.support.builders.ledger import write_ledger
 from tests.support.builders.stake import StakeDriver, accuse, build_stake_chain, transfer
@@ -113,6 +115,17 @@ def test_show_for_people(path: Path, key: Path, capsys: pytest.CaptureFixture[st
     assert "the first transfer to its public key makes it" in text
     assert flchain(["stake", "show", "--data", str(path), "--account", RICH.address.hex()]) == 0
     assert "100 being returned from" in capsys.readouterr().out
+
+
+def test_a_pruned_ledger_shows_its_newest_state(path: Path, driver: StakeDriver, tmp_path: Path) -> None:
+    """A ledger that begins with a state beyond genesis shows that state and what followed, not the genesis."""
+    for keep in (0, 1):
+        pruned = tmp_path / f"{keep}.db"
+        pruned.write_bytes(path.read_bytes())
+        asyncio.run(prune_ledger(pruned, CHAIN.genesis, CHAIN.state.model, keep))
+        view = LedgerView(pruned)
+        assert view.state.height == driver.state.height
+        assert find_account(view.state, RICH.address) == find_account(driver.state, RICH.address)
 
 
 def test_a_growing_ledger_is_read_on(tmp_path: Path) -> None:

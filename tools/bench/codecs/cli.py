@@ -13,7 +13,7 @@ from rich.table import Column, Table
 
 from flchain.base.errors import ConfigError
 from flchain.base.frozen import replace
-from flchain_edge.process.command_line import add_command
+from flchain_edge.process.command_line import add_command, read_number, read_whole_number
 from tools.bench.codecs.codecs import (
     BASE,
     FILE_LEARNING_RATE,
@@ -58,16 +58,13 @@ def add_parser(benchmarks: Any) -> None:
 
 
 def _read_count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("a positive number")
-    return value
+    return read_whole_number(text, 1)
 
 
 def _read_rate(text: str) -> float:
-    value = float(text)
+    value = read_number(text)
     if not 0 < value <= 10:
-        raise argparse.ArgumentTypeError("above 0, at most 10")
+        raise argparse.ArgumentTypeError(f"must be above 0, at most 10, is {text}")
     return value
 
 

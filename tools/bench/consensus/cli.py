@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Column, Table
 
-from flchain_edge.process.command_line import add_command
+from flchain_edge.process.command_line import add_command, read_number
 from tools.bench.consensus.consensus import FULL, JOULES_PER_HASH, METHOD, QUICK, WATTS, Plan, name_rule, run_bench
 from tools.bench.output import write_output
 
@@ -59,9 +59,9 @@ def add_parser(benchmarks: Any) -> None:
 
 
 def _read_positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError("a positive number")
+    value = read_number(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, is {text}")
     return value
 
 
