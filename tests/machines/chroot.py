@@ -29,7 +29,9 @@ PASSED_ON = ("PIP_INDEX_URL", "PIP_DEFAULT_TIMEOUT", "http_proxy", "https_proxy"
 
 # The shell stays, as PID 1: it buries the children of those who ended before them, as an init does.
 # Device nodes are made on a file system of the namespace's own, never on the machine's /dev.
+# The root becomes the real one of the name space: in a chroot the kernel makes no user name spaces.
 _ENTER = """set -e
+mount --rbind "$0" "$0"
 mount -t proc proc "$0/proc"
 mount -t sysfs -o ro sysfs "$0/sys"
 mount -t tmpfs -o mode=755 tmpfs "$0/dev"
@@ -41,7 +43,12 @@ mount -t devpts -o newinstance,ptmxmode=666 devpts "$0/dev/pts"; ln -s pts/ptmx 
 mount -t tmpfs -o mode=1777 tmpfs "$0/dev/shm"
 while [ "$1" != -- ]; do mkdir -p "$0$2"; mount --rbind "$1" "$0$2"; shift 2; done
 shift
-chroot "$0" "$@" || exit $?
+cd "$0"
+mkdir -p .outside
+pivot_root . .outside
+cd /
+umount -l /.outside
+"$@" || exit $?
 exit 0
 """
 

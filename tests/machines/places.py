@@ -22,7 +22,7 @@ from tools.images.suites import SUITES
 CHECKOUT = Path(__file__).resolve().parents[2]
 LOCK = CHECKOUT / "requirements" / "agent.lock"
 PLATFORMS = {"amd64": "x86_64-manylinux_2_34", "arm64": "aarch64-manylinux_2_34"}
-PACKAGES = ("base-files", "coreutils", "dash", "libc-bin", "libstdc++6", "python3", "util-linux")
+PACKAGES = ("base-files", "coreutils", "dash", "libc-bin", "libstdc++6", "mount", "python3", "util-linux")
 """Unpacked, not installed: a Python runs, and the programs that enter the root."""
 CODE, SITE = "/srv/flchain", "/srv/site"
 INSIDE = {"PYTHONPATH": f"{CODE}:{SITE}", "PYTHONPYCACHEPREFIX": "/tmp/pycache", "OPENBLAS_NUM_THREADS": "1"}

@@ -29,7 +29,7 @@ PACKAGES = (
 )  # fmt: skip
 """What CONTRIBUTING asks for, and the programs without which some tests are left out."""
 NEED_ROOT = (
-    "tests/edge/agent/test_cpu.py", "tests/edge/agent/test_sample_ring.py", "tests/edge/tools/test_broker_files.py",
+    "tests/edge/agent/test_cpu.py", "tests/edge/tools/test_broker_files.py",
     "tests/system/test_operating.py", "tests/system/test_slow_device.py",
 )  # fmt: skip
 """Files with tests that make mounts, groups, firewalls or name spaces, and that a plain user leaves out."""
