@@ -26,11 +26,11 @@ from tools.fleet.folder import DEFAULT_FOLDER, FleetFolder, make_folder, open_fo
 from tools.fleet.link import SEEN_FILE, Fleet, FleetLink, holding_link
 from tools.fleet.progress import build_json as build_rollout_json
 from tools.fleet.progress import format_boards, format_end, format_tranche
-from tools.fleet.rollout import HEALTH_MIN, PATIENCE_S, SOAK_S, TRANCHES, Plan, Rollout, Stage, is_version
+from tools.fleet.rollout import HEALTH_MIN, PATIENCE_S, SOAK_S, TRANCHES, Rollout, Stage, is_version
 from tools.fleet.roster import choose
 from tools.fleet.state import Saved
 from tools.fleet.table import WIDTH_MIN, build_json, format_roster
-from tools.fleet.update import Wish, find_known, run_halt, run_update, see
+from tools.fleet.update import WINDOW_S, Wish, find_known, run_halt, run_update, see
 from tools.registrar.register import REGISTER_FILE, Register
 
 EXIT_UNWELL = 3
@@ -40,7 +40,6 @@ WAIT_S = 10.0
 """How long to wait for another command that is connected."""
 SPAN = re.compile(r"(\d{1,6})(s|m|h|d)?")
 SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, None: 1}
-WINDOW_S = 900
 CLEAR = "\x1b[H\x1b[2J"
 
 
@@ -161,7 +160,6 @@ async def _listen(fleet: Fleet, show: Callable[[], object], *, is_watching: bool
         show()
         while is_watching:
             await asyncio.sleep(WATCH_S)
-            link.share()
             show()
 
 
@@ -170,13 +168,13 @@ def run_update_command(arguments: argparse.Namespace) -> int:
     fleet = open_fleet(arguments)
     debs = () if is_version(arguments.release) else read_folder(Path(arguments.release))
     version = debs[0].version if debs else arguments.release
-    if not WINDOW_S_MIN <= arguments.window <= WINDOW_S_MAX:
+    if arguments.window is not None and not WINDOW_S_MIN <= arguments.window <= WINDOW_S_MAX:
         raise ConfigError((f"--window: must be {WINDOW_S_MIN}s to {WINDOW_S_MAX // 3_600}h",))
-    plan = Plan(version, arguments.tranches, arguments.soak, arguments.health_min, arguments.patience)
+    wish = Wish(version, debs, _read_options(arguments), arguments.window, is_again=arguments.again)
+    wish.build_plan()  # what is wrong with the options is told before anybody is asked
     identity = load_identity(fleet.folder, arguments)
     if fleet.folder.describe_certificate():
         renew_certificate(fleet.folder, identity)
-    wish = Wish(plan, debs, arguments.window, is_again=arguments.again)
 
     def say(text: str) -> None:
         when = time.strftime("%H:%M:%S")
@@ -186,6 +184,17 @@ def run_update_command(arguments: argparse.Namespace) -> int:
     if rollout is None:
         return EXIT_INTERRUPTED
     return 0 if rollout.stage is Stage.DONE else EXIT_UNWELL
+
+
+def _read_options(arguments: argparse.Namespace) -> dict[str, object]:
+    """Return what the operator has named of the plan."""
+    given = {
+        "tranches_bp": arguments.tranches,
+        "soak_s": arguments.soak,
+        "health_min": arguments.health_min,
+        "patience_s": arguments.patience,
+    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _interruptible(act: Callable[[], Awaitable[Rollout]], fleet: Fleet, say: Callable[[str], None]) -> Rollout | None:
@@ -312,15 +321,15 @@ def _add_update(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("release", metavar="DIR|VERSION", help=text)
     shares = ",".join(f"{share / 100:g}" for share in TRANCHES)
     text = f"percents of the boards, step by step (default: {shares})"
-    parser.add_argument("--tranches", type=parse_tranches, default=TRANCHES, metavar="LIST", help=text)
+    parser.add_argument("--tranches", type=parse_tranches, metavar="LIST", help=text)
     text = f"how long a tranche must stay well (default: {SOAK_S // 60}m)"
-    parser.add_argument("--soak", type=parse_span, default=SOAK_S, metavar="TIME", help=text)
+    parser.add_argument("--soak", type=parse_span, metavar="TIME", help=text)
     text = f"percent of a tranche that must come through (default: {HEALTH_MIN})"
-    parser.add_argument("--health-min", type=int, default=HEALTH_MIN, metavar="N", help=text)
+    parser.add_argument("--health-min", type=int, metavar="N", help=text)
     text = f"halt if a tranche has not come through by then (default: {PATIENCE_S // 3_600}h)"
-    parser.add_argument("--patience", type=parse_span, default=PATIENCE_S, metavar="TIME", help=text)
+    parser.add_argument("--patience", type=parse_span, metavar="TIME", help=text)
     text = f"within this time a board must have spoken in a round, or it goes back (default: {WINDOW_S // 60}m)"
-    parser.add_argument("--window", type=parse_span, default=WINDOW_S, metavar="TIME", help=text)
+    parser.add_argument("--window", type=parse_span, metavar="TIME", help=text)
     parser.add_argument("--again", action="store_true", help="go on with a rollout that was halted")
 
 

@@ -167,7 +167,6 @@ class FleetLink:
             fleet.topics.all_devices(Channel.STATUS), fleet.topics.operator_release(folder.address), qos=1
         )
         self._heard_s = time.monotonic()
-        self._shared_s = 0.0
         self._up_s = 0.0
         self._has_gathered = False
         """On this connection."""
@@ -178,12 +177,13 @@ class FleetLink:
     async def running(self) -> AsyncIterator[FleetLink]:
         """Be connected for the block."""
         await self._link.start()
-        reading = asyncio.create_task(self._read(), name="fleet")
+        tasks = [asyncio.create_task(work, name="fleet") for work in (self._read(), self._share())]
         try:
             yield self
         finally:
-            reading.cancel()
-            await asyncio.wait((reading,))
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
             await self._link.stop()
 
     async def _read(self) -> None:
@@ -236,10 +236,10 @@ class FleetLink:
                 "(flchain registrar broker) and reload it; then repeat this command"
             ) from error
 
-    def share(self) -> None:
+    async def _share(self) -> None:
         """Leave what is known for other commands, now and then."""
-        if time.monotonic() - self._shared_s >= SHARE_S:
-            self._shared_s = time.monotonic()
+        while True:
+            await asyncio.sleep(SHARE_S)
             with contextlib.suppress(OSError):
                 self.fleet.write(self.fleet.folder.path / SEEN_FILE, time.time())
 

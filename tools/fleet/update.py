@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -29,6 +30,7 @@ from tools.fleet.rollout import Candidate, Plan, Rollout, Stage, begin, halt, re
 from tools.fleet.state import Saved, build_release, load, save
 
 TICK_S = 2.0
+WINDOW_S = 900
 HALT_FILE = "halt"
 """Laid down by `flchain fleet halt` beside a running `update`, which carries it out."""
 HALT_WAIT_S = 60.0
@@ -41,12 +43,18 @@ Say = Callable[[str], None]
 class Wish:
     """What the operator asks of `update`."""
 
-    plan: Plan
+    version: str
     debs: tuple[Deb, ...]
     """Empty if the packages were brought before."""
-    window_s: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the plan that the operator has named; others stay as they were, or as they usually are."""
+    window_s: int | None = None
     is_again: bool = False
     """Go on with a rollout that was halted."""
+
+    def build_plan(self, known: Plan | None = None) -> Plan:
+        """Return the plan, on top of that of a rollout that goes on. Raise ConfigError."""
+        return replace(known or Plan(self.version), version=self.version, **self.options)
 
 
 async def run_update(fleet: Fleet, identity: Identity, wish: Wish, say: Say) -> Rollout:
@@ -70,42 +78,36 @@ def _begin(fleet: Fleet, wish: Wish) -> Saved:
     """Return a new rollout, or the one that goes on. Raise ConfigError."""
     known, now_s = find_known(fleet, wish), time.time()
     sequence = max(known.sequence if known else 0, fleet.release.sequence if fleet.release else 0) + 1
-    if known is None or known.rollout.plan.version != wish.plan.version:
-        if known is not None and not is_newer(wish.plan.version, known.rollout.plan.version):
-            newest = known.rollout.plan.version
-            text = (
-                f"{wish.plan.version}: boards go only forward, and {newest} was announced: give the packages a higher"
-            )
-            raise ConfigError((f"{text} version, also to bring back an older state",))
-        if not wish.debs:
-            raise ConfigError((f"{wish.plan.version}: name the folder with its packages (from: make debs)",))
-        packages = tuple(deb.package for deb in wish.debs)
-        candidates = build_candidates(fleet, wish.plan.version, packages)
-        return Saved(begin(wish.plan, candidates, now_s, sequence), sequence, wish.window_s, packages)
-    return _continue(fleet, known, wish, sequence, now_s)
+    if known is not None and known.rollout.plan.version == wish.version:
+        return _continue(fleet, known, wish, sequence, now_s)
+    if known is not None and not is_newer(wish.version, known.rollout.plan.version):
+        text = f"{wish.version}: {known.rollout.plan.version} was announced, and boards go only forward"
+        raise ConfigError((f"{text}: give the packages a higher version, also to bring back an older state",))
+    if not wish.debs:
+        raise ConfigError((f"{wish.version}: name the folder with its packages (from: make debs)",))
+    packages = tuple(deb.package for deb in wish.debs)
+    fresh = begin(wish.build_plan(), build_candidates(fleet, wish.version, packages), now_s, sequence)
+    return Saved(fresh, sequence, wish.window_s or WINDOW_S, packages)
 
 
 def _continue(fleet: Fleet, known: Saved, wish: Wish, sequence: int, now_s: float) -> Saved:
     rollout, packages = known.rollout, tuple(deb.package for deb in wish.debs)
     if packages and packages != known.packages:
-        raise ConfigError(
-            (f"{wish.plan.version}: was announced with other packages: what has changed needs a new version",)
-        )
+        raise ConfigError((f"{wish.version}: was announced with other packages: give the new ones a higher version",))
     if rollout.stage is Stage.HALTED and not wish.is_again:
-        raise ConfigError(
-            (
-                f"{wish.plan.version}: {rollout.reason}; look at the boards (flchain fleet status), then give a mended "
-                "version, or go on all the same with --again",
-            )
+        text = (
+            f"{wish.version}: {rollout.reason}; look at the boards (flchain fleet status), then give a mended version"
         )
-    if rollout.plan.tranches_bp != wish.plan.tranches_bp:
+        raise ConfigError((f"{text}, or go on all the same with --again",))
+    plan = wish.build_plan(rollout.plan)
+    if plan.tranches_bp != rollout.plan.tranches_bp:
         raise ConfigError((f"--tranches: this rollout has {format_tranches(rollout.plan)}",))
-    rollout = replace(rollout, plan=wish.plan)
+    rollout = replace(rollout, plan=plan)
     if rollout.stage is Stage.HALTED:
-        rollout = resume(rollout, build_candidates(fleet, wish.plan.version, known.packages), now_s, sequence)
+        rollout = resume(rollout, build_candidates(fleet, wish.version, known.packages), now_s, sequence)
     elif rollout.stage is Stage.DONE:
         rollout = replace(rollout, stage=Stage.ROLLING)
-    return Saved(rollout, sequence, wish.window_s, known.packages)
+    return Saved(rollout, sequence, wish.window_s or known.window_s, known.packages)
 
 
 def format_tranches(plan: Plan) -> str:
@@ -118,8 +120,7 @@ def find_known(fleet: Fleet, wish: Wish | None = None) -> Saved | None:
     saved, release = load(fleet.folder.path), fleet.release
     if release is None or (saved is not None and saved.sequence >= release.sequence):
         return saved
-    plan = wish.plan if wish is not None else Plan(release.version)
-    plan = replace(plan, version=release.version)
+    plan = replace(wish.build_plan() if wish else Plan(release.version), version=release.version)
     candidates = build_candidates(fleet, release.version, release.packages)
     rollout = rebuild(plan, candidates, time.time(), release.share_bp)
     if release.state is ReleaseState.HALTED:
@@ -170,7 +171,6 @@ async def _drive(link: FleetLink, identity: Identity, saved: Saved, say: Say) ->
     folder, said = link.fleet.folder.path, ""
     while saved.rollout.stage is Stage.ROLLING:
         await asyncio.sleep(TICK_S)
-        link.share()
         now_s, before = time.time(), saved.rollout
         if (folder / HALT_FILE).exists():
             saved = await _change(link, identity, saved, halt(before, BY_HAND))
@@ -209,7 +209,7 @@ async def _announce_until(link: FleetLink, identity: Identity, saved: Saved) -> 
             await _announce(link, identity, saved)
             return
         except TryAgain:
-            link.share()
+            continue
 
 
 async def _announce(link: FleetLink, identity: Identity, saved: Saved) -> None:
@@ -230,8 +230,9 @@ async def run_halt(fleet: Fleet, load_identity: Callable[[], Identity], say: Say
                 return known.rollout if known else None
             sequence = max(known.sequence, fleet.release.sequence if fleet.release else 0) + 1
             fresh = msgspec.structs.replace(known, rollout=halt(known.rollout, BY_HAND), sequence=sequence)
+            identity = load_identity()  # first: what cannot be signed must not be written down either
             save(path, fresh)
-            await _announce(link, load_identity(), fresh)
+            await _announce(link, identity, fresh)
             return fresh.rollout
 
 
