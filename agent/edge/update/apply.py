@@ -27,8 +27,8 @@ from flchain_edge.storage.sqlite import StoreFull
 
 RELEASE_FILE = "release.cbor"
 KEEPER_FILE = "keeper.py"
-ROOM_FACTOR = 2
-"""Of a package's installed size: dpkg keeps the old files until the new ones are there."""
+ROOM_PERCENT = 150
+"""Of a package's installed size: dpkg keeps the old files until the new ones are there; then they are compiled."""
 CONTROL_BYTES_MAX = 65_536
 SPARE_BYTES = 16_000_000
 """Left for everybody else, beside what an update takes."""
@@ -108,6 +108,8 @@ class Applier:
     ) -> None:
         self._folder, self._agent_folder, self._debs, self._suite = folder, agent_folder, debs, suite
         self._etc, self._get_free = etc, get_free
+        is_overlay = debs.root == Path("/") and keeper.System().is_overlay()
+        self._program_root = keeper.LOWER_ROOT if is_overlay else debs.root
 
     def apply(self) -> str:
         """Prepare the update that the agent asks for; return its version.
@@ -209,7 +211,7 @@ class Applier:
         size = fields.get("Installed-Size", "")
         installed_bytes = 1024 * int(size) if size.isdecimal() else 0
         # the copy and the way back here, and both sets of files where programs are
-        wanted = {self._folder: 2 * package.size_bytes, self._debs.root: ROOM_FACTOR * installed_bytes}
+        wanted = {self._folder: 2 * package.size_bytes, self._program_root: ROOM_PERCENT * installed_bytes // 100}
         for place, needed in wanted.items():
             free, needed = self._get_free(place), needed + SPARE_BYTES
             if free < needed:

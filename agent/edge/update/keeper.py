@@ -21,13 +21,13 @@ import os
 import re
 import signal
 import stat
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, STDOUT, TimeoutExpired, run
 
 PACKAGE = "flchain-agent"
 UNIT = "flchain-agent.service"
@@ -44,10 +44,13 @@ BOOTS_MAX = 3
 """A version under which the board starts again and again has not proved itself."""
 RESTARTS_MAX = 10
 """Of the agent under the new version; a board whose agent crashes so often need not wait for the end of its time."""
-POLL_S = 2.0
-DPKG_S_MAX = 1_800
+POLL_S, DPKG_S_MAX = 2.0, 1_800
 LOCK_WAIT_S, LOCK_WAITS_MAX = 10.0, 60
 """Another program may be installing packages: ten minutes are waited for."""
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+ENV = {"PATH": PATH, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
+LOWER_ROOT = Path("/media/root-ro")
+"""Of Debian's overlayroot: the file system below a root that keeps nothing."""
 CHROOT_FOLDER = Path("/run/flchain-update")
 """Seen inside and outside of overlayroot-chroot."""
 EXIT_BUSY = 75
@@ -166,14 +169,8 @@ def read_bad_versions(folder: Path) -> tuple[str, ...]:
 def write_state(folder: Path, state: str, journal: Journal, detail: str, bad: tuple[str, ...] | None = None) -> None:
     """Tell the agent, and whoever asks, how far the update is."""
     known = read_bad_versions(folder) if bad is None else bad
-    content = {
-        "state": state,
-        "version": journal.version,
-        "sequence": journal.sequence,
-        "detail": detail,
-        "bad_versions": known,
-    }
-    replace_file(folder / STATE, json.dumps(content).encode())
+    content = {"state": state, "version": journal.version, "sequence": journal.sequence, "detail": detail}
+    replace_file(folder / STATE, json.dumps({**content, "bad_versions": known}).encode())
 
 
 def say(text: str) -> None:
@@ -191,38 +188,18 @@ class System:
 
     def stop_later(self) -> None:
         """Let a signal end this program between two steps: dpkg finishes what it has begun."""
-
-        def note(*_: object) -> None:
-            self.is_stopping = True
-
-        signal.signal(signal.SIGTERM, note)
+        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "is_stopping", True))
 
     def is_overlay(self) -> bool:
         """Return whether the root keeps nothing: what is installed must go to the file system below it."""
-        for line in Path("/proc/self/mounts").read_text().splitlines():
-            words = line.split()
-            if words[1:3] == ["/", "overlay"]:
-                return Path("/media/root-ro").is_dir()
-        return False
+        mounts = (line.split()[1:3] for line in Path("/proc/self/mounts").read_text().splitlines())
+        return ["/", "overlay"] in mounts and LOWER_ROOT.is_dir()
 
     def run(self, *command: str, timeout_s: float = 120.0) -> tuple[int, str]:
         """Return exit code and output of a command."""
-        environ = {
-            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "LC_ALL": "C.UTF-8",
-            "DEBIAN_FRONTEND": "noninteractive",
-        }
         try:
-            done = subprocess.run(
-                command,
-                env=environ,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=timeout_s,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
+            done = run(command, env=ENV, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, timeout=timeout_s, check=False)
+        except (OSError, TimeoutExpired) as error:
             return 127, f"{command[0]}: {error}"
         return done.returncode, done.stdout.decode(errors="replace")
 
@@ -265,8 +242,8 @@ class System:
         """Return whether systemd has given up on it, or starts it again and again."""
         if self.run(self._systemctl, "is-failed", "--quiet", UNIT)[0] == 0:
             return True
-        code, text = self.run(self._systemctl, "show", "--property", "NRestarts", "--value", UNIT)
-        return code == 0 and text.strip().isdecimal() and int(text) >= RESTARTS_MAX
+        _, text = self.run(self._systemctl, "show", "--property", "NRestarts", "--value", UNIT)
+        return text.strip().isdecimal() and int(text) >= RESTARTS_MAX
 
     def start_check(self) -> None:
         """Let the check begin once the board is up."""
@@ -376,9 +353,8 @@ class Keeper:
 
 def find_cause(text: str) -> str:
     """Return the line of dpkg's output that says why."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = [line for line in lines if re.search(r"error|No space|cannot|fail", line, re.IGNORECASE)]
-    return (told or lines or ["no word"])[0][:160]
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["no word"]
+    return next((line for line in lines if re.search(r"(?i)error|No space|cannot|fail", line)), lines[0])[:160]
 
 
 def read_spoken(agent_folder: Path) -> str:
