@@ -12,8 +12,8 @@ from agent.status.values import AgentStatus
 from flchain.base.types import UnixMillis
 from flchain.wire.fleet import SYSTEM_PATTERN, VERSION_PATTERN, Health, Status, UpdateState
 
-SUDDEN_MAX = 4
-"""Changes that are told between two regular words: a board whose health flickers costs at most five words a period."""
+SUDDEN_MAX = 8
+"""Changes that are told between two regular words: more than an update has steps, and an end to what flickers."""
 PATIENCE_S = 60.0
 """A process that has not heard a miner yet says nothing for so long: it may only have been started."""
 SETTLE_S = 60.0
