@@ -24,6 +24,8 @@ from tools.bench.output import write_output
 NAME = "devices"
 RESULT_FILE = "devices.json"
 PROBE = Path(__file__).with_name("devices_probe.py")
+RUN_PROBE = "import runpy, sys; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+"""The script's own folder must not be searched for modules: Python 3.11 has the option -P for it."""
 HERE = Path(__file__).parents[2]
 SECONDS_MAX = 600
 METHOD = (
@@ -90,7 +92,8 @@ def _probe(checkout: Path, plan: Plan) -> dict[str, Any]:
     python = checkout / ".venv" / "bin" / "python"
     command = [
         str(python) if python.exists() else sys.executable,
-        "-P",
+        "-c",
+        RUN_PROBE,
         str(PROBE),
         str(plan.devices),
         str(plan.rounds),

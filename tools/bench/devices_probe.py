@@ -1,6 +1,6 @@
 """What a miner's machine costs with N devices, measured in whatever checkout this is run in; one JSON object on stdout.
 
-    python -P devices_probe.py DEVICES ROUNDS, with PYTHONPATH naming the checkout
+    devices_probe.py DEVICES ROUNDS, with PYTHONPATH naming the checkout, and without this file's folder on the path
 
 No broker, no disk, no devices' work: messages are signed before, four machines hear each other's words in order, scores
 are constant, and a clock that moves only when nothing is left to say. Functions are found by name in their package, so
