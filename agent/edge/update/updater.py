@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -152,8 +153,8 @@ class Updater:
     @property
     def _version(self) -> str:
         """The three numbers of what runs here."""
-        numbers = self._facts.version.split("+")[0].split("-")[0]
-        return numbers if numbers.count(".") == 2 and numbers.replace(".", "").isdecimal() else "0.0.0"
+        found = re.match(r"\d+\.\d+\.\d+", self._facts.version, re.ASCII)
+        return found[0] if found else "0.0.0"
 
     def _see(self, state: AgentState, status: AgentStatus, minute_of_day: int | None) -> UpdateSight:
         word, release, now_ms = self._places.read_word(), state.release, Millis(self._get_now_ms())
