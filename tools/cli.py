@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from flchain.base.errors import FlchainError
-from flchain_edge.process.command_line import EXIT_CONFIG, EXIT_FAULT, run_program, wrap_words
+from flchain_edge.process.command_line import choose_exit_code, run_program, wrap_words
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("tools.demo.cli", "run a whole network on this machine: miners, agents, broker"),
@@ -55,7 +55,7 @@ def _choose_and_run(arguments: list[str]) -> int:
     except FlchainError as error:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
-        return EXIT_CONFIG if hasattr(error, "problems") else EXIT_FAULT
+        return choose_exit_code(error)
 
 
 if __name__ == "__main__":

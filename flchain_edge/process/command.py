@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flchain.base.crypto import Identity
-from flchain.base.errors import ConfigError, FlchainError, LedgerCorrupt, TryAgain
+from flchain.base.errors import ConfigError, FlchainError, LedgerCorrupt
 from flchain.ledger.genesis import Genesis
 from flchain_edge.logs.setup import setup_logging
 from flchain_edge.model.model_files import load_examples
@@ -21,12 +21,9 @@ from flchain_edge.mqtt.settings import build_tls_context
 from flchain_edge.process import word_size
 from flchain_edge.process.chain_files import load_genesis, load_model_file
 from flchain_edge.process.command_line import (
-    EXIT_CONFIG,
-    EXIT_FAULT,
-    EXIT_IO,
-    EXIT_TRY_AGAIN,
     CommandParser,
     add_command,
+    choose_exit_code,
     run_program,
 )
 from flchain_edge.process.event_loop import run_until_signal
@@ -139,20 +136,20 @@ def _parse_and_act(command: NodeCommand, argv: Sequence[str] | None) -> int:
     except ConfigError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
-        return EXIT_CONFIG
+        return choose_exit_code(error)
     except LedgerCorrupt as error:
         print(
             f"error: the database is damaged{':' if error.height is None else ' at'} {error}; repair it with: "
             f"{command.program} resync --config {arguments.config}",
             file=sys.stderr,
         )
-        return EXIT_FAULT
+        return choose_exit_code(error)
     except StoreFull as error:
         print(f"error: {error}; free some space and start again, nothing was lost", file=sys.stderr)
-        return EXIT_IO
+        return choose_exit_code(error)
     except FlchainError as error:
         print(f"error: {error}", file=sys.stderr)
-        return EXIT_TRY_AGAIN if isinstance(error, TryAgain) else EXIT_FAULT
+        return choose_exit_code(error)
 
 
 def _act(command: NodeCommand, settings: Any, arguments: argparse.Namespace) -> int:

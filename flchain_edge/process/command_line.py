@@ -13,6 +13,8 @@ import textwrap
 from collections.abc import Callable
 from typing import Any
 
+from flchain.base.errors import ConfigError, FlchainError, TryAgain
+
 EXIT_FAULT, EXIT_IO, EXIT_TRY_AGAIN, EXIT_CONFIG = 1, 74, 75, 78
 """As in sysexits.h. The systemd units restart after the first three, never after a configuration error."""
 EXIT_INTERRUPTED = 130
@@ -103,8 +105,22 @@ def run_program(act: Callable[[], int], name: str = "output") -> int:
         if error.filename is None and error.errno not in DISK_FAULTS:
             raise
         drop_output()
-        print(f"error: {error.filename or name}: {error.strerror}", file=sys.stderr)
+        # Of two files the second is the one that was written: it is the disk's fault that counts.
+        where = (error.filename2 if error.errno in DISK_FAULTS else None) or error.filename or name
+        print(f"error: {where}: {error.strerror}", file=sys.stderr)
         return EXIT_IO if error.errno in DISK_FAULTS else EXIT_CONFIG
+
+
+def choose_exit_code(error: FlchainError) -> int:
+    """Return how a command ends that has told its operator this."""
+    from flchain_edge.storage.sqlite import StoreFull  # the help of a command needs no database
+
+    cause = error.__cause__
+    if isinstance(error, StoreFull) or (isinstance(cause, OSError) and cause.errno in DISK_FAULTS):
+        return EXIT_IO
+    if isinstance(error, TryAgain):
+        return EXIT_TRY_AGAIN
+    return EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_FAULT
 
 
 def tolerate_terminal() -> None:

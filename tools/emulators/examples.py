@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from flchain.base.errors import ConfigError
-from tools.network.datasets import load_watch
+from tools.network.datasets import load_watch, save_examples
 
 
 def write_examples(subjects: tuple[int, ...], out: Path) -> int:
@@ -16,6 +16,5 @@ def write_examples(subjects: tuple[int, ...], out: Path) -> int:
     if unknown := [subject for subject in subjects if not 0 <= subject < len(watch.client_names)]:
         raise ConfigError((f"--subject: must be 0 to {len(watch.client_names) - 1}, is {unknown[0]}",))
     rows = np.isin(watch.client, subjects)
-    with out.open("wb") as stream:  # given a name, numpy would write to another one where `.npz` is missing
-        np.savez(stream, x=watch.x[rows], y=watch.y[rows])
+    save_examples(out, watch.x[rows], watch.y[rows])
     return int(rows.sum())

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+import io
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -128,6 +129,16 @@ def load_mnist() -> Dataset:
         group=np.arange(count, dtype=np.int32),
         position=np.zeros(count, np.int32),
     )
+
+
+def save_examples(path: Path, x: Floats, y: Ints) -> None:
+    """Write arrays x and y as an .npz file of this very name. Raise OSError.
+
+    Put together in memory: on a full disk zipfile would say more than the one error, at the end of its life too.
+    """
+    content = io.BytesIO()
+    np.savez(content, x=x, y=y)
+    path.write_bytes(content.getvalue())
 
 
 def load_npz(path: Path, model: str | None = None) -> Dataset:

@@ -13,16 +13,14 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-
 from flchain.base.crypto import Identity
 from flchain.base.errors import ConfigError
 from flchain.base.types import Address
 from flchain.ledger.genesis import Genesis, decode_genesis, encode_genesis
 from flchain_edge.keys.keystore import load_or_create_identity
 from tools.genesis import DeviceLine, NetworkSettings, TrainingRules, UpdateRules, ValidatorLine, build_genesis
-from tools.network.datasets import Dataset
-from tools.network.splits import Part, Split, split
+from tools.network.datasets import Dataset, save_examples
+from tools.network.splits import Split, split
 
 MODELS_FOLDER = Path(__file__).parents[1] / "models"
 PLAN_FILE = "network.json"
@@ -113,7 +111,7 @@ def build_network(out: Path, plan: Plan, dataset: Dataset) -> Network:
     out.mkdir(parents=True, exist_ok=True)
     parts = split(dataset, plan.devices, plan.miners, plan.seed)
     shutil.copyfile(get_model_file(plan.model), out / "model.tflite")
-    _save_part(out / "test.npz", parts.test)
+    save_examples(out / "test.npz", parts.test.x, parts.test.y)
     nodes, keys = _lay_out_nodes(out, plan, parts)
     genesis = build_genesis(_build_settings(plan, out / "model.tflite", keys), time.time_ns() // 1_000_000)
     (out / "genesis.cbor").write_bytes(encode_genesis(genesis))
@@ -158,14 +156,10 @@ def _lay_out_nodes(out: Path, plan: Plan, parts: Split) -> tuple[tuple[Node, ...
             folder = _get_folder(out, role, index)
             (folder / "data").mkdir(parents=True, exist_ok=True)
             identity = load_or_create_identity(folder / "key.pem", None)
-            _save_part(folder / "examples.npz", part)
+            save_examples(folder / "examples.npz", part.x, part.y)
             nodes.append(Node(folder.name, role, folder, identity.address))
             keys.append(identity)
     return tuple(nodes), keys
-
-
-def _save_part(path: Path, part: Part) -> None:
-    np.savez(path, x=part.x, y=part.y)
 
 
 def _build_settings(plan: Plan, model: Path, keys: list[Identity]) -> NetworkSettings:
