@@ -261,7 +261,7 @@ def test_an_operators_full_disk_is_one_line(
 
     with monkeypatch.context() as full:
         full.setattr("tools.registrar.register.os.write", fail)
-        assert main(["registrar", "token", "--dir", str(registrar.folder)]) == 78
+        assert main(["registrar", "token", "--dir", str(registrar.folder)]) == 74
     said = capsys.readouterr()
     assert said.err == "error: audit.log: No space left on device\n" and not said.out
     with contextlib.closing(sqlite3.connect(registrar.folder / "registrar.db")) as db:
