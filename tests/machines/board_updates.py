@@ -12,7 +12,7 @@ from tests.machines.nspawn import Machine
 
 SITE = "opt/flchain-agent/lib/python3*/site-packages"
 FLEET = "flchain fleet"
-FLEET_DIR = "/root/fleet"
+FLEET_DIR = "/srv/fleet"
 CRASHES = "raise SystemExit('this version does not even start')\n"
 SILENT = """\
 import os, socket, sys, time
@@ -33,7 +33,7 @@ from flchain.wire.release import Package, Release, ReleaseState
 from flchain_edge.keys.keystore import load_or_create_identity
 from flchain_edge.process.chain_files import load_genesis
 deb, version, sequence, fault = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
-fleet = Path("/root/fleet")
+fleet = Path("/srv/fleet")
 operator = load_or_create_identity(fleet / "key.pem", None)
 signer = Identity.from_seed(bytes(32)) if fault == "signature" else operator
 chain = bytes(32) if fault == "chain" else load_genesis(fleet / "genesis.cbor").compute_id()
