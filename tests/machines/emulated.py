@@ -67,7 +67,7 @@ class EmulatedBoard:
         self._life_starts = self.log.stat().st_size
         program = find_program("qemu-system-aarch64")
         command = (
-            "nice", str(program), "-M", "virt", "-cpu", "cortex-a72", "-smp", str(CORES), "-m", str(MEMORY_MB),
+            str(program), "-M", "virt", "-cpu", "cortex-a72", "-smp", str(CORES), "-m", str(MEMORY_MB),
             "-nodefaults", "-display", "none", "-serial", "stdio",
             "-bios", str(UBOOT), "-drive", f"if=none,id=card,format=raw,file={self.card}",
             "-device", "virtio-blk-pci,drive=card", "-netdev", "user,id=net",
