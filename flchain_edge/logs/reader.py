@@ -65,7 +65,7 @@ def _choose_source(
     raise ConfigError(
         (
             "logs: this node's log is kept nowhere: there is no systemd journal here, and [log] file is not set; "
-            "it goes to stderr only",
+            "it goes to stderr only; who started the node knows where that went (flchain demo: log.txt in its folder)",
         )
     )
 

@@ -14,6 +14,7 @@ import pytest
 
 from flchain.wire.messages import Phase
 from miner.edge.ledger.ledger import Ledger
+from miner.edge.ledger.prune import prune_ledger
 from tests.support.builders.chain import Driver, build_chain, make_reveal, make_scores
 from tests.support.builders.ledger import change, drive, flip, get_row, write_ledger
 from tests.support.builders.stake import StakeDriver, build_stake_chain, delegate
@@ -101,6 +102,23 @@ def test_a_block_is_found_by_height_hash_and_head(
     for wrong in ("0", "10", "abc", "zz", "deadbeefdeadbeef00", "headx", ""):
         assert flchain(["chain", "show", str(path), wrong]) == EXIT_CONFIG, wrong
         assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_pruned_ledger_says_where_it_begins(
+    driver: Driver, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A block that was dropped, or the head of a ledger without blocks, is not there; the base is named."""
+    genesis, state = driver.chain.genesis, driver.states[0]
+    top = len(driver.blocks)
+    for keep, has in (
+        (2, f"the newest is {top}; it begins with the state at height {top - 2}"),
+        (0, f"the ledger holds none; it begins with the state at height {top}"),
+    ):
+        path = tmp_path / f"{keep}.db"
+        write_ledger(path, driver)
+        asyncio.run(prune_ledger(path, genesis, state.model, keep))
+        assert flchain(["chain", "show", str(path), "1"]) == 78
+        assert capsys.readouterr().err == f"error: 1: no such block; {has}\n"
 
 
 def test_show_tells_time_and_orders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

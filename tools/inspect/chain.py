@@ -226,7 +226,11 @@ def find_block(ledger: LedgerFile, which: str) -> StoredBlock:
         raise ConfigError((f"{which}: not {wanted}",))
     row = ledger.get_block(height) if height else None
     if row is None:
-        raise ConfigError((f"{which}: no such block; the newest is {ledger.get_height()}",))
+        newest = ledger.get_height()
+        has = f"the newest is {newest}" if newest else "the ledger holds none"
+        if ledger.get_base() is not None:
+            has += f"; it begins with the state at height {ledger.load_start()[1].chain.height}"
+        raise ConfigError((f"{which}: no such block; {has}",))
     return row
 
 
