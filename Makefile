@@ -84,6 +84,10 @@ test-long: setup ## kill and cut off real miners, cut a device's power 200 times
 test-cgroup2: setup ## prove shares under cgroup version 2, in an emulated machine with Debian's kernel (ten minutes)
 	$(VENV)/bin/python -m tests.vm $(ARGS)
 
+.PHONY: test-docs
+test-docs: setup $(VENV_PACKAGES)/.installed ## type the commands of docs/install.md, update.md, flash.md on containers under systemd (root; ARGS="-k bookworm")
+	$(VENV)/bin/python -m pytest -s tests/machines/test_docs.py $(ARGS)
+
 test-python313: setup ## run every test under Debian 13's Python 3.13, in a chroot (root; a quarter of an hour)
 	$(VENV)/bin/python -m tests.machines.whole_suite trixie $(or $(ARGS),test)
 

@@ -26,7 +26,7 @@ trap 'pwd > {SESSION}.folder; declare -f > {SESSION}.functions' EXIT
 TOKEN = re.compile(r"flchain1/[^\s.][^\s]*")
 PLACEHOLDER = "flchain1/..."
 TOKEN_LINE = re.compile(r"token --role (\w+)(?:.*--count (\d+))?")
-ROLE_OF = {"edge": "miner", "board": "device"}
+ROLE_OF = {"edge": "miner", "board": "device", "operator": "operator"}
 """The role of the token that each machine enrols with."""
 BLOCK_TIMEOUT_S = 900.0
 
@@ -67,10 +67,15 @@ class Reader:
             done = machine.run(*command, TYPE + script, env=self.env, check=False, timeout_s=BLOCK_TIMEOUT_S)
         sys.stdout.write(f"{done.stdout[-3000:]}{done.stderr[-3000:]}")
         assert done.returncode == block.exit_code, (
+            f"{self._read_journals()}\n"
             f"line {block.line} on {name}: exit code {done.returncode}, the page says {block.exit_code}\n"
             f"{script}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
         )
         self._keep_tokens(block, done.stdout)
+
+    def _read_journals(self) -> str:
+        ends = (f"{name}:\n{each.read_journal('--unit=flchain*')[-5000:]}" for name, each in self.machines.items())
+        return "\n".join(ends)
 
     def _keep_tokens(self, block: Block, said: str) -> None:
         found = iter(TOKEN.findall(said))

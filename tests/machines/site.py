@@ -1,40 +1,30 @@
-"""docs/install.md works as it is written: its own command blocks, typed on three machines under systemd."""
+"""A field site for the pages in docs/: registrar, edge server and board, each a machine of its own under systemd."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.machines.chroot import Chroot
-from tests.machines.conftest import Boot, MakeRoot
+from tests.machines.chroot import Chroot, run_checked
+from tests.machines.conftest import MakeRoot
 from tests.machines.doc_runner import Reader
-from tests.machines.network import Network, switched
+from tests.machines.network import Network
 from tests.machines.nspawn import Machine
-from tests.support.doc_blocks import Step, read_page
 from tests.support.networks.field import save_levels
 from tools.images.roots import get_cache
 
 ROOT = Path(__file__).parents[2]
 NAMES = {"operator": "registrar.lan", "edge": "edge-1.lan", "board": "board-1.lan"}
 WHEELS = "/var/cache/wheels"
-WHEEL_SECTION, PACKAGE_SECTION = "10. Other distributions: from a wheel", "1. Packages"
+UNITS = {"operator": "flchain-registrar", "edge": "flchain-miner", "board": "flchain-agent"}
+PACKAGES = {"operator": "flchain-tools", "edge": "flchain-miner", "board": "flchain-agent"}
 LOCKS = {"operator": "tools.lock", "edge": "agent.lock", "board": "agent.lock"}
 OFFLINE = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": WHEELS}
 """The machines' network ends at their switch: what they install has been fetched before they boot."""
-
-
-@pytest.fixture
-def network() -> Iterator[Network]:
-    """A switch that knows the page's names."""
-    with switched() as network:
-        network.name(*NAMES.values())
-        yield network
 
 
 def fetch_packages(root: Chroot, *names: str) -> None:
@@ -55,6 +45,15 @@ def fetch_wheels(new_root: MakeRoot, release: str, lock: str) -> Path:
         root.run("sh", "-c", f"python3 -m venv /tmp/fetch && {download}", timeout_s=1200)
         shutil.copytree(root.folder / WHEELS.lstrip("/"), kept)
     return kept
+
+
+def build_packages(release: str, out: Path, *names: str, version: str = "") -> Path:
+    """Build this checkout's packages for a release, quickly packed; the folder."""
+    which = " ".join(f"--package {name}" for name in names)
+    arguments = f"ARGS=--quick --release {release} --architecture amd64 --out {out} {which}"
+    chosen = (f"VERSION={version}",) if version else ()
+    run_checked(("make", "-C", str(ROOT), "debs", arguments, *chosen), check=True, text=None, timeout_s=1800)
+    return out
 
 
 def copy(path: Path, machine: Machine, target: str = "root") -> Path:
@@ -91,6 +90,11 @@ class Site:
         made = self.machines["operator"].folder / "var/lib/flchain-registrar/edge-1"
         copy(made, self.machines["edge"])
 
+    def wait_for_everyone(self) -> None:
+        operator = self.machines["operator"]
+        command = ("runuser", "-u", "flchain-registrar", "--", "flchain", "registrar", "list")
+        operator.until(lambda: "  device  " in operator.run(*command, check=False).stdout, "the board to enrol", 300)
+
     def put_model(self) -> None:
         place = copy(ROOT / "tools/models/cnn1d.tflite", self.machines["operator"], "/var/lib/flchain-registrar")
         place.rename(place.with_name("model.tflite"))
@@ -100,34 +104,45 @@ class Site:
         copy(self._data / "examples.npz", self.machines[name], f"/var/lib/{user}")
         self.machines[name].shell(f"chown {user}: /var/lib/{user}/examples.npz")
 
+    def copy_packages(self, folder: Path) -> None:
+        for name, package in PACKAGES.items():
+            for path in folder.glob(f"{package}_*.deb"):
+                copy(path, self.machines[name])
+
+    def copy_new_packages(self, folder: Path) -> None:
+        copy(folder, self.machines["operator"], "var/lib/flchain-registrar")
+
+    def wait_for_board(self) -> None:
+        operator = self.machines["operator"]
+        command = ("bash", "-c", "HOME=~root flchain fleet list --json")
+        operator.until(lambda: '"version": "0' in operator.run(*command, check=False).stdout, "the board's word", 300)
+
     def wait_for_agent(self) -> None:
         board = self.machines["board"]
         board.until(lambda: has_accepted_round(board), "an accepted round", 300)
+
+    def read_status(self) -> dict[str, Any]:
+        """Return what the board's agent says of itself."""
+        return read_status(self.machines["board"])
 
     def build_reader(self, hands: dict[str, Callable[[], None]]) -> Reader:
         """Return who reads the page; `hands` are what else is done by hand."""
         by_name = {
             "copy-broker-files": self.copy_broker_files,
+            "wait-for-everyone": self.wait_for_everyone,
             "put-model": self.put_model,
             "put-data": lambda: self.put_examples("board", "flchain-agent", 3),
             "put-test-data": lambda: self.put_examples("edge", "flchain-miner", 17),
             "wait-for-agent": self.wait_for_agent,
+            "wait-for-board": self.wait_for_board,
             **hands,
         }
         return Reader(self.machines, by_name, OFFLINE)
 
 
-def take_sections(*, is_wheel: bool) -> list[Step]:
-    """Return the page's steps in a reader's order: section 1, or section 10 in its place."""
-    steps = read_page("install.md")
-    first = [step for step in steps if step.section == (WHEEL_SECTION if is_wheel else PACKAGE_SECTION)]
-    return first + [step for step in steps if step.section not in (WHEEL_SECTION, PACKAGE_SECTION)]
-
-
 def check_services(site: Site) -> None:
     """All three services run, say how they are, and are fed to their watchdogs; the board's model is the chain's."""
-    units = {"operator": "flchain-registrar", "edge": "flchain-miner", "board": "flchain-agent"}
-    for name, unit in units.items():
+    for name, unit in UNITS.items():
         machine = site.machines[name]
         assert machine.show(f"{unit}.service", "ActiveState") == "active", machine.read_journal("-u", unit)
         assert machine.show(f"{unit}.service", "NRestarts") == "0"
@@ -137,26 +152,3 @@ def check_services(site: Site) -> None:
     assert "round" in board.show("flchain-agent.service", "StatusText")
     now = read_status(board)["now"]
     assert now["is_synced"] and not now["is_mismatch"]
-
-
-@pytest.mark.timeout(3000)
-@pytest.mark.parametrize("release", ["bookworm", "trixie"])
-def test_the_page_from_a_wheel(release: str, new_root: MakeRoot, boot: Boot, network: Network, tmp_path: Path) -> None:
-    """Wheel and locks, by section 10: the network trains, under units that were never touched by hand."""
-    steps = take_sections(is_wheel=True)
-    machines = {}
-    for name in NAMES:
-        root = new_root(release, name=name)
-        network.write_hosts(root.folder)
-        fetch_packages(root, "python3-venv", "mosquitto", "nftables")
-        shutil.copytree(fetch_wheels(new_root, release, LOCKS[name]), root.folder / WHEELS.lstrip("/"))
-        machines[name] = boot(root)
-    site = Site(network, machines, tmp_path)
-
-    def copy_wheel() -> None:
-        for name, machine in machines.items():
-            copy(max((ROOT / "dist").glob("*.whl")), machine)
-            copy(ROOT / "requirements" / LOCKS[name], machine).rename(machine.folder / "root/flchain.lock")
-
-    site.build_reader({"copy-wheel": copy_wheel}).follow(steps)
-    check_services(site)
