@@ -29,7 +29,7 @@ define make_venv
 	@echo "creating $(1)"; rm -rf $(1); $(PYTHON) -m venv $(1)
 endef
 
-.PHONY: help setup setup-model setup-oracle demo sim bench-chain bench-codecs bench-agent fuzz test test-main test-model test-oracle test-long test-cgroup2 test-python313 test-mixed image test-updates test-image mutants lint counts format lock clean
+.PHONY: help setup setup-model setup-oracle demo sim bench-chain bench-codecs bench-agent fuzz test test-main test-model test-oracle test-long test-cgroup2 test-python313 test-mixed image test-first-boot test-updates test-image mutants lint counts format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -93,6 +93,9 @@ test-python313: setup ## run every test under Debian 13's Python 3.13, in a chro
 
 test-mixed: setup $(VENV_PACKAGES)/.installed ## one network over both runtimes, x86-64 and AArch64 (root; four minutes; FLCHAIN_MIXED=short)
 	PATH="$(CURDIR)/$(VENV_PACKAGES)/bin:$$PATH" $(VENV)/bin/python -m pytest -s tests/machines/test_mixed_network.py $(ARGS)
+
+test-first-boot: setup $(VENV_PACKAGES)/.installed ## boot boards from a file to training under systemd, both releases (root; ten minutes)
+	PATH="$(CURDIR)/$(VENV_PACKAGES)/bin:$$PATH" $(VENV)/bin/python -m pytest -s tests/machines/test_first_boot.py $(ARGS)
 
 test-updates: setup $(VENV_PACKAGES)/.installed ## update a board under systemd: good, bad, forged, full disk, power cuts (root; half an hour)
 	PATH="$(CURDIR)/$(VENV_PACKAGES)/bin:$$PATH" $(VENV)/bin/python -m pytest -s tests/machines/test_updates.py $(ARGS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import doctest
 import random
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -24,6 +25,7 @@ from agent.provisioning.refusals import Attempt, explain, read_attempt
 from agent.provisioning.settings import WifiSettings
 from agent.provisioning.tokens import blank_tokens, find_patches, is_spent
 
+ROOT = Path(__file__).parents[3]
 SECRET = b"abcdefghijklmnopqrstuv"
 TOKEN = b"flchain1/registrar.lan:8443/" + b"F" * 43 + b"/" + SECRET
 FACTS = BoardFacts(name="north-3", folder="/boot/firmware", is_enrolled=False, has_token=False)
@@ -167,3 +169,11 @@ def test_what_another_user_wrote_is_only_text() -> None:
 def test_reasons(text: str, reason: str) -> None:
     """The common failures have a word of their own; any other one keeps its text."""
     assert explain(Attempt(text, False)).reason == reason
+
+
+def test_the_page_shows_the_user_data_that_is_tested() -> None:
+    """docs/firstboot.md has the lines of firmware_config/firstboot/user-data, which cloud-init's own check reads."""
+    shown = (ROOT / "docs/firstboot.md").read_text()
+    lines = (ROOT / "firmware_config/firstboot/user-data").read_text().splitlines()
+    wanted = [line for line in lines if not line.lstrip().startswith("# ") and "token" not in line]
+    assert len(wanted) > 8 and all(f"    {line}\n" in shown for line in wanted)
