@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agent.scheduling.readings import BoardReading
-from agent.status.values import AgentStatus, HistoryView, NodeView, OutboxItem, SensorStatus, StatusView
+from agent.status.values import AgentStatus, HistoryView, NodeView, OutboxItem, SensorStatus, StatusView, UpdateReport
 from flchain_edge.formatting import format_bytes, format_moment, format_share, format_span, format_table
 
 STALE_S = 30.0
@@ -88,7 +88,16 @@ def _list_facts(now: AgentStatus, *, is_running: bool) -> list[tuple[str, str]]:
         *((("sensor", _format_sensor(sensor))) for sensor in now.sensors),
         ("earned", _format_earned(now)),
         ("refused", ", ".join(f"{count} {code}" for code, count in now.refused.items())),
+        ("update", _format_update(now.update)),
     ]
+
+
+def _format_update(update: UpdateReport) -> str:
+    """Return nothing where nothing is known of a release."""
+    if not update.release:
+        return ""
+    text = f"release {update.release}: {update.state.name.lower().replace('_', ' ')}"
+    return f"{text}, {update.detail}" if update.detail else text
 
 
 def _list_stored(history: HistoryView) -> list[tuple[str, str]]:
