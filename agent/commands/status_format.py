@@ -49,6 +49,8 @@ def _format_node(node: NodeView, now: AgentStatus | None) -> str:
         return f"The agent RUNS, for {format_span(now.up_s)} (process {node.pid}){age}"
     if state == "never started":
         return "The agent DOES NOT RUN: it was never started with this configuration"
+    if node.since_ms is None:
+        return "Whether the agent runs cannot be read: ask as the user that it runs as, or root"
     since = format_moment(node.since_ms)
     if state == "stopped":
         return f"The agent DOES NOT RUN: it was stopped at {since}; below is its last status"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 import sqlite3
 import time
@@ -77,6 +78,8 @@ def _describe_profile(settings: AgentSettings) -> str:
 
 def build_node(writer: WriterStatus | None, data_dir: Path) -> NodeView:
     """Return whether the agent runs; if not, since when, as far as anything tells."""
+    if writer is None and data_dir.is_dir() and not os.access(data_dir, os.R_OK | os.X_OK):
+        return NodeView(state="unknown")
     if writer is None:
         times_s = [path.stat().st_mtime for path in data_dir.glob(f"{STORE_FILE}*") if path.is_file()]
         return NodeView(state="unknown", since_ms=_to_ms(max(times_s))) if times_s else NodeView(state="never started")
@@ -101,9 +104,9 @@ def is_same_process(writer: WriterStatus, proc_root: Path = Path("/proc")) -> bo
 
 def read_history(database: Path, count: int) -> HistoryView:
     """Return the newest rounds, with bytes and joules of each by itself; `fault` says why there are none."""
-    if not database.is_file():
-        return HistoryView(fault=f"{database}: no such file; the agent has not run here yet")
     try:
+        if not database.is_file():
+            return HistoryView(fault=f"{database}: no such file; the agent has not run here yet")
         with contextlib.closing(_open(database)) as db:
             query = f"SELECT {', '.join(_Row._fields)} FROM rounds ORDER BY round DESC LIMIT ?"
             rows = [_Row(*row) for row in db.execute(query, (count + 1,))]
@@ -111,6 +114,8 @@ def read_history(database: Path, count: int) -> HistoryView:
             head = db.execute("SELECT header FROM position").fetchone()
         position = _read_position(head[0]) if head is not None else None
         return HistoryView(rounds=tuple(_compute_rounds(rows)[-count:]), outbox=outbox, position=position)
+    except OSError as error:
+        return HistoryView(fault=f"{database}: {error.strerror or error}; are you the user that runs the agent?")
     except (sqlite3.Error, InvalidMessage, TypeError, ValueError) as error:
         return HistoryView(fault=f"{database} cannot be read: {error}; see: flchain-agent doctor")
 

@@ -70,6 +70,8 @@ def run_check(check: Check) -> tuple[Finding, ...]:
             found.extend(
                 fail(problem, "correct the configuration, or the file that it names") for problem in error.problems
             )
+        except PermissionError as error:
+            found.append(fail(f"{error.filename}: {error.strerror}", "ask as the user that the node runs as, or root"))
         except (FlchainError, OSError) as error:
             found.append(fail(str(error) or type(error).__name__, "see the reason"))
         except Exception as error:  # a bug in one check must not keep the others from running

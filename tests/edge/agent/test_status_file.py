@@ -8,9 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from agent.commands.status_view import build_node, read_history
 from agent.edge.store import status_file
 from agent.edge.store.status_file import SELDOM_S, SOON_S, YOUNG_S, StatusFile, read_status
 from agent.status.values import AgentStatus
+from flchain_edge.checks.checkup import Check, Level, run_check
 from flchain_edge.storage.mounts import Mount
 from tests.support.builders.status import build_status
 
@@ -141,3 +143,22 @@ def test_an_agent_in_memory_needs_no_other_folder(tmp_path: Path, monkeypatch: p
         file.write(report(up_s))
         assert read_up_s(data) == up_s
     assert not (data / "status.json").is_symlink() and list(shared.iterdir()) == []
+
+
+def test_a_folder_of_another_user_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who may not look into data_dir hears that, and not that the agent has never run; nothing is guessed."""
+    data = tmp_path / "data"
+    data.mkdir()
+
+    def refuse(path: Path, *given: object, **options: object) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("agent.commands.status_view.os.access", lambda *_: False)
+    node = build_node(None, data)
+    assert node.state == "unknown" and node.since_ms is None
+    monkeypatch.setattr(Path, "is_file", refuse)
+    fault = read_history(data / "agent.db", 3).fault
+    assert fault == f"{data / 'agent.db'}: Permission denied; are you the user that runs the agent?"
+    (finding,) = run_check(Check("database", lambda: iter(refuse(data))))  # type: ignore[call-overload]
+    assert (finding.reason, finding.level) == (f"{data}: Permission denied", Level.FAIL)
+    assert "as the user that the node runs as" in finding.advice

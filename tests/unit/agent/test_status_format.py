@@ -90,7 +90,7 @@ def test_what_is_wrong_is_said(changes: dict[str, Any], wanted: str) -> None:
             {"state": "killed", "since_ms": 1_800_014_400_000, "age_s": 9.0},
             "killed, or lost power, soon after 2027-01-15",
         ),
-        ({"state": "unknown", "since_ms": None}, "an unknown time"),
+        ({"state": "unknown", "since_ms": None}, "Whether the agent runs cannot be read"),
         ({"state": "running", "pid": 1, "age_s": 400.0}, "!! its last status is 6 min 40 s old"),
     ],
 )
