@@ -66,7 +66,7 @@ def derive(deb: Path, version: str, out: Path, *, start: str = "") -> Path:
         (program,) = tree.glob(f"{SITE}/agent/cli.py")
         lines = program.read_text().split("from __future__ import annotations\n", 1)
         program.write_text(f"{lines[0]}from __future__ import annotations\n{start}{lines[1]}")
-    target = out / f"flchain-agent_{version}+{old[2]}_amd64.deb"
+    target = out / f"flchain-agent_{version}+{old[2]}_{deb.stem.rpartition('_')[2]}.deb"
     _run("dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", str(tree), str(target))
     return target
 

@@ -12,6 +12,8 @@ import json
 import os
 import re
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,14 +23,18 @@ import numpy as np
 import pytest
 
 from agent.cli import main as agent_command
+from flchain.base.errors import ConfigError
 from flchain.base.types import Address
 from flchain_edge.keys.keystore import load_or_create_identity
 from flchain_edge.process.command_line import EXIT_TRY_AGAIN
 from miner.cli import main as miner_command
+from tests.machines.board_updates import CRASHES, derive
 from tests.machines.emulated import EmulatedBoard, list_obstacles
 from tests.support.networks.field import FieldNetwork, make_node, save_levels
 from tests.support.networks.registrar import Registrar, make_registrar, run_command, serving
+from tools.cli import main as command_line
 from tools.demo.results import query
+from tools.images.cli import find_packages
 from tools.network.broker import Broker
 from tools.network.layout import Node
 
@@ -39,12 +45,15 @@ LOG = Path(os.environ.get("FLCHAIN_IMAGE_LOG") or REPOSITORY / "build" / "test-i
 GATEWAY = "10.0.2.2"
 """By what name an emulated board reaches this machine's loopback; `make test-image` gives it to the loopback, so that
 nodes here and the board use one name, in a network namespace of the test's own."""
+UPDATE_TIMEOUT_S = 3600.0
+UNDER_WAY = ("ready", "installing", "checking")
 BOOT_TIMEOUT_S = float(os.environ.get("FLCHAIN_BOOT_TIMEOUT_S") or 2400)
 ROUND_TIMEOUT_S = 2400.0
 MINERS = 2
 RATE_HZ = 50
 SECONDS_PER_LEVEL = 12
 CHANNELS = ("acc_x", "acc_y", "acc_z", "gyr_x", "gyr_y", "gyr_z")
+NAME = "emulated-1"
 PROVISION = """name = "emulated-1"
 labels = ["site=bench"]
 
@@ -79,11 +88,15 @@ class Field:
     network: FieldNetwork
     registrar: Registrar
     broker: Broker
+    fleet: Path
+    """The operator's folder."""
     device: Node | None = None
 
     def count_updates(self) -> int:
         """How many of the board's updates are in final blocks."""
         assert self.device is not None, "it has enrolled"
+        if not all(miner.database.exists() for miner in self.network.miners):
+            return 0
         return len(self.network.list_updates(self.device))
 
     def until_update(self, count: int) -> float:
@@ -110,6 +123,12 @@ def list_reasons() -> tuple[str, ...]:
         except OSError:
             reasons.append(f"the loopback has no address {GATEWAY}: run make test-image")
     return tuple(reasons)
+
+
+def read_word(field: Field) -> dict[str, object]:
+    """What the board last told its operator; empty if it has told nothing yet."""
+    rows = json.loads(run_command("fleet", "list", "--json", "--dir", str(field.fleet)))
+    return next((row for row in rows if row.get("name") == NAME), {})
 
 
 def write_recording(path: Path) -> None:
@@ -164,7 +183,7 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
         ends.callback(board.end)
         board.insert(IMAGE)
         note(f"image {IMAGE.stat().st_size / 2**20:.0f} MB")
-        yield Field(board, network, registrar, broker)
+        yield Field(board, network, registrar, broker, out / "fleet")
 
 
 def test_a_flashed_card_enrols_trains_and_is_in_a_final_block(field: Field, tmp_path: Path) -> None:
@@ -172,6 +191,8 @@ def test_a_flashed_card_enrols_trains_and_is_in_a_final_block(field: Field, tmp_
     board, network, registrar = field.board, field.network, field.registrar
     waiting = [enrol(network, registrar, "miner", index) for index in range(MINERS)]
     waiting.append(enrol(network, registrar, "agent", 0))
+    token = registrar.make_token("operator")
+    assert command_line(["fleet", "key", "--dir", str(field.fleet), "--token", token]) == EXIT_TRY_AGAIN
     before = list_members(registrar)
     write_recording(tmp_path / "recording.csv")
     channels = ", ".join(f'"imu.{name}"' for name in CHANNELS)
@@ -203,6 +224,7 @@ def make_genesis(field: Field, waiting: list[tuple[str, Path, str]]) -> None:
     for role, folder, token in waiting:
         command = miner_command if role == "miner" else agent_command
         assert command(["enroll", "--token", token, "--dir", str(folder)]) == 0
+    run_command("fleet", "key", "--dir", str(field.fleet))
     broker = field.broker
     registrar.render_broker("mosquitto", broker.data_dir.parent, broker.port, host=GATEWAY, bind="0.0.0.0")
     broker.reload()
@@ -232,3 +254,64 @@ def test_a_board_goes_on_after_a_power_cut(field: Field) -> None:
     took_s = field.until_update(known + 1)
     note(f"power on to the next update in a final block, second boot: {took_s:.0f} s")
     assert list_members(field.registrar) == members, "it did not enrol again"
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package that the image holds, by its file."""
+    try:
+        return find_packages(Path(os.environ.get("FLCHAIN_DEBS") or REPOSITORY / "build" / "debs"), "trixie")[-1]
+    except ConfigError as error:
+        pytest.skip(str(error))
+
+
+@contextlib.contextmanager
+def rolling_out(field: Field, deb: Path, folder: Path, window: str) -> Iterator[None]:
+    """Run the operator's command, which brings a package to the boards, as long as the block."""
+    folder.mkdir()
+    (folder / deb.name).write_bytes(deb.read_bytes())
+    options = ("--tranches", "100", "--soak", "5s", "--window", window, "--patience", "3h", "--health-min", "50")
+    command = ("fleet", "update", str(folder), "--dir", str(field.fleet), *options)
+    with (LOG / "fleet.log").open("a") as log:
+        process = subprocess.Popen((sys.executable, "-m", "tools.cli", *command), stdout=log, stderr=log)
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def until_word(field: Field, version: str, what: str) -> None:
+    """Wait until the board tells its operator that it runs this version, and then until it is in a block with it."""
+    took_s = field.board.until(lambda: read_word(field).get("version") == version, what, UPDATE_TIMEOUT_S)
+    note(f"{what}: {took_s:.0f} s")
+    field.until_update(field.count_updates() + 1)
+
+
+def test_a_board_takes_an_update(field: Field, package: Path, tmp_path: Path) -> None:
+    """Announced by the operator: the board installs it below its read-only root, starts again and trains."""
+    with rolling_out(field, derive(package, "0.2.0", tmp_path), tmp_path / "release", "30m"):
+        until_word(field, "0.2.0", "announced to version 0.2.0 running")
+
+
+def test_a_power_cut_in_the_middle_of_an_update_leaves_a_whole_version(
+    field: Field, package: Path, tmp_path: Path
+) -> None:
+    """Power fails while root installs; the board comes back by itself, trains, and arrives at the new version."""
+    with rolling_out(field, derive(package, "0.3.0", tmp_path), tmp_path / "release", "30m"):
+        field.board.until(lambda: read_word(field).get("update") in UNDER_WAY, "an update", UPDATE_TIMEOUT_S)
+        field.board.until_said("flchain-update-install", UPDATE_TIMEOUT_S)
+        field.board.cut_power()
+        field.board.power_on()
+        until_word(field, "0.3.0", "power cut in an update to version 0.3.0 running")
+
+
+def test_a_bad_version_goes_back(field: Field, package: Path, tmp_path: Path) -> None:
+    """A version that does not even start is undone by the board itself, which then trains on with the one before."""
+    with rolling_out(field, derive(package, "0.4.0", tmp_path, start=CRASHES), tmp_path / "release", "10m"):
+
+        def is_back() -> bool:
+            return read_word(field).get("update") == "rolled_back"
+
+        note(f"bad version undone: {field.board.until(is_back, 'the way back', UPDATE_TIMEOUT_S):.0f} s")
+    until_word(field, "0.3.0", "the version before")
