@@ -108,7 +108,6 @@ def test_flash_without_a_card(release: str, new_root: MakeRoot, boot: Boot, netw
     assert (board.folder / "var/lib/flchain-agent/key.pem").exists()
     reader.follow(reset)
     assert not (board.folder / "var/lib/flchain-agent/key.pem").exists()
-    assert not place.exists() or "flchain1/registrar.lan" not in place.read_text()
     assert board.shell("flchain-agent provision --status").startswith("waiting")
 
 
