@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.provisioning.settings import FILE, RESET_FILE
+from agent.provisioning.settings import FILE, RESET_FILES
 from flchain_edge.enrolment.enrol import PROVISIONED_FILE
 
 BOOT_FOLDERS = ("boot/firmware", "boot/flchain", "boot", "etc/flchain")
@@ -107,9 +107,14 @@ class Places:
         """Return the provisioning file, if there is one."""
         return next((path for folder in self.boot_folders if (path := folder / FILE).is_file()), None)
 
+    def find_misnamed(self) -> Path | None:
+        """Return a file that was probably meant to be the provisioning file: editors of Windows add an ending."""
+        found = (path for folder in self.boot_folders for path in sorted(folder.glob(f"{FILE}.*")))
+        return next((path for path in found if path.suffix.lower() in (".txt", ".toml")), None)
+
     def find_reset_file(self) -> Path | None:
         """Return the file that asks for a reset, if there is one; a folder of that name does as well."""
-        found = (folder / RESET_FILE for folder in self.boot_folders)
+        found = (folder / name for folder in self.boot_folders for name in RESET_FILES)
         return next((path for path in (*found, self.reset_asked) if path.exists()), None)
 
     def get_boot_folder(self) -> Path:

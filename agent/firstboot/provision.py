@@ -167,6 +167,8 @@ def _take(places: Places, outcome: Outcome) -> Provisioning | None:
     """Return the file's content, and keep it; None if there is no file, or a wrong one."""
     path = places.find_file()
     if path is None:
+        if (misnamed := places.find_misnamed()) is not None:
+            outcome.problems.append(f"{misnamed.name}: rename it to {FILE} (its ending may be hidden)")
         return None
     taken: list[Provisioning] = []
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 FILE = "flchain.toml"
 """The provisioning file: in the folder of the boot partition, which any computer can write."""
-RESET_FILE = "flchain-reset"
-"""A file of this name beside it asks for a factory reset."""
+RESET_FILES = ("flchain-reset", "flchain-reset.txt")
+"""A file of such a name beside it asks for a factory reset. Editors of Windows add an ending, and hide it."""
 NAME_FORM = "at most 32 letters, digits and -, a letter or digit first and last"
 NAME_PATTERN = "|[A-Za-z0-9](?:[A-Za-z0-9-]{0,30}[A-Za-z0-9])?"
 """A host name of one label (RFC 1123), at most 32 characters: it is the board's name in the fleet, too."""

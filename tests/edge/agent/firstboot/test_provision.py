@@ -187,6 +187,15 @@ def test_without_any_file_it_waits_and_says_how(tmp_path: Path, capsys: pytest.C
     assert "waiting" in capsys.readouterr().out
 
 
+def test_an_ending_that_windows_hides(places: Places) -> None:
+    """The board says that the file is called otherwise than its writer sees."""
+    path = places.root / "boot/firmware/flchain.toml"
+    path.rename(path.with_name("flchain.toml.txt"))
+    outcome, facts = boot(places, NoPrograms())
+    assert outcome.problems == ["flchain.toml.txt: rename it to flchain.toml (its ending may be hidden)"]
+    assert decide_state(facts) is BoardState.REFUSED and "rename it" in places.issue.read_text()
+
+
 def test_the_example_is_a_good_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As it is printed, with a byte order mark and Windows' line ends, and with its comments switched on."""
     assert agent(["provision", "--example"]) == 0
