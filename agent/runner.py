@@ -319,7 +319,6 @@ async def _run_with(workers: Workers, settings: AgentSettings, genesis: Genesis,
         workers.announce()
         log.info("starting", extra={"address": address, "chain": genesis.name, "round": stored.light.round})
         supervisor = _build_supervisor(settings, state, workers, queue)
-        status = StatusFile(Path(settings.data_dir))
         runner = AgentRunner(
             state,
             store,
@@ -327,7 +326,7 @@ async def _run_with(workers: Workers, settings: AgentSettings, genesis: Genesis,
             workers,
             queue,
             supervisor=supervisor,
-            status=status,
+            status=StatusFile(Path(settings.data_dir)),
             reporter=Reporter(facts, settings.board.report_s, light.chain, config.identity, link),
             describe_sensors=sensing.describe,
             updater=updater,

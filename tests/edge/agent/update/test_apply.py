@@ -19,7 +19,7 @@ from agent.edge.update.trust import Trust, encode_trust
 from flchain.base.errors import ConfigError, TryAgain
 from flchain.wire.release import Package, ReleaseState
 from flchain_edge.storage.sqlite import StoreFull
-from tests.support.update_debs import CHAIN, OPERATOR, STRANGER, Bench, build_deb
+from tests.support.updates.debs import CHAIN, OPERATOR, STRANGER, Bench, build_deb
 
 pytestmark = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb is not installed")
 

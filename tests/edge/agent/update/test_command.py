@@ -12,7 +12,7 @@ from agent.edge.update import keeper
 from agent.edge.update.inbox import TRUST
 from agent.edge.update.trust import Trust, encode_trust
 from flchain.base.types import HASH_BYTES
-from tests.support.update_debs import OPERATOR
+from tests.support.updates.debs import OPERATOR
 
 CHAIN = bytes(range(HASH_BYTES))
 

@@ -13,7 +13,7 @@ import pytest
 
 from agent.edge.update import keeper
 from agent.edge.update.keeper import Journal, Step, Task, plan, read_journal, read_spoken
-from tests.support.update_world import NEW, OLD, PowerCut, World, cutting
+from tests.support.updates.world import NEW, OLD, PowerCut, World, cutting
 
 BOOTS = 8
 """More than any update needs."""
