@@ -191,8 +191,8 @@ def test_a_flashed_card_enrols_trains_and_is_in_a_final_block(field: Field, tmp_
     board, network, registrar = field.board, field.network, field.registrar
     waiting = [enrol(network, registrar, "miner", index) for index in range(MINERS)]
     waiting.append(enrol(network, registrar, "agent", 0))
-    token = registrar.make_token("operator")
-    assert command_line(["fleet", "key", "--dir", str(field.fleet), "--token", token]) == EXIT_TRY_AGAIN
+    key = ("fleet", "key", "--dir", str(field.fleet), "--token", registrar.make_token("operator"))
+    assert command_line(key) == EXIT_TRY_AGAIN
     before = list_members(registrar)
     write_recording(tmp_path / "recording.csv")
     channels = ", ".join(f'"imu.{name}"' for name in CHANNELS)
@@ -206,6 +206,7 @@ def test_a_flashed_card_enrols_trains_and_is_in_a_final_block(field: Field, tmp_
     (address,) = list_members(registrar) - before
     field.device = make_node(network.out, "agent", 1, Address(bytes.fromhex(address)))
     make_genesis(field, waiting)
+    run_command(*key)
     network.start(*network.nodes)
     field.until_update(1)
     note(f"power on to its first update in a final block: {time.monotonic() - began:.0f} s")
@@ -224,7 +225,6 @@ def make_genesis(field: Field, waiting: list[tuple[str, Path, str]]) -> None:
     for role, folder, token in waiting:
         command = miner_command if role == "miner" else agent_command
         assert command(["enroll", "--token", token, "--dir", str(folder)]) == 0
-    run_command("fleet", "key", "--dir", str(field.fleet))
     broker = field.broker
     registrar.render_broker("mosquitto", broker.data_dir.parent, broker.port, host=GATEWAY, bind="0.0.0.0")
     broker.reload()

@@ -56,9 +56,9 @@ def test_a_makers_image_installs_the_agent_at_its_first_boot(new_root: MakeRoot,
     whole.mkdir()
     extract(image, whole)
     shutil.copytree(whole / "var/lib/flchain-overlay", maker.folder / "var/lib/flchain-overlay")
-    shutil.copytree(
-        whole / "etc/systemd/system", maker.folder / "etc/systemd/system", symlinks=True, dirs_exist_ok=True
-    )
+    units = "etc/systemd/system"
+    shutil.rmtree(maker.folder / units)
+    shutil.copytree(whole / units, maker.folder / units, symlinks=True)
     machine = boot(maker)
     machine.until(lambda: machine.show(UNIT, "ActiveState") == "failed", "the installation to be refused")
     assert "but this board is: a machine without a device tree" in machine.read_journal("-u", UNIT)
