@@ -141,9 +141,12 @@ lock: $(VENV_PACKAGES)/.installed ## resolve the lock files again, for every pla
 	uv requirements/fuzz.in -o requirements/fuzz.lock; \
 	uv requirements/packages.in -o requirements/packages.lock
 
-.PHONY: debs
+.PHONY: debs test-debs
 debs: setup $(VENV_PACKAGES)/.installed ## build Debian packages into build/debs (VERSION=, ARGS="--release trixie ...", ARGS=--help)
 	PATH="$(CURDIR)/$(VENV_PACKAGES)/bin:$$PATH" $(VENV)/bin/python -m tools.images.debs.cli $(if $(VERSION),--version $(VERSION)) $(ARGS)
+
+test-debs: setup $(VENV_PACKAGES)/.installed ## install, run, upgrade and purge the packages under systemd; needs root (25 minutes; ARGS="-k bookworm")
+	PATH="$(CURDIR)/$(VENV_PACKAGES)/bin:$$PATH" $(VENV)/bin/python -m pytest tests/machines/test_machines.py tests/machines/test_packages.py -s $(ARGS)
 
 clean: ## remove the environments and everything generated
 	rm -rf $(VENV) $(VENV_MODEL) $(VENV_ORACLE) $(VENV_FUZZ) $(VENV_PACKAGES) build ./*.egg-info \

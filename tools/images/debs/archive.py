@@ -12,7 +12,7 @@ from tools.images.debs.plan import DATA, Package, list_installed
 from tools.images.debs.source import Source
 from tools.images.programs import run_tool
 
-BEST, QUICK = ("-Zxz", "-z6"), ("-Zzstd", "-z1")
+BEST, QUICK = ("-Zxz", "-z6"), ("-Zgzip", "-z1")
 SCRIPTS = ("postinst", "prerm", "postrm")
 CONTROL = """Package: {name}
 Version: {version}

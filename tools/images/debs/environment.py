@@ -40,7 +40,7 @@ def build_environment(package: Package, source: Source, wheel: Path, root: Path)
     """Build the environment below `root`; its site-packages."""
     prefix = root / package.prefix.lstrip("/")
     site = prefix / "lib" / f"python{package.suite.python}" / "site-packages"
-    _install_wheels(package, source.folder / "requirements" / package.content.lock, site)
+    _install_wheels(package, source.folder / "requirements", site)
     _unpack_rooms(package, wheel, site)
     prune(site, read_prune_list(source.folder / DATA / PRUNE))
     _clean_metadata(site)
@@ -66,13 +66,14 @@ def build_wheel(source: Source, out: Path) -> Path:
     return next(out.glob("flchain-*.whl"))
 
 
-def _install_wheels(package: Package, lock: Path, site: Path) -> None:
-    """Only what the lock names, with its hashes; copied, since uv's cache shares files that we shall touch."""
+def _install_wheels(package: Package, requirements: Path, site: Path) -> None:
+    """Only what the locks name, with its hashes; copied, since uv's cache shares files that we shall touch."""
     run_tool(
         (
             "uv", "--no-config", "pip", "install", "--quiet", "--target", str(site), "--link-mode", "copy",
             "--python-version", package.suite.python, "--python-platform", package.platform,
-            "--only-binary", ":all:", "--no-deps", "--require-hashes", "-r", str(lock),
+            "--only-binary", ":all:", "--no-deps", "--require-hashes",
+            *(f"--requirement={requirements / lock}" for lock in package.content.locks),
         ),
         timeout_s=UV_TIMEOUT_S,
     )  # fmt: skip
@@ -101,6 +102,8 @@ def prune(site: Path, patterns: list[str]) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+    if (commands := site / "bin").is_dir() and not any(commands.iterdir()):
+        commands.rmdir()
 
 
 def _clean_metadata(site: Path) -> None:

@@ -27,7 +27,8 @@ class Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Packages of this repository that it holds."""
     commands: list[str]
     """Of pyproject.toml's scripts."""
-    lock: str
+    locks: list[str]
+    """Below requirements/."""
     user: str
     """Who its service runs as."""
     units: list[str]
