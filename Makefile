@@ -100,6 +100,9 @@ test-first-boot: setup $(VENV_PACKAGES)/.installed ## boot boards from a file to
 test-updates: setup $(VENV_PACKAGES)/.installed ## update a board under systemd: good, bad, forged, full disk, power cuts (root; half an hour)
 	PATH="$(CURDIR)/$(VENV_PACKAGES)/bin:$$PATH" $(VENV)/bin/python -m pytest -s tests/machines/test_updates.py $(ARGS)
 
+test-overlay: setup $(VENV_PACKAGES)/.installed ## put the agent into a maker's image file; it installs at its first boot (root; four minutes)
+	PATH="$(CURDIR)/$(VENV_PACKAGES)/bin:$$PATH" $(VENV)/bin/python -m pytest -s tests/machines/test_overlay.py $(ARGS)
+
 image: setup ## build the image of a board's card into build/images (BOARD=rpi4, others: flchain image list); as root, after make debs
 	$(VENV)/bin/flchain image build $(or $(BOARD),qemu-arm64) $(ARGS)
 
