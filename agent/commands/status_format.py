@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from agent.scheduling.readings import BoardReading
 from agent.status.values import AgentStatus, HistoryView, NodeView, OutboxItem, SensorStatus, StatusView, UpdateReport
+from flchain.wire.fleet import UpdateState
 from flchain_edge.formatting import format_bytes, format_moment, format_share, format_span, format_table
 
 STALE_S = 30.0
@@ -89,17 +90,9 @@ def _list_facts(now: AgentStatus, *, is_running: bool) -> list[tuple[str, str]]:
         ("board", _format_board(now.board)),
         *((("sensor", _format_sensor(sensor))) for sensor in now.sensors),
         ("earned", _format_earned(now)),
-        ("refused", ", ".join(f"{count} {code}" for code, count in now.refused.items())),
         ("update", _format_update(now.update)),
+        ("refused", ", ".join(f"{count} {code}" for code, count in now.refused.items())),
     ]
-
-
-def _format_update(update: UpdateReport) -> str:
-    """Return nothing where nothing is known of a release."""
-    if not update.release:
-        return ""
-    text = f"release {update.release}: {update.state.name.lower().replace('_', ' ')}"
-    return f"{text}, {update.detail}" if update.detail else text
 
 
 def _list_stored(history: HistoryView) -> list[tuple[str, str]]:
@@ -197,6 +190,14 @@ def _format_sensor(sensor: SensorStatus) -> str:
     age = "" if sensor.age_s is None else f", newest {format_span(sensor.age_s)} ago"
     detail = f"; {sensor.detail}" if sensor.detail else ""
     return f"{sensor.name} ({sensor.kind}) {sensor.state}, {sensor.samples:,} samples{age}{detail}"
+
+
+def _format_update(update: UpdateReport) -> str:
+    """Return how far this board is with the operator's newest release; nothing while it knows of none."""
+    if not update.release:
+        return ""
+    word = "left out" if update.state is UpdateState.NONE else update.state.name.lower().replace("_", " ")
+    return f"release {update.release}: {word}" + (f"; {update.detail}" if update.detail else "")
 
 
 def _format_earned(now: AgentStatus) -> str:

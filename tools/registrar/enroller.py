@@ -77,6 +77,15 @@ class RegistrarSettings:
         default=30, metadata={"min": 1, "max": 825, "help": "life of a node's certificate; renewed after two thirds"}
     )
 
+    download_kbit_s: int = field(
+        default=0,
+        metadata={
+            "min": 0,
+            "max": 10_000_000,
+            "help": "what all downloads of models and packages together may take of the line; 0: all of it",
+        },
+    )
+
     def __post_init__(self) -> None:
         try:
             for broker in self.brokers:

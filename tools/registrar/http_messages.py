@@ -92,8 +92,25 @@ def send(writer: asyncio.StreamWriter, status: int, body: bytes) -> None:
     writer.write(head.encode() + body)
 
 
-async def send_file(writer: asyncio.StreamWriter, answer: FileAnswer) -> None:
-    """Write a file, a chunk at a time, as fast as the peer takes it."""
+class Pace:
+    """What all downloads together may take of a line, in bytes a second; 0 is no bound."""
+
+    def __init__(self, bytes_per_s: int) -> None:
+        self._bytes_per_s = bytes_per_s
+        self._free_s = 0.0
+        """When the next bytes may go."""
+
+    def reserve(self, count: int, now_s: float) -> float:
+        """Return how long to wait before these bytes go; the next ones go after them."""
+        if not self._bytes_per_s:
+            return 0.0
+        begin_s = max(now_s, self._free_s)
+        self._free_s = begin_s + count / self._bytes_per_s
+        return begin_s - now_s
+
+
+async def send_file(writer: asyncio.StreamWriter, answer: FileAnswer, pace: Pace) -> None:
+    """Write a file, a chunk at a time, as fast as the peer takes it and the pace allows."""
     with answer.path.open("rb") as stream:
         size = stream.seek(0, 2)
         if answer.offset > size:
@@ -107,5 +124,6 @@ async def send_file(writer: asyncio.StreamWriter, answer: FileAnswer) -> None:
             head += f"Content-Range: bytes {answer.offset}-{size - 1}/{size}\r\n"
         writer.write(f"{head}Connection: close\r\n\r\n".encode())
         while chunk := stream.read(CHUNK_BYTES):
+            await asyncio.sleep(pace.reserve(len(chunk), asyncio.get_running_loop().time()))
             writer.write(chunk)
             await writer.drain()

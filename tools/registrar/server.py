@@ -41,6 +41,7 @@ from tools.registrar.http_messages import (
     BadRequest,
     FileAnswer,
     Head,
+    Pace,
     iterate_body,
     read_body,
     read_head,
@@ -58,6 +59,8 @@ CONNECTIONS_PER_ORIGIN_MAX = 16
 DEADLINE_S = 15.0
 """For a whole request, handshake and answer included; a file gets FILE_DEADLINE_S."""
 FILE_DEADLINE_S = 900.0
+UPLOAD_DEADLINE_S = 3_600.0
+"""For a package from an operator, which begins anew if it breaks off; a board goes on where it was."""
 REFUSALS_MAX = 20
 REFUSALS_WINDOW_S = 60.0
 """After this many refused requests in this many seconds an address waits: nobody can guess a token, and a fleet set
@@ -100,6 +103,7 @@ class RegistrarServer:
         self._limit = RefusalLimit()
         self._open: Counter[str] = Counter()
         self._sending: Counter[str] = Counter()
+        self._pace = Pace(enroller.settings.download_kbit_s * 125)
         self._server: asyncio.Server | None = None
 
     @property
@@ -166,7 +170,7 @@ class RegistrarServer:
         self._sending[origin] += 1
         try:
             deadline.reschedule(asyncio.get_running_loop().time() + FILE_DEADLINE_S)
-            await send_file(writer, answer)
+            await send_file(writer, answer, self._pace)
         finally:
             self._sending -= Counter((origin,))
 
@@ -178,7 +182,7 @@ class RegistrarServer:
         key, signature = head.headers.get(KEY_HEADER, ""), head.headers.get(SIGNATURE_HEADER, "")
         self._ask_enroller(origin, lambda: self._enroller.check_upload(sha256, size_bytes, key, signature))
         store, body = self._enroller.packages, iterate_body(reader, size_bytes)
-        deadline.reschedule(asyncio.get_running_loop().time() + FILE_DEADLINE_S)
+        deadline.reschedule(asyncio.get_running_loop().time() + UPLOAD_DEADLINE_S)
         if store.find(sha256) is not None:
             async for _ in body:  # an answer before its end would look like a broken line
                 pass

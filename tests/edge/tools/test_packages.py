@@ -22,6 +22,7 @@ from flchain_edge.enrolment.messages import build_package_request, build_renew_r
 from flchain_edge.keys.tls_key import build_request, load_or_create_tls_key
 from tests.support.networks.registrar import HOST, Member, Registrar, enrol_member, make_registrar, serving
 from tools.registrar import server as server_module
+from tools.registrar.http_messages import Pace
 from tools.registrar.packages import PACKAGES_MAX, PackageRefused, PackageStore
 
 DATA = b"".join(number.to_bytes(4, "big") for number in range(100_000))
@@ -143,6 +144,15 @@ def test_boards_that_find_no_place_are_told_to_come_again(site: Site, monkeypatc
         site.fetch(site.board)
     monkeypatch.undo()
     assert site.fetch(site.board) == DATA
+
+
+def test_downloads_share_what_the_operator_gives_them() -> None:
+    """At 200,000 bytes a second chunks of 50,000 wait by turns, whoever sends them; without a bound nobody waits."""
+    pace = Pace(200_000)
+    assert [pace.reserve(50_000, now_s) for now_s in (9.0, 9.0, 9.0, 9.5, 20.0, 20.1)] == pytest.approx(
+        [0.0, 0.25, 0.5, 0.25, 0.0, 0.15]
+    )
+    assert [Pace(0).reserve(50_000, 9.0) for _ in range(3)] == [0.0, 0.0, 0.0]
 
 
 def test_a_full_store_says_what_to_remove(tmp_path: Path) -> None:

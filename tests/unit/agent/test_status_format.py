@@ -72,8 +72,6 @@ def change(**changes: Any) -> str:
         ),
         ({"board": {**BOARD, "temperature_c": None, "power_w": None}}, "unmeasured: temperature, power"),
         ({"board": None}, "not measured yet"),
-        ({"update": {"release": 7, "state": 1, "detail": "battery 20%"}}, "update     release 7: waiting, battery 20%"),
-        ({"update": {"release": 7, "state": 7, "detail": ""}}, "update     release 7: rolled back"),
     ],
 )
 def test_what_is_wrong_is_said(changes: dict[str, Any], wanted: str) -> None:
