@@ -63,6 +63,11 @@ def change(**changes: Any) -> str:
         ({"outbox": [{"round": 128, "bytes": 682}]}, "1 waiting for a miner's receipt, 682 B"),
         ({"scores_due": 7}, "7 models to score"),
         (
+            {"update": {"release": 7, "state": 1, "detail": "battery 20%, begins above 30%"}},
+            "update     release 7: waiting; battery 20%, begins above 30%",
+        ),
+        ({"update": {"release": 7, "state": 0, "detail": "switched off in [update]"}}, "release 7: left out; switched"),
+        (
             {"link": {**NOW["link"], "is_connected": False, "trouble": "refused", "for_s": 90.0}},
             "NOT CONNECTED for 1 min 30 s; trying edge-2.lan:8883: refused",
         ),
