@@ -86,6 +86,12 @@ async def iterate_body(reader: asyncio.StreamReader, length: int) -> AsyncIterat
         yield chunk
 
 
+async def discard(reader: asyncio.StreamReader) -> None:
+    """Read what else the peer sends, until it ends the line."""
+    while await reader.read(CHUNK_BYTES):
+        pass
+
+
 def send(writer: asyncio.StreamWriter, status: int, body: bytes) -> None:
     """Write an answer."""
     head = f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"

@@ -42,6 +42,7 @@ from tools.registrar.http_messages import (
     FileAnswer,
     Head,
     Pace,
+    discard,
     iterate_body,
     read_body,
     read_head,
@@ -70,6 +71,8 @@ ADDRESSES_MAX = 4_096
 DOWNLOADS_MAX, DOWNLOADS_PER_ORIGIN_MAX = 24, 8
 """Packages that are sent at once, in all and to one address: boards that enrol must find a place beside those that
 update. One that is turned away asks again, and goes on where it was."""
+LINGER_S = 10.0
+"""How long the rest of a refused request is read: who still sends does not see an answer before a closed line."""
 PACKAGE_PATH = "/v1/package/"
 
 
@@ -153,7 +156,11 @@ class RegistrarServer:
                 body = await read_body(reader, head)
                 answer = self._ask_enroller(origin, lambda: self._decide(head.method, head.path, body, origin))
         except BadRequest as bad:
-            answer = bad.status, msgspec.json.encode(bad.refusal)
+            send(writer, bad.status, msgspec.json.encode(bad.refusal))
+            await writer.drain()
+            deadline.reschedule(asyncio.get_running_loop().time() + LINGER_S)
+            await discard(reader)
+            return
         if isinstance(answer, FileAnswer):
             await self._send_file(writer, answer, deadline, origin)
         else:

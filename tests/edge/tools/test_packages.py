@@ -89,6 +89,13 @@ def test_only_an_operator_brings_packages(site: Site, tmp_path: Path) -> None:
     assert not PackageStore(site.registrar.folder).list_names()
 
 
+def test_a_refusal_reaches_who_still_sends(site: Site, tmp_path: Path) -> None:
+    """A refused upload of 20 MB, more than any buffer on its way holds, ends with the registrar's word."""
+    data = bytes(20_000_000)
+    with pytest.raises(ConfigError, match="unknown-node"):
+        site.bring(Member(Identity.from_seed(b"s" * 32), tmp_path), data, hashlib.sha256(data).hexdigest())
+
+
 def test_only_members_fetch_packages(site: Site, tmp_path: Path) -> None:
     """A stranger, a revoked board, a signature for another package, a name that is no hash: refused."""
     site.bring(site.operator)
