@@ -70,7 +70,7 @@ def test_from_a_file_to_training_and_back(new_root: MakeRoot, boot: Boot, tmp_pa
     machine.boot()
     machine.until(lambda: "enrolled as" in machine.read_journal("-b", "-u", "flchain-enroll"), "the enrolment")
     assert machine.shell("hostname").strip() == "north-3"
-    assert "The network is not complete" in machine.shell("cat /etc/issue.d/flchain.issue")
+    machine.until(lambda: "The network is not complete" in machine.shell("cat /etc/issue.d/flchain.issue"), "the word")
     assert machine.show("ssh", "ActiveState") == "active" and key in machine.shell(
         "cat /etc/ssh/authorized_keys.d/root"
     )
