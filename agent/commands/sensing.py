@@ -62,7 +62,7 @@ def run_data(settings: AgentSettings, arguments: argparse.Namespace) -> None:
 
 def run_sense(settings: AgentSettings, arguments: argparse.Namespace) -> None:
     """Run the sources and print their samples; store nothing. Raises SilentSource if a source gave none."""
-    if not arguments.seconds > 0:  # or not a number
+    if arguments.seconds <= 0:
         raise ConfigError((f"--seconds: must be above 0, is {arguments.seconds:g}",))
     if problems := find_sensor_problems(settings.sensors, settings.dataset, settings.holdout_percent):
         raise ConfigError(problems)

@@ -242,9 +242,12 @@ def test_sense_prints_what_comes_and_stores_nothing(tmp_path: Path, capsys: pyte
     assert "nothing came from gone (no IIO device 'x'" in captured.err
     path.write_text(HEAD)
     assert main(["sense", "--config", str(path)]) == 78
-    for seconds in ("nan", "-1", "0"):
+    for seconds in ("-1", "0"):
         assert main(["sense", "--config", str(path), "--seconds", seconds]) == 78
     assert "--seconds: must be above 0" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["sense", "--config", str(path), "--seconds", "nan"])
+    assert "argument --seconds: must be a number, is 'nan'" in capsys.readouterr().err
 
 
 def test_the_dataset_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
