@@ -90,7 +90,9 @@ def build_sbom(package: Package, source: Source, site: Path) -> str:
         stand_in.chmod(0o755)
         project = str(source.folder / "pyproject.toml")
         form = ("--output-reproducible", "--output-format", "JSON", "--mc-type", "application", "--pyproject", project)
-        text = run_tool(("cyclonedx-py", "environment", *form, str(stand_in)))
+        # its time is the commit's, as that of every file, whether or not whoever builds has set the variable
+        env = {"SOURCE_DATE_EPOCH": str(source.epoch_s)}
+        text = run_tool(("cyclonedx-py", "environment", *form, str(stand_in)), env=env)
     parts = json.loads(text)
     parts["metadata"]["component"]["name"] = package.name
     parts["metadata"]["component"]["version"] = package.debian_version
