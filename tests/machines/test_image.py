@@ -46,6 +46,7 @@ GATEWAY = "10.0.2.2"
 """By what name an emulated board reaches this machine's loopback; `make test-image` gives it to the loopback, so that
 nodes here and the board use one name, in a network namespace of the test's own."""
 UPDATE_TIMEOUT_S = 3600.0
+ROLLOUT_TIMEOUT_S = 120.0
 UNDER_WAY = ("ready", "installing", "checking")
 BOOT_TIMEOUT_S = float(os.environ.get("FLCHAIN_BOOT_TIMEOUT_S") or 2400)
 ROUND_TIMEOUT_S = 2400.0
@@ -272,9 +273,12 @@ def rolling_out(field: Field, deb: Path, folder: Path, window: str) -> Iterator[
     (folder / deb.name).write_bytes(deb.read_bytes())
     options = ("--tranches", "100", "--soak", "5s", "--window", window, "--patience", "3h", "--health-min", "50")
     command = ("fleet", "update", str(folder), "--dir", str(field.fleet), *options)
-    with (LOG / "fleet.log").open("a") as log:
+    said = LOG / f"{folder.parent.name}.log"
+    with said.open("wb") as log:
         process = subprocess.Popen((sys.executable, "-m", "tools.cli", *command), stdout=log, stderr=log)
         try:
+            # It holds the operator's connection from here on; `fleet list`, asked before, would be in its way.
+            field.board.until(lambda: b"tranche 1" in said.read_bytes(), "the rollout to begin", ROLLOUT_TIMEOUT_S)
             yield
         finally:
             process.terminate()
