@@ -222,7 +222,7 @@ def test_a_full_disk_costs_no_measurement(
     assert flchain(["bench", NAME, "--quick", "--json", "--out", str(tmp_path)]) == 74
     said = capsys.readouterr()
     assert len(json.loads(said.out)["models"]) == 1
-    assert said.err.splitlines()[-1] == "error: output: No space left on device"
+    assert said.err.splitlines()[-1] == "error: bench: No space left on device"
 
 
 def test_the_journals_limits() -> None:
