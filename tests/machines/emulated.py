@@ -83,6 +83,12 @@ class EmulatedBoard:
         self._stream.close()
         self._process = None
 
+    def peek(self, number: int, path: str) -> str:
+        """Return a file of an ext4 partition as it is on the card now, even while the machine runs; empty if none."""
+        part = list_partitions(self.card)[number - 1]
+        command = ("debugfs", "-c", "-R", f"cat {path}", f"{self.card}?offset={part.start_bytes}")
+        return subprocess.run(command, capture_output=True, text=True, errors="replace", check=False).stdout
+
     def read_console(self) -> str:
         """Return what the console has said in this life."""
         with self.log.open("rb") as stream:
