@@ -11,6 +11,14 @@ from flchain_edge.enrolment.enrol import PROVISIONED_FILE
 BOOT_FOLDERS = ("boot/firmware", "boot/flchain", "boot", "etc/flchain")
 """Where the file is looked for, first to last: the boot partition as systems mount it, then what cloud-init writes."""
 
+CLOUD_INIT_FILES = (
+    "boot/firmware/user-data",
+    "boot/user-data",
+    "var/lib/cloud/instances/*/*",
+    "var/lib/cloud/seed/*/*",
+)
+"""Where cloud-init keeps what it was given, the content of our file included."""
+
 
 @dataclass(frozen=True)
 class Places:
@@ -102,6 +110,13 @@ class Places:
         """Return what power cuts have left of files that were being written."""
         folders = (self.state, self.credentials)
         return [path for folder in folders for path in sorted(folder.glob(".*")) if path.is_file()]
+
+    def list_token_files(self) -> list[Path]:
+        """Return every file that may hold a token; the order is that of finding one when the card is stolen."""
+        found = [folder / FILE for folder in self.boot_folders]
+        found += [path for pattern in CLOUD_INIT_FILES for path in sorted(self.root.glob(pattern))]
+        found += [self.token, *self.token_credentials]
+        return [path for path in found if path.is_file() and not path.is_symlink()]
 
     def find_file(self) -> Path | None:
         """Return the provisioning file, if there is one."""

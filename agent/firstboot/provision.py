@@ -30,14 +30,6 @@ from agent.provisioning.settings import FILE
 from flchain.base.errors import ConfigError
 from flchain_edge.settings.config import CONFIG_BYTES_MAX
 
-CLOUD_INIT_FILES = (
-    "boot/firmware/user-data",
-    "boot/user-data",
-    "var/lib/cloud/instances/*/*",
-    "var/lib/cloud/seed/*/*",
-)
-"""Where cloud-init keeps what it was given, the content of our file included."""
-
 
 @dataclass
 class Outcome:
@@ -119,21 +111,13 @@ def _clean(places: Places, outcome: Outcome) -> None:
     """Drop what power cuts have left. Destroy the token of an enrolled board, before anything reads half of it."""
     for path in places.list_leftovers():
         outcome.attempt(partial(_drop, path), path)
-    for path in list_token_files(places) if places.is_enrolled else ():
+    for path in places.list_token_files() if places.is_enrolled else ():
         outcome.attempt(partial(_destroy, path, places), path)
 
 
 def _finish(places: Places, programs: Programs, outcome: Outcome) -> tuple[Outcome, BoardFacts]:
     outcome.attempt(lambda: _hand_on(places), places.credentials)
     return outcome, announce(places, programs, tuple(outcome.problems))
-
-
-def list_token_files(places: Places) -> list[Path]:
-    """Return every file that may hold a token; the order is that of finding one when the card is stolen."""
-    found = [folder / FILE for folder in places.boot_folders]
-    found += [path for pattern in CLOUD_INIT_FILES for path in sorted(places.root.glob(pattern))]
-    found += [places.token, *places.token_credentials]
-    return [path for path in found if path.is_file() and not path.is_symlink()]
 
 
 def _drop(path: Path) -> Iterable[str]:

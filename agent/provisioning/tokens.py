@@ -32,6 +32,11 @@ def find_patches(content: bytes) -> Iterator[tuple[Patch, ...]]:
         yield tuple(Patch(start, SPENT) for start, _ in found)
 
 
+def find_tokens(content: bytes) -> frozenset[bytes]:
+    """Return the tokens that are whole: without those that a power cut has left half destroyed."""
+    return frozenset(match[0] for match in _TOKEN.finditer(content) if FILLER not in match[0])
+
+
 def blank_tokens(content: bytes) -> bytes:
     """Return the content as it is when its tokens have been destroyed.
 

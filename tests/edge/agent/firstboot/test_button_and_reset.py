@@ -75,6 +75,37 @@ def test_a_new_file_beside_the_request_is_taken_after_it(places: Places) -> None
     assert again.done == []
 
 
+@pytest.mark.parametrize("folder", ["boot/firmware", "boot/flchain", "etc/flchain"])
+def test_a_reset_while_the_board_waits_for_its_genesis_destroys_the_token(tmp_path: Path, folder: str) -> None:
+    """The registrar has used it up, and agent.toml is not there yet: no file keeps the token or brings it back."""
+    places, text = Places(tmp_path), f'[registrar]\ntoken = "{TOKEN}"\n'
+    for name in (folder, "var/lib/cloud/instances/nocloud"):
+        (tmp_path / name).mkdir(parents=True)
+    given, copied = tmp_path / folder / "flchain.toml", tmp_path / "var/lib/cloud/instances/nocloud/user-data.txt"
+    given.write_text(text)
+    copied.write_text(text)
+    boot(places, NoPrograms())
+    assert places.token.read_text() == TOKEN
+    assert agent(["reset", "--yes", "--root", str(tmp_path)]) == 0
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and TOKEN in path.read_text()] == []
+    _, facts = boot(places, NoPrograms())
+    assert decide_state(facts) is BoardState.WAITING and not given.exists()
+
+
+def test_a_new_token_beside_the_one_that_was_taken_stays(tmp_path: Path) -> None:
+    """The operator has left the old line as a comment: the file is still the new one."""
+    places, file = Places(tmp_path), tmp_path / "boot/firmware/flchain.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text(NEW)
+    boot(places, NoPrograms())
+    fresh = TOKEN.replace("s" * 22, "t" * 22)
+    file.write_text(f'# token = "{TOKEN}"\n[registrar]\ntoken = "{fresh}"\n')
+    list(reset(places, NoPrograms()))
+    assert fresh in file.read_text()
+    boot(places, NoPrograms())
+    assert places.token.read_text() == fresh
+
+
 def test_the_command_says_first_and_does_with_yes(places: Places, capsys: pytest.CaptureFixture[str]) -> None:
     """Without --yes nothing changes; with it everything that goes is named, and who has to be told."""
     assert agent(["reset", "--root", str(places.root)]) == 0
