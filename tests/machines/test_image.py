@@ -34,6 +34,7 @@ from tests.support.networks.field import FieldNetwork, make_node, save_levels
 from tests.support.networks.registrar import Registrar, make_registrar, run_command, serving
 from tools.cli import main as command_line
 from tools.demo.results import query
+from tools.fleet.cli import EXIT_UNWELL
 from tools.images.cli import find_packages
 from tools.network.broker import Broker
 from tools.network.layout import Node
@@ -126,8 +127,8 @@ def list_reasons() -> tuple[str, ...]:
 
 
 def read_word(field: Field) -> dict[str, object]:
-    """What the board last told its operator; empty if it has told nothing yet."""
-    rows = json.loads(run_command("fleet", "list", "--json", "--dir", str(field.fleet)))
+    """What the board last told its operator, well or not; empty if it has told nothing yet."""
+    rows = json.loads(run_command("fleet", "list", "--json", "--dir", str(field.fleet), codes=(0, EXIT_UNWELL)))
     return next((row for row in rows if row.get("name") == NAME), {})
 
 
